@@ -1,0 +1,33 @@
+"""Latents to frames."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan
+
+
+def denormalize(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
+    """Latents of the transformer's unit scale, (1, 16, T, h, w), in the scale that the VAE decodes."""
+    mean, std = (latents.new_tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
+    return latents * std + mean
+
+
+@torch.inference_mode()
+def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
+    """Decode latent frame by latent frame: one frame for the first, four for each further one.
+
+    `latents`: (1, 16, T, h, w) as from `denormalize`. Yields (frames, 8h, 8w, 3), float32 in 0..1, on the VAE's device.
+
+    What the causal convolutions remember travels from chunk to chunk, so the frames are those of `vae.decode`, without
+    holding the whole video on the device. Source: `AutoencoderKLWan._decode` of diffusers.
+    """
+    memory = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
+    features = vae.post_quant_conv(latents.to(vae.dtype))
+    for index in range(features.shape[2]):
+        chunk = vae.decoder(features[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
+        yield (chunk[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)

@@ -1,0 +1,62 @@
+"""Prompt text to the embedding that the transformer attends to."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLTextModel
+
+SYSTEM_PROMPT = "You are a helpful assistant who will provide prompts to an image generator."
+MAX_TOKENS = 512
+
+
+class TextEncoder(nn.Module):
+    """Qwen2.5-VL's language model with the projection that the checkpoint keeps in its transformer.
+
+    Projecting here, once for each prompt, replaces projecting 512 x 100352 values in every pass of the transformer.
+    """
+
+    def __init__(self, language_model: "Qwen2_5_VLTextModel", crossattn_proj: nn.Module) -> None:
+        super().__init__()
+        self.language_model = language_model
+        self.crossattn_proj = crossattn_proj
+
+
+def tokenize(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
+    """Token ids (1, 512) of the chat template around `prompt`, cut or padded; the padding is attended to like text."""
+    conversation = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in (("system", SYSTEM_PROMPT), ("user", prompt))
+    ]
+    encoding: Any = tokenizer.apply_chat_template(
+        conversation,
+        tokenize=True,
+        add_generation_prompt=False,
+        max_length=MAX_TOKENS,
+        truncation=True,
+        padding="max_length",
+        return_dict=True,
+        return_tensors="pt",
+    )
+    return encoding["input_ids"]
+
+
+def layer_features(language_model: "Qwen2_5_VLTextModel", token_ids: Tensor) -> Tensor:
+    """Every layer's hidden states, each normalised over its channels: (1, 512, layers * hidden_size)."""
+    states = language_model(input_ids=token_ids, output_hidden_states=True, use_cache=False).hidden_states[1:]
+    return torch.cat(
+        [(state - state.mean(-1, keepdim=True)) / (state.std(-1, keepdim=True) + 1e-8) for state in states], dim=-1
+    )
+
+
+@torch.inference_mode()
+def encode_prompt(text_encoder: TextEncoder, tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
+    """The prompt's embedding (1, 512, text_embed_dim) on the text encoder's device.
+
+    Source: `Cosmos2_5_PredictBasePipeline._get_prompt_embeds` and `CosmosTransformer3DModel.forward` of diffusers.
+    """
+    weight = next(text_encoder.crossattn_proj.parameters())
+    token_ids = tokenize(tokenizer, prompt).to(weight.device)
+    return text_encoder.crossattn_proj(layer_features(text_encoder.language_model, token_ids).to(weight.dtype))

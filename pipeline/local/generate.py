@@ -1,0 +1,161 @@
+"""The whole way from a request to a video, on this machine."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..observer import Observer, Silent
+from ..request import FPS, GenerationRequest
+from ..video import LocalVideo
+from .decode import decode_chunks, denormalize
+from .denoise import denoise, initial_noise, latent_frames, make_schedule
+from .encode import MAX_TOKENS, TextEncoder, encode_prompt
+from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
+from .placement import OneAtATime, Placement
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
+    from transformers import PreTrainedTokenizerBase
+
+GUARDRAIL_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """The parts of one checkpoint, as `load_pipeline_folder` and `load_single_files` give them.
+
+    `transformer.crossattn_proj` is the identity: the projection is part of `text_encoder`.
+    """
+
+    name: str
+    tokenizer: "PreTrainedTokenizerBase"
+    text_encoder: TextEncoder
+    transformer: "CosmosTransformer3DModel"
+    vae: "AutoencoderKLWan"
+    scheduler_config: Mapping[str, Any]
+
+
+class _Progress:
+    """Counts units of work: one for the prompts, one for each step, one for each decoded latent frame."""
+
+    def __init__(self, observer: Observer, total: int) -> None:
+        self.observer = observer
+        self.done = 0
+        self.total = total
+
+    def advance(self, message: str, latents: Tensor | None = None) -> None:
+        self.done += 1
+        self.observer.progress(message, self.done, self.total, latents)
+
+
+def generate(
+    model: LocalModel,
+    request: GenerationRequest,
+    *,
+    placement: Placement | None = None,
+    observer: Observer | None = None,
+    guardrail: SafetyCheckerFactory | None = None,
+) -> LocalVideo:
+    """Make the video that `request` asks for.
+
+    Without `placement` everything runs on the CPU; without `guardrail` no guard model is loaded. What the observer
+    raises to stop the work passes through. Raises `UnsafeContent` when the guardrail refuses the prompt or the video.
+    """
+    placement = placement or OneAtATime("cpu")
+    observer = observer or Silent()
+    request = request.with_seed()
+    assert request.seed is not None
+    progress = _Progress(observer, 1 + request.num_inference_steps + latent_frames(request.num_frames))
+
+    observer.progress("Encoding the prompt", 0, progress.total)
+    if guardrail:
+        check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
+    embeds = _encode(model, request, placement, observer)
+    progress.advance("Denoising")
+    latents = _denoise(model, request, embeds, placement, progress)
+    latents = denormalize(model.vae, latents)
+    frames = _decode(model, request, latents, placement, progress)
+    if guardrail:
+        frames = check_frames(guardrail, frames, placement.make_room(GUARDRAIL_BYTES))
+    return LocalVideo(frames, latents.cpu(), request.seed, FPS)
+
+
+def _encode(
+    model: LocalModel, request: GenerationRequest, placement: Placement, observer: Observer
+) -> tuple[Tensor, Tensor | None]:
+    language_model = model.text_encoder.language_model
+    config = language_model.config
+    features = MAX_TOKENS * config.num_hidden_layers * config.hidden_size
+    placement.use(model.text_encoder, 3 * features * language_model.dtype.itemsize)
+    with _stoppable(language_model.layers, observer):
+        positive = encode_prompt(model.text_encoder, model.tokenizer, request.prompt)
+        if request.guidance_scale == 1:
+            return positive, None
+        return positive, encode_prompt(model.text_encoder, model.tokenizer, request.negative_prompt)
+
+
+def _denoise(
+    model: LocalModel,
+    request: GenerationRequest,
+    embeds: tuple[Tensor, Tensor | None],
+    placement: Placement,
+    progress: _Progress,
+) -> Tensor:
+    transformer, steps = model.transformer, request.num_inference_steps
+    noise = initial_noise(request.seed or 0, request.num_frames, request.height, request.width)
+    device = placement.use(transformer, denoise_activation_bytes(transformer, noise))
+    positive, negative = (None if tensor is None else tensor.to(device, transformer.dtype) for tensor in embeds)
+    assert positive is not None
+    scheduler = make_schedule(model.scheduler_config, steps)
+    latents = noise
+    with _stoppable(transformer.transformer_blocks, progress.observer):
+        for step in denoise(transformer, noise.to(device), scheduler, positive, negative, request.guidance_scale):
+            latents = step.latents
+            message = f"Denoising, step {step.index + 1} of {steps}" if step.index + 1 < steps else "Decoding"
+            progress.advance(message, step.denoised)
+    return latents
+
+
+def _decode(
+    model: LocalModel, request: GenerationRequest, latents: Tensor, placement: Placement, progress: _Progress
+) -> Tensor:
+    device = placement.use(model.vae, decode_activation_bytes(model.vae, latents))
+    frames = torch.empty(request.num_frames, request.height, request.width, 3)
+    start = 0
+    for chunk in decode_chunks(model.vae, latents.to(device)):
+        progress.observer.raise_if_stopped()
+        kept = chunk[: len(frames) - start]
+        frames[start : start + len(kept)] = kept
+        start += len(kept)
+        progress.advance(f"Decoding, frame {start} of {len(frames)}")
+    return frames
+
+
+@contextmanager
+def _stoppable(blocks: "torch.nn.ModuleList", observer: Observer) -> Iterator[None]:
+    """Let the observer stop the work before each block: a pass of the 2B model takes seconds, a block does not."""
+    hooks = [block.register_forward_pre_hook(lambda *_: observer.raise_if_stopped()) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def denoise_activation_bytes(transformer: "CosmosTransformer3DModel", latents: Tensor) -> int:
+    """Memory for one pass beside the weights: 12.5 values per token and channel, counted from its live tensors."""
+    config = transformer.config
+    tokens = latents[0, 0].numel() // math.prod(config["patch_size"])
+    channels = config["num_attention_heads"] * config["attention_head_dim"]
+    return int(12.5 * tokens * channels * transformer.dtype.itemsize)
+
+
+def decode_activation_bytes(vae: "AutoencoderKLWan", latents: Tensor) -> int:
+    """Memory for decoding beside the weights: 56 values per pixel and base channel, counted from the live tensors."""
+    pixels = latents.shape[-2] * latents.shape[-1] * 64
+    return 56 * pixels * vae.config["base_dim"] * vae.dtype.itemsize

@@ -1,0 +1,54 @@
+"""NVIDIA's content guardrail, for those who switch it on."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy
+import torch
+from torch import Tensor
+
+from ..errors import MissingDependency, UnsafeContent
+
+
+class SafetyChecker(Protocol):
+    """The calls of `cosmos_guardrail.CosmosSafetyChecker` that are used."""
+
+    def check_text_safety(self, prompt: str) -> bool: ...
+
+    def check_video_safety(self, frames: numpy.ndarray) -> numpy.ndarray | None: ...
+
+    def to(self, device: torch.device | str) -> object: ...
+
+
+SafetyCheckerFactory = Callable[[], SafetyChecker]
+"""Makes a checker when one is needed. It is dropped after each check, so it is never resident during denoising."""
+
+
+def cosmos_guardrail() -> SafetyChecker:
+    """NVIDIA's checker. Its first use downloads its models. Raises `MissingDependency` when it is not installed."""
+    try:
+        from cosmos_guardrail import CosmosSafetyChecker  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingDependency(
+            "The guardrail is switched on, but the package cosmos-guardrail cannot be imported "
+            f"({error}). Install it with: pip install cosmos-guardrail"
+        ) from error
+    return CosmosSafetyChecker()
+
+
+def check_prompt(make_checker: SafetyCheckerFactory, prompt: str, device: torch.device) -> None:
+    """Raise `UnsafeContent` when the guardrail refuses `prompt`."""
+    checker = make_checker()
+    checker.to(device)
+    if not checker.check_text_safety(prompt):
+        raise UnsafeContent("The guardrail refused the prompt. Change the text.")
+
+
+def check_frames(make_checker: SafetyCheckerFactory, frames: Tensor, device: torch.device) -> Tensor:
+    """The frames (F, H, W, 3), float32 in 0..1, with faces blurred. Raises `UnsafeContent` when they are refused."""
+    checker = make_checker()
+    checker.to(device)
+    checked = checker.check_video_safety((frames * 255).round().to(torch.uint8).numpy())
+    if checked is None:
+        raise UnsafeContent("The guardrail refused the finished video. Change the prompt or the seed.")
+    return torch.from_numpy(checked).float() / 255

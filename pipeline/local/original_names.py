@@ -1,0 +1,84 @@
+"""NVIDIA's original parameter names of the transformer, and what a file of weights is by its names.
+
+The table is that of diffusers' `scripts/convert_cosmos_to_diffusers.py`, for Cosmos 2.0 and later.
+"""
+
+from collections.abc import Iterable
+
+PARTS = {
+    "t_embedder.1.": "time_embed.t_embedder.",
+    "t_embedding_norm.": "time_embed.norm.",
+    "x_embedder.proj.1.": "patch_embed.proj.",
+    "final_layer.adaln_modulation.": "norm_out.linear_",
+    "final_layer.linear.": "proj_out.",
+    "crossattn_proj.": "crossattn_proj.",
+}
+BLOCK_PARTS = {
+    "adaln_modulation_self_attn.": "norm1.linear_",
+    "adaln_modulation_cross_attn.": "norm2.linear_",
+    "adaln_modulation_mlp.": "norm3.linear_",
+    "self_attn.": "attn1.",
+    "cross_attn.": "attn2.",
+    "mlp.layer1.": "ff.net.0.proj.",
+    "mlp.layer2.": "ff.net.2.",
+}
+ATTENTION_PARTS = {
+    "q_proj.": "to_q.",
+    "k_proj.": "to_k.",
+    "v_proj.": "to_v.",
+    "output_proj.": "to_out.0.",
+    "q_norm.": "norm_q.",
+    "k_norm.": "norm_k.",
+}
+NOT_WEIGHTS = ("accum_", "pos_embedder.")
+PREFIXES = ("net.", "model.diffusion_model.", "diffusion_model.")
+
+OTHER_MODELS = {
+    "Cosmos 1.0": "blocks.block0.",
+    "a Cosmos-Transfer2.5 control network": "control_embedder.",
+    "a VAE": "decoder.",
+    "Wan": "patch_embedding.",
+    "Flux": "double_blocks.",
+    "Stable Diffusion 3 or Flux": "joint_blocks.",
+    "Stable Diffusion 1, 2 or XL": "input_blocks.",
+    "LTX-Video": "patchify_proj.",
+    "a text encoder": "model.layers.",
+}
+"""Models that people have in the same folders, by the start of a name that only they have."""
+
+
+def without_prefix(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _replace_start(name: str, table: dict[str, str]) -> str:
+    for old, new in table.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def diffusers_name(name: str) -> str | None:
+    """diffusers' name for an original one (or for one of its own); None for what is not a weight."""
+    name = without_prefix(name)
+    if name.startswith(NOT_WEIGHTS) or name.endswith("_extra_state"):
+        return None
+    if not name.startswith("blocks."):
+        return _replace_start(name, PARTS)
+    _, index, rest = name.split(".", 2)
+    rest = _replace_start(rest, BLOCK_PARTS)
+    for attention in ("attn1.", "attn2."):
+        if rest.startswith(attention):
+            rest = attention + _replace_start(rest.removeprefix(attention), ATTENTION_PARTS)
+    return f"transformer_blocks.{index}.{rest}"
+
+
+def name_of_other_model(names: Iterable[str]) -> str:
+    """What a file is that is not Cosmos-Predict2.5, as far as its parameters' names tell."""
+    stripped = [without_prefix(name) for name in names]
+    for model, start in OTHER_MODELS.items():
+        if any(name.startswith(start) for name in stripped):
+            return model
+    return f"an unknown model whose first parameters are {', '.join(stripped[:3])}"

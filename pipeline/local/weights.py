@@ -1,0 +1,110 @@
+"""Tensors from files: by memory map, straight into the dtype that they will have."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from ..errors import CheckpointNotFound, WrongCheckpoint
+
+
+class TensorFile:
+    """The tensors of one .safetensors or .pt file, read when asked for.
+
+    A .pt file is a pickle and is read with `weights_only`. Raises `WrongCheckpoint` for anything but a flat file of
+    tensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.suffix == ".safetensors":
+            self._safetensors = safe_open(path, framework="pt")
+            self.names = list(self._safetensors.keys())
+        else:
+            self._pickle = self._read_pickle()
+            self.names = list(self._pickle)
+
+    def _read_pickle(self) -> dict[str, Tensor]:
+        content = torch.load(self.path, map_location="cpu", mmap=True, weights_only=True)
+        if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+            raise WrongCheckpoint(f"{self.path} holds something else than a flat set of tensors.")
+        return content
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if self.path.suffix == ".safetensors":
+            return tuple(self._safetensors.get_slice(name).get_shape())
+        return tuple(self._pickle[name].shape)
+
+    def read(self, name: str, dtype: torch.dtype | None) -> Tensor:
+        """The tensor in `dtype`, or in its own where that is None: then it stays in the memory map."""
+        if self.path.suffix != ".safetensors":
+            return self._pickle[name].to(dtype or self._pickle[name].dtype)
+        tensor = self._safetensors.get_tensor(name)
+        if dtype in (None, tensor.dtype):
+            return tensor
+        # A map of its own, given back with the tensor: else every page that was converted would stay in memory.
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor(name).to(dtype)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a component's folder, of its index where it has one."""
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if indexes:
+        names = set(json.loads(indexes[0].read_text())["weight_map"].values())
+        files = [folder / name for name in sorted(names)]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise CheckpointNotFound(
+            f"{folder} lacks {', '.join(missing) or 'a .safetensors file'}. Download the checkpoint again, all of it."
+        )
+    return files
+
+
+class Source(NamedTuple):
+    """Where a parameter's values are."""
+
+    file: TensorFile
+    name: str
+
+
+def index_tensors(paths: Iterable[Path], rename: Callable[[str], str | None]) -> dict[str, Source]:
+    """Parameter name -> place in the files, with the files' names put through `rename`; None drops a tensor."""
+    sources: dict[str, Source] = {}
+    for file in map(TensorFile, paths):
+        for name in file.names:
+            parameter = rename(name)
+            if parameter is not None:
+                sources[parameter] = Source(file, name)
+    return sources
+
+
+def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str, Source], what: str) -> None:
+    """Raise `WrongCheckpoint` unless the files hold just the parameters of `what`, in their shapes."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in expected}
+    problems = [f"{name} is missing" for name in shapes if name not in sources]
+    problems += [f"{name} is not part of it" for name in sources if name not in shapes]
+    problems += [
+        f"{name} has shape {source.file.shape(source.name)} instead of {shapes[name]}"
+        for name, source in sources.items()
+        if name in shapes and source.file.shape(source.name) != shapes[name]
+    ]
+    if problems:
+        path = next((source.file.path for source in sources.values()), "The file")
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WrongCheckpoint(f"{path} does not hold {what}: {'; '.join(problems[:3])}{more}.")
+
+
+def fill(module: nn.Module, sources: dict[str, Source], dtype: torch.dtype | None, what: str) -> None:
+    """Give `module`, built on the meta device, the tensors of `sources`. Raises `WrongCheckpoint` when they differ."""
+    check_same_tensors(module.state_dict().items(), sources, what)
+    module.load_state_dict(
+        {name: source.file.read(source.name, dtype) for name, source in sources.items()}, assign=True
+    )
+    module.requires_grad_(False).eval()

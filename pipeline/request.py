@@ -1,0 +1,135 @@
+"""What to generate: fields, limits and defaults, the same for local and remote generation.
+
+Field names are those of the hosted API (fal-ai/cosmos-predict-2.5).
+"""
+
+import math
+import secrets
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
+
+from .errors import InvalidRequest
+
+FPS = 16
+"""Frames per second that the model makes."""
+
+DEFAULT_NEGATIVE_PROMPT = (
+    "The video captures a series of frames showing ugly scenes, static with no motion, motion blur, over-saturation, "
+    "shaky footage, low resolution, grainy texture, pixelated images, poorly lit areas, underexposed and overexposed "
+    "scenes, poor color balance, washed out colors, choppy sequences, jerky movements, low frame rate, artifacting, "
+    "color banding, unnatural transitions, outdated special effects, fake elements, unconvincing visuals, poorly "
+    "edited content, jump cuts, visual noise, and flickering. Overall, the video is of poor quality."
+)
+VIDEO_OUTPUT_TYPES = ("X264 (.mp4)", "VP9 (.webm)", "PRORES4444 (.mov)", "GIF (.gif)")
+VIDEO_QUALITIES = ("low", "medium", "high", "maximum")
+
+
+class Range(NamedTuple):
+    """The numbers a field accepts: `minimum` to `maximum`, both included, and only multiples of `step`."""
+
+    kind: type[int] | type[float]
+    minimum: float
+    maximum: float
+    step: int = 1
+    optional: bool = False
+
+
+NUM_FRAMES = Range(int, 9, 93)
+NUM_INFERENCE_STEPS = Range(int, 1, 50)
+GUIDANCE_SCALE = Range(float, 1.0, 20.0)
+SEED = Range(int, 0, 2**31 - 1, optional=True)
+SIDE = Range(int, 16, 1920, step=16)
+"""Width and height in pixels. The transformer's position embedding ends at 240 latents of 8 pixels."""
+
+
+def _check_range(name: str, value: Any, limits: Range) -> None:
+    number = (int,) if limits.kind is int else (int, float)
+    if value is None and limits.optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
+        kind = "a whole number" if limits.kind is int else "a number"
+        raise InvalidRequest(f"{name} must be {kind} from {limits.minimum} to {limits.maximum}, got {value!r}.")
+    if not limits.minimum <= value <= limits.maximum:
+        raise InvalidRequest(f"{name} is {value}, but must be from {limits.minimum} to {limits.maximum}.")
+    if limits.step > 1 and value % limits.step:
+        below = value - value % limits.step
+        near = f"{below} or {below + limits.step}"
+        raise InvalidRequest(f"{name} is {value}, but must be a multiple of {limits.step}: try {near}.")
+
+
+def _check_text(name: str, value: Any, may_be_blank: bool) -> None:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} must be text, got {type(value).__name__}.")
+    if not may_be_blank and not value.strip():
+        raise InvalidRequest(f"{name} is blank. Describe the scene and what happens in it, in a few sentences.")
+
+
+def check(name: str, value: Any) -> None:
+    """Raise `InvalidRequest` unless `value` is allowed for the request field `name`."""
+    limits = GenerationRequest.__dataclass_fields__[name].metadata["limits"]
+    if isinstance(limits, Range):
+        _check_range(name, value, limits)
+    elif limits is str:
+        _check_text(name, value, may_be_blank=name != "prompt")
+    elif limits is bool and not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false, got {value!r}.")
+    elif isinstance(limits, tuple) and value not in limits:
+        raise InvalidRequest(f"{name} is {value!r}, but must be one of {', '.join(limits)}.")
+
+
+def _field(limits: Any, **default: Any) -> Any:
+    return field(metadata={"limits": limits}, **default)
+
+
+class _Checked:
+    def __post_init__(self) -> None:
+        for item in fields(self):  # pyright: ignore[reportArgumentType]
+            check(item.name, getattr(self, item.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt(_Checked):
+    """What to show, and what not to show. Raises `InvalidRequest` for a blank prompt."""
+
+    prompt: str = _field(str)
+    negative_prompt: str = _field(str, default=DEFAULT_NEGATIVE_PROMPT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSettings(_Checked):
+    """How to sample. Raises `InvalidRequest` for a value out of its limits.
+
+    `num_frames`: frames in the finished video, at 16 a second. The model makes the next 4k+1 and the rest is cut.
+    `guidance_scale`: g in v = cond + g * (cond - uncond), so 7 here is what other tools call "cfg 8".
+    `seed`: None draws one; see `with_seed`.
+    `width`, `height`: pixels.
+    """
+
+    num_frames: int = _field(NUM_FRAMES, default=93)
+    num_inference_steps: int = _field(NUM_INFERENCE_STEPS, default=35)
+    guidance_scale: float = _field(GUIDANCE_SCALE, default=7.0)
+    seed: int | None = _field(SEED, default=None)
+    width: int = _field(SIDE, default=1280)
+    height: int = _field(SIDE, default=704)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest(Prompt, SamplerSettings):
+    """One video to make. Raises `InvalidRequest`, which names the field, the value and the limit.
+
+    The last three fields are for the hosted API; locally the export node chooses.
+    """
+
+    sync_mode: bool = _field(bool, default=False)
+    video_output_type: str = _field(VIDEO_OUTPUT_TYPES, default="X264 (.mp4)")
+    video_quality: str = _field(VIDEO_QUALITIES, default="high")
+
+    @classmethod
+    def combine(cls, prompt: Prompt, settings: SamplerSettings, **options: Any) -> "GenerationRequest":
+        """A request from the two halves that travel through a graph."""
+        halves = {item.name: getattr(half, item.name) for half in (prompt, settings) for item in fields(half)}
+        return cls(**halves, **options)
+
+    def with_seed(self) -> "GenerationRequest":
+        """This request with a seed: its own, or one drawn at random."""
+        return self if self.seed is not None else replace(self, seed=secrets.randbelow(int(SEED.maximum) + 1))
