@@ -1,0 +1,57 @@
+import time
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import InputImpl, Types, io
+
+from ..pipeline.request import GenerationRequest, Prompt, SamplerSettings
+from .sockets import CATEGORY, CosmosModel, CosmosPrompt, CosmosSettings
+
+if TYPE_CHECKING:
+    from .host import HostedModel
+
+
+class CosmosPredict25Generate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25Generate",
+            display_name="Cosmos Predict2.5 Generate (Local)",
+            category=CATEGORY,
+            description="Makes a video from text with Cosmos-Predict2.5 on this machine.",
+            search_aliases=["cosmos", "nvidia", "text to video", "t2v", "video generation", "world model"],
+            inputs=[
+                CosmosModel.Input("model", tooltip="From the Model Loader."),
+                CosmosPrompt.Input("prompt", tooltip="From the Prompt node."),
+                CosmosSettings.Input("settings", tooltip="From the Sampler Settings node."),
+            ],
+            outputs=[
+                io.Video.Output("video", tooltip="The video, 16 frames a second."),
+                io.Latent.Output(
+                    "latent",
+                    tooltip="The video's latents. VAE Decode with the Wan 2.1 VAE makes the same frames of them, and "
+                    "those that were cut when num_frames is not 4k+1.",
+                ),
+                io.Int.Output("seed", tooltip="The seed that was used."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model: "HostedModel", prompt: Prompt, settings: SamplerSettings) -> io.NodeOutput:
+        from ..pipeline.local.generate import generate
+        from ..pipeline.local.guardrail import cosmos_guardrail
+        from .host import NodeObserver, show_text
+
+        start = time.monotonic()
+        video = generate(
+            model.model,
+            GenerationRequest.combine(prompt, settings),
+            placement=model,
+            observer=NodeObserver(model.device, cls.hidden.unique_id),
+            guardrail=cosmos_guardrail if model.guardrail else None,
+        )
+        took = time.monotonic() - start
+        show_text(f"{len(video.frames)} frames in {took:.0f} s, seed {video.seed}", cls.hidden.unique_id)
+        components = Types.VideoComponents(images=video.frames, frame_rate=Fraction(video.fps))
+        return io.NodeOutput(InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed)

@@ -1,0 +1,151 @@
+import sys
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..pipeline.errors import CheckpointNotFound, InvalidRequest, MissingDependency
+from ..pipeline.local.find import (
+    find_pipeline_folders,
+    find_text_encoders,
+    nothing_found,
+)
+from .sockets import CATEGORY, CosmosModel
+
+REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+AUTO = "auto"
+SINGLE_FILES = "single files"
+NONE = "none"
+
+
+class CosmosPredict25Loader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25Loader",
+            display_name="Cosmos Predict2.5 Model Loader",
+            category=CATEGORY,
+            description="Loads a Cosmos-Predict2.5 checkpoint from ComfyUI's model folders. Downloads nothing.",
+            search_aliases=["cosmos", "nvidia", "load cosmos", "checkpoint", "diffusers", "text to video"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=[AUTO, *_pipeline_folders(), SINGLE_FILES],
+                    default=AUTO,
+                    tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there; "
+                    "'single files' takes the three files chosen in the advanced inputs.",
+                ),
+                io.Boolean.Input(
+                    "guardrail",
+                    default=False,
+                    advanced=True,
+                    tooltip="Check the prompt and blur faces with NVIDIA's guardrail. Needs the package "
+                    "cosmos-guardrail, which downloads its own models when it is first used.",
+                ),
+                io.Combo.Input(
+                    "transformer",
+                    options=[NONE, *folder_paths.get_filename_list("diffusion_models")],
+                    default=NONE,
+                    advanced=True,
+                    tooltip="For 'single files': the Cosmos-Predict2.5 transformer in models/diffusion_models, "
+                    "NVIDIA's .pt file or a .safetensors file.",
+                ),
+                io.Combo.Input(
+                    "vae",
+                    options=[NONE, *folder_paths.get_filename_list("vae")],
+                    default=NONE,
+                    advanced=True,
+                    tooltip="For 'single files': the Wan 2.1 VAE in models/vae.",
+                ),
+                io.Combo.Input(
+                    "text_encoder",
+                    options=[NONE, *_text_encoders()],
+                    default=NONE,
+                    advanced=True,
+                    tooltip="For 'single files': a folder below models/text_encoders with Cosmos-Reason1-7B (or the "
+                    "text encoder that the transformer was trained with) and its tokenizer.",
+                ),
+            ],
+            outputs=[CosmosModel.Output("model", tooltip="The checkpoint, for Generate (Local).")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
+        """None stands for a linked input."""
+        if checkpoint in (None, SINGLE_FILES):
+            return True
+        try:
+            _folder_of(checkpoint)
+        except CheckpointNotFound as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
+        """Load again when a file on disk has changed."""
+        if checkpoint == SINGLE_FILES:
+            places = _single_files(transformer, vae, text_encoder)
+        else:
+            places = (_folder_of(checkpoint),)
+        files = [file for place in places for file in (place.rglob("*.*") if place.is_dir() else [place])]
+        return sorted((str(file), file.stat().st_mtime_ns) for file in files)
+
+    @classmethod
+    def execute(cls, checkpoint: str, guardrail: bool, transformer: str, vae: str, text_encoder: str) -> io.NodeOutput:
+        try:
+            from ..pipeline.local import checkpoint as loading
+            from . import host
+        except ImportError as error:
+            raise MissingDependency(
+                f"Local generation cannot start: {error}. Install what it needs into ComfyUI's Python with: "
+                f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
+            ) from error
+        if checkpoint == SINGLE_FILES:
+            files = _single_files(transformer, vae, text_encoder)
+            model = loading.load_single_files(*files, dtype=host.weight_dtype())
+        else:
+            model = loading.load_pipeline_folder(_folder_of(checkpoint), host.weight_dtype())
+        host.show_text(f"Loaded {model.name}", cls.hidden.unique_id)
+        return io.NodeOutput(host.HostedModel(model, guardrail))
+
+
+def _roots(kind: str) -> list[Path]:
+    return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+
+
+def _pipeline_folders() -> dict[str, Path]:
+    return find_pipeline_folders(_roots("diffusers"))
+
+
+def _text_encoders() -> dict[str, Path]:
+    return find_text_encoders(_roots("text_encoders"))
+
+
+def _folder_of(checkpoint: str) -> Path:
+    found = _pipeline_folders()
+    if not found:
+        raise nothing_found(_roots("diffusers")[0])
+    if checkpoint == AUTO:
+        return next(iter(found.values()))
+    if checkpoint not in found:
+        raise CheckpointNotFound(
+            f"The checkpoint {checkpoint!r} is not in {_roots('diffusers')[0]}. Found there: {', '.join(found)}. "
+            f"Choose one of these, or '{AUTO}'."
+        )
+    return found[checkpoint]
+
+
+def _single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, Path, Path]:
+    chosen = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
+    for name, value in chosen.items():
+        if value == NONE:
+            raise InvalidRequest(
+                f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose one of the files listed there, or "
+                f"another checkpoint."
+            )
+    return (
+        Path(folder_paths.get_full_path_or_raise("diffusion_models", transformer)),
+        Path(folder_paths.get_full_path_or_raise("vae", vae)),
+        _text_encoders()[text_encoder],
+    )

@@ -1,0 +1,50 @@
+from comfy_api.latest import io
+
+from ..pipeline.errors import InvalidRequest
+from ..pipeline.request import DEFAULT_NEGATIVE_PROMPT, Prompt, check
+from .sockets import CATEGORY, CosmosPrompt
+
+
+class CosmosPredict25Prompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25Prompt",
+            display_name="Cosmos Predict2.5 Prompt",
+            category=CATEGORY,
+            description="Describes the video to make, for local and for remote generation.",
+            search_aliases=["cosmos", "nvidia", "text to video", "positive prompt", "negative prompt", "world model"],
+            inputs=[
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    placeholder="The scene, what moves in it, the camera, the light",
+                    tooltip="What the video shows. The model was trained on long descriptions: the scene, what "
+                    "moves in it, the camera and the light, in a few sentences. It reads the first 480 tokens or so.",
+                ),
+                io.String.Input(
+                    "negative_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default=DEFAULT_NEGATIVE_PROMPT,
+                    tooltip="What the video is steered away from. The default is the text that NVIDIA uses. "
+                    "It has no effect when guidance_scale is 1.",
+                ),
+            ],
+            outputs=[CosmosPrompt.Output("prompt", tooltip="Both texts, for a generation node.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
+        """None stands for a linked input."""
+        try:
+            if prompt is not None:
+                check("prompt", prompt)
+        except InvalidRequest as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, prompt: str, negative_prompt: str) -> io.NodeOutput:
+        return io.NodeOutput(Prompt(prompt=prompt, negative_prompt=negative_prompt))

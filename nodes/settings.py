@@ -1,0 +1,87 @@
+from comfy_api.latest import io
+
+from ..pipeline.errors import InvalidRequest
+from ..pipeline.request import FPS, GUIDANCE_SCALE, NUM_FRAMES, NUM_INFERENCE_STEPS, SEED, SIDE, SamplerSettings, check
+from .sockets import CATEGORY, CosmosSettings
+
+DEFAULTS = SamplerSettings()
+
+
+class CosmosPredict25SamplerSettings(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25SamplerSettings",
+            display_name="Cosmos Predict2.5 Sampler Settings",
+            category=CATEGORY,
+            description="Length, size, steps, guidance and seed, for local and for remote generation.",
+            search_aliases=["cosmos", "nvidia", "steps", "cfg", "seed", "resolution", "frames"],
+            inputs=[
+                io.Int.Input(
+                    "num_frames",
+                    default=DEFAULTS.num_frames,
+                    min=int(NUM_FRAMES.minimum),
+                    max=int(NUM_FRAMES.maximum),
+                    tooltip=f"Frames in the video, at {FPS} a second: 93 are 5.8 seconds. The model makes 4k+1 frames "
+                    "(9, 13, ... 93); other counts cost as much as the next of these and are cut.",
+                ),
+                io.Int.Input(
+                    "num_inference_steps",
+                    default=DEFAULTS.num_inference_steps,
+                    min=int(NUM_INFERENCE_STEPS.minimum),
+                    max=int(NUM_INFERENCE_STEPS.maximum),
+                    tooltip="Denoising steps. Time grows in proportion; NVIDIA uses 35.",
+                ),
+                io.Float.Input(
+                    "guidance_scale",
+                    default=DEFAULTS.guidance_scale,
+                    min=GUIDANCE_SCALE.minimum,
+                    max=GUIDANCE_SCALE.maximum,
+                    step=0.1,
+                    tooltip="How strongly the video follows the prompt and avoids the negative prompt. It is "
+                    "counted as NVIDIA does: 7 here is cfg 8 of other samplers. 1 switches it off and halves the time.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=int(SEED.minimum),
+                    max=int(SEED.maximum),
+                    control_after_generate=True,
+                    tooltip="The noise to start from. The same seed and settings give the same video.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=DEFAULTS.width,
+                    min=int(SIDE.minimum),
+                    max=int(SIDE.maximum),
+                    step=SIDE.step,
+                    tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704. "
+                    "Remote generation always makes 1280 x 704.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=DEFAULTS.height,
+                    min=int(SIDE.minimum),
+                    max=int(SIDE.maximum),
+                    step=SIDE.step,
+                    tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704. "
+                    "Remote generation always makes 1280 x 704.",
+                ),
+            ],
+            outputs=[CosmosSettings.Output("settings", tooltip="All of the settings, for a generation node.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool | str:
+        """None stands for a linked input. ComfyUI itself checks the ranges of the others, but no steps."""
+        try:
+            for name, value in (("width", width), ("height", height)):
+                if value is not None:
+                    check(name, value)
+        except InvalidRequest as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, **settings) -> io.NodeOutput:
+        return io.NodeOutput(SamplerSettings(**settings))
