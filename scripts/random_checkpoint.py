@@ -1,0 +1,118 @@
+"""Write a small Cosmos-Predict2.5 checkpoint with RANDOM weights, in diffusers layout.
+
+    python scripts/random_checkpoint.py FOLDER
+
+It has every part of the real checkpoint (tokenizer, Qwen2.5-VL text encoder, transformer, Wan 2.1 VAE, scheduler) in
+about 8 MB, the same bytes on every run. It makes noise, not videos: it is there to try the graph and to test the code.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, UniPCMultistepScheduler
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+)
+
+
+def random_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, with Qwen2.5's special tokens and a chat template of the same form."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL_TOKENS[0],
+        eos_token=SPECIAL_TOKENS[2],
+        additional_special_tokens=SPECIAL_TOKENS[1:2],
+        chat_template=CHAT_TEMPLATE,
+        padding_side="right",
+    )
+
+
+def random_text_encoder(hidden_size: int = 48, num_layers: int = 3) -> Qwen2_5_VLForConditionalGeneration:
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(random_tokenizer()),
+            "hidden_size": hidden_size,
+            "intermediate_size": 2 * hidden_size,
+            "num_hidden_layers": num_layers,
+            "num_attention_heads": hidden_size // 16,
+            "num_key_value_heads": 1,
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": hidden_size,
+            "fullatt_block_indexes": [0],
+        },
+    )
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def random_transformer(
+    crossattn_proj_in_channels: int, num_attention_heads: int = 4, num_layers: int = 3
+) -> CosmosTransformer3DModel:
+    return CosmosTransformer3DModel(
+        in_channels=17,
+        out_channels=16,
+        num_attention_heads=num_attention_heads,
+        attention_head_dim=32,
+        num_layers=num_layers,
+        text_embed_dim=64,
+        adaln_lora_dim=16,
+        rope_scale=(1.0, 3.0, 3.0),
+        extra_pos_embed_type=None,
+        use_crossattn_projection=True,
+        crossattn_proj_in_channels=crossattn_proj_in_channels,
+        encoder_hidden_states_channels=64,
+    )
+
+
+def random_scheduler() -> UniPCMultistepScheduler:
+    return UniPCMultistepScheduler(
+        use_karras_sigmas=True,
+        use_flow_sigmas=True,
+        prediction_type="flow_prediction",
+        sigma_max=200.0,
+        sigma_min=0.01,
+    )
+
+
+def write_random_checkpoint(folder: Path, hidden_size: int = 48, num_attention_heads: int = 4) -> None:
+    """Write the checkpoint into `folder`. The two sizes scale the text encoder and the transformer."""
+    torch.manual_seed(0)
+    text_encoder = random_text_encoder(hidden_size)
+    text_config = text_encoder.config.text_config
+    components = {
+        "tokenizer": random_tokenizer(),
+        "text_encoder": text_encoder,
+        "transformer": random_transformer(text_config.num_hidden_layers * hidden_size, num_attention_heads),
+        "vae": AutoencoderKLWan(base_dim=8),
+        "scheduler": random_scheduler(),
+    }
+    index: dict[str, str | list[str]] = {"_class_name": "Cosmos2_5_PredictBasePipeline"}
+    for name, component in components.items():
+        component.save_pretrained(folder / name)
+        index[name] = [type(component).__module__.split(".")[0], type(component).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: random_checkpoint.py FOLDER")
+    write_random_checkpoint(Path(sys.argv[1]))
+    print(f"Wrote a checkpoint with RANDOM weights into {sys.argv[1]}")

@@ -1,0 +1,171 @@
+"""Makes the workflows and their thumbnails anew, with ComfyUI's own frontend in a headless browser.
+
+    .demo/env/bin/python scripts/save_workflows.py
+
+Run it before a release, after scripts/test, which installs all that it needs. It builds each graph on the canvas of a
+running ComfyUI and saves what the frontend exports.
+"""
+
+import sys
+import tempfile
+import uuid
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import environment
+from comfyui import ComfyUI
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+WORKFLOWS = environment.REPO / "workflows"
+THUMBNAIL_WIDTH = 800
+MARGIN = 40
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.PromptFilename": False,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+}
+
+EXAMPLE_PROMPT = (
+    "A static, locked-off camera frames an industrial conveyor belt steadily transporting rough rocks through a "
+    "dimly lit quarry processing facility. The belt runs horizontally across the center of the frame, its thick "
+    "black rubber surface textured with dust and fine gravel. Jagged gray and brown stones of varying sizes tumble "
+    "forward in a slow, continuous motion, their sharp edges catching the light. Subtle vibrations ripple through "
+    "the belt's surface as small pebbles bounce and shift. In the background, blurred steel beams, pipes, and muted "
+    "industrial machinery create depth without distraction. Cool, diffused overhead lighting casts soft shadows and "
+    "highlights the gritty textures, emphasizing dust particles in the air and the raw, rugged surfaces of the "
+    "rocks."
+)
+
+LOCAL_NOTE = """\
+The loader's checkpoint **auto** takes the largest checkpoint in **models/diffusers**. To get the real one, accept its \
+licence on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B), then run this in the ComfyUI folder:
+
+```
+hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
+--local-dir models/diffusers/Cosmos-Predict2.5-2B
+```
+
+With the demo's checkpoint of random weights the result is noise: it shows that the graph works, and nothing more.
+"""
+
+TEXT_TO_VIDEO_LOCAL: dict[str, Any] = {
+    "nodes": {
+        "loader": {
+            "type": "CosmosPredict25Loader",
+            "pos": [0, 0],
+            "size": [440, 154],
+            "values": {"checkpoint": "auto"},
+        },
+        "prompt": {
+            "type": "CosmosPredict25Prompt",
+            "pos": [0, 280],
+            "size": [440, 450],
+            "values": {"prompt": EXAMPLE_PROMPT},
+        },
+        "settings": {
+            "type": "CosmosPredict25SamplerSettings",
+            "pos": [0, 800],
+            "size": [440, 202],
+            "values": {"seed": 42, "control_after_generate": "fixed"},
+        },
+        "note": {
+            "type": "MarkdownNote",
+            "title": "How to get the model",
+            "pos": [540, 0],
+            "size": [820, 130],
+            "values": {"text": LOCAL_NOTE},
+        },
+        "generate": {"type": "CosmosPredict25Generate", "pos": [540, 240], "size": [380, 66]},
+        "save": {
+            "type": "SaveVideo",
+            "pos": [960, 240],
+            "size": [400, 106],
+            "values": {"filename_prefix": "video/cosmos", "format": "auto", "codec": "auto"},
+        },
+    },
+    "links": [
+        ["loader", "model", "generate", "model"],
+        ["prompt", "prompt", "generate", "prompt"],
+        ["settings", "settings", "generate", "settings"],
+        ["generate", "video", "save", "video"],
+    ],
+}
+
+GRAPHS = {"text_to_video_local": TEXT_TO_VIDEO_LOCAL}
+
+BUILD = """({ id, nodes, links }) => {
+    app.graph.clear()
+    app.graph.id = id
+    const made = {}
+    for (const [name, { type, title, pos, size, values }] of Object.entries(nodes)) {
+        const node = LiteGraph.createNode(type, title)
+        app.graph.add(node)
+        node.pos = pos
+        for (const [widget, value] of Object.entries(values ?? {}))
+            node.widgets.find((each) => each.name === widget).value = value
+        node.setSize(size)
+        made[name] = node
+    }
+    for (const [from, output, to, input] of links)
+        made[from].connect(made[from].findOutputSlot(output), made[to], made[to].findInputSlot(input))
+}"""
+
+# Puts the nodes' upper left corner at the canvas's, at full size, and returns the nodes' rectangle on the page.
+FRAME = """(margin) => {
+    const boxes = app.graph.nodes.map((node) => node.getBounding())
+    const left = Math.min(...boxes.map((box) => box[0])) - margin
+    const top = Math.min(...boxes.map((box) => box[1])) - margin
+    const right = Math.max(...boxes.map((box) => box[0] + box[2])) + margin
+    const bottom = Math.max(...boxes.map((box) => box[1] + box[3])) + margin
+    const { x, y } = app.canvas.canvas.getBoundingClientRect()
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [-left, -top]
+    app.canvas.deselectAll()
+    app.canvas.draw(true, true)
+    return { x, y, width: right - left, height: bottom - top }
+}"""
+
+
+def save(page: Page, name: str) -> None:
+    # The same name gives the same id, so that a workflow that did not change is saved without a difference.
+    page.evaluate(BUILD, {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), **GRAPHS[name]})
+    page.evaluate(FRAME, MARGIN)
+    with page.expect_download() as download:
+        page.evaluate("app.extensionManager.command.execute('Comfy.ExportWorkflow')")
+    download.value.save_as(WORKFLOWS / f"{name}.json")
+    save_thumbnail(page, WORKFLOWS / f"{name}.jpg")
+
+
+def save_thumbnail(page: Page, file: Path) -> None:
+    page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
+    box = page.evaluate(FRAME, MARGIN)
+    page.wait_for_timeout(1000)  # the canvas is drawn by animation frames, the texts on it follow
+    image = Image.open(BytesIO(page.screenshot(clip=box)))
+    height = round(image.height * THUMBNAIL_WIDTH / image.width)
+    image.convert("RGB").resize((THUMBNAIL_WIDTH, height), Image.Resampling.LANCZOS).save(file, quality=85)
+    page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
+
+
+def main() -> None:
+    source = environment.comfyui_checkout() or environment.source_folder(environment.NEWEST)
+    with tempfile.TemporaryDirectory() as base, ComfyUI(source, Path(base), environment.REPO) as server:
+        server.request("/settings", SETTINGS)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=environment.find_chromium(), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1800, "height": 1400})
+            page.goto(server.url)
+            page.wait_for_function("window.app?.vueAppReady")
+            for name in GRAPHS:
+                save(page, name)
+                print(f"Saved {WORKFLOWS / name}.json and .jpg")
+            browser.close()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RuntimeError as error:
+        sys.exit(f"save_workflows.py: {error}")
