@@ -1,0 +1,86 @@
+"""Imports the pack as `cosmos_predict25` and gives the tests a checkpoint of random weights and running ComfyUIs."""
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def import_pack() -> None:
+    # By path, as ComfyUI does it: with the repository on sys.path, `import nodes` would no longer be ComfyUI's.
+    spec = importlib.util.spec_from_file_location(
+        "cosmos_predict25", REPO / "__init__.py", submodule_search_locations=[str(REPO)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["cosmos_predict25"] = module
+    spec.loader.exec_module(module)
+
+
+import_pack()
+
+from cosmos_predict25.scripts import environment  # noqa: E402
+from cosmos_predict25.scripts.comfyui import ComfyUI  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with small random weights."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "random-weights-demo"
+    environment.make_random_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
+    """A running ComfyUI of the newest version that is tested, with the pack and the checkpoint."""
+    yield from run_comfyui(environment.NEWEST, tmp_path_factory, checkpoint)
+
+
+@pytest.fixture(scope="session")
+def comfyui_oldest(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
+    """A running ComfyUI of the oldest version that is supported, with the pack and the checkpoint."""
+    yield from run_comfyui(environment.OLDEST, tmp_path_factory, checkpoint)
+
+
+@pytest.fixture(scope="session", params=["comfyui", "comfyui_oldest"])
+def any_comfyui(request: pytest.FixtureRequest) -> ComfyUI:
+    """Each of the two in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def core() -> Iterator[None]:
+    """ComfyUI's own package `comfy`, for the CPU."""
+    source = str(environment.source_folder(environment.NEWEST))
+    sys.path.append(source)
+    from comfy.cli_args import args
+
+    args.cpu = True
+    yield
+    sys.path.remove(source)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the browser, which scripts/test installs."""
+    path = environment.find_chromium()
+    assert path, "There is no Chromium on PATH: run scripts/test, which installs it or says how to."
+    return path
+
+
+def run_comfyui(
+    release: environment.Release, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
+) -> Iterator[ComfyUI]:
+    source = environment.source_folder(release)
+    assert source.exists(), f"There is no {source}: run scripts/test, which fetches it."
+    base = tmp_path_factory.mktemp(source.name)
+    shutil.copytree(checkpoint, base / "models" / "diffusers" / checkpoint.name)
+    with ComfyUI(source, base, REPO) as server:
+        yield server

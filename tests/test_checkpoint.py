@@ -1,0 +1,266 @@
+"""Finding and loading checkpoints: folders, single files, files of other models, and what the errors say.
+
+Files with original names are made from ComfyUI's own Cosmos and Wan modules, and what they compute is compared.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cosmos_predict25.pipeline.errors import CheckpointNotFound, WrongCheckpoint
+from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder, load_single_files, load_vae_file
+from cosmos_predict25.pipeline.local.decode import decode_chunks
+from cosmos_predict25.pipeline.local.denoise import predict_velocity
+from cosmos_predict25.pipeline.local.encode import encode_prompt
+from cosmos_predict25.pipeline.local.find import find_pipeline_folders, find_text_encoders, nothing_found
+
+HEADS, HEAD_DIM, BLOCKS, TEXT_DIM = 4, 32, 2, 64
+
+
+@pytest.fixture(scope="module")
+def core_transformer(core):
+    """ComfyUI's Cosmos-Predict2 network in the shape that Predict2.5 has, small."""
+    import comfy.ops
+    from comfy.ldm.cosmos.predict2 import MiniTrainDIT
+
+    torch.manual_seed(1)
+    network = MiniTrainDIT(
+        max_img_h=240, max_img_w=240, max_frames=128, in_channels=17, out_channels=16, patch_spatial=2,
+        patch_temporal=1, concat_padding_mask=True, model_channels=HEADS * HEAD_DIM, num_blocks=BLOCKS,
+        num_heads=HEADS, crossattn_emb_channels=TEXT_DIM, pos_emb_cls="rope3d", pos_emb_learnable=True,
+        use_adaln_lora=True, adaln_lora_dim=16, rope_h_extrapolation_ratio=3.0, rope_w_extrapolation_ratio=3.0,
+        rope_t_extrapolation_ratio=1.0, rope_enable_fps_modulation=False, operations=comfy.ops.disable_weight_init,
+        dtype=torch.float32,
+    )  # fmt: skip
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return network
+
+
+@pytest.fixture(scope="module")
+def original_weights(core_transformer, checkpoint) -> dict[str, torch.Tensor]:
+    """As in NVIDIA's file: prefix, projection, and the entries that are no weights."""
+    weights = {f"net.{name}": tensor for name, tensor in core_transformer.state_dict().items()}
+    projection = load_file(checkpoint / "transformer" / "diffusion_pytorch_model.safetensors")
+    for part in ("weight", "bias"):
+        weights[f"net.crossattn_proj.0.{part}"] = projection[f"crossattn_proj.0.{part}"]
+    weights["net.accum_iteration"] = torch.tensor(7)
+    weights["net.pos_embedder.seq"] = torch.arange(128).float()
+    weights["net.blocks.0.self_attn.attn_op._extra_state"] = torch.zeros(1)
+    return weights
+
+
+@pytest.fixture(scope="module")
+def text_encoder(checkpoint, tmp_path_factory) -> Path:
+    """A transformers folder: text encoder and tokenizer side by side."""
+    folder = tmp_path_factory.mktemp("text_encoders") / "reason"
+    shutil.copytree(checkpoint / "text_encoder", folder)
+    shutil.copytree(checkpoint / "tokenizer", folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vae_file(checkpoint) -> Path:
+    return checkpoint / "vae" / "diffusion_pytorch_model.safetensors"
+
+
+def write(weights: dict[str, torch.Tensor], path: Path) -> Path:
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
+    return path
+
+
+def velocity(transformer, embeds) -> torch.Tensor:
+    latents = torch.randn(1, 16, 3, 6, 8, generator=torch.Generator().manual_seed(2))
+    return predict_velocity(transformer, latents, torch.tensor([0.7]), embeds)
+
+
+def public(config) -> dict:
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_nvidias_file_computes_what_comfyuis_network_does(
+    suffix, core_transformer, original_weights, text_encoder, vae_file, tmp_path
+):
+    model = load_single_files(write(original_weights, tmp_path / f"model{suffix}"), vae_file, text_encoder)
+    embeds = encode_prompt(model.text_encoder, model.tokenizer, "a cat")
+    latents = torch.randn(1, 16, 3, 6, 8, generator=torch.Generator().manual_seed(2))
+    with_mask = torch.cat([latents, torch.zeros_like(latents[:, :1])], dim=1)
+    with torch.inference_mode():
+        expected = core_transformer(with_mask, torch.tensor([0.7]), embeds)
+    difference = (velocity(model.transformer, embeds) - expected).abs().max().item()
+    print(f"\nlargest difference to ComfyUI's network: {difference:.1e} of {expected.abs().max():.2f}")
+    assert difference <= 1e-4
+
+
+def test_single_files_and_folder_are_the_same_model(checkpoint, text_encoder, vae_file):
+    """Also with diffusers' parameter names in the single file."""
+    folder = load_pipeline_folder(checkpoint)
+    transformer = checkpoint / "transformer" / "diffusion_pytorch_model.safetensors"
+    files = load_single_files(transformer, vae_file, text_encoder)
+    configs = [json.dumps(public(model.transformer.config), sort_keys=True) for model in (folder, files)]
+    assert configs[0] == configs[1]
+    embeds = [encode_prompt(model.text_encoder, model.tokenizer, "a cat") for model in (folder, files)]
+    assert embeds[0].equal(embeds[1])
+    assert velocity(folder.transformer, embeds[0]).equal(velocity(files.transformer, embeds[0]))
+
+
+def test_weights_keep_their_dtype_or_take_the_one_asked_for(checkpoint):
+    for dtype in (None, torch.float32, torch.bfloat16):
+        model = load_pipeline_folder(checkpoint, dtype)
+        parts = (model.text_encoder, model.transformer, model.vae)
+        assert {parameter.dtype for part in parts for parameter in part.parameters()} == {dtype or torch.float32}
+        assert not any(tensor.is_meta for part in parts for tensor in [*part.parameters(), *part.buffers()])
+
+
+def test_wan_vae_file_of_comfyui_decodes_like_comfyui(core, tmp_path):
+    from comfy.ldm.wan.vae import WanVAE
+
+    torch.manual_seed(3)
+    with torch.inference_mode():
+        core_vae = WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True]).eval()
+        for parameter in core_vae.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        vae = load_vae_file(write(core_vae.state_dict(), tmp_path / "wan_2.1_vae.safetensors"), None)
+        latents = torch.randn(1, 16, 3, 4, 6, generator=torch.Generator().manual_seed(2))
+        expected = (core_vae.decode(latents)[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+    frames = torch.cat(list(decode_chunks(vae, latents)))
+    assert frames.shape == expected.shape == (9, 32, 48, 3)
+    torch.testing.assert_close(frames, expected, rtol=0, atol=1e-5)
+
+
+def test_predict2_is_refused(original_weights, text_encoder, vae_file, tmp_path):
+    weights = {name: tensor for name, tensor in original_weights.items() if "crossattn_proj" not in name}
+    with pytest.raises(WrongCheckpoint, match=r"model\.pt is Cosmos-Predict2, not 2\.5"):
+        load_single_files(write(weights, tmp_path / "model.pt"), vae_file, text_encoder)
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["net.blocks.block0.blocks.0.block.attn.to_q.0.weight"], "Cosmos 1.0"),
+        (["patch_embedding.weight", "blocks.0.self_attn.q.weight"], "Wan"),
+        (["model.diffusion_model.double_blocks.0.img_attn.qkv.weight"], "Flux"),
+        (["encoder.conv1.weight", "decoder.conv1.weight"], "a VAE"),
+        (["a.weight", "b.weight"], "an unknown model whose first parameters are a.weight, b.weight"),
+    ],
+)
+def test_other_models_are_named(names, what, text_encoder, vae_file, tmp_path):
+    file = write({name: torch.zeros(2) for name in names}, tmp_path / "other.safetensors")
+    with pytest.raises(WrongCheckpoint) as error:
+        load_single_files(file, vae_file, text_encoder)
+    assert str(error.value) == f"{file} is not Cosmos-Predict2.5 but {what}."
+
+
+def test_a_network_with_more_or_less_than_this_one_is_refused(original_weights, text_encoder, vae_file, tmp_path):
+    more = {**original_weights, "net.action_embedder.weight": torch.zeros(2)}
+    with pytest.raises(WrongCheckpoint, match=r"action_embedder\.weight is not part of it"):
+        load_single_files(write(more, tmp_path / "more.pt"), vae_file, text_encoder)
+    less = {name: tensor for name, tensor in original_weights.items() if "blocks.1.mlp.layer1" not in name}
+    with pytest.raises(WrongCheckpoint, match=r"transformer_blocks\.1\.ff\.net\.0\.proj\.weight is missing"):
+        load_single_files(write(less, tmp_path / "less.pt"), vae_file, text_encoder)
+
+
+def test_a_pickle_with_code_is_refused(text_encoder, vae_file, tmp_path):
+    import pickle
+
+    class Malicious:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "was here",))
+
+    file = tmp_path / "model.pt"
+    torch.save({"net.x_embedder.proj.1.weight": Malicious()}, file)
+    with pytest.raises((WrongCheckpoint, pickle.UnpicklingError)):
+        load_single_files(file, vae_file, text_encoder)
+    assert not (tmp_path / "was here").exists()
+
+
+def test_a_text_encoder_of_another_size_is_refused(checkpoint, original_weights, text_encoder, vae_file, tmp_path):
+    weights = {**original_weights, "net.crossattn_proj.0.weight": torch.zeros(TEXT_DIM, 96)}
+    with pytest.raises(WrongCheckpoint, match=r"gives 144 features for each token, but the transformer takes 96"):
+        load_single_files(write(weights, tmp_path / "model.pt"), vae_file, text_encoder)
+
+
+def test_another_file_as_vae_is_refused(checkpoint, text_encoder):
+    transformer = checkpoint / "transformer" / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(WrongCheckpoint, match=r"is not the Wan 2\.1 VAE"):
+        load_single_files(transformer, transformer, text_encoder)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "text_encoder", "transformer", "vae", "scheduler"])
+def test_a_folder_without_a_part_is_refused(checkpoint, tmp_path, part):
+    folder = tmp_path / "incomplete"
+    shutil.copytree(checkpoint, folder)
+    shutil.rmtree(folder / part)
+    with pytest.raises(CheckpointNotFound, match=f"lacks its folder {part}"):
+        load_pipeline_folder(folder)
+
+
+def test_a_folder_without_weights_or_a_shard_is_refused(checkpoint, tmp_path):
+    folder = tmp_path / "incomplete"
+    shutil.copytree(checkpoint, folder)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    shards = {"a": "diffusion_pytorch_model-00001-of-00002.safetensors"}
+    (weights.parent / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(CheckpointNotFound, match="lacks diffusion_pytorch_model-00001-of-00002"):
+        load_pipeline_folder(folder)
+    (weights.parent / "diffusion_pytorch_model.safetensors.index.json").unlink()
+    weights.unlink()
+    with pytest.raises(CheckpointNotFound, match=r"lacks a \.safetensors file"):
+        load_pipeline_folder(folder)
+
+
+def test_a_predict2_folder_is_refused(checkpoint, tmp_path):
+    folder = tmp_path / "predict2"
+    shutil.copytree(checkpoint, folder)
+    config = folder / "transformer" / "config.json"
+    config.write_text(
+        config.read_text().replace('"use_crossattn_projection": true', '"use_crossattn_projection": false')
+    )
+    with pytest.raises(WrongCheckpoint, match="no text projection"):
+        load_pipeline_folder(folder)
+
+
+def test_sharded_folders_load(checkpoint, tmp_path):
+    from diffusers import CosmosTransformer3DModel
+
+    folder = tmp_path / "sharded"
+    shutil.copytree(checkpoint, folder)
+    shutil.rmtree(folder / "transformer")
+    whole = CosmosTransformer3DModel.from_pretrained(checkpoint / "transformer")
+    whole.save_pretrained(folder / "transformer", max_shard_size="1MB")
+    assert len(list((folder / "transformer").glob("*.safetensors"))) > 2
+    embeds = torch.zeros(1, 512, TEXT_DIM)
+    expected = velocity(load_pipeline_folder(checkpoint).transformer, embeds)
+    assert velocity(load_pipeline_folder(folder).transformer, embeds).equal(expected)
+
+
+def test_find_lists_cosmos_pipelines_the_largest_first(checkpoint, tmp_path):
+    roots = [tmp_path / "a", tmp_path / "b", tmp_path / "missing"]
+    shutil.copytree(checkpoint, roots[0] / "small")
+    shutil.copytree(checkpoint, roots[1] / "nested" / "large")
+    (roots[1] / "nested" / "large" / "more.safetensors").write_bytes(bytes(100))
+    shutil.copytree(checkpoint, roots[1] / "small")
+    (roots[0] / "other").mkdir()
+    (roots[0] / "other" / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    (roots[0] / "broken").mkdir()
+    (roots[0] / "broken" / "model_index.json").write_text("{")
+    found = find_pipeline_folders(roots)
+    assert list(found.items()) == [("nested/large", roots[1] / "nested" / "large"), ("small", roots[0] / "small")]
+
+
+def test_find_text_encoders(text_encoder):
+    assert find_text_encoders([text_encoder.parent, text_encoder.parent / "missing"]) == {"reason": text_encoder}
+
+
+def test_nothing_found_says_what_to_download_and_where_to():
+    message = str(nothing_found(Path("models") / "diffusers"))
+    assert "nvidia/Cosmos-Predict2.5-2B" in message
+    assert "--revision diffusers/base/post-trained" in message
+    assert str(Path("models/diffusers/Cosmos-Predict2.5-2B")) in message
+    assert "token" in message

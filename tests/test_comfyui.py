@@ -1,0 +1,279 @@
+"""The pack in a real ComfyUI, through its HTTP and websocket API: the newest version and the oldest supported one."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from cosmos_predict25.scripts import environment
+from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailed, PromptRefused, to_api_prompt
+
+REPO = Path(__file__).resolve().parents[1]
+WORKFLOW = json.loads((REPO / "workflows" / "text_to_video_local.json").read_text(encoding="utf-8"))
+SMALL = {"num_frames": 10, "num_inference_steps": 2, "width": 64, "height": 48}
+NODES = {
+    "CosmosPredict25Prompt": "Cosmos Predict2.5 Prompt",
+    "CosmosPredict25SamplerSettings": "Cosmos Predict2.5 Sampler Settings",
+    "CosmosPredict25Loader": "Cosmos Predict2.5 Model Loader",
+    "CosmosPredict25Generate": "Cosmos Predict2.5 Generate (Local)",
+}
+
+
+def shared_workflow(server: ComfyUI, **values: Any) -> dict[str, Any]:
+    """The shared workflow in API format, small, with `values` in the widgets of those names."""
+    prompt = to_api_prompt(WORKFLOW, server.object_info())
+    for node in prompt.values():
+        widgets = {name for name, value in node["inputs"].items() if not isinstance(value, list)}
+        node["inputs"].update({name: value for name, value in {**SMALL, **values}.items() if name in widgets})
+    return prompt
+
+
+def node_id(prompt: dict[str, Any], kind: str) -> str:
+    return next(name for name, node in prompt.items() if node["class_type"] == kind)
+
+
+def events(entry: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [data for name, data in entry["status"]["messages"] if name == kind]
+
+
+def probe(file: Path) -> tuple[int, int, int, float]:
+    with av.open(str(file)) as container:
+        stream = container.streams.video[0]
+        frames = sum(1 for _ in container.decode(stream))
+        return frames, stream.width, stream.height, float(stream.average_rate)
+
+
+def test_object_info_has_every_node(any_comfyui):
+    info = any_comfyui.object_info()
+    for name, display_name in NODES.items():
+        assert info[name]["display_name"] == display_name
+        assert info[name]["python_module"] == "custom_nodes.cosmos-predict25"
+        assert info[name]["description"]
+        assert "cosmos" in info[name]["search_aliases"]
+        inputs = {**info[name]["input"].get("required", {}), **info[name]["input"].get("optional", {})}
+        assert all(options[0]["tooltip"] for _, *options in inputs.values())
+        assert all(info[name]["output_tooltips"])
+    assert info["CosmosPredict25Generate"]["output"] == ["VIDEO", "LATENT", "INT"]
+    assert info["CosmosPredict25Generate"]["output_name"] == ["video", "latent", "seed"]
+
+
+def test_comfyuis_own_nodes_module_is_intact(any_comfyui):
+    info = any_comfyui.object_info()
+    assert info["KSampler"]["python_module"] == "nodes"
+    assert info["SaveVideo"]["python_module"] == "comfy_extras.nodes_video"
+
+
+def test_the_shared_workflow_makes_a_video(any_comfyui):
+    prompt = shared_workflow(any_comfyui)
+    messages = list(any_comfyui.follow(prompt))
+    entry = any_comfyui.wait(messages[-1].data["prompt_id"])
+    (file,) = any_comfyui.saved_files(entry)
+    assert file.parent.name == "video"
+    assert probe(file) == (10, 64, 48, 16.0)
+
+    generate = node_id(prompt, "CosmosPredict25Generate")
+    bars = [message.data for message in messages if message.type == "progress" and message.data["node"] == generate]
+    assert bars[-1]["value"] == bars[-1]["max"] == 1 + 2 + 4
+    assert sum(message.type == "preview" for message in messages) == 2
+    texts = [message.data["text"] for message in messages if message.type == "text"]
+    assert "Loaded random-weights-demo" in texts
+    assert "Denoising, step 1 of 2" in texts
+    assert texts[-1].startswith("10 frames in ")
+    assert texts[-1].endswith("seed 42")
+
+
+def test_unchanged_inputs_are_served_from_the_cache(any_comfyui):
+    prompt = shared_workflow(any_comfyui, seed=101)
+    any_comfyui.run(prompt)
+    (cached,) = events(any_comfyui.run(prompt), "execution_cached")
+    assert node_id(prompt, "CosmosPredict25Generate") in cached["nodes"]
+
+
+def test_models_stay_loaded_until_comfyui_evicts_them(any_comfyui):
+    def loads() -> int:
+        return any_comfyui.log.read_text(encoding="utf-8").count("Requested to load CosmosPredict25Part")
+
+    any_comfyui.run(shared_workflow(any_comfyui, seed=201))
+    loaded = loads()
+    prompt = shared_workflow(any_comfyui, seed=202)
+    (cached,) = events(any_comfyui.run(prompt), "execution_cached")
+    assert node_id(prompt, "CosmosPredict25Loader") in cached["nodes"]
+    assert loads() == loaded
+    any_comfyui.request("/free", {"unload_models": True})
+    time.sleep(2)  # ComfyUI answers before it has done it, and tells nobody when it has.
+    any_comfyui.run(shared_workflow(any_comfyui, seed=203))
+    assert loads() == loaded + 3
+
+
+def test_stop_in_the_middle(any_comfyui):
+    prompt = shared_workflow(any_comfyui, num_inference_steps=50, num_frames=93, seed=301)
+    stopped_at = None
+    for message in any_comfyui.follow(prompt):
+        if message.type == "preview" and stopped_at is None:
+            any_comfyui.interrupt()
+            stopped_at = time.monotonic()
+    assert stopped_at is not None
+    print(f"\nended {time.monotonic() - stopped_at:.2f} s after Stop", end="")
+    entry = any_comfyui.wait(message.data["prompt_id"])
+    assert events(entry, "execution_interrupted")
+    assert not events(entry, "execution_error")
+    assert not any_comfyui.saved_files(entry)
+    any_comfyui.run(shared_workflow(any_comfyui, seed=302))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "says"),
+    [
+        ({"width": 100}, "CosmosPredict25SamplerSettings", "width is 100, but must be a multiple of 16: try 96 or 112"),
+        ({"height": 1936}, "CosmosPredict25SamplerSettings", "height is 1936, but must be from 16 to 1920"),
+        ({"num_frames": 94}, "CosmosPredict25SamplerSettings", "Value 94 bigger than max of 93: num_frames"),
+        ({"num_frames": 8}, "CosmosPredict25SamplerSettings", "Value 8 smaller than min of 9: num_frames"),
+        ({"num_inference_steps": 51}, "CosmosPredict25SamplerSettings", "Value 51 bigger than max of 50"),
+        ({"guidance_scale": 0.5}, "CosmosPredict25SamplerSettings", "Value 0.5 smaller than min of 1.0"),
+        ({"seed": 2147483648}, "CosmosPredict25SamplerSettings", "Value 2147483648 bigger than max of 2147483647"),
+        ({"prompt": " \n"}, "CosmosPredict25Prompt", "prompt is blank"),
+        ({"checkpoint": "gone"}, "CosmosPredict25Loader", "The checkpoint 'gone' is not in"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_runs(any_comfyui, values, kind, says):
+    outputs = sorted(any_comfyui.output.rglob("*"))
+    prompt = shared_workflow(any_comfyui, **values)
+    with pytest.raises(PromptRefused) as refused:
+        any_comfyui.run(prompt)
+    errors = refused.value.node_errors[node_id(prompt, kind)]["errors"]
+    assert says in f"{errors[0]['message']}: {errors[0]['details']}"
+    assert sorted(any_comfyui.output.rglob("*")) == outputs
+    any_comfyui.run(shared_workflow(any_comfyui))
+
+
+def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(any_comfyui):
+    prompt = shared_workflow(any_comfyui)
+    settings = node_id(prompt, "CosmosPredict25SamplerSettings")
+    prompt["width"] = {"class_type": "PrimitiveInt", "inputs": {"value": 100}}
+    prompt[settings]["inputs"]["width"] = ["width", 0]
+    with pytest.raises(PromptFailed) as failed:
+        any_comfyui.run(prompt)
+    (error,) = events(failed.value.entry, "execution_error")
+    assert error["node_id"] == settings
+    assert error["exception_type"] == "cosmos_predict25.InvalidRequest"
+    assert error["exception_message"].startswith("width is 100, but must be a multiple of 16")
+    any_comfyui.run(shared_workflow(any_comfyui))
+
+
+def test_the_prompt_can_come_from_another_node(any_comfyui):
+    prompt = shared_workflow(any_comfyui, seed=351)
+    prompt["text"] = {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "a cat"}}
+    prompt[node_id(prompt, "CosmosPredict25Prompt")]["inputs"]["prompt"] = ["text", 0]
+    any_comfyui.run(prompt)
+
+
+def test_without_any_checkpoint_the_node_says_how_to_get_one(comfyui):
+    folder = comfyui.models / "diffusers"
+    hidden = folder.rename(comfyui.base / "hidden")
+    try:
+        with pytest.raises(PromptRefused) as refused:
+            comfyui.run(shared_workflow(comfyui, seed=401))
+    finally:
+        hidden.rename(folder)
+    (errors,) = refused.value.node_errors.values()
+    details = errors["errors"][0]["details"]
+    assert f"No Cosmos-Predict2.5 checkpoint was found in {folder}" in details
+    assert "hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained" in details
+    comfyui.run(shared_workflow(comfyui, seed=402))
+
+
+@pytest.fixture(scope="module")
+def single_files(core: None, comfyui: ComfyUI, checkpoint: Path) -> dict[str, str]:
+    """The checkpoint as single files in ComfyUI's model folders, the VAE with the names of Wan's own file."""
+    from comfy.ldm.wan.vae import WanVAE
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    names = list(WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True]).state_dict())
+    diffusers_names = convert_wan_vae_to_diffusers({name: name for name in names})
+    weights = load_file(checkpoint / "vae" / "diffusion_pytorch_model.safetensors")
+    for kind in ("vae", "diffusion_models", "text_encoders"):
+        (comfyui.models / kind).mkdir(parents=True, exist_ok=True)
+    save_file(
+        {original: weights[name] for name, original in diffusers_names.items()},
+        comfyui.models / "vae" / "wan.safetensors",
+    )
+    shutil.copy(
+        checkpoint / "transformer" / "diffusion_pytorch_model.safetensors",
+        comfyui.models / "diffusion_models" / "cosmos.safetensors",
+    )
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(checkpoint / part, comfyui.models / "text_encoders" / "reason", dirs_exist_ok=True)
+    return {"transformer": "cosmos.safetensors", "vae": "wan.safetensors", "text_encoder": "reason"}
+
+
+def images_of(server: ComfyUI, prompt: dict[str, Any], images: list[Any]) -> numpy.ndarray:
+    """Frames (F, H, W, 3) in 0..255 that core's Save Image writes of the output `images` of a node in `prompt`."""
+    nodes = {name: node for name, node in prompt.items() if node["class_type"] != "SaveVideo"}
+    nodes["save"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "frame"}}
+    return numpy.stack([numpy.asarray(Image.open(file)) for file in server.saved_files(server.run(nodes))])
+
+
+def test_latents_decode_with_cores_vae_nodes_to_the_same_frames(comfyui, single_files):
+    prompt = shared_workflow(comfyui, seed=501)
+    generate = node_id(prompt, "CosmosPredict25Generate")
+    prompt["parts"] = {"class_type": "GetVideoComponents", "inputs": {"video": [generate, 0]}}
+    prompt["vae"] = {"class_type": "VAELoader", "inputs": {"vae_name": single_files["vae"]}}
+    prompt["decode"] = {"class_type": "VAEDecode", "inputs": {"samples": [generate, 1], "vae": ["vae", 0]}}
+    ours = images_of(comfyui, prompt, ["parts", 0])
+    cores = images_of(comfyui, prompt, ["decode", 0])
+    assert ours.shape == (10, 48, 64, 3)
+    assert cores.shape == (13, 48, 64, 3)
+    difference = numpy.abs(ours.astype(int) - cores[:10]).max()
+    print(f"\nlargest difference {difference} levels", end="")
+    assert difference <= 1
+
+
+def test_single_files_make_the_same_video_as_the_folder(comfyui, single_files):
+    prompt = shared_workflow(comfyui, seed=601)
+    generate, loader = (node_id(prompt, f"CosmosPredict25{kind}") for kind in ("Generate", "Loader"))
+    prompt["parts"] = {"class_type": "GetVideoComponents", "inputs": {"video": [generate, 0]}}
+    folder = images_of(comfyui, prompt, ["parts", 0])
+    prompt[loader]["inputs"].update({"checkpoint": "single files", **single_files})
+    assert (images_of(comfyui, prompt, ["parts", 0]) == folder).all()
+
+
+def test_single_files_ask_for_the_one_that_is_missing(comfyui, single_files):
+    prompt = shared_workflow(comfyui)
+    loader = node_id(prompt, "CosmosPredict25Loader")
+    prompt[loader]["inputs"].update({"checkpoint": "single files", **single_files, "vae": "none"})
+    with pytest.raises(PromptFailed, match="checkpoint is 'single files', but vae is 'none'"):
+        comfyui.run(prompt)
+
+
+def test_the_guardrail_says_what_to_install(comfyui):
+    with pytest.raises(PromptFailed, match="pip install cosmos-guardrail"):
+        comfyui.run(shared_workflow(comfyui, guardrail=True, seed=701))
+
+
+@pytest.fixture(scope="module")
+def comfyui_without_diffusers(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
+    """A ComfyUI in which `import diffusers` fails, as in an environment where it is not installed."""
+    folder = tmp_path_factory.mktemp("no-diffusers")
+    (folder / "diffusers.py").write_text("raise ModuleNotFoundError(\"No module named 'diffusers'\")\n")
+    base = tmp_path_factory.mktemp("comfyui-without-diffusers")
+    shutil.copytree(checkpoint, base / "models" / "diffusers" / checkpoint.name)
+    source = environment.source_folder(environment.NEWEST)
+    with ComfyUI(source, base, REPO, environ={"PYTHONPATH": str(folder)}) as server:
+        yield server
+
+
+def test_without_diffusers_the_nodes_are_there_and_the_loader_says_what_to_install(comfyui_without_diffusers):
+    assert set(NODES) <= set(comfyui_without_diffusers.object_info())
+    with pytest.raises(
+        PromptFailed, match=r"No module named 'diffusers'\. Install .* -m pip install -r .*requirements"
+    ):
+        comfyui_without_diffusers.run(shared_workflow(comfyui_without_diffusers))

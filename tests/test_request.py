@@ -1,0 +1,114 @@
+"""Every limit of the request, and what the messages say."""
+
+import dataclasses
+import math
+
+import pytest
+
+from cosmos_predict25.pipeline.errors import InvalidRequest
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest, Prompt, SamplerSettings
+
+
+def test_defaults():
+    request = GenerationRequest(prompt="a cat")
+    assert dataclasses.asdict(request) == {
+        "prompt": "a cat",
+        "negative_prompt": DEFAULT_NEGATIVE_PROMPT,
+        "num_frames": 93,
+        "num_inference_steps": 35,
+        "guidance_scale": 7.0,
+        "seed": None,
+        "width": 1280,
+        "height": 704,
+        "sync_mode": False,
+        "video_output_type": "X264 (.mp4)",
+        "video_quality": "high",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("num_frames", range(9, 94)),
+        ("num_inference_steps", range(1, 51)),
+        ("guidance_scale", [1, 1.0, 6.5, 20]),
+        ("seed", [None, 0, 1, 2147483647]),
+        ("width", range(16, 1921, 16)),
+        ("height", [16, 704, 1920]),
+        ("prompt", ["a", " a ", "ж", "x" * 100_000]),
+        ("negative_prompt", ["", " "]),
+        ("video_output_type", ["X264 (.mp4)", "VP9 (.webm)", "PRORES4444 (.mov)", "GIF (.gif)"]),
+        ("video_quality", ["low", "medium", "high", "maximum"]),
+        ("sync_mode", [True, False]),
+    ],
+)
+def test_allowed(field, values):
+    for value in values:
+        assert getattr(GenerationRequest(**{"prompt": "a cat", field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("num_frames", 8, "8, but must be from 9 to 93"),
+        ("num_frames", 94, "94, but must be from 9 to 93"),
+        ("num_frames", 9.0, "must be a whole number from 9 to 93, got 9.0"),
+        ("num_frames", "93", "got '93'"),
+        ("num_frames", True, "got True"),
+        ("num_frames", None, "got None"),
+        ("num_inference_steps", 0, "0, but must be from 1 to 50"),
+        ("num_inference_steps", 51, "51, but must be from 1 to 50"),
+        ("guidance_scale", 0.99, "0.99, but must be from 1.0 to 20.0"),
+        ("guidance_scale", 20.1, "20.1, but must be from 1.0 to 20.0"),
+        ("guidance_scale", math.nan, "must be a number from 1.0 to 20.0, got nan"),
+        ("guidance_scale", math.inf, "got inf"),
+        ("seed", -1, "-1, but must be from 0 to 2147483647"),
+        ("seed", 2147483648, "2147483648, but must be from 0 to 2147483647"),
+        ("seed", 1.5, "got 1.5"),
+        ("width", 100, "100, but must be a multiple of 16: try 96 or 112"),
+        ("width", 0, "0, but must be from 16 to 1920"),
+        ("height", 1936, "1936, but must be from 16 to 1920"),
+        ("height", 705, "705, but must be a multiple of 16: try 704 or 720"),
+        ("prompt", "", "is blank"),
+        ("prompt", " \n\t", "is blank"),
+        ("prompt", None, "must be text, got NoneType"),
+        ("negative_prompt", 3, "must be text, got int"),
+        ("video_output_type", "mp4", "'mp4', but must be one of X264 (.mp4), VP9 (.webm)"),
+        ("video_quality", "best", "'best', but must be one of low, medium, high, maximum"),
+        ("sync_mode", "yes", "must be true or false, got 'yes'"),
+    ],
+)
+def test_refused(field, value, says):
+    with pytest.raises(InvalidRequest) as error:
+        GenerationRequest(**{"prompt": "a cat", field: value})
+    assert str(error.value).startswith(field)
+    assert says in str(error.value)
+
+
+def test_combine_takes_every_field_of_both_halves():
+    prompt = Prompt(prompt="a cat", negative_prompt="a dog")
+    settings = SamplerSettings(num_frames=9, num_inference_steps=2, guidance_scale=3, seed=4, width=32, height=48)
+    request = GenerationRequest.combine(prompt, settings, video_quality="low")
+    assert request == GenerationRequest(
+        prompt="a cat", negative_prompt="a dog", num_frames=9, num_inference_steps=2, guidance_scale=3, seed=4,
+        width=32, height=48, video_quality="low",
+    )  # fmt: skip
+
+
+def test_halves_are_checked_alone():
+    with pytest.raises(InvalidRequest, match="width"):
+        SamplerSettings(width=100)
+    with pytest.raises(InvalidRequest, match="blank"):
+        Prompt(prompt="")
+
+
+def test_with_seed_keeps_a_given_one_and_draws_a_missing_one():
+    assert GenerationRequest(prompt="a cat", seed=0).with_seed().seed == 0
+    drawn = {GenerationRequest(prompt="a cat").with_seed().seed for _ in range(8)}
+    assert len(drawn) > 1
+    assert None not in drawn
+
+
+def test_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GenerationRequest(prompt="a cat").seed = 3

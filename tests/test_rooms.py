@@ -1,0 +1,86 @@
+"""Which room may import which, and what is not imported before it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+COMFYUI_MODULES = {
+    "comfy",
+    "comfy_api",
+    "comfy_extras",
+    "folder_paths",
+    "server",
+    "nodes",
+    "latent_preview",
+    "execution",
+}
+PIPELINE_ROOMS = ["local", "fal", "export"]
+
+
+def imports(file: Path) -> set[str]:
+    """Absolute names of the modules that a file imports; those of the pack start with `pack.`."""
+    package = ("pack", *file.relative_to(REPO).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            prefix = ".".join((*base, *filter(None, [node.module])))
+            found |= {f"{prefix}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(room: str) -> list[Path]:
+    return sorted((REPO / room).rglob("*.py"))
+
+
+def test_the_pipeline_knows_nothing_of_comfyui_and_the_nodes():
+    assert files("pipeline")
+    for file in files("pipeline"):
+        for name in imports(file):
+            assert name.split(".")[0] not in COMFYUI_MODULES, f"{file} imports {name}"
+            assert not name.startswith("pack.nodes"), f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("room", PIPELINE_ROOMS)
+def test_rooms_of_the_pipeline_do_not_know_each_other(room):
+    others = [f"pack.pipeline.{other}" for other in PIPELINE_ROOMS if other != room]
+    for file in files(f"pipeline/{room}"):
+        for name in imports(file):
+            assert not name.startswith(tuple(others)), f"{file} imports {name}"
+
+
+def test_all_imports_within_the_pack_are_relative():
+    for file in [REPO / "__init__.py", *files("nodes"), *files("pipeline")]:
+        for name in imports(file):
+            assert not name.startswith(("cosmos_predict25", "custom_nodes", "pipeline")), f"{file} imports {name}"
+
+
+LIGHT = [
+    "pipeline",
+    "pipeline.request",
+    "pipeline.errors",
+    "pipeline.observer",
+    "pipeline.video",
+    "pipeline.local.find",
+]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_import_nothing_heavy(module):
+    program = (
+        "import importlib, importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('pack', {str(REPO / '__init__.py')!r}, "
+        f"submodule_search_locations=[{str(REPO)!r}])\n"
+        "sys.modules['pack'] = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(sys.modules['pack'])\n"
+        f"importlib.import_module('pack.{module}')\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'av', 'httpx'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,197 @@
+"""Ours against diffusers' `Cosmos2_5_PredictBasePipeline` on the same components, read from the same files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import Cosmos2_5_PredictBasePipeline
+from torch import Tensor
+
+from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.decode import decode_chunks, denormalize
+from cosmos_predict25.pipeline.local.denoise import denoise, initial_noise, latent_frames, make_schedule
+from cosmos_predict25.pipeline.local.encode import encode_prompt, layer_features, tokenize
+
+DTYPES = [torch.float32, torch.bfloat16]
+LONG_PROMPT = "a red stone rolls down a hill, " * 40
+SIZE = {"height": 64, "width": 96}
+
+
+class AllowEverything:
+    """Stands where the stock pipeline insists on a guardrail."""
+
+    def to(self, device: object) -> None:
+        pass
+
+    def check_text_safety(self, prompt: str) -> bool:
+        return True
+
+
+@pytest.fixture(scope="module", params=DTYPES, ids=str)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(scope="module")
+def ours(checkpoint: Path, dtype, device):
+    model = load_pipeline_folder(checkpoint, dtype)
+    for module in (model.text_encoder, model.transformer, model.vae):
+        module.to(device)
+    return model
+
+
+def load_stock(checkpoint: Path, dtype: torch.dtype, device: torch.device) -> Cosmos2_5_PredictBasePipeline:
+    pipeline = Cosmos2_5_PredictBasePipeline.from_pretrained(
+        checkpoint, safety_checker=AllowEverything(), torch_dtype=dtype
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+@pytest.fixture(scope="module")
+def stock(checkpoint: Path, dtype, device):
+    return load_stock(checkpoint, dtype, device)
+
+
+@pytest.fixture(scope="module")
+def exact(checkpoint: Path, device):
+    return load_stock(checkpoint, torch.float32, device)
+
+
+def run_stock(stock, **options) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The stock pipeline's latents after every step, the sigmas it used, and its frames (F, H, W, 3) in 0..1."""
+    steps = []
+
+    def remember(pipeline, index, timestep, tensors):
+        steps.append(tensors["latents"].clone())
+        return {}
+
+    frames = stock(
+        negative_prompt="ugly",
+        generator=torch.Generator().manual_seed(7),
+        output_type="np",
+        callback_on_step_end=remember,
+        **SIZE,
+        **options,
+    ).frames[0]
+    return steps, stock.scheduler.sigmas.clone(), torch.from_numpy(frames)
+
+
+def run_ours(ours, device, prompt: str, num_frames: int, num_inference_steps: int, guidance_scale: float):
+    scheduler = make_schedule(ours.scheduler_config, num_inference_steps)
+    positive = encode_prompt(ours.text_encoder, ours.tokenizer, prompt)
+    negative = encode_prompt(ours.text_encoder, ours.tokenizer, "ugly") if guidance_scale > 1 else None
+    noise = initial_noise(7, num_frames, device=device, **SIZE)
+    steps = [step.latents for step in denoise(ours.transformer, noise, scheduler, positive, negative, guidance_scale)]
+    frames = torch.cat(list(decode_chunks(ours.vae, denormalize(ours.vae, steps[-1]))))
+    return steps, scheduler.sigmas, frames[:num_frames].cpu()
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    return (a.float() - b.float()).abs().max().item()
+
+
+def rms(values: Tensor) -> float:
+    return values.square().mean().sqrt().item()
+
+
+def uint8(frames: Tensor) -> Tensor:
+    return (frames * 255).round()
+
+
+@pytest.mark.parametrize("prompt", ["", "a cat", LONG_PROMPT], ids=["empty", "short", "over 512 tokens"])
+def test_prompt_embeddings(stock, ours, device, dtype, prompt):
+    token_ids = tokenize(ours.tokenizer, prompt)
+    assert token_ids.shape == (1, 512)
+    features = layer_features(ours.text_encoder.language_model, token_ids.to(device))
+    with torch.no_grad():
+        expected = stock._get_prompt_embeds(prompt, device=device)
+        projected = stock.transformer.crossattn_proj(expected)
+    assert largest_difference(features, expected) <= (1e-5 if dtype == torch.float32 else 0.05)
+    embeds = encode_prompt(ours.text_encoder, ours.tokenizer, prompt)
+    assert embeds.shape == (1, 512, 64)
+    assert embeds.dtype == dtype
+    assert largest_difference(embeds, projected) <= (1e-5 if dtype == torch.float32 else 0.05)
+
+
+CASES = [
+    # prompt, frames asked of stock, frames asked of ours, steps, guidance
+    ("a cat", 1, 1, 5, 7.0),
+    ("a cat", 9, 9, 35, 7.0),
+    ("a cat", 13, 10, 5, 3.0),
+    ("a cat", 33, 33, 5, 1.0),
+    ("a cat", 93, 93, 1, 7.0),
+    ("a cat", 9, 9, 1, 3.0),
+    ("a cat", 9, 9, 35, 1.0),
+    ("", 9, 9, 5, 7.0),
+    (LONG_PROMPT, 9, 9, 5, 7.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stock_frames", "num_frames", "steps", "guidance"),
+    CASES,
+    ids=[
+        f"{len(prompt)} chars-{ours} frames-{steps} steps-g{guidance:g}" for prompt, _, ours, steps, guidance in CASES
+    ],
+)
+def test_every_step_and_frame(stock, exact, ours, device, dtype, prompt, stock_frames, num_frames, steps, guidance):
+    """diffusers repeats frames when a count is not 4k+1; there it is asked for the next 4k+1 and cut like ours.
+
+    float32 agrees to 1e-4. In bfloat16 a one-row product is rounded another way than the stock pipeline's product of
+    equal rows, so there the yardstick is float32: ours may be no farther from it than stock's bfloat16 is.
+    """
+    options = {
+        "prompt": prompt, "num_frames": stock_frames, "num_inference_steps": steps, "guidance_scale": guidance,
+    }  # fmt: skip
+    theirs = run_stock(stock, **options)
+    mine = run_ours(ours, device, prompt, num_frames, steps, guidance)
+
+    assert len(mine[0]) == len(theirs[0]) == steps
+    assert mine[0][-1].shape[2] == latent_frames(num_frames) == (stock_frames - 1) // 4 + 1
+    torch.testing.assert_close(mine[1], theirs[1], rtol=0, atol=1e-6)
+    differences = [largest_difference(a, b) for a, b in zip(mine[0], theirs[0], strict=True)]
+    levels = largest_difference(uint8(mine[2]), uint8(theirs[2][:num_frames]))
+    assert mine[2].shape == (num_frames, SIZE["height"], SIZE["width"], 3)
+    print(f"\nlatents differ by {max(differences):.2e}, frames by {levels:g} levels of 255", end="")
+    if dtype == torch.float32:
+        assert max(differences) <= 1e-4
+        assert levels <= 1
+    else:
+        reference = run_stock(exact, **options)[0][-1]
+        errors = [rms(steps[-1].float() - reference) for steps in (mine[0], theirs[0])]
+        print(f"; from float32 ours is {errors[0]:.2e} and stock {errors[1]:.2e} (rms)", end="")
+        assert errors[0] <= 1.1 * errors[1]
+
+
+@pytest.mark.parametrize("num_frames", [1, 9, 93])
+def test_frames_of_the_same_latents(stock, ours, device, dtype, num_frames):
+    latents = initial_noise(3, num_frames, device=device, **SIZE)
+    with torch.no_grad():
+        video = stock.vae.decode(denormalize(ours.vae, latents).to(dtype), return_dict=False)[0]
+    expected = torch.from_numpy(stock.video_processor.postprocess_video(video, output_type="np")[0])
+    frames = torch.cat(list(decode_chunks(ours.vae, denormalize(ours.vae, latents)))).cpu()
+    levels = largest_difference(uint8(frames), uint8(expected))
+    print(f"\nframes differ by {levels:g} levels of 255", end="")
+    assert levels <= 1
+
+
+def test_the_schedule_is_the_models(ours):
+    """Karras from 200 to 0.01 with rho 7, as flow sigmas. Source: Karras et al. 2022, equation 5."""
+    scheduler = make_schedule(ours.scheduler_config, 35)
+    ramp = torch.linspace(0, 1, 35, dtype=torch.float64)
+    sigmas = (200 ** (1 / 7) + ramp * (0.01 ** (1 / 7) - 200 ** (1 / 7))) ** 7
+    torch.testing.assert_close(scheduler.sigmas[:-1].double(), sigmas / (1 + sigmas), rtol=0, atol=1e-6)
+    assert scheduler.sigmas[-1] == 0
+
+
+def test_single_files_and_folder_share_the_schedule(ours):
+    from cosmos_predict25.pipeline.local.denoise import SCHEDULER_CONFIG
+
+    for steps in (1, 5, 50):
+        assert make_schedule(SCHEDULER_CONFIG, steps).sigmas.equal(make_schedule(ours.scheduler_config, steps).sigmas)

