@@ -1,10 +1,10 @@
 """Adapts ComfyUI to the pipeline's protocols: progress and previews, interruption, memory."""
 
-import comfy.model_patcher
 import comfy.utils
 import latent_preview
 import torch
 from comfy import latent_formats, model_management
+from comfy.model_patcher import ModelPatcher
 from server import PromptServer
 from torch import Tensor, nn
 
@@ -36,10 +36,10 @@ class HostedModel:
         self.model = model
         self.guardrail = guardrail
         self.device = model_management.get_torch_device()
-        self._patchers: dict[nn.Module, comfy.model_patcher.ModelPatcher] = {
-            part: comfy.model_patcher.CoreModelPatcher(
-                CosmosPredict25Part(part), load_device=self.device, offload_device=offload_device
-            )
+        # Not CoreModelPatcher: where that is the dynamic one, loading a part would leave the others on the device.
+        # ComfyUI takes the memory of dynamic models back weight by weight, which works for its own layers only.
+        self._patchers: dict[nn.Module, ModelPatcher] = {
+            part: ModelPatcher(CosmosPredict25Part(part), load_device=self.device, offload_device=offload_device)
             for part, offload_device in (
                 (model.text_encoder, model_management.text_encoder_offload_device()),
                 (model.transformer, model_management.unet_offload_device()),
@@ -48,13 +48,9 @@ class HostedModel:
         }
 
     @property
-    def patcher(self) -> comfy.model_patcher.ModelPatcher:
+    def patcher(self) -> ModelPatcher:
         """By this, ComfyUI's cache knows that the value is a model and may be dropped under memory pressure."""
         return self._patchers[self.model.transformer]
-
-    def get_models(self) -> list[comfy.model_patcher.ModelPatcher]:
-        """By this, ComfyUI knows which models the running prompt uses."""
-        return list(self._patchers.values())
 
     def use(self, module: nn.Module, activation_bytes: int) -> torch.device:
         model_management.load_models_gpu(

@@ -183,7 +183,8 @@ def test_nodes_are_found_and_dragged_onto_the_canvas(page: Page, server: ComfyUI
     page.get_by_placeholder("Search").fill("cosmos")
     for row, (name, node) in enumerate(pack.items()):
         item = page.get_by_role("treeitem").filter(has_text=node["display_name"])
-        item.hover()
+        expect(item).to_be_visible()
+        item.hover(force=True)
         expect(page.get_by_text(node["description"])).to_be_visible()
         page.mouse.down()
         page.mouse.move(600 + 450 * (row % 2), 120 + 450 * (row // 2), steps=10)

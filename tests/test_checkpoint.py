@@ -11,12 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cosmos_predict25.benchmarks.load import measure_in_a_fresh_process
 from cosmos_predict25.pipeline.errors import CheckpointNotFound, WrongCheckpoint
 from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder, load_single_files, load_vae_file
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
-from cosmos_predict25.pipeline.local.find import find_pipeline_folders, find_text_encoders, nothing_found
+from cosmos_predict25.pipeline.local.find import (
+    find_pipeline_folders,
+    find_text_encoders,
+    nothing_found,
+    size_of_weights,
+)
+from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
 
 HEADS, HEAD_DIM, BLOCKS, TEXT_DIM = 4, 32, 2, 64
 
@@ -116,6 +123,16 @@ def test_weights_keep_their_dtype_or_take_the_one_asked_for(checkpoint):
         parts = (model.text_encoder, model.transformer, model.vae)
         assert {parameter.dtype for part in parts for parameter in part.parameters()} == {dtype or torch.float32}
         assert not any(tensor.is_meta for part in parts for tensor in [*part.parameters(), *part.buffers()])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_takes_little_more_memory_than_the_files(tmp_path, dtype):
+    folder = tmp_path / "large"
+    write_random_checkpoint(folder, hidden_size=960, num_attention_heads=40)
+    figures = measure_in_a_fresh_process("ours", folder, dtype)
+    size = size_of_weights(folder) / 2**20
+    print(f"\n{figures['mib']:.0f} MiB for {size:.0f} MiB of files", end="")
+    assert figures["mib"] <= 1.15 * size
 
 
 def test_wan_vae_file_of_comfyui_decodes_like_comfyui(core, tmp_path):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import av
 import numpy
@@ -63,6 +64,12 @@ def test_object_info_has_every_node(any_comfyui):
         assert all(info[name]["output_tooltips"])
     assert info["CosmosPredict25Generate"]["output"] == ["VIDEO", "LATENT", "INT"]
     assert info["CosmosPredict25Generate"]["output_name"] == ["video", "latent", "seed"]
+
+
+def test_every_node_has_a_help_page(any_comfyui):
+    for name, display_name in NODES.items():
+        with urlopen(f"{any_comfyui.url}/extensions/cosmos-predict25/docs/{name}.md") as page:
+            assert page.read().decode().startswith(f"# {display_name}")
 
 
 def test_comfyuis_own_nodes_module_is_intact(any_comfyui):

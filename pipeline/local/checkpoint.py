@@ -9,6 +9,7 @@ from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, UniPCMultistep
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLTextModel
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
 
 from ..errors import CheckpointNotFound, WrongCheckpoint
 from .denoise import SCHEDULER_CONFIG
@@ -143,8 +144,10 @@ def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLT
     config: Any = Qwen2_5_VLConfig.from_pretrained(folder, local_files_only=True).text_config
     with torch.device("meta"):
         language_model = Qwen2_5_VLTextModel(config)
-    # Its frequencies are computed, not stored.
-    language_model.rotary_emb = type(language_model.rotary_emb)(config=config)
+    # Their frequencies are computed, not stored. transformers 4 has one in every layer too.
+    for module in language_model.modules():
+        if isinstance(getattr(module, "rotary_emb", None), Qwen2_5_VLRotaryEmbedding):
+            module.rotary_emb = Qwen2_5_VLRotaryEmbedding(config=config)
     fill(language_model, index_tensors(weight_files(folder), _language_model_name), dtype, "Qwen2.5-VL")
     return language_model
 
