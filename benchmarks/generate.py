@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from peak import PeakRss
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPO / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+from pack import import_pack
 
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {"heads": 8, "blocks": 4, "text_hidden": 512, "text_layers": 8, "text_mlp": 1024, "vae": 32,
@@ -34,12 +34,10 @@ CONTENDERS = ("stock", "ours")
 PROMPT = "Rough rocks travel on a conveyor belt through a dimly lit quarry. " * 4
 
 
-def build_parts(shape: dict[str, Any]) -> dict[str, Any]:
-    """The components of the stock pipeline, with random weights on the default device in the default dtype."""
+def build_models(shape: dict[str, Any]) -> dict[str, Any]:
+    """The models of the stock pipeline, with random weights on the default device in the default dtype."""
     from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    from cosmos_predict25.scripts.random_checkpoint import random_scheduler, random_tokenizer
 
     torch.manual_seed(0)
     text_config = {
@@ -57,10 +55,8 @@ def build_parts(shape: dict[str, Any]) -> dict[str, Any]:
         "text_encoder": Qwen2_5_VLForConditionalGeneration(
             Qwen2_5_VLConfig(text_config=text_config, vision_config=vision_config)
         ),
-        "tokenizer": random_tokenizer(),
         "transformer": transformer,
         "vae": AutoencoderKLWan(base_dim=shape["vae"]),
-        "scheduler": random_scheduler(),
     }
 
 
@@ -82,7 +78,7 @@ class Stopwatch:
 
 def run_stock(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> torch.Tensor:
     from diffusers import Cosmos2_5_PredictBasePipeline
-    from test_same_numbers_as_diffusers import AllowEverything
+    from stock import AllowEverything
 
     latents = torch.empty(0)
 
@@ -133,14 +129,16 @@ def pipeline_scale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 def contend(name: str, shape: dict[str, Any], latents_file: Path) -> None:
     """Run one contender in this process and print its figures as JSON."""
-    import conftest  # noqa: F401  (makes the pack importable)
+    import_pack()
+    from cosmos_predict25.scripts.random_checkpoint import random_scheduler, random_tokenizer
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.set_default_dtype(torch.bfloat16)
     # Made on the device, which is quicker, and then where both expect them: in the CPU's memory, as after loading.
     with torch.device(device):
-        parts = build_parts(shape)
+        parts = build_models(shape)
+    parts |= {"tokenizer": random_tokenizer(), "scheduler": random_scheduler()}
     torch.set_default_dtype(torch.float32)
     if device.type == "cuda":
         for part in ("text_encoder", "transformer", "vae"):

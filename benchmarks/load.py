@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPO / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+from pack import import_pack
 
 CASES = [(loader, dtype) for dtype in ("float32", "bfloat16") for loader in ("diffusers", "ours")]
 
@@ -28,12 +28,9 @@ def load(loader: str, folder: Path, dtype: torch.dtype) -> list[torch.nn.Module]
         model = load_pipeline_folder(folder, dtype)
         return [model.text_encoder, model.transformer, model.vae]
 
-    from diffusers import Cosmos2_5_PredictBasePipeline
-    from test_same_numbers_as_diffusers import AllowEverything
+    from stock import load_stock
 
-    pipeline = Cosmos2_5_PredictBasePipeline.from_pretrained(
-        folder, safety_checker=AllowEverything(), torch_dtype=dtype
-    )
+    pipeline = load_stock(folder, dtype)
     return [pipeline.text_encoder, pipeline.transformer, pipeline.vae]
 
 
@@ -59,7 +56,7 @@ def measure_in_a_fresh_process(loader: str, folder: Path, dtype: str) -> dict[st
 
 
 def main() -> None:
-    import conftest  # noqa: F401  (makes the pack importable)
+    import_pack()
 
     from cosmos_predict25.pipeline.local.find import size_of_weights
     from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint

@@ -2,7 +2,6 @@
 
 import threading
 from types import TracebackType
-from typing import Self
 
 import psutil
 
@@ -12,7 +11,7 @@ class PeakRss:
 
     mib = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PeakRss":
         self._start = psutil.Process().memory_info().rss
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch)

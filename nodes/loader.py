@@ -5,11 +5,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..pipeline.errors import CheckpointNotFound, InvalidRequest, MissingDependency
-from ..pipeline.local.find import (
-    find_pipeline_folders,
-    find_text_encoders,
-    nothing_found,
-)
+from ..pipeline.local.find import files_below, find_pipeline_folders, find_text_encoders, nothing_found
 from .sockets import CATEGORY, CosmosModel
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
@@ -30,7 +26,7 @@ class CosmosPredict25Loader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=[AUTO, *_pipeline_folders(), SINGLE_FILES],
+                    options=[AUTO, *find_pipeline_folders(_roots("diffusers")), SINGLE_FILES],
                     default=AUTO,
                     tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there; "
                     "'single files' takes the three files chosen in the advanced inputs.",
@@ -59,7 +55,7 @@ class CosmosPredict25Loader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "text_encoder",
-                    options=[NONE, *_text_encoders()],
+                    options=[NONE, *find_text_encoders(_roots("text_encoders"))],
                     default=NONE,
                     advanced=True,
                     tooltip="For 'single files': a folder below models/text_encoders with Cosmos-Reason1-7B (or the "
@@ -83,13 +79,13 @@ class CosmosPredict25Loader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
-        """Load again when a file on disk has changed."""
-        if checkpoint == SINGLE_FILES:
-            places = _single_files(transformer, vae, text_encoder)
-        else:
-            places = (_folder_of(checkpoint),)
-        files = [file for place in places for file in (place.rglob("*.*") if place.is_dir() else [place])]
-        return sorted((str(file), file.stat().st_mtime_ns) for file in files)
+        """Load again when a file on disk has changed. None stands for a linked input, whose changes ComfyUI sees."""
+        chosen = (transformer, vae, text_encoder) if checkpoint == SINGLE_FILES else (checkpoint,)
+        if None in chosen:
+            return chosen
+        places = _single_files(*chosen) if checkpoint == SINGLE_FILES else (_folder_of(checkpoint),)
+        files = [file for place in places for file in (files_below(place) if place.is_dir() else [place])]
+        return [(str(file), file.stat().st_mtime_ns) for file in files]
 
     @classmethod
     def execute(cls, checkpoint: str, guardrail: bool, transformer: str, vae: str, text_encoder: str) -> io.NodeOutput:
@@ -114,23 +110,16 @@ def _roots(kind: str) -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
 
 
-def _pipeline_folders() -> dict[str, Path]:
-    return find_pipeline_folders(_roots("diffusers"))
-
-
-def _text_encoders() -> dict[str, Path]:
-    return find_text_encoders(_roots("text_encoders"))
-
-
 def _folder_of(checkpoint: str) -> Path:
-    found = _pipeline_folders()
+    roots = _roots("diffusers")
+    found = find_pipeline_folders(roots)
     if not found:
-        raise nothing_found(_roots("diffusers")[0])
+        raise nothing_found(roots)
     if checkpoint == AUTO:
         return next(iter(found.values()))
     if checkpoint not in found:
         raise CheckpointNotFound(
-            f"The checkpoint {checkpoint!r} is not in {_roots('diffusers')[0]}. Found there: {', '.join(found)}. "
+            f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}. Found there: {', '.join(found)}. "
             f"Choose one of these, or '{AUTO}'."
         )
     return found[checkpoint]
@@ -144,8 +133,14 @@ def _single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, 
                 f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose one of the files listed there, or "
                 f"another checkpoint."
             )
+    text_encoders = find_text_encoders(_roots("text_encoders"))
+    if text_encoder not in text_encoders:
+        raise CheckpointNotFound(
+            f"The text encoder {text_encoder!r} is not in {' or '.join(map(str, _roots('text_encoders')))}. "
+            f"Found there: {', '.join(text_encoders) or 'none'}."
+        )
     return (
         Path(folder_paths.get_full_path_or_raise("diffusion_models", transformer)),
         Path(folder_paths.get_full_path_or_raise("vae", vae)),
-        _text_encoders()[text_encoder],
+        text_encoders[text_encoder],
     )

@@ -20,16 +20,16 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                 io.Int.Input(
                     "num_frames",
                     default=DEFAULTS.num_frames,
-                    min=int(NUM_FRAMES.minimum),
-                    max=int(NUM_FRAMES.maximum),
+                    min=NUM_FRAMES.minimum,
+                    max=NUM_FRAMES.maximum,
                     tooltip=f"Frames in the video, at {FPS} a second: 93 are 5.8 seconds. The model makes 4k+1 frames "
                     "(9, 13, ... 93); other counts cost as much as the next of these and are cut.",
                 ),
                 io.Int.Input(
                     "num_inference_steps",
                     default=DEFAULTS.num_inference_steps,
-                    min=int(NUM_INFERENCE_STEPS.minimum),
-                    max=int(NUM_INFERENCE_STEPS.maximum),
+                    min=NUM_INFERENCE_STEPS.minimum,
+                    max=NUM_INFERENCE_STEPS.maximum,
                     tooltip="Denoising steps. Time grows in proportion; NVIDIA uses 35.",
                 ),
                 io.Float.Input(
@@ -44,16 +44,16 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                 io.Int.Input(
                     "seed",
                     default=0,
-                    min=int(SEED.minimum),
-                    max=int(SEED.maximum),
+                    min=SEED.minimum,
+                    max=SEED.maximum,
                     control_after_generate=True,
                     tooltip="The noise to start from. The same seed and settings give the same video.",
                 ),
                 io.Int.Input(
                     "width",
                     default=DEFAULTS.width,
-                    min=int(SIDE.minimum),
-                    max=int(SIDE.maximum),
+                    min=SIDE.minimum,
+                    max=SIDE.maximum,
                     step=SIDE.step,
                     tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704. "
                     "Remote generation always makes 1280 x 704.",
@@ -61,8 +61,8 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                 io.Int.Input(
                     "height",
                     default=DEFAULTS.height,
-                    min=int(SIDE.minimum),
-                    max=int(SIDE.maximum),
+                    min=SIDE.minimum,
+                    max=SIDE.maximum,
                     step=SIDE.step,
                     tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704. "
                     "Remote generation always makes 1280 x 704.",

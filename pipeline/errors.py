@@ -25,5 +25,13 @@ class MissingDependency(CosmosError, ImportError):
     """An optional package is needed for what was asked. The message gives the line that installs it."""
 
 
+class CannotPlace(CosmosError, RuntimeError):
+    """A part of the model could not be put on the compute device."""
+
+
 class UnsafeContent(CosmosError):
     """The guardrail refused the prompt or the finished frames."""
+
+
+class ExportFailed(CosmosError, OSError):
+    """The system did not let a video be written. The message says why and what to do."""

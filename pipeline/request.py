@@ -5,8 +5,8 @@ Field names are those of the hosted API (fal-ai/cosmos-predict-2.5).
 
 import math
 import secrets
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, TypeVar
 
 from .errors import InvalidRequest
 
@@ -24,30 +24,33 @@ VIDEO_OUTPUT_TYPES = ("X264 (.mp4)", "VP9 (.webm)", "PRORES4444 (.mov)", "GIF (.
 VIDEO_QUALITIES = ("low", "medium", "high", "maximum")
 
 
-class Range(NamedTuple):
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Range(Generic[Number]):
     """The numbers a field accepts: `minimum` to `maximum`, both included, and only multiples of `step`."""
 
-    kind: type[int] | type[float]
-    minimum: float
-    maximum: float
+    minimum: Number
+    maximum: Number
     step: int = 1
     optional: bool = False
 
 
-NUM_FRAMES = Range(int, 9, 93)
-NUM_INFERENCE_STEPS = Range(int, 1, 50)
-GUIDANCE_SCALE = Range(float, 1.0, 20.0)
-SEED = Range(int, 0, 2**31 - 1, optional=True)
-SIDE = Range(int, 16, 1920, step=16)
+NUM_FRAMES = Range(9, 93)
+NUM_INFERENCE_STEPS = Range(1, 50)
+GUIDANCE_SCALE = Range(1.0, 20.0)
+SEED = Range(0, 2**31 - 1, optional=True)
+SIDE = Range(16, 1920, step=16)
 """Width and height in pixels. The transformer's position embedding ends at 240 latents of 8 pixels."""
 
 
 def _check_range(name: str, value: Any, limits: Range) -> None:
-    number = (int,) if limits.kind is int else (int, float)
     if value is None and limits.optional:
         return
-    if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
-        kind = "a whole number" if limits.kind is int else "a number"
+    whole = isinstance(limits.minimum, int)
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not math.isfinite(value):
+        kind = "a whole number" if whole else "a number"
         raise InvalidRequest(f"{name} must be {kind} from {limits.minimum} to {limits.maximum}, got {value!r}.")
     if not limits.minimum <= value <= limits.maximum:
         raise InvalidRequest(f"{name} is {value}, but must be from {limits.minimum} to {limits.maximum}.")
@@ -101,7 +104,7 @@ class SamplerSettings(_Checked):
 
     `num_frames`: frames in the finished video, at 16 a second. The model makes the next 4k+1 and the rest is cut.
     `guidance_scale`: g in v = cond + g * (cond - uncond), so 7 here is what other tools call "cfg 8".
-    `seed`: None draws one; see `with_seed`.
+    `seed`: None draws one; see `GenerationRequest.seed_or_random`.
     `width`, `height`: pixels.
     """
 
@@ -130,6 +133,6 @@ class GenerationRequest(Prompt, SamplerSettings):
         halves = {item.name: getattr(half, item.name) for half in (prompt, settings) for item in fields(half)}
         return cls(**halves, **options)
 
-    def with_seed(self) -> "GenerationRequest":
-        """This request with a seed: its own, or one drawn at random."""
-        return self if self.seed is not None else replace(self, seed=secrets.randbelow(int(SEED.maximum) + 1))
+    def seed_or_random(self) -> int:
+        """The seed, or one drawn at random where there is none."""
+        return secrets.randbelow(SEED.maximum + 1) if self.seed is None else self.seed

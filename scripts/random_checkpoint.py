@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, UniPCMultistepScheduler
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
@@ -94,6 +95,7 @@ def random_scheduler() -> UniPCMultistepScheduler:
 
 def write_random_checkpoint(folder: Path, hidden_size: int = 48, num_attention_heads: int = 4) -> None:
     """Write the checkpoint into `folder`. The two sizes scale the text encoder and the transformer."""
+    disable_progress_bar()
     torch.manual_seed(0)
     text_encoder = random_text_encoder(hidden_size)
     text_config = text_encoder.config.text_config

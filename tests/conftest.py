@@ -1,6 +1,5 @@
 """Imports the pack as `cosmos_predict25` and gives the tests a checkpoint of random weights and running ComfyUIs."""
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,17 +10,8 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 
 
-def import_pack() -> None:
-    # By path, as ComfyUI does it: with the repository on sys.path, `import nodes` would no longer be ComfyUI's.
-    spec = importlib.util.spec_from_file_location(
-        "cosmos_predict25", REPO / "__init__.py", submodule_search_locations=[str(REPO)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cosmos_predict25"] = module
-    spec.loader.exec_module(module)
-
+sys.path.append(str(REPO / "scripts"))
+from pack import import_pack  # noqa: E402
 
 import_pack()
 

@@ -18,11 +18,13 @@ from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.find import (
+    DOWNLOAD,
     find_pipeline_folders,
     find_text_encoders,
     nothing_found,
     size_of_weights,
 )
+from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
 
 HEADS, HEAD_DIM, BLOCKS, TEXT_DIM = 4, 32, 2, 64
@@ -62,6 +64,14 @@ def original_weights(core_transformer, checkpoint) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
+def nvidias_pickle(original_weights, tmp_path_factory) -> Path:
+    """Also with an entry that is no tensor."""
+    file = tmp_path_factory.mktemp("pickle") / "model.pt"
+    torch.save({**original_weights, "net.blocks.1.self_attn.attn_op._extra_state": None}, file)
+    return file
+
+
+@pytest.fixture(scope="module")
 def text_encoder(checkpoint, tmp_path_factory) -> Path:
     """A transformers folder: text encoder and tokenizer side by side."""
     folder = tmp_path_factory.mktemp("text_encoders") / "reason"
@@ -92,9 +102,10 @@ def public(config) -> dict:
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_nvidias_file_computes_what_comfyuis_network_does(
-    suffix, core_transformer, original_weights, text_encoder, vae_file, tmp_path
+    suffix, core_transformer, original_weights, nvidias_pickle, text_encoder, vae_file, tmp_path
 ):
-    model = load_single_files(write(original_weights, tmp_path / f"model{suffix}"), vae_file, text_encoder)
+    file = nvidias_pickle if suffix == ".pt" else write(original_weights, tmp_path / "model.safetensors")
+    model = load_single_files(file, vae_file, text_encoder)
     embeds = encode_prompt(model.text_encoder, model.tokenizer, "a cat")
     latents = torch.randn(1, 16, 3, 6, 8, generator=torch.Generator().manual_seed(2))
     with_mask = torch.cat([latents, torch.zeros_like(latents[:, :1])], dim=1)
@@ -183,16 +194,42 @@ def test_a_network_with_more_or_less_than_this_one_is_refused(original_weights, 
         load_single_files(write(less, tmp_path / "less.pt"), vae_file, text_encoder)
 
 
-def test_a_pickle_with_code_is_refused(text_encoder, vae_file, tmp_path):
-    import pickle
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("truncated.safetensors", None),
+        ("page.safetensors", b"<!DOCTYPE html><html>not found</html>"),
+        ("page.sft", b"<!DOCTYPE html><html>not found</html>"),
+        ("page.pt", b"<!DOCTYPE html><html>not found</html>"),
+        ("empty.pt", b""),
+    ],
+)
+def test_an_unreadable_file_is_named(name, content, text_encoder, vae_file, tmp_path):
+    file = tmp_path / name
+    file.write_bytes(vae_file.read_bytes()[:1000] if content is None else content)
+    with pytest.raises(WrongCheckpoint) as error:
+        load_single_files(file, vae_file, text_encoder)
+    assert str(error.value).startswith(f"{file} ({file.stat().st_size} bytes) cannot be read: ")
+    assert str(error.value).endswith("download it again.")
 
+
+def test_a_broken_config_is_named(checkpoint, tmp_path):
+    for part in ("transformer/config.json", "text_encoder/config.json", "tokenizer/tokenizer.json"):
+        folder = tmp_path / part.split("/")[0]
+        shutil.copytree(checkpoint, folder)
+        (folder / part).write_text("{")
+        with pytest.raises(WrongCheckpoint, match=f"{folder / part.split('/')[0]} cannot be read"):
+            load_pipeline_folder(folder)
+
+
+def test_a_pickle_with_code_is_refused(text_encoder, vae_file, tmp_path):
     class Malicious:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "was here",))
 
     file = tmp_path / "model.pt"
     torch.save({"net.x_embedder.proj.1.weight": Malicious()}, file)
-    with pytest.raises((WrongCheckpoint, pickle.UnpicklingError)):
+    with pytest.raises(WrongCheckpoint, match="cannot be read"):
         load_single_files(file, vae_file, text_encoder)
     assert not (tmp_path / "was here").exists()
 
@@ -260,24 +297,37 @@ def test_sharded_folders_load(checkpoint, tmp_path):
 def test_find_lists_cosmos_pipelines_the_largest_first(checkpoint, tmp_path):
     roots = [tmp_path / "a", tmp_path / "b", tmp_path / "missing"]
     shutil.copytree(checkpoint, roots[0] / "small")
+    (roots[0] / "small" / "gone.safetensors").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "more.safetensors").write_bytes(bytes(100))
     shutil.copytree(checkpoint, roots[1] / "nested" / "large")
-    (roots[1] / "nested" / "large" / "more.safetensors").write_bytes(bytes(100))
+    (roots[1] / "nested" / "large" / "linked").symlink_to(tmp_path / "elsewhere")
     shutil.copytree(checkpoint, roots[1] / "small")
-    (roots[0] / "other").mkdir()
-    (roots[0] / "other" / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
-    (roots[0] / "broken").mkdir()
-    (roots[0] / "broken" / "model_index.json").write_text("{")
+    for name, index in (("other", '{"_class_name": "WanPipeline"}'), ("broken", "{"), ("odd", "[]")):
+        (roots[0] / name).mkdir()
+        (roots[0] / name / "model_index.json").write_text(index)
     found = find_pipeline_folders(roots)
     assert list(found.items()) == [("nested/large", roots[1] / "nested" / "large"), ("small", roots[0] / "small")]
 
 
-def test_find_text_encoders(text_encoder):
-    assert find_text_encoders([text_encoder.parent, text_encoder.parent / "missing"]) == {"reason": text_encoder}
+def test_find_text_encoders_takes_the_first_of_a_name(text_encoder, tmp_path):
+    shutil.copytree(text_encoder, tmp_path / "reason")
+    roots = [text_encoder.parent, tmp_path, tmp_path / "missing"]
+    assert find_text_encoders(roots) == {"reason": text_encoder}
 
 
 def test_nothing_found_says_what_to_download_and_where_to():
-    message = str(nothing_found(Path("models") / "diffusers"))
+    message = str(nothing_found([Path("models") / "diffusers", Path("more")]))
     assert "nvidia/Cosmos-Predict2.5-2B" in message
     assert "--revision diffusers/base/post-trained" in message
     assert str(Path("models/diffusers/Cosmos-Predict2.5-2B")) in message
+    assert "models/diffusers or more" in message
     assert "token" in message
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", "web/docs/CosmosPredict25Loader.md", "workflows/text_to_video_local.json"]
+)
+def test_the_download_command_is_the_same_everywhere(file):
+    text = (environment.REPO / file).read_text(encoding="utf-8")
+    assert f"{DOWNLOAD} models/diffusers/Cosmos-Predict2.5-2B" in text

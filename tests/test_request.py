@@ -102,11 +102,12 @@ def test_halves_are_checked_alone():
         Prompt(prompt="")
 
 
-def test_with_seed_keeps_a_given_one_and_draws_a_missing_one():
-    assert GenerationRequest(prompt="a cat", seed=0).with_seed().seed == 0
-    drawn = {GenerationRequest(prompt="a cat").with_seed().seed for _ in range(8)}
+def test_a_given_seed_is_kept_and_a_missing_one_drawn():
+    assert GenerationRequest(prompt="a cat", seed=0).seed_or_random() == 0
+    request = GenerationRequest(prompt="a cat")
+    drawn = {request.seed_or_random() for _ in range(8)}
     assert len(drawn) > 1
-    assert None not in drawn
+    assert all(0 <= seed <= 2147483647 for seed in drawn)
 
 
 def test_frozen():

@@ -16,7 +16,7 @@ from .denoise import SCHEDULER_CONFIG
 from .encode import TextEncoder
 from .generate import LocalModel
 from .original_names import diffusers_name, name_of_other_model
-from .weights import Source, TensorFile, fill, index_tensors, weight_files
+from .weights import Source, TensorFile, fill, index_tensors, reading, weight_files
 
 PATCH = 4
 """Values of one channel in a patch: 1 x 2 x 2."""
@@ -136,12 +136,14 @@ def _assemble(
         )
     text_encoder = TextEncoder(language_model, transformer.crossattn_proj)
     transformer.crossattn_proj = nn.Identity()
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+    with reading(tokenizer_folder):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
     return LocalModel(name, tokenizer, text_encoder, transformer, vae, scheduler_config)
 
 
 def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLTextModel:
-    config: Any = Qwen2_5_VLConfig.from_pretrained(folder, local_files_only=True).text_config
+    with reading(folder):
+        config: Any = Qwen2_5_VLConfig.from_pretrained(folder, local_files_only=True).text_config
     with torch.device("meta"):
         language_model = Qwen2_5_VLTextModel(config)
     # Their frequencies are computed, not stored. transformers 4 has one in every layer too.
@@ -165,7 +167,9 @@ def _on_meta(cls: Any, config: Mapping[str, Any]) -> Any:
 
 
 def _config(cls: Any, folder: Path, part: str) -> dict[str, Any]:
-    return cls.load_config(_part(folder, part), local_files_only=True)
+    place = _part(folder, part)
+    with reading(place):
+        return cls.load_config(place, local_files_only=True)
 
 
 def _part(folder: Path, name: str) -> Path:

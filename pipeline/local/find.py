@@ -2,14 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import CheckpointNotFound
 
 PIPELINE_CLASS = "Cosmos2_5_PredictBasePipeline"
 REPOSITORY = "nvidia/Cosmos-Predict2.5-2B"
-REVISION = "diffusers/base/post-trained"
+DOWNLOAD = f"hf download {REPOSITORY} --revision diffusers/base/post-trained --local-dir"
 
 
 def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
@@ -19,33 +19,43 @@ def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
         for folder, subfolders, files in os.walk(root, followlinks=True):
             if "model_index.json" in files:
                 subfolders.clear()
-                if _pipeline_class(Path(folder)) == PIPELINE_CLASS:
+                if _is_cosmos(Path(folder)):
                     found.setdefault(Path(folder).relative_to(root).as_posix(), Path(folder))
     return dict(sorted(found.items(), key=lambda item: -size_of_weights(item[1])))
 
 
 def find_text_encoders(roots: Iterable[Path]) -> dict[str, Path]:
-    """Name -> folder of every transformers model directly in one of `roots`."""
-    configs = (config for root in roots for config in sorted(root.glob("*/config.json")))
-    return {config.parent.name: config.parent for config in configs}
+    """Name -> folder of every transformers model directly in one of `roots`; the first root that has a name wins."""
+    found: dict[str, Path] = {}
+    for root in roots:
+        for config in sorted(root.glob("*/config.json")):
+            found.setdefault(config.parent.name, config.parent)
+    return found
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file below `folder`, through links; links to nowhere are left out."""
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(path for path in paths if path.is_file())
 
 
 def size_of_weights(folder: Path) -> int:
     """Bytes of all safetensors files below `folder`."""
-    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    return sum(file.stat().st_size for file in files_below(folder) if file.suffix == ".safetensors")
 
 
-def nothing_found(folder: Path) -> CheckpointNotFound:
-    """The error to raise when there is no checkpoint; `folder` is where one should be put."""
+def nothing_found(roots: Sequence[Path]) -> CheckpointNotFound:
+    """The error to raise when there is no checkpoint in any of `roots`; the first is where one should be put."""
     return CheckpointNotFound(
-        f"No Cosmos-Predict2.5 checkpoint was found in {folder}. The model is gated: accept its license at "
-        f"https://huggingface.co/{REPOSITORY}, log in with a token (hf auth login), then download it (about 20 GB) "
-        f'with: hf download {REPOSITORY} --revision {REVISION} --local-dir "{folder / REPOSITORY.split("/")[1]}"'
+        f"No Cosmos-Predict2.5 checkpoint was found in {' or '.join(map(str, roots))}. The model is gated: accept its "
+        f"license at https://huggingface.co/{REPOSITORY}, log in with a token (hf auth login), then download it (about "
+        f'20 GB) with: {DOWNLOAD} "{roots[0] / REPOSITORY.split("/")[1]}"'
     )
 
 
-def _pipeline_class(folder: Path) -> str | None:
+def _is_cosmos(folder: Path) -> bool:
     try:
-        return json.loads((folder / "model_index.json").read_text()).get("_class_name")
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return False
+    return isinstance(index, dict) and index.get("_class_name") == PIPELINE_CLASS

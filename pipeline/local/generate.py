@@ -68,8 +68,7 @@ def generate(
     """
     placement = placement or OneAtATime("cpu")
     observer = observer or Silent()
-    request = request.with_seed()
-    assert request.seed is not None
+    seed = request.seed_or_random()
     progress = _Progress(observer, 1 + request.num_inference_steps + latent_frames(request.num_frames))
 
     observer.progress("Encoding the prompt", 0, progress.total)
@@ -77,12 +76,12 @@ def generate(
         check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
     embeds = _encode(model, request, placement, observer)
     progress.advance("Denoising")
-    latents = _denoise(model, request, embeds, placement, progress)
+    latents = _denoise(model, request, seed, embeds, placement, progress)
     latents = denormalize(model.vae, latents)
     frames = _decode(model, request, latents, placement, progress)
     if guardrail:
         frames = check_frames(guardrail, frames, placement.make_room(GUARDRAIL_BYTES))
-    return LocalVideo(frames, latents.cpu(), request.seed, FPS)
+    return LocalVideo(frames, latents.cpu(), seed, FPS)
 
 
 def _encode(
@@ -102,13 +101,15 @@ def _encode(
 def _denoise(
     model: LocalModel,
     request: GenerationRequest,
+    seed: int,
     embeds: tuple[Tensor, Tensor | None],
     placement: Placement,
     progress: _Progress,
 ) -> Tensor:
     transformer, steps = model.transformer, request.num_inference_steps
-    noise = initial_noise(request.seed or 0, request.num_frames, request.height, request.width)
-    device = placement.use(transformer, denoise_activation_bytes(transformer, noise))
+    noise = initial_noise(seed, request.num_frames, request.height, request.width)
+    activation_bytes = denoise_activation_bytes(transformer, noise)
+    device = placement.use(transformer, activation_bytes)
     positive, negative = (None if tensor is None else tensor.to(device, transformer.dtype) for tensor in embeds)
     assert positive is not None
     scheduler = make_schedule(model.scheduler_config, steps)
@@ -118,6 +119,8 @@ def _denoise(
             latents = step.latents
             message = f"Denoising, step {step.index + 1} of {steps}" if step.index + 1 < steps else "Decoding"
             progress.advance(message, step.denoised)
+            # Showing the preview may have loaded another model in the transformer's place.
+            placement.use(transformer, activation_bytes)
     return latents
 
 
@@ -148,7 +151,7 @@ def _stoppable(blocks: "torch.nn.ModuleList", observer: Observer) -> Iterator[No
 
 
 def denoise_activation_bytes(transformer: "CosmosTransformer3DModel", latents: Tensor) -> int:
-    """Memory for one pass beside the weights: 12.5 values per token and channel, counted from its live tensors."""
+    """Memory for one pass beside the weights: about 12.5 values per token and channel."""
     config = transformer.config
     tokens = latents[0, 0].numel() // math.prod(config["patch_size"])
     channels = config["num_attention_heads"] * config["attention_head_dim"]
@@ -156,6 +159,6 @@ def denoise_activation_bytes(transformer: "CosmosTransformer3DModel", latents: T
 
 
 def decode_activation_bytes(vae: "AutoencoderKLWan", latents: Tensor) -> int:
-    """Memory for decoding beside the weights: 56 values per pixel and base channel, counted from the live tensors."""
+    """Memory for decoding beside the weights: about 56 values per pixel and base channel."""
     pixels = latents.shape[-2] * latents.shape[-1] * 64
     return 56 * pixels * vae.config["base_dim"] * vae.dtype.itemsize

@@ -1,6 +1,7 @@
 """NVIDIA's content guardrail, for those who switch it on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy
@@ -21,7 +22,7 @@ class SafetyChecker(Protocol):
 
 
 SafetyCheckerFactory = Callable[[], SafetyChecker]
-"""Makes a checker when one is needed. It is dropped after each check, so it is never resident during denoising."""
+"""Makes a checker when one is needed. It leaves the device after each check, so it is not there during denoising."""
 
 
 def cosmos_guardrail() -> SafetyChecker:
@@ -38,17 +39,29 @@ def cosmos_guardrail() -> SafetyChecker:
 
 def check_prompt(make_checker: SafetyCheckerFactory, prompt: str, device: torch.device) -> None:
     """Raise `UnsafeContent` when the guardrail refuses `prompt`."""
-    checker = make_checker()
-    checker.to(device)
-    if not checker.check_text_safety(prompt):
+    with _checker(make_checker, device) as checker:
+        safe = checker.check_text_safety(prompt)
+    if not safe:
         raise UnsafeContent("The guardrail refused the prompt. Change the text.")
 
 
 def check_frames(make_checker: SafetyCheckerFactory, frames: Tensor, device: torch.device) -> Tensor:
-    """The frames (F, H, W, 3), float32 in 0..1, with faces blurred. Raises `UnsafeContent` when they are refused."""
-    checker = make_checker()
-    checker.to(device)
-    checked = checker.check_video_safety((frames * 255).round().to(torch.uint8).numpy())
+    """The frames (F, H, W, 3), float32 in 0..1, as the guardrail gives them back: NVIDIA's blurs faces.
+
+    Raises `UnsafeContent` when they are refused.
+    """
+    with _checker(make_checker, device) as checker:
+        checked = checker.check_video_safety((frames * 255).round().to(torch.uint8).numpy())
     if checked is None:
         raise UnsafeContent("The guardrail refused the finished video. Change the prompt or the seed.")
     return torch.from_numpy(checked).float() / 255
+
+
+@contextmanager
+def _checker(make_checker: SafetyCheckerFactory, device: torch.device) -> Iterator[SafetyChecker]:
+    checker = make_checker()
+    checker.to(device)
+    try:
+        yield checker
+    finally:
+        checker.to("cpu")

@@ -1,47 +1,58 @@
 """Tensors from files: by memory map, straight into the dtype that they will have."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import CheckpointNotFound, WrongCheckpoint
 
 
-class TensorFile:
-    """The tensors of one .safetensors or .pt file, read when asked for.
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading `path` into a `WrongCheckpoint` that names it."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
+        raise WrongCheckpoint(
+            f"{path}{size} cannot be read: {error}. It may be incomplete or another kind of file: download it again."
+        ) from error
 
-    A .pt file is a pickle and is read with `weights_only`. Raises `WrongCheckpoint` for anything but a flat file of
-    tensors.
+
+class TensorFile:
+    """The tensors of one file, read when asked for: a safetensors file, or a pickle, which is read with `weights_only`.
+
+    Raises `WrongCheckpoint` for a file that is neither.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.suffix == ".safetensors":
-            self._safetensors = safe_open(path, framework="pt")
-            self.names = list(self._safetensors.keys())
-        else:
-            self._pickle = self._read_pickle()
-            self.names = list(self._pickle)
-
-    def _read_pickle(self) -> dict[str, Tensor]:
-        content = torch.load(self.path, map_location="cpu", mmap=True, weights_only=True)
-        if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-            raise WrongCheckpoint(f"{self.path} holds something else than a flat set of tensors.")
-        return content
+        self._is_safetensors = path.suffix.lower() in (".safetensors", ".sft")
+        with reading(path):
+            if self._is_safetensors:
+                self._safetensors = safe_open(path, framework="pt")
+                self.names = list(self._safetensors.keys())
+            else:
+                content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+                # Beside its weights NVIDIA's training code keeps other things, such as the state of its layers.
+                self._pickle = {name: value for name, value in dict(content).items() if isinstance(value, Tensor)}
+                self.names = list(self._pickle)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        if self.path.suffix == ".safetensors":
+        if self._is_safetensors:
             return tuple(self._safetensors.get_slice(name).get_shape())
         return tuple(self._pickle[name].shape)
 
     def read(self, name: str, dtype: torch.dtype | None) -> Tensor:
         """The tensor in `dtype`, or in its own where that is None: then it stays in the memory map."""
-        if self.path.suffix != ".safetensors":
+        if not self._is_safetensors:
             return self._pickle[name].to(dtype or self._pickle[name].dtype)
         tensor = self._safetensors.get_tensor(name)
         if dtype in (None, tensor.dtype):
