@@ -187,15 +187,6 @@ def test_the_prompt_can_come_from_another_node(any_comfyui):
     any_comfyui.run(prompt)
 
 
-def test_a_checkpoint_named_by_another_node_is_loaded_once(comfyui):
-    prompt = shared_workflow(comfyui, seed=371)
-    prompt["name"] = {"class_type": "PrimitiveString", "inputs": {"value": "random-weights-demo"}}
-    prompt[node_id(prompt, "CosmosPredict25Loader")]["inputs"]["checkpoint"] = ["name", 0]
-    comfyui.run(prompt)
-    (cached,) = events(comfyui.run(prompt), "execution_cached")
-    assert node_id(prompt, "CosmosPredict25Generate") in cached["nodes"]
-
-
 def test_without_any_checkpoint_the_node_says_how_to_get_one(comfyui):
     folder = comfyui.models / "diffusers"
     hidden = folder.rename(comfyui.base / "hidden")
@@ -238,10 +229,12 @@ def single_files(core: None, comfyui: ComfyUI, checkpoint: Path) -> dict[str, st
 def comfyui_with_module(
     name: str, code: str, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
 ) -> Iterator[ComfyUI]:
-    """A running ComfyUI that finds `code` when it imports the module `name`."""
+    """A running ComfyUI that finds `code` when it imports the module `name`, and has the node above."""
     folder = tmp_path_factory.mktemp(name)
     (folder / f"{name}.py").write_text(code)
     base = tmp_path_factory.mktemp(f"comfyui-with-{name}")
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes" / "name_node.py").write_text(NAME_NODE)
     shutil.copytree(checkpoint, base / "models" / "diffusers" / checkpoint.name)
     source = environment.source_folder(environment.NEWEST)
     with ComfyUI(source, base, REPO, environ={"PYTHONPATH": str(folder)}) as server:
@@ -287,6 +280,24 @@ def test_single_files_ask_for_the_one_that_is_missing(comfyui, single_files):
         comfyui.run(prompt)
 
 
+NAME_NODE = """
+class TestName:
+    RETURN_TYPES = ("COMBO",)
+    FUNCTION = "give"
+    CATEGORY = "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("STRING", {})}}
+
+    def give(self, value):
+        return (value,)
+
+
+NODE_CLASS_MAPPINGS = {"TestName": TestName}
+"""
+"""Another pack's node that names a choice; ComfyUI itself has none."""
+
 STAND_IN_GUARDRAIL = """
 class CosmosSafetyChecker:
     def to(self, device):
@@ -319,6 +330,16 @@ def test_the_guardrail_checks_the_prompt_and_changes_the_frames(comfyui_with_gua
     assert images_of(server, prompt, ["parts", 0]).max() == 0
     prompt[node_id(prompt, "CosmosPredict25Loader")]["inputs"]["guardrail"] = False
     assert images_of(server, prompt, ["parts", 0]).max() > 0
+
+
+def test_a_checkpoint_named_by_another_node_is_loaded_once(comfyui_with_guardrail):
+    server = comfyui_with_guardrail
+    prompt = shared_workflow(server, seed=371)
+    prompt["name"] = {"class_type": "TestName", "inputs": {"value": "random-weights-demo"}}
+    prompt[node_id(prompt, "CosmosPredict25Loader")]["inputs"]["checkpoint"] = ["name", 0]
+    server.run(prompt)
+    (cached,) = events(server.run(prompt), "execution_cached")
+    assert node_id(prompt, "CosmosPredict25Generate") in cached["nodes"]
 
 
 @pytest.fixture(scope="module")
