@@ -69,14 +69,16 @@ class Checker:
         return numpy.zeros_like(frames) if self.frames_are_safe else None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(checkpoint):
     return load_pipeline_folder(checkpoint)
 
 
+SMALL = {"num_frames": 9, "num_inference_steps": 2, "width": 32, "height": 32, "seed": 3}
+
+
 def request(**fields) -> GenerationRequest:
-    small = {"num_frames": 9, "num_inference_steps": 2, "width": 32, "height": 32, "seed": 3}
-    return GenerationRequest(prompt="a cat", **{**small, **fields})
+    return GenerationRequest(prompt="a cat", **{**SMALL, **fields})
 
 
 def live_tensor_bytes() -> int:
@@ -150,10 +152,12 @@ def test_the_last_preview_is_the_result(model):
 def test_stops_wherever_it_is_asked_and_leaves_nothing_behind(model):
     whole = Recorder()
     expected = generate(model, request(), observer=whole).frames
+    model.prompt_embeds.clear()
     before = live_tensor_bytes()
     for question in range(1, whole.questions + 1):
         with pytest.raises(Stopped):
             generate(model, request(), observer=Recorder(stop_at=question))
+        model.prompt_embeds.clear()
     assert live_tensor_bytes() == before
     blocks = [*model.transformer.transformer_blocks, *model.text_encoder.language_model.layers]
     assert not any(block._forward_pre_hooks for block in blocks)
@@ -169,6 +173,59 @@ def test_one_part_at_a_time_on_the_device(model):
         module.to("cpu")
     assert video.frames.device.type == video.latents.device.type == "cpu"
     torch.testing.assert_close(video.frames, generate(model, request()).frames, rtol=0, atol=0.02)
+
+
+class Uses(OneAtATime):
+    """Notes which parts are used."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.parts = []
+
+    def use(self, module, activation_bytes):
+        assert activation_bytes > 0
+        self.parts.append(module)
+        return super().use(module, activation_bytes)
+
+
+def test_a_prompt_is_encoded_once_and_the_text_encoder_is_not_needed_again(model):
+    first, second, fresh = Uses(), Uses(), request(seed=8)
+    generate(model, request(), placement=first)
+    assert first.parts[:3] == [model.text_encoder, model.text_encoder, model.transformer]
+    video = generate(model, fresh, placement=second)
+    assert model.text_encoder not in second.parts
+    model.prompt_embeds.clear()
+    assert generate(model, fresh).frames.equal(video.frames)
+
+
+def test_only_the_last_prompts_are_kept(model):
+    for number in range(20):
+        generate(model, GenerationRequest(prompt=f"cat {number}", **{**SMALL, "guidance_scale": 1}))
+    assert list(model.prompt_embeds) == [f"cat {number}" for number in range(4, 20)]
+
+
+def test_decodes_in_tiles_when_memory_is_short(model):
+    large = request(width=384, height=272, num_inference_steps=1)
+    whole = generate(model, large)
+    decoder_calls = 0
+
+    def run_out_once(module, inputs):
+        nonlocal decoder_calls
+        decoder_calls += 1
+        if decoder_calls == 2:
+            raise torch.cuda.OutOfMemoryError
+
+    observer = Recorder()
+    hook = model.vae.decoder.register_forward_pre_hook(run_out_once)
+    tiled = generate(model, large, observer=observer)
+    hook.remove()
+    assert "Decoding in tiles: memory is short" in [report[0] for report in observer.reports]
+    assert tiled.frames.shape == whole.frames.shape
+    assert tiled.latents.equal(whole.latents)
+    difference = (tiled.frames - whole.frames).abs()
+    print(f"\ntiles differ from whole frames by {difference.mean() * 255:.2f} levels on average", end="")
+    assert difference.mean() < 0.02
+    assert not model.vae.use_tiling
 
 
 def test_guardrail_sees_the_prompt_before_and_the_frames_after_and_is_gone_in_between(model):

@@ -31,3 +31,18 @@ def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
     for index in range(features.shape[2]):
         chunk = vae.decoder(features[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
         yield (chunk[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+
+
+@torch.inference_mode()
+def decode_tiles(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
+    """All frames, (frames, 8h, 8w, 3), float32 in 0..1, decoded in tiles of 256 pixels that overlap by 64.
+
+    Takes less memory than `decode_chunks` and two thirds more work at 1280x704, and the blended seams differ a little
+    from it. `latents`: as from `denormalize`.
+    """
+    vae.enable_tiling(256, 256, 192, 192)
+    try:
+        video = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    finally:
+        vae.disable_tiling()
+    return (video[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)

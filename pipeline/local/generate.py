@@ -1,9 +1,10 @@
 """The whole way from a request to a video, on this machine."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..observer import Observer, Silent
 from ..request import FPS, GenerationRequest
 from ..video import LocalVideo
-from .decode import decode_chunks, denormalize
+from .decode import decode_chunks, decode_tiles, denormalize
 from .denoise import denoise, initial_noise, latent_frames, make_schedule
 from .encode import MAX_TOKENS, TextEncoder, encode_prompt
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 GUARDRAIL_BYTES = 4 * 2**30
+"""Room for the guardrail's models: a 0.6B language model and a face detector."""
+KEPT_PROMPTS = 16
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class LocalModel:
     """The parts of one checkpoint, as `load_pipeline_folder` and `load_single_files` give them.
 
     `transformer.crossattn_proj` is the identity: the projection is part of `text_encoder`.
+    `prompt_embeds`: the last embeddings by text, (1, 512, text_embed_dim), 1 MB each for the 2B model. With them a new
+    seed or size needs no text encoder.
     """
 
     name: str
@@ -38,6 +43,7 @@ class LocalModel:
     transformer: "CosmosTransformer3DModel"
     vae: "AutoencoderKLWan"
     scheduler_config: Mapping[str, Any]
+    prompt_embeds: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
 
 
 class _Progress:
@@ -87,15 +93,24 @@ def generate(
 def _encode(
     model: LocalModel, request: GenerationRequest, placement: Placement, observer: Observer
 ) -> tuple[Tensor, Tensor | None]:
-    language_model = model.text_encoder.language_model
-    config = language_model.config
-    features = MAX_TOKENS * config.num_hidden_layers * config.hidden_size
-    placement.use(model.text_encoder, 3 * features * language_model.dtype.itemsize)
-    with _stoppable(language_model.layers, observer):
-        positive = encode_prompt(model.text_encoder, model.tokenizer, request.prompt)
-        if request.guidance_scale == 1:
-            return positive, None
-        return positive, encode_prompt(model.text_encoder, model.tokenizer, request.negative_prompt)
+    positive = _embed(model, request.prompt, placement, observer)
+    if request.guidance_scale == 1:
+        return positive, None
+    return positive, _embed(model, request.negative_prompt, placement, observer)
+
+
+def _embed(model: LocalModel, text: str, placement: Placement, observer: Observer) -> Tensor:
+    if text not in model.prompt_embeds:
+        language_model = model.text_encoder.language_model
+        features = MAX_TOKENS * language_model.config.num_hidden_layers * language_model.config.hidden_size
+        placement.use(model.text_encoder, 3 * features * language_model.dtype.itemsize)
+        with _stoppable(language_model.layers, observer):
+            model.prompt_embeds[text] = encode_prompt(model.text_encoder, model.tokenizer, text).cpu()
+    model.prompt_embeds.move_to_end(text)
+    embeds = model.prompt_embeds[text]
+    while len(model.prompt_embeds) > KEPT_PROMPTS:
+        model.prompt_embeds.popitem(last=False)
+    return embeds
 
 
 def _denoise(
@@ -128,9 +143,19 @@ def _decode(
     model: LocalModel, request: GenerationRequest, latents: Tensor, placement: Placement, progress: _Progress
 ) -> Tensor:
     device = placement.use(model.vae, decode_activation_bytes(model.vae, latents))
+    latents = latents.to(device)
+    try:
+        return _decode_whole(model.vae, latents, request, progress)
+    except torch.cuda.OutOfMemoryError:
+        progress.observer.progress("Decoding in tiles: memory is short", progress.done, progress.total)
+    with _stoppable([model.vae.decoder], progress.observer):
+        return decode_tiles(model.vae, latents)[: request.num_frames].cpu()
+
+
+def _decode_whole(vae: "AutoencoderKLWan", latents: Tensor, request: GenerationRequest, progress: _Progress) -> Tensor:
     frames = torch.empty(request.num_frames, request.height, request.width, 3)
     start = 0
-    for chunk in decode_chunks(model.vae, latents.to(device)):
+    for chunk in decode_chunks(vae, latents):
         progress.observer.raise_if_stopped()
         kept = chunk[: len(frames) - start]
         frames[start : start + len(kept)] = kept
@@ -140,7 +165,7 @@ def _decode(
 
 
 @contextmanager
-def _stoppable(blocks: "torch.nn.ModuleList", observer: Observer) -> Iterator[None]:
+def _stoppable(blocks: Iterable[torch.nn.Module], observer: Observer) -> Iterator[None]:
     """Let the observer stop the work before each block: a pass of the 2B model takes seconds, a block does not."""
     hooks = [block.register_forward_pre_hook(lambda *_: observer.raise_if_stopped()) for block in blocks]
     try:

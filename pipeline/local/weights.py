@@ -66,7 +66,8 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a component's folder, of its index where it has one."""
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if indexes:
-        names = set(json.loads(indexes[0].read_text())["weight_map"].values())
+        with reading(indexes[0]):
+            names = set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values())
         files = [folder / name for name in sorted(names)]
     else:
         files = sorted(folder.glob("*.safetensors"))
