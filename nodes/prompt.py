@@ -12,7 +12,7 @@ class CosmosPredict25Prompt(io.ComfyNode):
             node_id="CosmosPredict25Prompt",
             display_name="Cosmos Predict2.5 Prompt",
             category=CATEGORY,
-            description="Describes the video to make, for local and for remote generation.",
+            description="Describes the video to make.",
             search_aliases=["cosmos", "nvidia", "text to video", "positive prompt", "negative prompt", "world model"],
             inputs=[
                 io.String.Input(

@@ -14,7 +14,7 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
             node_id="CosmosPredict25SamplerSettings",
             display_name="Cosmos Predict2.5 Sampler Settings",
             category=CATEGORY,
-            description="Length, size, steps, guidance and seed, for local and for remote generation.",
+            description="Length, size, steps, guidance and seed of the video to make.",
             search_aliases=["cosmos", "nvidia", "steps", "cfg", "seed", "resolution", "frames"],
             inputs=[
                 io.Int.Input(
@@ -49,23 +49,16 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The noise to start from. The same seed and settings give the same video.",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=DEFAULTS.width,
-                    min=SIDE.minimum,
-                    max=SIDE.maximum,
-                    step=SIDE.step,
-                    tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704. "
-                    "Remote generation always makes 1280 x 704.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=DEFAULTS.height,
-                    min=SIDE.minimum,
-                    max=SIDE.maximum,
-                    step=SIDE.step,
-                    tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704. "
-                    "Remote generation always makes 1280 x 704.",
+                *(
+                    io.Int.Input(
+                        side,
+                        default=getattr(DEFAULTS, side),
+                        min=SIDE.minimum,
+                        max=SIDE.maximum,
+                        step=SIDE.step,
+                        tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704.",
+                    )
+                    for side in ("width", "height")
                 ),
             ],
             outputs=[CosmosSettings.Output("settings", tooltip="All of the settings, for a generation node.")],

@@ -176,7 +176,7 @@ def _stoppable(blocks: Iterable[torch.nn.Module], observer: Observer) -> Iterato
 
 
 def denoise_activation_bytes(transformer: "CosmosTransformer3DModel", latents: Tensor) -> int:
-    """Memory for one pass beside the weights: about 12.5 values per token and channel."""
+    """Memory for one pass beside the weights: 12.5 values per token and channel, as tests/ counts them."""
     config = transformer.config
     tokens = latents[0, 0].numel() // math.prod(config["patch_size"])
     channels = config["num_attention_heads"] * config["attention_head_dim"]
@@ -184,6 +184,6 @@ def denoise_activation_bytes(transformer: "CosmosTransformer3DModel", latents: T
 
 
 def decode_activation_bytes(vae: "AutoencoderKLWan", latents: Tensor) -> int:
-    """Memory for decoding beside the weights: about 56 values per pixel and base channel."""
+    """Memory for decoding beside the weights: 56 values per pixel and base channel, as tests/ counts them."""
     pixels = latents.shape[-2] * latents.shape[-1] * 64
     return 56 * pixels * vae.config["base_dim"] * vae.dtype.itemsize
