@@ -40,7 +40,8 @@ def start(program: Path, *arguments: str, **environ: str) -> subprocess.Complete
 
 
 def test_the_pack_does_not_hide_comfyuis_nodes_module() -> None:
-    assert importlib.util.find_spec("nodes") is None
+    found = importlib.util.find_spec("nodes")
+    assert found is None or found.origin == str(environment.source_folder(environment.NEWEST) / "nodes.py")
 
 
 def test_a_saved_workflow_runs_and_names_its_file(any_comfyui: ComfyUI) -> None:
