@@ -1,0 +1,45 @@
+"""A file that appears complete or not at all."""
+
+import errno
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from av.error import FFmpegError
+
+from ..errors import ExportFailed
+
+_ADVICE = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EFBIG: "choose a lower quality, or a disk that takes larger files",
+    errno.EROFS: "choose another folder: this disk can only be read",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.ENOENT: "make the folder again, or choose another one",
+    errno.ENOTDIR: "choose another folder: a part of this path is a file",
+    errno.EISDIR: "choose another name: this one is a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@contextmanager
+def complete_or_absent(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to, which takes the place of `path` at the end and vanishes on any failure.
+
+    Raises `ExportFailed` when the system does not let the file be written.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except ExportFailed:
+        raise
+    except (OSError, FFmpegError) as error:
+        number = error.errno or 0
+        advice = _ADVICE.get(number, "look at the disk and the folder, then try again")
+        raise ExportFailed(f"{path} could not be written ({error.strerror}): {advice}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""Float RGB to 255 colours and a transparent one, the same for all frames."""
+
+from collections.abc import Iterable
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .tensors import Cleaner
+
+TRANSPARENT = 255
+SAMPLES = 1 << 18
+QUALITIES = {"low": (64, 16.0), "medium": (128, 12.0), "high": (255, 8.0), "maximum": (255, 0.0)}
+"""Colours in the palette, and tolerance in levels."""
+BITS = 6
+"""Of each channel, to look up the nearest colour."""
+
+
+class GifPainter:
+    """Makes one `av.VideoFrame` after another, in the colours of `palette` (n, 3), uint8.
+
+    `tolerance`: a pixel keeps the colour that it shows while the new one is not farther away than that many levels.
+    """
+
+    def __init__(self, palette: Tensor, tolerance: float) -> None:
+        self.cleaner = Cleaner()
+        self._palette = np.zeros((256, 4), np.uint8)
+        self._palette[: len(palette), :3] = palette.numpy()
+        self._palette[:TRANSPARENT, 3] = 255
+        self._nearest = nearest_table(palette)
+        self._near = is_near(palette, tolerance)
+        self._shown: Tensor | None = None
+
+    @classmethod
+    def for_frames(cls, frames: Iterable[Tensor], num_frames: int, quality: str) -> "GifPainter":
+        """With the best palette for these frames, which are looked at once."""
+        colours, tolerance = QUALITIES[quality]
+        return cls(make_palette(frames, num_frames, colours), tolerance)
+
+    def paint(self, frame: Tensor) -> av.VideoFrame:
+        """`frame`: (H, W, 3 or 4), float in 0..1 or uint8."""
+        height, width, channels = frame.shape
+        indices = torch.empty(height, width, dtype=torch.uint8)
+        for where, rows in self.cleaner.strips(frame):
+            new = self._nearest[cells(rows[..., :3])]
+            if channels == 4:
+                new[rows[..., 3] < 0.5] = TRANSPARENT
+            if self._shown is not None:
+                new = self._keep_near(self._shown[where], new)
+            indices[where] = new
+        self._shown = indices
+        painted = av.VideoFrame(width, height, "pal8")
+        for index, values in enumerate((indices.numpy(), self._palette[:, [2, 1, 0, 3]])):
+            write(painted, index, values)
+        return painted
+
+    def _keep_near(self, shown: Tensor, new: Tensor) -> Tensor:
+        pair = shown.to(torch.int32).mul_(256).add_(new)
+        return torch.where(self._near[pair], shown, new)
+
+
+def make_palette(frames: Iterable[Tensor], num_frames: int, colours: int) -> Tensor:
+    """The best `colours` of what is seen in the frames, (n, 3), uint8."""
+    each = max(1, SAMPLES // num_frames)
+    samples = torch.cat([some_pixels(frame, each) for frame in frames])
+    if len(samples) == 0:
+        return torch.zeros(1, 3, dtype=torch.uint8)
+    image = Image.fromarray(samples[None].numpy())
+    reduced = image.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1)
+    return torch.tensor(reduced.getpalette()).view(-1, 3)[:colours].to(torch.uint8)
+
+
+def some_pixels(frame: Tensor, count: int) -> Tensor:
+    """About `count` pixels from all over the frame, (n, 3), uint8."""
+    step = max(1, int((frame.shape[0] * frame.shape[1] / count) ** 0.5))
+    pixels = Cleaner().clean(frame[step // 2 :: step, step // 2 :: step]).reshape(-1, frame.shape[2])
+    if frame.shape[2] == 4:
+        pixels = pixels[pixels[:, 3] >= 0.5, :3]
+    return (pixels * 255 + 0.5).to(torch.uint8)
+
+
+def cells(rows: Tensor) -> Tensor:
+    """(..., 3) in 0..1 to the number of its cell in the cube of 2**BITS each way."""
+    scaled = (rows * (2**BITS - 1) + 0.5).to(torch.int32)
+    return (scaled[..., 0] << 2 * BITS) + (scaled[..., 1] << BITS) + scaled[..., 2]
+
+
+def nearest_table(palette: Tensor) -> Tensor:
+    """For each cell the index of the nearest colour, uint8."""
+    axis = torch.linspace(0, 255, 2**BITS)
+    colours = palette.float()
+    slabs = [torch.cdist(torch.cartesian_prod(red, axis, axis), colours).argmin(1) for red in axis[:, None]]
+    return torch.cat(slabs).to(torch.uint8)
+
+
+def is_near(palette: Tensor, tolerance: float) -> Tensor:
+    """For each pair of indices, shown * 256 + new, whether the shown colour may stay."""
+    near = torch.eye(256, dtype=torch.bool)
+    near[: len(palette), : len(palette)] |= torch.cdist(palette.float(), palette.float()) <= tolerance
+    return near.flatten()
+
+
+def write(frame: av.VideoFrame, index: int, values: np.ndarray) -> None:
+    memory = np.frombuffer(frame.planes[index], np.uint8)  # pyright: ignore
+    lines = memory.reshape(values.shape[0], -1)
+    lines[:, : values.shape[1]] = values

@@ -1,0 +1,670 @@
+"""Files that were exported, decoded back: frames, timing, colours, alpha, sound, metadata, and what goes wrong."""
+
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cosmos_predict25.pipeline.errors import ExportFailed, InvalidRequest
+from cosmos_predict25.pipeline.export import ExportedVideo, export, remux
+from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
+
+X264, VP9, PRORES, GIF = VIDEO_OUTPUT_TYPES
+SUFFIX = {X264: ".mp4", VP9: ".webm", PRORES: ".mov", GIF: ".gif"}
+CONTENT_TYPE = {X264: "video/mp4", VP9: "video/webm", PRORES: "video/quicktime", GIF: "image/gif"}
+CODEC = {X264: "h264", VP9: "vp9", PRORES: "prores", GIF: "gif"}
+PIXELS = {X264: "yuv420p", VP9: "yuv420p", PRORES: "yuv444p12le", GIF: "bgra"}
+PIXELS_WITH_ALPHA = {**PIXELS, VP9: "yuva420p", PRORES: "yuva444p12le"}
+AUDIO_CODEC = {X264: "aac", VP9: "opus", PRORES: "pcm_s16le"}
+METADATA = {"prompt": '{"1": {"class_type": "A"}}', "workflow": '{"nodes": [], "title": "Rocks \u2013 \u5ca9"}'}
+MIB = 2**20
+
+
+def texture(generator: torch.Generator, height: int, width: int, roughness: float) -> Tensor:
+    """(1, 3, H, W): noise of all scales, mostly grey."""
+    total = torch.zeros(1, 3, height, width)
+    for octave in range(8):
+        side = 4 * 2**octave
+        noise = torch.randn(1, 3, max(2, height * side // width), side, generator=generator)
+        noise = 1.4 * noise.mean(1, keepdim=True) + 0.1 * noise
+        total += F.interpolate(noise, (height, width), mode="bicubic") * roughness**octave
+    return total
+
+
+def moving_clip(num_frames: int, height: int, width: int) -> Tensor:
+    """(F, H, W, 3) in 0..1: textured, lit, turning shapes over a textured ground, a drifting camera, grain."""
+    generator = torch.Generator().manual_seed(5)
+    ground = (0.42 + 0.13 * texture(generator, height, width, 0.62)).clamp(0, 1)
+    rows, columns = torch.meshgrid(
+        torch.linspace(-height / width, height / width, height), torch.linspace(-1, 1, width), indexing="ij"
+    )
+    shapes = []
+    for _ in range(7):
+        colour = torch.rand(1, 1, 1, 1, generator=generator) * 0.4 + 0.25
+        tint = torch.rand(1, 3, 1, 1, generator=generator) * 0.15
+        surface = (colour + tint + 0.13 * texture(generator, 256, 256, 0.7)).clamp(0, 1)
+        shapes.append((surface, torch.rand(6, generator=generator).tolist()))
+    clip = torch.empty(num_frames, height, width, 3)
+    for index in range(num_frames):
+        seconds = index / 16
+        drift = torch.stack(
+            (
+                columns * 0.92 + 0.015 * math.sin(0.5 * seconds),
+                rows * width / height * 0.92 + 0.015 * math.cos(0.4 * seconds),
+            ),
+            -1,
+        )
+        picture = F.grid_sample(ground, drift[None], align_corners=False)
+        for surface, (x, dx, y, phase, size, turn) in shapes:
+            across = columns - (1.8 * x - 0.9 + 0.24 * seconds * (dx - 0.5))
+            down = rows - (0.9 * y - 0.45 + 0.05 * math.sin(seconds + 6 * phase))
+            angle, radius = 0.8 * seconds * (turn - 0.5), 0.1 + 0.16 * size
+            u = (across * math.cos(angle) + down * math.sin(angle)) / radius
+            v = (down * math.cos(angle) - across * math.sin(angle)) / radius
+            inside = ((1 - (u**4 + v**4) ** 0.25) * radius * width / 4).clamp(0, 1)
+            light = 0.85 - 0.15 * ((u + v) / 2).clamp(-1, 1)
+            shape = F.grid_sample(surface, torch.stack((u, v), -1)[None], padding_mode="border", align_corners=False)
+            picture = torch.lerp(picture, shape * light, inside)
+        grain = F.avg_pool2d(torch.randn(1, 1, height, width, generator=generator), 3, 1, 1) * 1.8 / 255
+        clip[index] = (picture + grain)[0].permute(1, 2, 0).clamp(0, 1)
+    return clip
+
+
+@pytest.fixture(scope="module")
+def clip() -> Tensor:
+    return moving_clip(9, 64, 96)
+
+
+@pytest.fixture(scope="module")
+def large_clip() -> Tensor:
+    return moving_clip(13, 704, 1280)
+
+
+def with_alpha(frames: Tensor) -> Tensor:
+    """A soft disc that moves to the right."""
+    count, height, width, _ = frames.shape
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    centres = width * (0.3 + 0.4 * torch.arange(count) / count)
+    distance = ((columns - centres[:, None, None]) ** 2 + (rows - height / 2) ** 2).sqrt()
+    return torch.cat((frames, (1.5 - distance / (height / 3)).clamp(0, 1)[..., None]), -1)
+
+
+def with_numbers(frames: Tensor) -> Tensor:
+    """Each frame with its number in binary in the top row: blocks of 8 pixels, white for 1."""
+    marked = frames.clone()
+    for index, frame in enumerate(marked):
+        for bit in range(6):
+            frame[:8, bit * 8 : bit * 8 + 8] = float(index >> bit & 1)
+    return marked
+
+
+def number_in(picture: np.ndarray) -> int:
+    return sum(int(picture[2:6, bit * 8 + 2 : bit * 8 + 6, :3].mean() > 0.5) << bit for bit in range(6))
+
+
+def tone(seconds: float, rate: int = 44100, channels: int = 2) -> dict:
+    wave = torch.sin(2 * math.pi * 440 * torch.arange(round(seconds * rate)) / rate) / 2
+    return {"waveform": wave.expand(1, channels, -1), "sample_rate": rate}
+
+
+def pictures(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        if path.suffix != ".webm":
+            return list(container.decode(video=0))
+        # Only libvpx's own decoder gives VP9's alpha.
+        decoder = av.CodecContext.create("libvpx-vp9", "r")
+        packets = [packet for packet in container.demux(video=0) if packet.dts is not None]
+        frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
+        for frame, packet in zip(frames, packets, strict=True):
+            frame.time_base = packet.time_base
+        return frames
+
+
+def rgb(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W, 3 or 4) in 0..1 after ITU-R BT.709-6, item 3, straight from the planes."""
+    if frame.format.name == "bgra":
+        return frame.to_ndarray(format="rgba").astype(np.float64) / 255
+    depth = frame.format.components[0].bits
+    planes = []
+    for plane in frame.planes:
+        samples = np.frombuffer(plane, np.uint8 if depth == 8 else "<u2").reshape(plane.height, -1)[:, : plane.width]
+        planes.append(np.repeat(np.repeat(samples, -(-frame.height // plane.height), 0), frame.width // plane.width, 1))
+    y, cb, cr = (plane.astype(np.float64) / 2 ** (depth - 8) for plane in planes[:3])
+    y, cb, cr = (y - 16) / 219, (cb - 128) / 224, (cr - 128) / 224
+    red, blue = y + 1.5748 * cr, y + 1.8556 * cb
+    green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
+    alpha = [planes[3] / (2**depth - 1)] if len(planes) == 4 else []
+    return np.stack([red, green, blue, *alpha], -1).clip(0, 1)
+
+
+def psnr(path: Path, frames: Tensor) -> float:
+    shown = [rgb(frame)[..., :3] for frame in pictures(path)]
+    assert len(shown) == len(frames)
+    return -10 * math.log10(np.mean([((a - b.numpy()) ** 2).mean() for a, b in zip(shown, frames, strict=True)]))
+
+
+def save(frames: Tensor, folder: Path, format: str, **options) -> ExportedVideo:
+    return export(frames, folder / f"video{SUFFIX[format]}", format=format, **options)
+
+
+@pytest.mark.parametrize("sound", [False, True], ids=["silent", "sound"])
+@pytest.mark.parametrize("alpha", [False, True], ids=["rgb", "rgba"])
+@pytest.mark.parametrize("quality", VIDEO_QUALITIES)
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_every_frame_once_with_its_size_rate_tags_sound_and_metadata(clip, tmp_path, format, quality, alpha, sound):
+    frames = with_numbers(clip)
+    frames = torch.cat((frames, torch.ones_like(frames[..., :1])), -1) if alpha else frames
+    fps = Fraction(25) if format == GIF else Fraction(24000, 1001)
+    audio = tone(2.0) if sound else None
+    saved = save(frames, tmp_path, format, quality=quality, fps=fps, audio=audio, metadata=METADATA)
+
+    shown = pictures(saved.path)
+    assert [number_in(rgb(frame)) for frame in shown] == list(range(9))
+    assert {(frame.width, frame.height) for frame in shown} == {(96, 64)}
+    assert {frame.format.name for frame in shown} == {(PIXELS_WITH_ALPHA if alpha else PIXELS)[format]}
+    with av.open(str(saved.path)) as container:
+        video = container.streams.video[0]
+        assert video.codec_context.name.removeprefix("lib") == CODEC[format]
+        assert video.average_rate == fps
+        assert container.duration / 1e6 == pytest.approx(9 / fps, abs=0.03 if sound else 0.0015)
+        if format != GIF:
+            context = video.codec_context
+            tags = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
+            # A MOV has no tag for the range: ProRes is always limited.
+            assert [int(tag) for tag in tags] in ([1, 1, 1, 1], [1, 1, 1, 0 if format == PRORES else 1])
+            kept = {key.lower(): value for key, value in container.metadata.items()}
+            assert {key: kept[key] for key in METADATA} == METADATA
+            assert len(container.streams.audio) == sound
+        if sound and format != GIF:
+            assert_tone(container, AUDIO_CODEC[format], 9 / fps)
+    assert ("A GIF has no sound: the audio was left out." in saved.notes) == (sound and format == GIF)
+    assert (saved.width, saved.height, saved.num_frames, saved.fps) == (96, 64, 9, fps)
+    assert saved.duration == pytest.approx(float(9 / fps))
+    assert (saved.file_name, saved.content_type) == (saved.path.name, CONTENT_TYPE[format])
+    assert saved.file_size == saved.path.stat().st_size
+    assert {file.name for file in tmp_path.iterdir()} == {saved.file_name} | (
+        {"video.json"} if format == GIF else set()
+    )
+
+
+def assert_tone(container: av.container.InputContainer, codec: str, seconds: Fraction) -> None:
+    stream = container.streams.audio[0]
+    assert stream.codec_context.name.removeprefix("lib") == codec
+    assert stream.channels == 2
+    container.seek(0)
+    resampler = av.AudioResampler("fltp", "stereo", stream.rate)
+    parts = [part.to_ndarray() for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    heard = np.concatenate(parts, 1)
+    assert heard.shape[1] / stream.rate == pytest.approx(seconds, abs=0.03)
+    loudest = np.abs(np.fft.rfft(heard[0])).argmax() * stream.rate / heard.shape[1]
+    assert loudest == pytest.approx(440, abs=4)
+    assert np.abs(heard).max() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_quality_and_size_rise_from_low_to_maximum(large_clip, tmp_path, format):
+    frames = large_clip[:5]
+    saved = [export(frames, tmp_path / f"{q}{SUFFIX[format]}", format=format, quality=q) for q in VIDEO_QUALITIES]
+    decibels = [psnr(video.path, frames) for video in saved]
+    sizes = [video.file_size for video in saved]
+    assert decibels == sorted(set(decibels)), decibels
+    assert sizes == sorted(set(sizes)), sizes
+
+
+def test_high_in_x264_is_visually_lossless(large_clip, tmp_path):
+    assert psnr(save(large_clip, tmp_path, X264, quality="high").path, large_clip) >= 42
+
+
+def bars() -> Tensor:
+    """(1, 128, 224, 3): the colours of SMPTE RP 219's upper bars over ramps of grey, red, green and blue."""
+    colours = [[g, r, b] for g, r, b in ((1, 1, 1), (1, 1, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (1, 0, 0), (0, 0, 1))]
+    upper = torch.tensor(colours).mul(0.75).repeat_interleave(32, 0).expand(64, -1, -1)
+    weights = torch.tensor([[1.0, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]).repeat_interleave(16, 0)
+    lower = torch.linspace(0, 1, 224)[None, :, None] * weights[:, None, :]
+    return torch.cat((upper, lower))[None].repeat(3, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("format", "quality", "limit"),
+    [(X264, "maximum", 1), (VP9, "maximum", 2), *((PRORES, q, 1) for q in VIDEO_QUALITIES)],
+)
+def test_colours_come_back(tmp_path, format, quality, limit):
+    frames = bars()
+    saved = save(frames, tmp_path, format, quality=quality)
+    for frame, source in zip(pictures(saved.path), frames.numpy(), strict=True):
+        levels = np.abs(rgb(frame) - source) * 255
+        assert levels.mean() <= limit
+        # And for a player, which knows only what the file says of itself.
+        tags = {"src_colorspace": frame.colorspace, "src_color_range": frame.color_range or 1}
+        played = frame.reformat(format="rgb24", dst_color_range=2, **tags).to_ndarray()
+        assert np.abs(played - source * 255).mean() <= limit + 0.5
+
+
+def test_colours_are_tagged_in_the_container(clip, tmp_path):
+    # ISO/IEC 14496-12 and QuickTime: primaries, transfer, matrix; then, in MP4, whether the range is full.
+    assert b"colrnclx\0\1\0\1\0\1\0" in save(clip, tmp_path, X264).path.read_bytes()
+    assert b"colrnclc\0\1\0\1\0\1" in save(clip, tmp_path, PRORES).path.read_bytes()
+    # Matroska: MatrixCoefficients, TransferCharacteristics, Primaries, and Range, where 1 is limited.
+    webm = save(clip, tmp_path, VP9).path.read_bytes()
+    for element in (b"\x55\xb1", b"\x55\xba", b"\x55\xbb", b"\x55\xb9"):
+        assert element + b"\x81\x01" in webm
+
+
+@pytest.mark.parametrize("format", [X264, VP9, PRORES])
+def test_floats_are_rounded_and_not_cut(tmp_path, format):
+    ramp = torch.linspace(0.1, 0.9, 512)[None, None, :, None].expand(3, 64, -1, 3)
+    shown = rgb(pictures(save(ramp, tmp_path, format, quality="maximum").path)[1])
+    assert abs((shown - ramp[1].numpy()).mean() * 255) < 0.1
+
+
+def test_prores_has_more_than_eight_bits_from_end_to_end(tmp_path):
+    ramp = torch.linspace(0, 1, 1024)[None, None, :, None].expand(1, 16, -1, 3)
+    (frame,) = pictures(save(ramp, tmp_path, PRORES, quality="maximum").path)
+    shown = rgb(frame)
+    assert np.abs(shown - ramp[0].numpy()).mean() * 255 < 0.2
+    assert len(np.unique((shown[8] * 1023).round())) > 700
+
+
+@pytest.mark.parametrize(("format", "limit"), [(VP9, 3), (PRORES, 0.5)])
+def test_alpha_comes_back(clip, tmp_path, format, limit):
+    frames = with_alpha(clip)
+    shown = [rgb(frame) for frame in pictures(save(frames, tmp_path, format, quality="maximum").path)]
+    for frame, source in zip(shown, frames.numpy(), strict=True):
+        assert np.abs(frame[..., 3] - source[..., 3]).mean() * 255 < limit
+        assert np.abs(frame[..., :3] - source[..., :3]).mean() * 255 < limit + 2
+
+
+def test_alpha_in_a_gif_is_all_or_nothing_and_goes_away_again(clip, tmp_path):
+    frames = with_alpha(clip)
+    for frame, source in zip(pictures(save(frames, tmp_path, GIF).path), frames.numpy(), strict=True):
+        assert ((rgb(frame)[..., 3] > 0.5) == (source[..., 3] >= 0.5)).all()
+
+
+def test_x264_puts_the_background_behind_transparent_frames(clip, tmp_path):
+    frames = torch.cat((clip, torch.zeros_like(clip[..., :1])), -1)
+    saved = save(frames, tmp_path, X264, background=(1.0, 0.5, 0.0))
+    assert np.abs(rgb(pictures(saved.path)[4]) - (1.0, 0.5, 0.0)).max() * 255 < 3
+    assert any("background" in note for note in saved.notes)
+
+
+@pytest.mark.parametrize("fps", [Fraction(16), Fraction(24), Fraction(30000, 1001), Fraction(10), Fraction(50)])
+def test_a_gif_keeps_time_on_average(tmp_path, fps):
+    frames = moving_clip(33, 16, 16)
+    saved = save(frames, tmp_path, GIF, fps=fps)
+    with av.open(str(saved.path)) as container:
+        delays = [packet.duration for packet in container.demux(video=0) if packet.dts is not None]
+    ends = np.cumsum(delays)
+    assert len(delays) == 33
+    assert np.abs(ends - [float(100 * (i + 1) / fps) for i in range(33)]).max() <= 0.51
+    assert set(delays) <= {math.floor(100 / fps), math.ceil(100 / fps)}
+    assert b"NETSCAPE2.0\x03\x01\0\0" in saved.path.read_bytes()
+
+
+def test_a_gif_has_its_workflow_beside_it(clip, tmp_path):
+    save(clip, tmp_path, GIF, metadata=METADATA)
+    sidecar = json.loads((tmp_path / "video.json").read_text(encoding="utf-8"))
+    assert sidecar["nodes"] == []
+    assert sidecar["extra"]["prompt"] == {"1": {"class_type": "A"}}
+
+
+def test_a_gif_whose_workflow_cannot_be_written_is_not_there_either(clip, tmp_path):
+    (tmp_path / "video.json").mkdir()
+    with pytest.raises(ExportFailed, match=r"video\.json could not be written .* is a folder"):
+        save(clip, tmp_path, GIF, metadata=METADATA)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["video.json"]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float16", "bfloat16", "strided", "inference"])
+def test_frames_of_any_kind_give_the_same_pictures(clip, tmp_path, kind):
+    levels = (clip * 255).round()
+    plain = levels / 255
+    with torch.inference_mode(kind == "inference"):
+        kinds = {
+            "uint8": levels.byte(),
+            "float16": plain.half(),
+            "bfloat16": plain.bfloat16(),
+            "strided": plain.permute(3, 0, 2, 1).contiguous().permute(1, 3, 2, 0),
+            "inference": plain.clone(),
+        }
+        saved = save(kinds[kind], tmp_path, PRORES, quality="maximum")
+    reference = export(plain, tmp_path / "reference.mov", format=PRORES, quality="maximum")
+    one, other = ([rgb(frame) for frame in pictures(video.path)] for video in (saved, reference))
+    assert np.abs(np.array(one) - np.array(other)).mean() * 255 < {"bfloat16": 0.5, "float16": 0.2}.get(kind, 0.1)
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_odd_sides_are_padded_with_the_edge_where_they_must(clip, tmp_path, format):
+    frames = clip[:, :63, :95]
+    saved = save(frames, tmp_path, format, quality="maximum")
+    shown = rgb(pictures(saved.path)[0])
+    must = format in (X264, VP9)
+    assert shown.shape[:2] == (saved.height, saved.width) == ((64, 96) if must else (63, 95))
+    assert any("95x63 became 96x64" in note for note in saved.notes) == must
+    assert np.abs(shown[:63, :95, :3] - frames[0].numpy()).mean() * 255 < 4
+    if must:
+        assert np.abs(shown[63, :95, :3] - frames[0, 62].numpy()).mean() * 255 < 5
+        assert np.abs(shown[:63, 95, :3] - frames[0, :, 94].numpy()).mean() * 255 < 5
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_nan_and_values_outside_become_black_and_the_nearest(tmp_path, format, channels):
+    frames = torch.ones(2, 64, 128, channels)
+    frames[:, :, :32, :3] = math.nan
+    frames[:, :, 32:64, :3] = -math.inf
+    frames[:, :, 64:96, :3] = 7.0
+    frames[:, :, 96:, :3] = math.inf
+    saved = save(frames, tmp_path, format)
+    for frame in pictures(saved.path):
+        shown = rgb(frame)[..., :3]
+        assert shown[:, :60].max() < 0.02
+        assert shown[:, 68:].min() > 0.98
+    assert any("NaN" in note for note in saved.notes)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("side", [1, 2, 3])
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_the_smallest_frames(tmp_path, format, side, channels):
+    frames = torch.tensor([0.5, 0.5, 0.5, 1.0])[:channels].expand(1, side, side, -1)
+    saved = save(frames, tmp_path, format)
+    (frame,) = pictures(saved.path)
+    assert (frame.width, frame.height) == (saved.width, saved.height)
+    assert np.abs(rgb(frame)[0, 0, :3] - 0.5).max() * 255 < 3
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_8k(tmp_path, format):
+    frame = F.interpolate(moving_clip(1, 216, 384).movedim(-1, 1), (4320, 7680)).movedim(1, -1)
+    saved = save(frame, tmp_path, format, quality="low")
+    (shown,) = pictures(saved.path)
+    assert (shown.width, shown.height) == (7680, 4320)
+    assert np.abs(rgb(shown)[::8, ::8, :3] - frame[0, ::8, ::8].numpy()).mean() * 255 < 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": torch.zeros(0, 8, 8, 3)}, "no frames"),
+        ({"frames": torch.zeros(8, 8, 3)}, r"\(8, 8, 3\)"),
+        ({"frames": torch.zeros(1, 8, 8, 2)}, r"\(1, 8, 8, 2\)"),
+        ({"frames": torch.zeros(1, 8, 8, 3, dtype=torch.int64)}, "int64"),
+        ({"frames": torch.zeros(1, 0, 8, 3)}, "8x0"),
+        ({"frames": torch.zeros(1, 2, 20000, 3)}, "16384"),
+        ({"fps": 0}, "fps is 0"),
+        ({"fps": -16}, "fps is -16"),
+        ({"fps": math.nan}, "fps must be a number"),
+        ({"fps": 2000}, "1000"),
+        ({"fps": 60, "format": GIF}, "50"),
+        ({"format": "AVI"}, "AVI"),
+        ({"quality": "best"}, "best"),
+        ({"audio": {"waveform": torch.zeros(1, 9, 100), "sample_rate": 8000}}, "9"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_limit(tmp_path, change, message):
+    given = {"frames": torch.zeros(2, 8, 8, 3), "format": X264, **change}
+    with pytest.raises(InvalidRequest, match=message):
+        export(path=tmp_path / "video", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Stopped(BaseException):
+    pass
+
+
+class StopsAfter:
+    def __init__(self, frames: int) -> None:
+        self.left = frames
+        self.seen: list[tuple[int, int]] = []
+
+    def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
+        self.seen.append((done, total))
+        self.left -= 1
+
+    def raise_if_stopped(self) -> None:
+        if self.left <= 0:
+            raise Stopped
+
+
+@pytest.mark.parametrize("after", [0, 4])
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_stop_leaves_what_was_there(clip, tmp_path, format, after):
+    before = tmp_path / f"video{SUFFIX[format]}"
+    before.write_bytes(b"an older video")
+    observer = StopsAfter(after)
+    with pytest.raises(Stopped):
+        save(clip, tmp_path, format, observer=observer)
+    assert observer.seen == [(done + 1, 9) for done in range(after)]
+    assert before.read_bytes() == b"an older video"
+    assert list(tmp_path.iterdir()) == [before]
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_progress_counts_every_frame(clip, tmp_path, format):
+    observer = StopsAfter(1000)
+    save(clip, tmp_path, format, observer=observer)
+    assert observer.seen == [(done, 9) for done in range(1, 10)]
+
+
+def test_torch_keeps_its_threads(clip, tmp_path):
+    found = []
+    before = torch.get_num_threads()
+    save(clip, tmp_path, X264)
+    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert [torch.get_num_threads(), *found] == [before, before]
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[Path]:
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", *options, str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def can_mount(folder: Path) -> bool:
+    folder.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True).returncode:
+        return False
+    subprocess.run(["umount", str(folder)], check=True)
+    return True
+
+
+@contextmanager
+def room_for(size: int, folder: Path) -> Iterator[Path]:
+    """A folder whose disk is full after `size` bytes, or in which no file can grow beyond them."""
+    if can_mount(folder):
+        with mounted(folder, "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
+            yield folder
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield folder
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_a_full_disk_leaves_nothing_wherever_it_strikes(large_clip, tmp_path, format):
+    frames = large_clip[:3, :256, :448]
+    needed = save(frames, tmp_path, format, audio=tone(1)).file_size
+    page = 4096
+    failures = 0
+    for room in sorted(
+        {page, *(needed * tenth // 10 // page * page for tenth in range(1, 10)), (needed - 1) // page * page}
+    ):
+        if room == 0:
+            continue
+        with room_for(room, tmp_path / "small") as small:
+            with pytest.raises(ExportFailed, match="video"):
+                save(frames, small, format, audio=tone(1))
+            failures += 1
+            assert list(small.iterdir()) == []
+    assert failures >= 1
+
+
+def test_a_read_only_folder(clip, tmp_path):
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    if can_mount(tmp_path / "probe"):
+        with mounted(folder, "-t", "tmpfs", "-o", "ro", "tmpfs"), pytest.raises(ExportFailed, match="another folder"):
+            save(clip, folder, X264)
+    else:
+        folder.chmod(0o500)
+        with pytest.raises(ExportFailed, match="may write"):
+            save(clip, folder, X264)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_a_folder_that_vanished_or_never_was_one(clip, tmp_path, format):
+    with pytest.raises(ExportFailed, match="make the folder again"):
+        save(clip, tmp_path / "gone", format)
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ExportFailed, match="is a file"):
+        save(clip, tmp_path / "file", format)
+    (tmp_path / f"video{SUFFIX[format]}").mkdir()
+    with pytest.raises(ExportFailed, match="is a folder"):
+        save(clip, tmp_path, format)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", f"video{SUFFIX[format]}"}
+
+
+class Removes(StopsAfter):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(1000)
+        self.folder = folder
+
+    def raise_if_stopped(self) -> None:
+        if len(self.seen) == 4:
+            for file in self.folder.iterdir():
+                file.unlink()
+            self.folder.rmdir()
+            self.seen.append((0, 0))
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_a_folder_that_vanishes_meanwhile(clip, tmp_path, format):
+    folder = tmp_path / "soon gone"
+    folder.mkdir()
+    with pytest.raises(ExportFailed, match="make the folder again"):
+        save(clip, folder, format, observer=Removes(folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("rate", [11025, 48000, 96000])
+@pytest.mark.parametrize("format", [X264, VP9, PRORES])
+def test_sound_of_many_kinds(clip, tmp_path, format, rate, channels):
+    saved = save(clip, tmp_path, format, audio=tone(0.3, rate, channels))
+    with av.open(str(saved.path)) as container:
+        stream = container.streams.audio[0]
+        assert stream.channels == channels
+        seconds = sum(frame.samples for frame in container.decode(audio=0)) / stream.rate
+    # It is shorter than the pictures, which take 9/16 s, and stays so.
+    assert seconds == pytest.approx(0.3, abs=max(0.03, 1024 / stream.rate))
+
+
+@pytest.mark.parametrize("format", [X264, VP9, PRORES])
+def test_sound_without_samples_is_no_sound(clip, tmp_path, format):
+    with av.open(str(save(clip, tmp_path, format, audio=tone(0)).path)) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize("alpha", [False, True], ids=["rgb", "rgba"])
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_remux_copies_every_packet_and_adds_metadata(clip, tmp_path, format, alpha):
+    frames = with_alpha(clip) if alpha else clip
+    audio = tone(1)
+    source = save(frames, tmp_path, format, audio=audio, metadata={"prompt": "old"})
+    copy = remux(source.path, tmp_path / f"copy{SUFFIX[format]}", format=format, metadata=METADATA)
+    assert copy is not None
+    assert (copy.width, copy.height, copy.num_frames) == (96, 64, 9)
+    # The delays of a GIF are whole hundredths of a second.
+    assert copy.fps == (pytest.approx(16, rel=0.01) if format == GIF else 16)
+    assert packets(copy.path) == packets(source.path)
+    one, other = pictures(source.path), pictures(copy.path)
+    assert [frame.format.name for frame in one] == [frame.format.name for frame in other]
+    assert all((rgb(a) == rgb(b)).all() for a, b in zip(one, other, strict=True))
+    if format == GIF:
+        assert (tmp_path / "copy.json").exists()
+    else:
+        with av.open(str(copy.path)) as container:
+            kept = {key.lower(): value for key, value in container.metadata.items()}
+            assert {key: kept[key] for key in METADATA} == METADATA
+            context = container.streams.video[0].codec_context
+            assert (int(context.color_primaries), int(context.color_trc), int(context.colorspace)) == (1, 1, 1)
+
+
+def packets(path: Path) -> list[tuple[str, bytes]]:
+    with av.open(str(path)) as container:
+        return [(packet.stream.type, bytes(packet)) for packet in container.demux() if packet.dts is not None]
+
+
+def test_remux_does_not_take_another_format(clip, tmp_path):
+    for made in VIDEO_OUTPUT_TYPES:
+        source = save(clip, tmp_path, made).path
+        for asked in VIDEO_OUTPUT_TYPES:
+            target = tmp_path / f"copy{SUFFIX[asked]}"
+            assert (remux(source, target, format=asked) is None) == (made != asked)
+            assert target.exists() == (made == asked)
+            target.unlink(missing_ok=True)
+
+
+def test_remux_says_what_is_wrong_with_the_target(clip, tmp_path):
+    source = save(clip, tmp_path, X264).path
+    with pytest.raises(ExportFailed, match="make the folder again"):
+        remux(source, tmp_path / "gone" / "copy.mp4", format=X264)
+
+
+PEAK = """
+import sys
+sys.path.insert(0, {tests!r})
+import conftest
+import psutil, threading, torch
+from test_export import moving_clip
+from cosmos_predict25.pipeline.export import export
+still = moving_clip(1, 704, 1280)[0]
+frames = torch.stack([still.roll((index, 3 * index), (0, 1)) for index in range(93)])
+if {alpha}:
+    frames = torch.cat((frames, frames[..., :1]), -1)
+export(frames[:1, :64, :64], {path!r}, format={format!r})
+process, done, peak = psutil.Process(), threading.Event(), 0
+before = process.memory_info().rss
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, process.memory_info().rss)
+watcher = threading.Thread(target=watch)
+watcher.start()
+export(frames, {path!r}, format={format!r})
+done.set()
+watcher.join()
+print((peak - before) / 2**20)
+"""
+
+
+@pytest.mark.parametrize(("format", "alpha"), [(X264, False), (VP9, True), (PRORES, True), (GIF, False)])
+def test_memory_stays_low_beside_the_frames(tmp_path, format, alpha):
+    values = {"tests": str(Path(__file__).parent), "format": format, "path": str(tmp_path / f"v{SUFFIX[format]}")}
+    program = PEAK.format(alpha=alpha, **values)
+    result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ)
+    assert float(result.stdout.splitlines()[-1]) <= 150
