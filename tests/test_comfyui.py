@@ -25,6 +25,7 @@ NODES = {
     "CosmosPredict25SamplerSettings": "Cosmos Predict2.5 Sampler Settings",
     "CosmosPredict25Loader": "Cosmos Predict2.5 Model Loader",
     "CosmosPredict25Generate": "Cosmos Predict2.5 Generate (Local)",
+    "CosmosPredict25ExportVideo": "Cosmos Predict2.5 Export Video",
 }
 
 
