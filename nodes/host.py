@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # the local room needs diffusers
     from ..pipeline.local.generate import LocalModel
 
 PROXY_SIDE = 960
+OPAQUE = 1 - 0.5 / 255
+"""What a ProRes decoder gives for opaque is a little less than 1."""
 
 
 def weight_dtype() -> torch.dtype | None:
@@ -127,7 +129,7 @@ class NodeObserver:
 def frames_with_alpha(components: Types.VideoComponents) -> Tensor:
     """(F, H, W, 3 or 4). ComfyUI's older versions keep no alpha of a video, and its newer ones give opaque ones too."""
     alpha = getattr(components, "alpha", None)
-    if alpha is None or alpha.amin() == 1:
+    if alpha is None or alpha.amin() >= OPAQUE:
         return components.images
     return torch.cat((components.images, alpha), dim=-1)
 
