@@ -114,10 +114,10 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         check_connections(video is not None, images is not None, audio is not None)
         check_prefix(filename_prefix)
         target, colour = find_format(format), read_colour(background)
-        if images is not None:
+        if video is None:
+            # Exporting checks fps, whatever it is.
             parts = Types.VideoComponents(images, fps, audio)  # pyright: ignore[reportArgumentType]
             video = InputImpl.VideoFromComponents(parts)
-        assert video is not None
         components = cache(video.get_components)  # decodes when the video is in a file
         path = host.next_output_file(filename_prefix, target.extension, *video.get_dimensions())
         metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
