@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .export_video import CosmosPredict25ExportVideo
 from .generate_local import CosmosPredict25Generate
 from .loader import CosmosPredict25Loader
 from .prompt import CosmosPredict25Prompt
@@ -15,4 +16,5 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25SamplerSettings,
             CosmosPredict25Loader,
             CosmosPredict25Generate,
+            CosmosPredict25ExportVideo,
         ]

@@ -48,7 +48,7 @@ class CosmosPredict25Generate(io.ComfyNode):
             model.model,
             GenerationRequest.combine(prompt, settings),
             placement=model,
-            observer=NodeObserver(model.device, cls.hidden.unique_id),
+            observer=NodeObserver(cls.hidden.unique_id, model.device),
             guardrail=cosmos_guardrail if model.guardrail else None,
         )
         took = time.monotonic() - start

@@ -1,15 +1,31 @@
-"""Adapts ComfyUI to the pipeline's protocols: progress and previews, interruption, memory."""
+"""Adapts ComfyUI to the pipeline's protocols: progress and previews, interruption, memory, videos and folders."""
+
+import json
+import os
+import secrets
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
+import folder_paths
 import latent_preview
 import torch
 from comfy import latent_formats, model_management
+from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import Input, InputImpl, Types, io, ui
 from server import PromptServer
 from torch import Tensor, nn
 
-from ..pipeline.errors import CannotPlace
-from ..pipeline.local.generate import LocalModel
+from ..pipeline.errors import CannotPlace, ExportFailed
+
+if TYPE_CHECKING:  # the local room needs diffusers
+    from ..pipeline.local.generate import LocalModel
+
+PROXY_SIDE = 960
+OPAQUE = 1 - 0.5 / 255
+"""What a ProRes decoder gives for opaque is a little less than 1."""
 
 
 def weight_dtype() -> torch.dtype | None:
@@ -54,7 +70,7 @@ class CosmosPredict25Patcher(ModelPatcher):
 class HostedModel:
     """A checkpoint whose parts live under ComfyUI's memory manager: the pipeline's `Placement` in ComfyUI."""
 
-    def __init__(self, model: LocalModel, guardrail: bool) -> None:
+    def __init__(self, model: "LocalModel", guardrail: bool) -> None:
         self.model = model
         self.guardrail = guardrail
         self.device = model_management.get_torch_device()
@@ -93,10 +109,11 @@ class HostedModel:
 class NodeObserver:
     """Shows progress on a node: the bar, a line of text and, for each step, a picture of the present latents."""
 
-    def __init__(self, device: torch.device, node_id: str) -> None:
+    def __init__(self, node_id: str, device: torch.device | None = None) -> None:
+        """`device`: where the latents are, or None where there are none."""
         self._bar = comfy.utils.ProgressBar(1)
         self._node_id = node_id
-        self._previewer = latent_preview.get_previewer(device, latent_formats.Wan21())
+        self._previewer = latent_preview.get_previewer(device, latent_formats.Wan21()) if device else None
 
     def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
         preview = None
@@ -107,3 +124,82 @@ class NodeObserver:
 
     def raise_if_stopped(self) -> None:
         model_management.throw_exception_if_processing_interrupted()
+
+
+def frames_with_alpha(components: Types.VideoComponents) -> Tensor:
+    """(F, H, W, 3 or 4). ComfyUI's older versions keep no alpha of a video, and its newer ones give opaque ones too."""
+    alpha = getattr(components, "alpha", None)
+    if alpha is None or alpha.amin() >= OPAQUE:
+        return components.images
+    return torch.cat((components.images, alpha), dim=-1)
+
+
+def file_of(video: Input.Video) -> str | os.PathLike[str] | None:
+    """The file that holds this video and nothing else, or None for frames, a part of a file, or a file in memory."""
+    if not isinstance(video, InputImpl.VideoFromFile):
+        return None
+    source = video.get_stream_source()
+    if not isinstance(source, str | os.PathLike):
+        return None
+    is_whole = video.get_duration() == InputImpl.VideoFromFile(source).get_duration()
+    return source if is_whole else None
+
+
+def next_output_file(filename_prefix: str, extension: str, width: int, height: int) -> Path:
+    """The next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportFailed` if it cannot."""
+    output = folder_paths.get_output_directory()
+    try:
+        folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, output, width, height)
+    except OSError as error:
+        raise ExportFailed(
+            f"The folder of {filename_prefix!r} in {output} cannot be used ({error.strerror}): choose another "
+            "filename_prefix, or allow ComfyUI to write there."
+        ) from error
+    return Path(folder, f"{name}_{counter:05}_{extension}")
+
+
+def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
+    """What ComfyUI reads the graph from when the file is dropped on its canvas."""
+    if args.disable_metadata:
+        return {}
+    values = {**(extra_pnginfo or {}), "prompt": prompt}
+    return {name: json.dumps(value) for name, value in values.items() if value is not None}
+
+
+def make_proxy(
+    components: Types.VideoComponents, path: Path, background: tuple[float, float, float], observer: NodeObserver
+) -> Path:
+    """A small MP4 in ComfyUI's temp folder that shows what will be in `path`."""
+    from ..pipeline.export import export
+
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    proxy = folder / f"{path.stem}{secrets.token_hex(4)}.mp4"
+    step = max(1, ceil(max(components.images.shape[1:3]) / PROXY_SIDE))
+    export(
+        frames_with_alpha(components)[:, ::step, ::step],
+        proxy,
+        fps=components.frame_rate,
+        quality="low",
+        audio=components.audio,
+        background=background,
+        observer=observer,
+    )
+    return proxy
+
+
+def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:
+    """The `ui` of a node that saved a video at `path`."""
+    saved = saved_result(path, io.FolderType.output)
+    if path.suffix == ".gif":  # the frontend would show an animated result in a <video>, which plays no GIF
+        return {"images": [saved], "animated": (False,)}
+    if proxy:
+        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved]}
+    return ui.PreviewVideo([saved]).as_dict()
+
+
+def saved_result(path: Path, folder: io.FolderType) -> ui.SavedResult:
+    root = folder_paths.get_directory_by_type(folder.value)
+    assert root
+    subfolder = os.path.relpath(path.parent.resolve(), Path(root).resolve())
+    return ui.SavedResult(path.name, "" if subfolder == os.curdir else subfolder, folder)

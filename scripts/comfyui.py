@@ -23,7 +23,7 @@ PACK_FOLDER = "cosmos-predict25"
 BASE_FOLDERS = ("custom_nodes", "input", "models", "output", "user")
 START_SECONDS = 300
 
-WIDGET_KINDS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+WIDGET_KINDS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR")
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 SEED_NAMES = ("seed", "noise_seed")
 NOTES = ("Note", "MarkdownNote")

@@ -79,18 +79,18 @@ TEXT_TO_VIDEO_LOCAL: dict[str, Any] = {
             "values": {"text": LOCAL_NOTE},
         },
         "generate": {"type": "CosmosPredict25Generate", "pos": [540, 240], "size": [380, 66]},
-        "save": {
-            "type": "SaveVideo",
+        "export": {
+            "type": "CosmosPredict25ExportVideo",
             "pos": [960, 240],
-            "size": [400, 106],
-            "values": {"filename_prefix": "video/cosmos", "format": "auto", "codec": "auto"},
+            "size": [400, 200],
+            "values": {"format": "X264 (.mp4)", "quality": "high", "filename_prefix": "video/cosmos"},
         },
     },
     "links": [
         ["loader", "model", "generate", "model"],
         ["prompt", "prompt", "generate", "prompt"],
         ["settings", "settings", "generate", "settings"],
-        ["generate", "video", "save", "video"],
+        ["generate", "video", "export", "video"],
     ],
 }
 

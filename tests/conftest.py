@@ -17,6 +17,7 @@ import_pack()
 
 from cosmos_predict25.scripts import environment  # noqa: E402
 from cosmos_predict25.scripts.comfyui import ComfyUI  # noqa: E402
+from cosmos_predict25.tests.frontend import browser, page, server  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")
@@ -72,5 +73,5 @@ def run_comfyui(
     assert source.exists(), f"There is no {source}: run scripts/test, which fetches it."
     base = tmp_path_factory.mktemp(source.name)
     shutil.copytree(checkpoint, base / "models" / "diffusers" / checkpoint.name)
-    with ComfyUI(source, base, REPO) as server:
-        yield server
+    with ComfyUI(source, base, REPO) as running:
+        yield running

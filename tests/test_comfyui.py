@@ -25,6 +25,7 @@ NODES = {
     "CosmosPredict25SamplerSettings": "Cosmos Predict2.5 Sampler Settings",
     "CosmosPredict25Loader": "Cosmos Predict2.5 Model Loader",
     "CosmosPredict25Generate": "Cosmos Predict2.5 Generate (Local)",
+    "CosmosPredict25ExportVideo": "Cosmos Predict2.5 Export Video",
 }
 
 
@@ -93,8 +94,9 @@ def test_the_shared_workflow_makes_a_video(any_comfyui):
     texts = [message.data["text"] for message in messages if message.type == "text"]
     assert "Loaded random-weights-demo" in texts
     assert "Denoising, step 1 of 2" in texts
-    assert texts[-1].startswith("10 frames in ")
-    assert texts[-1].endswith("seed 42")
+    (finished,) = [text for text in texts if text.startswith("10 frames in ")]
+    assert finished.endswith("seed 42")
+    assert texts[-1].startswith(file.name)
 
 
 def test_unchanged_inputs_are_served_from_the_cache(any_comfyui):
@@ -244,7 +246,7 @@ def comfyui_with_module(
 
 def images_of(server: ComfyUI, prompt: dict[str, Any], images: list[Any]) -> numpy.ndarray:
     """Frames (F, H, W, 3) in 0..255 that core's Save Image writes of the output `images` of a node in `prompt`."""
-    nodes = {name: node for name, node in prompt.items() if node["class_type"] != "SaveVideo"}
+    nodes = {name: node for name, node in prompt.items() if node["class_type"] != "CosmosPredict25ExportVideo"}
     nodes["save"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "frame"}}
     return numpy.stack([numpy.asarray(Image.open(file)) for file in server.saved_files(server.run(nodes))])
 
@@ -356,3 +358,13 @@ def test_without_diffusers_the_nodes_are_there_and_the_loader_says_what_to_insta
         PromptFailed, match=r"No module named 'diffusers'\. Install .* -m pip install -r .*requirements"
     ):
         comfyui_without_diffusers.run(shared_workflow(comfyui_without_diffusers))
+
+
+def test_without_diffusers_the_export_node_works(comfyui_without_diffusers):
+    export = {"format": "X264 (.mp4)", "quality": "high", "filename_prefix": "black", "images": ["images", 0]}
+    prompt = {
+        "images": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 3, "color": 0}},
+        "export": {"class_type": "CosmosPredict25ExportVideo", "inputs": export},
+    }
+    (file,) = comfyui_without_diffusers.saved_files(comfyui_without_diffusers.run(prompt))
+    assert probe(file) == (3, 64, 48, 16.0)

@@ -1,0 +1,180 @@
+from functools import cache
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import Input, InputImpl, Types, io
+from PIL import ImageColor
+
+from ..pipeline.errors import InvalidRequest
+from ..pipeline.request import FPS, VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
+from .sockets import CATEGORY
+
+AS_IS = "as is"
+HIGH = "high"
+BLACK = "#000000"
+NOT_CONNECTED = object()
+
+
+class CosmosPredict25ExportVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25ExportVideo",
+            display_name="Cosmos Predict2.5 Export Video",
+            category=CATEGORY,
+            description="Saves a video, or images, as MP4, WebM, ProRes 4444 or GIF in the output folder.",
+            search_aliases=["cosmos", "save video", "export", "mp4", "webm", "prores", "mov", "gif", "video combine"],
+            inputs=[
+                io.Video.Input(
+                    "video", optional=True, tooltip="The video to save, with its sound. Connect this or images."
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="The frames to save, RGB or RGBA. WebM and ProRes keep transparency, a GIF's pixels are "
+                    "transparent or not, and MP4 gets the background.",
+                ),
+                io.Audio.Input("audio", optional=True, tooltip="The sound for images. A GIF has none."),
+                io.Combo.Input(
+                    "format",
+                    options=list(VIDEO_OUTPUT_TYPES),
+                    default=VIDEO_OUTPUT_TYPES[0],
+                    tooltip="X264 plays everywhere, VP9 is the smallest, ProRes 4444 is for editing, GIF for pages "
+                    "that take images only.",
+                ),
+                io.Combo.Input(
+                    "quality",
+                    options=[*VIDEO_QUALITIES, AS_IS],
+                    default=HIGH,
+                    tooltip="Higher looks better and makes larger files; 'high' shows no loss. 'as is' copies a video "
+                    "that came from a file of this format, without encoding it again; others are saved at high.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/cosmos",
+                    tooltip="Subfolders and the start of the file's name; a number follows. %year%, %month%, %day%, "
+                    "%hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd% and values such as "
+                    "%Node name.seed% are filled in.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=float(FPS),
+                    min=0.01,
+                    max=1000.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip=f"Frames per second of images: the model makes {FPS}. A video keeps its own.",
+                ),
+                io.Color.Input(
+                    "background",
+                    default=BLACK,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The colour behind transparent images in an MP4.",
+                ),
+            ],
+            outputs=[io.Video.Output("video", tooltip="The saved file.")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        video: object = NOT_CONNECTED,
+        images: object = NOT_CONNECTED,
+        audio: object = NOT_CONNECTED,
+        filename_prefix: str | None = None,
+    ) -> bool | str:
+        """None stands for a linked input."""
+        try:
+            check_connections(*(value is not NOT_CONNECTED for value in (video, images, audio)))
+            if filename_prefix is not None:
+                check_prefix(filename_prefix)
+        except InvalidRequest as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        format: str,
+        quality: str,
+        filename_prefix: str,
+        video: Input.Video | None = None,
+        images: Input.Image | None = None,
+        audio: Input.Audio | None = None,
+        fps: float = FPS,
+        background: str = BLACK,
+    ) -> io.NodeOutput:
+        from ..pipeline.export import export, remux
+        from ..pipeline.export.formats import find_format
+        from . import host
+
+        check_connections(video is not None, images is not None, audio is not None)
+        check_prefix(filename_prefix)
+        target, colour = find_format(format), read_colour(background)
+        if video is None:
+            # Exporting checks fps, whatever it is.
+            parts = Types.VideoComponents(images, fps, audio)  # pyright: ignore[reportArgumentType]
+            video = InputImpl.VideoFromComponents(parts)
+        components = cache(video.get_components)  # decodes when the video is in a file
+        path = host.next_output_file(filename_prefix, target.extension, *video.get_dimensions())
+        metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        observer = host.NodeObserver(cls.hidden.unique_id)
+
+        # Browsers cannot show ProRes. Made first, so that nothing comes between a saved file and the end of the run.
+        proxy = host.make_proxy(components(), path, colour, observer) if target.container == "mov" else None
+        exported, notes = None, []
+        if quality == AS_IS:
+            if file := host.file_of(video):
+                exported = remux(file, path, format=format, metadata=metadata)
+            if exported is None:
+                quality = HIGH
+                notes = [f"Encoded at {HIGH}: only a whole file that is {format} already can be saved as it is."]
+        if exported is None:
+            exported = export(
+                host.frames_with_alpha(components()),
+                path,
+                fps=components().frame_rate,
+                format=format,
+                quality=quality,
+                audio=components().audio,
+                metadata=metadata,
+                background=colour,
+                observer=observer,
+            )
+        lines = [f"{path.name}, {exported.file_size / 1000:,.0f} kB", *notes, *exported.notes]
+        host.show_text("\n".join(lines), cls.hidden.unique_id)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=host.shown_on_node(path, proxy))
+
+
+def check_connections(video: bool, images: bool, audio: bool) -> None:
+    """Raise `InvalidRequest` unless exactly one of video and images is connected, and audio to images only."""
+    if video and images:
+        raise InvalidRequest("Both video and images are connected: disconnect one of them.")
+    if not (video or images):
+        raise InvalidRequest("Neither video nor images is connected: connect the one that is to be saved.")
+    if video and audio:
+        raise InvalidRequest(
+            "audio is connected beside video, which brings its own: disconnect audio, or take the video apart with "
+            "Get Video Components and connect its images."
+        )
+
+
+def check_prefix(filename_prefix: str) -> None:
+    """Raise `InvalidRequest` for what does not name a file in the output folder."""
+    folder = Path(folder_paths.get_output_directory()).resolve()
+    if folder not in (folder / filename_prefix).resolve().parents:
+        raise InvalidRequest(
+            f"filename_prefix is {filename_prefix!r}, but must name a file in the output folder: try video/cosmos."
+        )
+
+
+def read_colour(background: str) -> tuple[float, float, float]:
+    """RGB in 0..1. Raises `InvalidRequest` for what is no colour."""
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(background)
+    except ValueError as error:
+        raise InvalidRequest(f"background is {background!r}, but must be a colour: try #000000 or white.") from error
+    return red / 255, green / 255, blue / 255
