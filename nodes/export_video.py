@@ -46,7 +46,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
                     "quality",
                     options=[*VIDEO_QUALITIES, AS_IS],
                     default=HIGH,
-                    tooltip="Higher looks better and makes larger files; 'high' shows no loss. 'as is' copies a video "
+                    tooltip="Higher looks better and makes larger files. 'as is' copies a video "
                     "that came from a file of this format, without encoding it again; others are saved at high.",
                 ),
                 io.String.Input(
@@ -118,6 +118,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             # Exporting checks fps, whatever it is.
             parts = Types.VideoComponents(images, fps, audio)  # pyright: ignore[reportArgumentType]
             video = InputImpl.VideoFromComponents(parts)
+        video = host.with_its_own_rate(video)
         components = cache(video.get_components)  # decodes when the video is in a file
         path = host.next_output_file(filename_prefix, target.extension, *video.get_dimensions())
         metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
@@ -128,14 +129,15 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         exported, notes = None, []
         if quality == AS_IS:
             if file := host.file_of(video):
-                exported = remux(file, path, format=format, metadata=metadata)
+                exported = remux(file, path, format=format, metadata=metadata, observer=observer)
             if exported is None:
                 quality = HIGH
                 notes = [f"Encoded at {HIGH}: only a whole file that is {format} already can be saved as it is."]
         if exported is None:
             exported = export(
-                host.frames_with_alpha(components()),
+                components().images,
                 path,
+                alpha=host.alpha_of(components()),
                 fps=components().frame_rate,
                 format=format,
                 quality=quality,
@@ -146,7 +148,9 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             )
         lines = [f"{path.name}, {exported.file_size / 1000:,.0f} kB", *notes, *exported.notes]
         host.show_text("\n".join(lines), cls.hidden.unique_id)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=host.shown_on_node(path, proxy))
+        is_gif = target.container == "gif"
+        saved = host.GifVideo(str(path), exported.fps) if is_gif else InputImpl.VideoFromFile(str(path))
+        return io.NodeOutput(saved, ui=host.shown_on_node(path, proxy))
 
 
 def check_connections(video: bool, images: bool, audio: bool) -> None:
@@ -167,7 +171,8 @@ def check_prefix(filename_prefix: str) -> None:
     folder = Path(folder_paths.get_output_directory()).resolve()
     if folder not in (folder / filename_prefix).resolve().parents:
         raise InvalidRequest(
-            f"filename_prefix is {filename_prefix!r}, but must name a file in the output folder: try video/cosmos."
+            f"filename_prefix is {filename_prefix!r}, but must name a file in the output folder, links followed: try "
+            "video/cosmos."
         )
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosmos_predict25.pipeline.errors import ExportFailed, InvalidRequest
-from cosmos_predict25.pipeline.export import ExportedVideo, export, remux
+from cosmos_predict25.pipeline.export import FORMATS, ExportedVideo, export, remux
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 
 X264, VP9, PRORES, GIF = VIDEO_OUTPUT_TYPES
@@ -197,7 +198,7 @@ def test_every_frame_once_with_its_size_rate_tags_sound_and_metadata(clip, tmp_p
     assert (saved.file_name, saved.content_type) == (saved.path.name, CONTENT_TYPE[format])
     assert saved.file_size == saved.path.stat().st_size
     assert {file.name for file in tmp_path.iterdir()} == {saved.file_name} | (
-        {"video.json"} if format == GIF else set()
+        {"video.gif.json"} if format == GIF else set()
     )
 
 
@@ -316,16 +317,25 @@ def test_a_gif_keeps_time_on_average(tmp_path, fps):
 
 def test_a_gif_has_its_workflow_beside_it(clip, tmp_path):
     save(clip, tmp_path, GIF, metadata=METADATA)
-    sidecar = json.loads((tmp_path / "video.json").read_text(encoding="utf-8"))
+    sidecar = json.loads((tmp_path / "video.gif.json").read_text(encoding="utf-8"))
     assert sidecar["nodes"] == []
     assert sidecar["extra"]["prompt"] == {"1": {"class_type": "A"}}
 
 
-def test_a_gif_whose_workflow_cannot_be_written_is_not_there_either(clip, tmp_path):
-    (tmp_path / "video.json").mkdir()
-    with pytest.raises(ExportFailed, match=r"video\.json could not be written .* is a folder"):
+def test_a_gif_whose_workflow_cannot_be_written_changes_nothing(clip, tmp_path):
+    (tmp_path / "video.gif").write_bytes(b"an older video")
+    (tmp_path / "video.gif.json").mkdir()
+    with pytest.raises(ExportFailed, match=r"video\.gif\.json could not be written .* is a folder"):
         save(clip, tmp_path, GIF, metadata=METADATA)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["video.json"]
+    assert (tmp_path / "video.gif").read_bytes() == b"an older video"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"video.gif", "video.gif.json"}
+
+
+def test_a_gif_keeps_no_workflow_of_the_one_before(clip, tmp_path):
+    (tmp_path / "video.json").write_text("of another program")
+    save(clip, tmp_path, GIF, metadata=METADATA)
+    save(clip, tmp_path, GIF)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"video.gif", "video.json"}
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float16", "bfloat16", "strided", "inference"])
@@ -412,7 +422,16 @@ def test_8k(tmp_path, format):
         ({"fps": 60, "format": GIF}, "50"),
         ({"format": "AVI"}, "AVI"),
         ({"quality": "best"}, "best"),
-        ({"audio": {"waveform": torch.zeros(1, 9, 100), "sample_rate": 8000}}, "9"),
+        ({"fps": Fraction(2**31, 2**27 - 1)}, "2147483647"),
+        ({"audio": tone(1, 8000, 7)}, "at most 6"),
+        ({"audio": tone(1, 8000, 9)}, "at most 6"),
+        ({"audio": {"waveform": torch.zeros(2, 1, 100), "sample_rate": 8000}}, r"\(2, 1, 100\)"),
+        ({"audio": {"waveform": torch.zeros(1, 100), "sample_rate": 8000}}, r"\(1, 100\)"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 100), "sample_rate": 1}}, "8000 to 192000"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 100), "sample_rate": 192001}}, "8000 to 192000"),
+        ({"frames": torch.zeros(2, 8, 8, 4), "alpha": torch.zeros(2, 8, 8)}, "one of the two"),
+        ({"alpha": torch.zeros(1, 8, 8)}, r"\(1, 8, 8\)"),
+        ({"alpha": torch.zeros(2, 8, 8, dtype=torch.uint8)}, "uint8"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_limit(tmp_path, change, message):
@@ -420,6 +439,36 @@ def test_a_wrong_value_is_refused_with_its_limit(tmp_path, change, message):
     with pytest.raises(InvalidRequest, match=message):
         export(path=tmp_path / "video", **given)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIX.values())
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_the_suffix_of_another_format_is_refused(clip, tmp_path, format, suffix):
+    if suffix != SUFFIX[format]:
+        with pytest.raises(InvalidRequest, match=rf"\{suffix}.*\{SUFFIX[format]}"):
+            export(clip, tmp_path / f"video{suffix}", format=format)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fps", [Fraction(100_003, 10_007), Fraction(2**31 - 1, 2**27)])
+def test_a_fraction_stays_as_it_is(clip, tmp_path, fps):
+    assert save(clip, tmp_path, X264, fps=fps).fps == fps
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float16", "float32"])
+@pytest.mark.parametrize("last", [(), (1,)], ids=["mask", "channel"])
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_alpha_beside_the_frames_is_as_within_them(clip, tmp_path, format, last, kind):
+    frames = {"uint8": (clip * 255).byte(), "float16": clip.half(), "float32": clip}[kind]
+    unit = frames / 255 if kind == "uint8" else frames.float()
+    joined = with_alpha(unit)
+    alpha = joined[..., 3].reshape(*clip.shape[:3], *last)
+    saved = save(frames, tmp_path, format, alpha=alpha)
+    reference = export(joined, tmp_path / f"reference{SUFFIX[format]}", format=format)
+    assert saved.notes == reference.notes
+    # libx264 does not always give the same bytes for the same pictures.
+    one, other = ([rgb(frame) for frame in pictures(video.path)] for video in (saved, reference))
+    assert np.abs(np.array(one) - np.array(other)).mean() * 255 < 0.3
 
 
 class Stopped(BaseException):
@@ -460,14 +509,48 @@ def test_progress_counts_every_frame(clip, tmp_path, format):
     assert observer.seen == [(done, 9) for done in range(1, 10)]
 
 
-def test_torch_keeps_its_threads(clip, tmp_path):
-    found = []
+@pytest.fixture
+def three_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    save(clip, tmp_path, X264)
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def threads_here_and_in_a_later_thread() -> list[int]:
+    found = [torch.get_num_threads()]
     later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     later.start()
     later.join()
-    assert [torch.get_num_threads(), *found] == [before, before]
+    return found
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_torch_keeps_its_threads(clip, tmp_path):
+    save(clip, tmp_path, X264)
+    assert threads_here_and_in_a_later_thread() == [3, 3]
+    exports = [threading.Thread(target=export, args=(clip, tmp_path / f"{index}.mp4")) for index in range(2)]
+    for thread in exports:
+        thread.start()
+    for thread in exports:
+        thread.join()
+    assert threads_here_and_in_a_later_thread() == [3, 3]
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("stopped", [Stopped, RuntimeError])
+def test_nothing_goes_on_while_a_caller_holds_the_exception(clip, tmp_path, stopped):
+    class Fails(StopsAfter):
+        def raise_if_stopped(self) -> None:
+            if self.left <= 0:
+                raise stopped
+
+    before = set(threading.enumerate())
+    with pytest.raises(stopped) as held:
+        save(clip, tmp_path, X264, observer=Fails(4))
+    assert set(threading.enumerate()) == before
+    assert threads_here_and_in_a_later_thread() == [3, 3]
+    del held
 
 
 @contextmanager
@@ -548,6 +631,25 @@ def test_a_folder_that_vanished_or_never_was_one(clip, tmp_path, format):
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", f"video{SUFFIX[format]}"}
 
 
+def test_a_name_that_is_too_long_is_refused_before_the_work(clip, tmp_path):
+    observer = StopsAfter(1000)
+    with pytest.raises(ExportFailed, match="shorter name"):
+        export(clip, tmp_path / f"{'岩' * 84}.mp4", observer=observer)
+    export(clip, tmp_path / f"{'岩' * 83}.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(ExportFailed, match="is a folder"):
+        export(clip, tmp_path / "folder.mp4", observer=observer)
+    assert observer.seen == []
+
+
+def test_what_the_encoder_refuses_is_not_blamed_on_the_disk(clip, tmp_path, monkeypatch):
+    wrong = replace(FORMATS[X264], codec_options={"preset": "none such"})
+    monkeypatch.setattr("cosmos_predict25.pipeline.export.formats.FORMATS", {X264: wrong})
+    with pytest.raises(ExportFailed, match="the encoder refused it") as error:
+        save(clip, tmp_path, X264)
+    assert "disk" not in str(error.value)
+
+
 class Removes(StopsAfter):
     def __init__(self, folder: Path) -> None:
         super().__init__(1000)
@@ -570,10 +672,14 @@ def test_a_folder_that_vanishes_meanwhile(clip, tmp_path, format):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
-@pytest.mark.parametrize("rate", [11025, 48000, 96000])
+@pytest.mark.parametrize("channels", range(1, 9))
+@pytest.mark.parametrize("rate", [8000, 11025, 48000, 192000])
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])
 def test_sound_of_many_kinds(clip, tmp_path, format, rate, channels):
+    if channels > 6:
+        with pytest.raises(InvalidRequest, match="at most 6"):
+            save(clip, tmp_path, format, audio=tone(0.3, rate, channels))
+        return
     saved = save(clip, tmp_path, format, audio=tone(0.3, rate, channels))
     with av.open(str(saved.path)) as container:
         stream = container.streams.audio[0]
@@ -594,7 +700,9 @@ def test_sound_without_samples_is_no_sound(clip, tmp_path, format):
 def test_remux_copies_every_packet_and_adds_metadata(clip, tmp_path, format, alpha):
     frames = with_alpha(clip) if alpha else clip
     audio = tone(1)
-    source = save(frames, tmp_path, format, audio=audio, metadata={"prompt": "old"})
+    source = save(
+        frames, tmp_path, format, audio=audio, metadata={"prompt": "old", "Workflow": "old", "comment": "kept"}
+    )
     copy = remux(source.path, tmp_path / f"copy{SUFFIX[format]}", format=format, metadata=METADATA)
     assert copy is not None
     assert (copy.width, copy.height, copy.num_frames) == (96, 64, 9)
@@ -605,18 +713,53 @@ def test_remux_copies_every_packet_and_adds_metadata(clip, tmp_path, format, alp
     assert [frame.format.name for frame in one] == [frame.format.name for frame in other]
     assert all((rgb(a) == rgb(b)).all() for a, b in zip(one, other, strict=True))
     if format == GIF:
-        assert (tmp_path / "copy.json").exists()
+        assert (tmp_path / "copy.gif.json").exists()
     else:
         with av.open(str(copy.path)) as container:
             kept = {key.lower(): value for key, value in container.metadata.items()}
-            assert {key: kept[key] for key in METADATA} == METADATA
+            assert {key: kept[key] for key in (*METADATA, "comment")} == {**METADATA, "comment": "kept"}
             context = container.streams.video[0].codec_context
             assert (int(context.color_primaries), int(context.color_trc), int(context.colorspace)) == (1, 1, 1)
 
 
-def packets(path: Path) -> list[tuple[str, bytes]]:
+def packets(path: Path) -> list[tuple[str, Fraction, Fraction, bytes]]:
+    """Of which stream, when they are shown and decoded, in seconds, and what they hold."""
     with av.open(str(path)) as container:
-        return [(packet.stream.type, bytes(packet)) for packet in container.demux() if packet.dts is not None]
+        return [
+            (packet.stream.type, packet.pts * packet.time_base, packet.dts * packet.time_base, bytes(packet))
+            for packet in container.demux()
+            if packet.dts is not None
+        ]
+
+
+@pytest.mark.parametrize("format", [X264, VP9, PRORES])
+def test_remux_drops_the_graph_of_the_source(clip, tmp_path, format):
+    source = save(clip, tmp_path, format, metadata=METADATA).path
+    copy = tmp_path / f"copy{SUFFIX[format]}"
+    assert remux(source, copy, format=format)
+    with av.open(str(copy)) as container:
+        assert not {key.lower() for key in container.metadata} & METADATA.keys()
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_remux_reports_and_stops(clip, tmp_path, format):
+    source = save(clip, tmp_path, format, audio=tone(1)).path
+    copy = tmp_path / f"copy{SUFFIX[format]}"
+    observer = StopsAfter(4)
+    with pytest.raises(Stopped):
+        remux(source, copy, format=format, observer=observer)
+    assert not copy.exists()
+    observer = StopsAfter(1000)
+    assert remux(source, copy, format=format, observer=observer)
+    assert observer.seen == [(done, 9) for done in range(1, 10)]
+
+
+def test_remux_names_a_source_that_cannot_be_read(clip, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for name in ("broken.mp4", "missing.mp4"):
+        with pytest.raises(InvalidRequest, match=rf"{name} cannot be read \(.*\): "):
+            remux(tmp_path / name, tmp_path / "copy.mp4", format=X264)
+    assert not (tmp_path / "copy.mp4").exists()
 
 
 def test_remux_does_not_take_another_format(clip, tmp_path):
@@ -644,8 +787,9 @@ from test_export import moving_clip
 from cosmos_predict25.pipeline.export import export
 still = moving_clip(1, 704, 1280)[0]
 frames = torch.stack([still.roll((index, 3 * index), (0, 1)) for index in range(93)])
-if {alpha}:
-    frames = torch.cat((frames, frames[..., :1]), -1)
+alpha = frames[..., 0].clone() if {alpha} else None
+module = sys.modules["cosmos_predict25.pipeline.export.export"]
+module.THREADS = module.MOST_THREADS
 export(frames[:1, :64, :64], {path!r}, format={format!r})
 process, done, peak = psutil.Process(), threading.Event(), 0
 before = process.memory_info().rss
@@ -655,14 +799,14 @@ def watch():
         peak = max(peak, process.memory_info().rss)
 watcher = threading.Thread(target=watch)
 watcher.start()
-export(frames, {path!r}, format={format!r})
+export(frames, {path!r}, format={format!r}, alpha=alpha)
 done.set()
 watcher.join()
 print((peak - before) / 2**20)
 """
 
 
-@pytest.mark.parametrize(("format", "alpha"), [(X264, False), (VP9, True), (PRORES, True), (GIF, False)])
+@pytest.mark.parametrize(("format", "alpha"), [(X264, False), (VP9, True), (PRORES, True), (GIF, False), (GIF, True)])
 def test_memory_stays_low_beside_the_frames(tmp_path, format, alpha):
     values = {"tests": str(Path(__file__).parent), "format": format, "path": str(tmp_path / f"v{SUFFIX[format]}")}
     program = PEAK.format(alpha=alpha, **values)

@@ -110,5 +110,5 @@ def test_a_gif_is_shown_on_the_node_as_an_image(picture: str, page: Page, server
     assert_nothing_is_wrong(page)
     take_screenshot(page, "export-gif")
     page.evaluate("app.graph.clear()")
-    drop_on_canvas(page, file.with_suffix(".json"))
+    drop_on_canvas(page, file.with_suffix(".gif.json"))
     page.wait_for_function("app.graph.nodes.length > 0")

@@ -203,7 +203,7 @@ def test_the_graph_is_kept_in_the_file(any_comfyui, format):
 
 def test_the_graph_is_kept_beside_a_gif(any_comfyui):
     prompt = prompt_with(format=GIF)
-    sidecar = json.loads(export_with_workflow(any_comfyui, prompt).with_suffix(".json").read_text(encoding="utf-8"))
+    sidecar = json.loads(export_with_workflow(any_comfyui, prompt).with_suffix(".gif.json").read_text(encoding="utf-8"))
     extra = sidecar.pop("extra")
     assert extra["made"] == "by a test"
     assert extra["prompt"]["export"] == prompt["export"]
@@ -230,7 +230,7 @@ def comfyui_without_metadata(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_disable_metadata_is_honoured(comfyui_without_metadata, format):
     file = export_with_workflow(comfyui_without_metadata, prompt_with(format=format))
     assert not {"prompt", "workflow"} & set(metadata_of(file))
-    assert not file.with_suffix(".json").exists()
+    assert not file.with_name(f"{file.name}.json").exists()
     assert b"a-workflow" not in file.read_bytes()
 
 
@@ -270,6 +270,19 @@ def test_the_saved_file_goes_on_as_video(any_comfyui, format):
     entry = any_comfyui.run(prompt)
     frames = [any_comfyui.output / each["subfolder"] / each["filename"] for each in entry["outputs"]["save"]["images"]]
     assert [numpy.asarray(Image.open(frame)).mean() for frame in frames] == pytest.approx(LEVELS, abs=3)
+
+
+def test_a_gif_goes_on_with_its_own_frame_rate(any_comfyui):
+    prompt = prompt_with(format=GIF, filename_prefix="slow")
+    inputs = {**prompt["export"]["inputs"], "video": ["export", 0], "format": MP4, "filename_prefix": "again"}
+    prompt["again"] = {"class_type": "CosmosPredict25ExportVideo", "inputs": inputs}
+    make_clip(any_comfyui.base / "input" / "clip.mp4")
+    outputs = any_comfyui.run(prompt)["outputs"]
+    with av.open(str(saved_file(any_comfyui, outputs["again"]))) as container:
+        assert container.streams.video[0].average_rate == FPS
+    saved_file(any_comfyui, outputs["export"]).replace(any_comfyui.base / "input" / "slow.gif")
+    with av.open(str(export(any_comfyui, prompt_with("slow.gif", format=MP4)))) as container:
+        assert float(container.streams.video[0].average_rate) == pytest.approx(float(FPS), rel=0.02)
 
 
 def test_as_is_copies_a_file_of_the_same_format(any_comfyui):
@@ -344,7 +357,7 @@ def test_files_are_numbered_and_patterns_filled_in(any_comfyui):
         ({"audio": ["parts", 1]}, "audio is connected beside video, which brings its own"),
         ({"filename_prefix": "../outside"}, "filename_prefix is '../outside', but must name a file in the output"),
         ({"filename_prefix": "/tmp/outside"}, "filename_prefix is '/tmp/outside', but must name a file in the output"),
-        ({"filename_prefix": ""}, "filename_prefix is '', but must name a file in the output folder: try video/cosmos"),
+        ({"filename_prefix": ""}, "filename_prefix is '', but must name a file in the output folder, links followed"),
         ({"format": "AVI (.avi)"}, "AVI (.avi)"),
         ({"quality": "best"}, "best"),
         ({"fps": 0}, "Value 0.0 smaller than min of 0.01: fps"),

@@ -21,6 +21,13 @@ RATES = st.one_of(
     st.floats(0.02, 1200).map(lambda rate: Fraction(rate).limit_denominator(10_000)),
 )
 
+PIXELS = {
+    "mp4": ("yuv420p", "yuv420p"),
+    "webm": ("yuv420p", "yuv420p"),  # FFmpeg's own decoder leaves VP9's alpha aside
+    "mov": ("yuv444p12le", "yuva444p12le"),
+    "gif": ("bgra", "bgra"),
+}
+
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
@@ -45,13 +52,15 @@ def test_the_file_has_exactly_what_was_asked_for(width, height, num_frames, chan
         saved = export(frames, path, fps=fps, format=format, quality=quality)
         assert [file.name for file in Path(folder).iterdir()] == [path.name]
         with av.open(str(path)) as container:
-            rate = container.streams.video[0].average_rate
+            video = container.streams.video[0]
+            rate, duration = video.average_rate, (video.duration or 0) * video.time_base
             shown = list(container.decode(video=0))
 
     even = target.even_sides
     size = (width + width % 2, height + height % 2) if even else (width, height)
     assert (saved.width, saved.height) == size
     assert {(frame.width, frame.height) for frame in shown} == {size}
+    assert {frame.format.name for frame in shown} == {PIXELS[target.container][channels - 3]}
     assert len(shown) == saved.num_frames == num_frames
     assert saved.fps == fps
     if target.container in ("mp4", "mov"):
@@ -62,3 +71,7 @@ def test_the_file_has_exactly_what_was_asked_for(width, height, num_frames, chan
         tick = Fraction(1, 1000 if target.container == "webm" else 100)
         for index, frame in enumerate(shown):
             assert abs(frame.pts * frame.time_base - index / fps) <= tick / 2
+        if target.container == "webm":
+            assert abs(1 / rate - 1 / fps) <= tick
+        else:
+            assert abs(duration - num_frames / fps) <= tick / 2

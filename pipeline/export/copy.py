@@ -2,21 +2,27 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
 import av
 from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
 from av.video.stream import VideoStream
 
-from .export import write_sidecar
-from .file import complete_or_absent
-from .formats import Format, find_format
+from ..errors import InvalidRequest
+from ..observer import Observer, Silent
+from .export import complete_with_sidecar
+from .formats import Format, check_suffix, find_format
 from .result import ExportedVideo
 
 CODECS = {"X264 (.mp4)": "h264", "VP9 (.webm)": "vp9", "PRORES4444 (.mov)": "prores", "GIF (.gif)": "gif"}
+GRAPH = {"prompt", "workflow"}
+"""ComfyUI's own keys. Those of the source tell how the source was made, not this file."""
 
 
 def remux(
@@ -25,24 +31,29 @@ def remux(
     *,
     format: str,
     metadata: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
 ) -> ExportedVideo | None:
-    """Copy the streams of `source` to `path`, bit for bit, and add `metadata` to what is there.
+    """Copy the streams of `source` to `path`, bit for bit, and add `metadata` to what is there but for a graph.
 
     Returns None, and writes nothing, when `source` is not a file of that format: then its frames are to be exported.
-    Raises as `export` does.
+    Raises as `export` does, and `InvalidRequest` when `source` cannot be read.
     """
+    observer = observer or Silent()
     target = find_format(format)
     source, path = Path(source), Path(path)
-    with av.open(str(source)) as container:
+    with readable(source):
+        container = av.open(str(source))
+    with container:
         if not is_of_format(container, source, target):
             return None
-        with complete_or_absent(path) as temporary:
+        check_suffix(path, target)
+        with complete_with_sidecar(path, target, metadata or {}) as temporary:
+            packets = read(container, source, f"Copying to {path.name}", observer)
             if target.keeps_metadata:
-                num_frames = copy_streams(container, temporary, target, metadata or {})
+                num_frames = copy_streams(container, packets, temporary, target, metadata or {})
             else:
-                num_frames = sum(packet.dts is not None for packet in container.demux(video=0))
-                shutil.copyfile(source, temporary)
-                write_sidecar(path, metadata or {})
+                num_frames = sum(1 for _ in packets)
+                copy_file(source, temporary)
         video = container.streams.video[0]
         rate = rate_of(video, num_frames)
         size = (video.width, video.height)
@@ -73,22 +84,66 @@ def is_of_format(container: InputContainer, source: Path, target: Format) -> boo
     )
 
 
-def copy_streams(container: InputContainer, path: Path, target: Format, metadata: Mapping[str, str]) -> int:
+@contextmanager
+def readable(source: Path) -> Iterator[None]:
+    """What goes wrong inside is raised as `InvalidRequest` with `source`."""
+    try:
+        yield
+    except (OSError, FFmpegError) as error:
+        raise InvalidRequest(f"{source} cannot be read ({error.strerror}): choose another file.") from error
+
+
+def read(container: InputContainer, source: Path, message: str, observer: Observer) -> Iterator[Packet]:
+    """All packets. Reports the frames that went by, and ends when the user stops the work."""
+    video = container.streams.video[0]
+    seconds = (container.duration or 0) / 1_000_000
+    total = video.frames or round(seconds * (video.average_rate or 0))
+    done = 0
+    with readable(source):
+        packets = container.demux()
+    while True:
+        observer.raise_if_stopped()
+        with readable(source):
+            packet = next(packets, None)
+        if packet is None:
+            return
+        if packet.dts is None:
+            continue
+        if packet.stream_index == video.index:
+            done += 1
+            observer.progress(message, done, max(done, total))
+        yield packet
+
+
+def copy_file(source: Path, path: Path) -> None:
+    with readable(source):
+        opened = source.open("rb")
+    with opened, path.open("wb") as copy:
+        shutil.copyfileobj(opened, copy)
+
+
+def without_graph(metadata: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    """What of the source's `metadata` stays beside those that are added. WebM's keys come back in capitals."""
+    gone = GRAPH | {key.lower() for key in added}
+    return {key: value for key, value in metadata.items() if key.lower() not in gone}
+
+
+def copy_streams(
+    container: InputContainer, packets: Iterator[Packet], path: Path, target: Format, metadata: Mapping[str, str]
+) -> int:
     """Returns the number of frames."""
     num_frames = 0
     with av.open(str(path), "w", format=target.container, options=dict(target.container_options)) as output:
-        output.metadata.update({**container.metadata, **metadata})
+        output.metadata.update({**without_graph(container.metadata, metadata), **metadata})
         streams = {}
         for stream in container.streams:
             if target.container == "mov" and isinstance(stream, VideoStream):
                 copy = add_prores(output, stream)
             else:
                 copy = output.add_stream_from_template(stream)
-            copy.metadata.update(stream.metadata)
+            copy.metadata.update(without_graph(stream.metadata, metadata))
             streams[stream.index] = copy
-        for packet in container.demux():
-            if packet.dts is None:
-                continue
+        for packet in packets:
             num_frames += packet.stream.type == "video"
             packet.stream = streams[packet.stream.index]
             output.mux(packet)

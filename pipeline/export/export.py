@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,22 @@ from torch import Tensor
 
 from ..errors import InvalidRequest
 from ..observer import Observer, Silent
-from .file import complete_or_absent
-from .formats import Format, find_format
+from .file import complete_or_absent, reported
+from .formats import Format, check_suffix, find_format
 from .gif import GifPainter
 from .result import ExportedVideo
-from .sound import Sound
+from .sound import Sound, check_audio
+from .tensors import Clip
 from .yuv import BT709, LIMITED, YuvPainter
 
-THREADS = min(8, os.cpu_count() or 1)
+MOST_THREADS = 4
 """Of the encoder. Each holds frames of its own."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = min(MOST_THREADS, CORES)
 FPS_DENOMINATOR = 10_000
-"""The largest that is kept: a rate that came through a float gets back its fraction, 23.976 or 30000/1001."""
+"""The largest for a float, which so gets back the fraction that it was: 23.976 or 30000/1001."""
+LARGEST_IN_FPS = 2**31 - 1
+"""FFmpeg's fractions are of two ints."""
 
 
 def export(
@@ -36,6 +42,7 @@ def export(
     fps: Fraction | float = Fraction(16),
     format: str = "X264 (.mp4)",
     quality: str = "high",
+    alpha: Tensor | None = None,
     audio: Any = None,
     metadata: Mapping[str, str] | None = None,
     background: tuple[float, float, float] = (0, 0, 0),
@@ -46,11 +53,12 @@ def export(
     `frames`: (F, H, W, 3 or 4), float in 0..1 or uint8, RGB or RGBA with straight alpha, on any device. Values outside
     are clipped and NaN is black. VP9 and ProRes keep alpha, a GIF makes each pixel opaque or not, and X264 puts
     `background`, RGB in 0..1, behind it.
-    `fps`: frames per second.
+    `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
+    `fps`: frames per second. A float becomes the fraction that it stands for, 30000/1001 for 29.97003.
     `format`, `quality`: of `VIDEO_OUTPUT_TYPES` and `VIDEO_QUALITIES`.
     `audio`: ComfyUI's AUDIO: {"waveform": (1, channels, samples) in -1..1, "sample_rate": int}. What is longer than the
     pictures is cut.
-    `metadata`: text by key, kept in the file; for a GIF in a .json beside it.
+    `metadata`: text by key, kept in the file; for a GIF in NAME.gif.json beside it.
 
     Raises `InvalidRequest` for a value out of its limits, and `ExportFailed` when the system does not let the file be
     written. Whatever `observer` raises to stop the work passes through. After any of these there is no file.
@@ -59,24 +67,27 @@ def export(
     target = find_format(format)
     rate = frame_rate(fps)
     check_frames(frames)
-    num_frames, height, width, channels = frames.shape
+    check_alpha(frames, alpha)
+    clip = Clip(frames, alpha)
     target.check_fps(rate)
-    target.check_size(width, height)
+    target.check_size(clip.width, clip.height)
     options = target.options(quality)
     path = Path(path)
+    check_suffix(path, target)
+    audible = has_sound(audio)
+    if audible and target.audio_codec:
+        check_audio(audio)
+    width, height = painted_size(clip, target)
 
-    with complete_or_absent(path) as temporary:
-        painter = make_painter(target, quality, frames, background, observer)
+    with complete_with_sidecar(path, target, metadata or {}) as temporary:
+        painter = make_painter(target, quality, clip, background, observer)
         with av.open(str(temporary), "w", format=target.container, options=dict(target.container_options)) as output:
             if target.keeps_metadata:
                 output.metadata.update(metadata or {})
-            stream = add_video(output, target, rate, painted_size(frames, target), channels == 4, options)
-            sound = Sound(audio, output, target.audio_codec) if has_sound(audio) and target.audio_codec else None
-            pictures = one_ahead(painter.paint, frames)
-            encode(output, stream, pictures, sound, num_frames, f"Writing {path.name}", observer)
-        if not target.keeps_metadata:
-            write_sidecar(path, metadata or {})
-    width, height = painted_size(frames, target)
+            stream = add_video(output, target, rate, (width, height), clip.channels == 4, options)
+            sound = Sound(audio, output, target.audio_codec) if audible and target.audio_codec else None
+            with closing(one_ahead(painter.paint, clip)) as pictures:
+                encode(output, stream, pictures, sound, clip.num_frames, f"Writing {path.name}", observer)
     return ExportedVideo(
         path=path,
         content_type=target.content_type,
@@ -85,18 +96,20 @@ def export(
         width=width,
         height=height,
         fps=rate,
-        duration=float(num_frames / rate),
-        num_frames=num_frames,
-        notes=tuple(notes(frames, target, audio, painter.cleaner.found_nan)),
+        duration=float(clip.num_frames / rate),
+        num_frames=clip.num_frames,
+        notes=tuple(notes(clip, target, audio, painter.cleaner.found_nan)),
     )
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
-    """Raises `InvalidRequest` for what is not a number above 0."""
+    """Raises `InvalidRequest` for what is not a number, or too long a fraction."""
     try:
-        rate = Fraction(fps).limit_denominator(FPS_DENOMINATOR)
+        rate = Fraction(fps).limit_denominator(FPS_DENOMINATOR) if isinstance(fps, float) else Fraction(fps)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"fps must be a number above 0, got {fps!r}.") from error
+    if max(abs(rate.numerator), rate.denominator) > LARGEST_IN_FPS:
+        raise InvalidRequest(f"fps is {rate}, but its numerator and denominator must be at most {LARGEST_IN_FPS}.")
     return rate
 
 
@@ -111,9 +124,21 @@ def check_frames(frames: Tensor) -> None:
         raise InvalidRequest("There are no frames to write: connect at least one.")
 
 
-def painted_size(frames: Tensor, target: Format) -> tuple[int, int]:
+def check_alpha(frames: Tensor, alpha: Tensor | None) -> None:
+    """Raise `InvalidRequest` for an alpha that does not fit to the frames."""
+    if alpha is None:
+        return
+    if frames.shape[3] == 4:
+        raise InvalidRequest("The frames have 4 channels and alpha is given too: give one of the two.")
+    if tuple(alpha.shape) not in (tuple(frames.shape[:3]), (*frames.shape[:3], 1)):
+        raise InvalidRequest(f"alpha's shape is {tuple(alpha.shape)}, but the frames' is {tuple(frames.shape)}.")
+    if not alpha.is_floating_point():
+        raise InvalidRequest(f"alpha is {alpha.dtype}, but must be floats in 0..1.")
+
+
+def painted_size(clip: Clip, target: Format) -> tuple[int, int]:
     """Width and height in the file."""
-    height, width = frames.shape[1:3]
+    width, height = clip.width, clip.height
     return (width + width % 2, height + height % 2) if target.even_sides else (width, height)
 
 
@@ -121,9 +146,9 @@ def has_sound(audio: Any) -> bool:
     return audio is not None and audio["waveform"].numel() > 0
 
 
-def notes(frames: Tensor, target: Format, audio: Any, found_nan: bool) -> Iterator[str]:
-    height, width, channels = frames.shape[1:]
-    padded = painted_size(frames, target)
+def notes(clip: Clip, target: Format, audio: Any, found_nan: bool) -> Iterator[str]:
+    width, height, channels = clip.width, clip.height, clip.channels
+    padded = painted_size(clip, target)
     if padded != (width, height):
         yield f"{width}x{height} became {padded[0]}x{padded[1]} by repeating the edge: {target.name} needs even sides."
     if channels == 4 and target.pixel_format_with_alpha is None:
@@ -137,18 +162,12 @@ def notes(frames: Tensor, target: Format, audio: Any, found_nan: bool) -> Iterat
 
 
 def make_painter(
-    target: Format, quality: str, frames: Tensor, background: tuple[float, float, float], observer: Observer
+    target: Format, quality: str, clip: Clip, background: tuple[float, float, float], observer: Observer
 ) -> YuvPainter | GifPainter:
     if target.container == "gif":
-        return GifPainter.for_frames(stoppable(frames, observer), len(frames), quality)
-    with_alpha = frames.shape[3] == 4 and target.pixel_format_with_alpha
+        return GifPainter.for_clip(clip, quality, observer.raise_if_stopped)
+    with_alpha = clip.channels == 4 and target.pixel_format_with_alpha
     return YuvPainter(with_alpha or target.pixel_format, target.even_sides, background)
-
-
-def stoppable(frames: Tensor, observer: Observer) -> Iterator[Tensor]:
-    for frame in frames:
-        observer.raise_if_stopped()
-        yield frame
 
 
 def add_video(
@@ -172,21 +191,18 @@ def add_video(
     return stream
 
 
-def one_ahead(paint: Callable[[Tensor], av.VideoFrame], frames: Tensor) -> Iterator[av.VideoFrame]:
+def one_ahead(paint: Callable[[Tensor], av.VideoFrame], clip: Clip) -> Generator[av.VideoFrame, None, None]:
     """The painted frames in order; the next is painted while this one is encoded."""
-    threads = torch.get_num_threads()
+
+    def painted(index: int) -> av.VideoFrame:
+        return paint(clip.frame(index))
+
     with ThreadPoolExecutor(max_workers=1) as painter:
-        # torch's threads would spin on the cores that the encoder needs. The number counts for this thread, and for
-        # those that start later: so it is set back.
-        painter.submit(torch.set_num_threads, 1)
-        try:
-            coming = painter.submit(paint, frames[0])
-            for following in frames[1:]:
-                picture, coming = coming.result(), painter.submit(paint, following)
-                yield picture
-            yield coming.result()
-        finally:
-            painter.submit(torch.set_num_threads, threads)
+        coming = painter.submit(painted, 0)
+        for following in range(1, clip.num_frames):
+            picture, coming = coming.result(), painter.submit(painted, following)
+            yield picture
+        yield coming.result()
 
 
 def encode(
@@ -211,18 +227,39 @@ def encode(
         output.mux(sound.finish())
 
 
-def write_sidecar(path: Path, metadata: Mapping[str, str]) -> None:
-    """The metadata as JSON beside the file: the workflow itself, which can be dropped on ComfyUI's canvas, and the rest
-    under its `extra`."""
-    if not metadata:
+@contextmanager
+def complete_with_sidecar(path: Path, target: Format, metadata: Mapping[str, str]) -> Iterator[Path]:
+    """As `complete_or_absent`, and where the format keeps no metadata they lie beside the file, in `sidecar_of` it."""
+    if target.keeps_metadata:
+        with complete_or_absent(path) as temporary:
+            yield temporary
         return
+    sidecar = sidecar_of(path)
+    if metadata:
+        with complete_or_absent(sidecar) as text, complete_or_absent(path) as temporary:
+            with reported(sidecar):
+                text.write_text(json.dumps(as_workflow(metadata)), encoding="utf-8")
+            yield temporary
+        return
+    with complete_or_absent(path) as temporary:
+        yield temporary
+    if sidecar.is_file():
+        # That of the file that was replaced.
+        with reported(sidecar):
+            sidecar.unlink()
+
+
+def sidecar_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def as_workflow(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The workflow itself, which can be dropped on ComfyUI's canvas as JSON, and the rest under its `extra`."""
     values = {key: read_json(text) for key, text in metadata.items()}
     workflow = values.pop("workflow", None)
     if isinstance(workflow, dict):
         values = {**workflow, "extra": {**(workflow.get("extra") or {}), **values}}
-    sidecar = path.with_suffix(".json")
-    with complete_or_absent(sidecar) as temporary:
-        temporary.write_text(json.dumps(values), encoding="utf-8")
+    return values
 
 
 def read_json(text: str) -> Any:

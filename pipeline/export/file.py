@@ -1,6 +1,7 @@
 """A file that appears complete or not at all."""
 
 import errno
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,25 @@ _ADVICE = {
     errno.ENOTDIR: "choose another folder: a part of this path is a file",
     errno.EISDIR: "choose another name: this one is a folder",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "look at the disk, then try again",
 }
+LONGEST_NAME = 255
+"""Bytes: what the file systems of all three systems take."""
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """What goes wrong inside is raised as `ExportFailed` with `path` and what to do."""
+    try:
+        yield
+    except ExportFailed:
+        raise
+    except (OSError, FFmpegError) as error:
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is None and isinstance(error, FFmpegError):
+            raise ExportFailed(f"{path} could not be written: the encoder refused it ({error}).") from error
+        advice = advice or "look at the disk and the folder, then try again"
+        raise ExportFailed(f"{path} could not be written ({error.strerror}): {advice}.") from error
 
 
 @contextmanager
@@ -32,14 +51,21 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}.part")
     try:
-        yield temporary
-        temporary.replace(path)
-    except ExportFailed:
-        raise
-    except (OSError, FFmpegError) as error:
-        number = error.errno or 0
-        advice = _ADVICE.get(number, "look at the disk and the folder, then try again")
-        raise ExportFailed(f"{path} could not be written ({error.strerror}): {advice}.") from error
+        with reported(path):
+            check_target(path)
+            yield temporary
+            temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Raise now what would else be raised when all the work is done."""
+    number = 0
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        number = errno.ENAMETOOLONG
+    elif path.is_dir():
+        number = errno.EISDIR
+    if number:
+        raise OSError(number, os.strerror(number))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
@@ -56,6 +57,16 @@ class Format:
         if not (1 <= width <= self.max_side and 1 <= height <= self.max_side):
             raise InvalidRequest(
                 f"The frames are {width}x{height} pixels, but {self.name} takes sides of 1 to {self.max_side}."
+            )
+
+
+def check_suffix(path: Path, target: Format) -> None:
+    """Raise `InvalidRequest` for a name that would say another format than the file has."""
+    for other in FORMATS.values():
+        if other is not target and path.suffix.lower() == other.extension:
+            raise InvalidRequest(
+                f"The file's name ends in {path.suffix}, but format is {target.name!r}: "
+                f"end it in {target.extension}, or choose {other.name!r}."
             )
 
 

@@ -1,6 +1,6 @@
 """Float RGB to 255 colours and a transparent one, the same for all frames."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import av
 import numpy as np
@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .tensors import Cleaner
+from .tensors import Cleaner, Clip
 
 TRANSPARENT = 255
 SAMPLES = 1 << 18
 QUALITIES = {"low": (64, 16.0), "medium": (128, 12.0), "high": (255, 8.0), "maximum": (255, 0.0)}
 """Colours in the palette, and tolerance in levels."""
+STRIP_PIXELS = 1 << 16
+"""Large: the encoder has one thread, and leaves cores to torch's."""
 BITS = 6
 """Of each channel, to look up the nearest colour."""
 
@@ -25,7 +27,7 @@ class GifPainter:
     """
 
     def __init__(self, palette: Tensor, tolerance: float) -> None:
-        self.cleaner = Cleaner()
+        self.cleaner = Cleaner(STRIP_PIXELS)
         self._palette = np.zeros((256, 4), np.uint8)
         self._palette[: len(palette), :3] = palette.numpy()
         self._palette[:TRANSPARENT, 3] = 255
@@ -34,10 +36,10 @@ class GifPainter:
         self._shown: Tensor | None = None
 
     @classmethod
-    def for_frames(cls, frames: Iterable[Tensor], num_frames: int, quality: str) -> "GifPainter":
+    def for_clip(cls, clip: Clip, quality: str, raise_if_stopped: Callable[[], None]) -> "GifPainter":
         """With the best palette for these frames, which are looked at once."""
         colours, tolerance = QUALITIES[quality]
-        return cls(make_palette(frames, num_frames, colours), tolerance)
+        return cls(make_palette(clip, colours, raise_if_stopped), tolerance)
 
     def paint(self, frame: Tensor) -> av.VideoFrame:
         """`frame`: (H, W, 3 or 4), float in 0..1 or uint8."""
@@ -61,10 +63,15 @@ class GifPainter:
         return torch.where(self._near[pair], shown, new)
 
 
-def make_palette(frames: Iterable[Tensor], num_frames: int, colours: int) -> Tensor:
+def make_palette(clip: Clip, colours: int, raise_if_stopped: Callable[[], None]) -> Tensor:
     """The best `colours` of what is seen in the frames, (n, 3), uint8."""
-    each = max(1, SAMPLES // num_frames)
-    samples = torch.cat([some_pixels(frame, each) for frame in frames])
+    each = max(1, SAMPLES // clip.num_frames)
+    step = max(1, int((clip.height * clip.width / each) ** 0.5))
+    seen = []
+    for index in range(clip.num_frames):
+        raise_if_stopped()
+        seen.append(opaque_levels(clip.frame(index, step)))
+    samples = torch.cat(seen)
     if len(samples) == 0:
         return torch.zeros(1, 3, dtype=torch.uint8)
     image = Image.fromarray(samples[None].numpy())
@@ -72,10 +79,9 @@ def make_palette(frames: Iterable[Tensor], num_frames: int, colours: int) -> Ten
     return torch.tensor(reduced.getpalette()).view(-1, 3)[:colours].to(torch.uint8)
 
 
-def some_pixels(frame: Tensor, count: int) -> Tensor:
-    """About `count` pixels from all over the frame, (n, 3), uint8."""
-    step = max(1, int((frame.shape[0] * frame.shape[1] / count) ** 0.5))
-    pixels = Cleaner().clean(frame[step // 2 :: step, step // 2 :: step]).reshape(-1, frame.shape[2])
+def opaque_levels(frame: Tensor) -> Tensor:
+    """The pixels that are not transparent, (n, 3), uint8."""
+    pixels = Cleaner().clean(frame).reshape(-1, frame.shape[2])
     if frame.shape[2] == 4:
         pixels = pixels[pixels[:, 3] >= 0.5, :3]
     return (pixels * 255 + 0.5).to(torch.uint8)
@@ -90,9 +96,17 @@ def cells(rows: Tensor) -> Tensor:
 def nearest_table(palette: Tensor) -> Tensor:
     """For each cell the index of the nearest colour, uint8."""
     axis = torch.linspace(0, 255, 2**BITS)
+    pairs = torch.cartesian_prod(axis, axis)
     colours = palette.float()
-    slabs = [torch.cdist(torch.cartesian_prod(red, axis, axis), colours).argmin(1) for red in axis[:, None]]
-    return torch.cat(slabs).to(torch.uint8)
+    # The squared distance without what depends on the cell alone. One buffer is used again: new ones for each slab made
+    # the heap grow by up to 200 MB.
+    products = torch.empty(len(pairs), len(colours))
+    nearest = torch.empty(len(axis), len(pairs), dtype=torch.uint8)
+    for index, red in enumerate(axis):
+        length = colours.square().sum(1) - 2 * red * colours[:, 0]
+        torch.addmm(length, pairs, colours[:, 1:].T, alpha=-2, out=products)
+        nearest[index] = products.argmin(1)
+    return nearest.flatten()
 
 
 def is_near(palette: Tensor, tolerance: float) -> Tensor:

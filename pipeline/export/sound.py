@@ -13,21 +13,29 @@ from av.packet import Packet
 
 from ..errors import InvalidRequest
 
-LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
+OPUS_LAYOUTS = {**LAYOUTS, 4: "quad"}
+LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
+
+
+def check_audio(audio: Any) -> None:
+    """Raise `InvalidRequest` for sound that cannot be written."""
+    shape, rate = tuple(audio["waveform"].shape), audio["sample_rate"]
+    if len(shape) != 3 or shape[0] != 1 or shape[1] not in LAYOUTS:
+        raise InvalidRequest(
+            f"The audio's shape is {shape}, but must be (1, channels, samples) with at most {max(LAYOUTS)} channels."
+        )
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise InvalidRequest(f"The audio's sample_rate is {rate}, but must be {LOWEST_RATE} to {HIGHEST_RATE}.")
 
 
 class Sound:
-    """`audio`: ComfyUI's AUDIO, `waveform` (1, channels, samples) in -1..1 and `sample_rate`."""
+    """`audio`: ComfyUI's AUDIO, `waveform` (1, channels, samples) in -1..1 and `sample_rate`, which was checked."""
 
     def __init__(self, audio: Any, output: OutputContainer, codec: str) -> None:
         waveform, self._rate = audio["waveform"], int(audio["sample_rate"])
-        if waveform.ndim != 3 or waveform.shape[1] not in LAYOUTS:
-            raise InvalidRequest(
-                f"The audio's shape is {tuple(waveform.shape)}, but must be (1, channels, samples) "
-                f"with {', '.join(map(str, LAYOUTS))} channels."
-            )
         self._waveform = waveform[0]
-        self._layout = LAYOUTS[waveform.shape[1]]
+        self._layout = (OPUS_LAYOUTS if codec == "libopus" else LAYOUTS)[waveform.shape[1]]
         self._done = 0
         stream = output.add_stream(codec, rate=encoder_rate(codec, self._rate), layout=self._layout)
         self._stream = cast(AudioStream, stream)

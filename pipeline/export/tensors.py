@@ -6,22 +6,51 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-STRIP_PIXELS = 1 << 16
-"""About as many as stay in a core's cache from one step to the next."""
+STRIP_PIXELS = 8000
+"""Few enough for all of their values to stay in a core's cache, and below the 32768 from which torch starts threads:
+they would spin on the cores that the encoder needs."""
+
+
+class Clip:
+    """`frames` (F, H, W, 3 or 4), and the opacity of RGB frames where `alpha`, (F, H, W) or (F, H, W, 1), is given.
+
+    The two are joined a frame at a time, so that memory does not grow with their number.
+    """
+
+    def __init__(self, frames: Tensor, alpha: Tensor | None) -> None:
+        self._frames = frames
+        self._alpha = alpha if alpha is None else alpha.reshape(frames.shape[:3])
+        self.num_frames, self.height, self.width = frames.shape[:3]
+        self.channels = frames.shape[3] + (alpha is not None)
+
+    def frame(self, index: int, step: int = 1) -> Tensor:
+        """(H, W, 3 or 4), or every `step`-th pixel of it both ways."""
+        where = (index, slice(step // 2, None, step), slice(step // 2, None, step))
+        frame = self._frames[where]
+        if self._alpha is None:
+            return frame
+        joined = torch.empty(*frame.shape[:2], 4)
+        joined[..., :3], joined[..., 3] = frame, self._alpha[where]
+        if frame.dtype == torch.uint8:
+            joined[..., :3] /= 255
+        return joined
 
 
 class Cleaner:
     """Gives the values of a frame in 0..1 as float32 on the CPU: those outside are clipped and NaN becomes 0.
 
-    `found_nan`: whether there was any.
+    `strip_pixels`: about the size of a strip. `found_nan`: whether there was any.
     """
 
     found_nan = False
 
+    def __init__(self, strip_pixels: int = STRIP_PIXELS) -> None:
+        self._strip_pixels = strip_pixels
+
     def strips(self, frame: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """An even number of rows at a time: where they lie, and their values. `frame`: (H, W, C), float or uint8."""
         height, width = frame.shape[:2]
-        rows = max(2, STRIP_PIXELS // width // 2 * 2)
+        rows = max(2, self._strip_pixels // width // 2 * 2)
         for start in range(0, height, rows):
             where = slice(start, min(start + rows, height))
             yield where, self.clean(frame[where])
