@@ -23,12 +23,14 @@ from types import SimpleNamespace
 
 import av
 import torch
+from clip import moving_clip
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 REPO = Path(__file__).resolve().parents[1]
 COMFYUI = REPO / ".demo" / "ComfyUI-0.30.0"
-sys.path.append(str(REPO / "tests"))
+sys.path.append(str(REPO / "scripts"))
+from pack import import_pack  # noqa: E402
 
 NUM_FRAMES, HEIGHT, WIDTH = 93, 704, 1280
 SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
@@ -37,8 +39,7 @@ Write = Callable[[Tensor, Path], None]
 
 
 def ours(format: str, quality: str) -> Write:
-    import conftest  # noqa: F401  (makes the pack importable)
-
+    import_pack()
     from cosmos_predict25.pipeline.export import export
 
     def write(frames: Tensor, path: Path) -> None:
@@ -224,9 +225,6 @@ def main() -> None:
     if given.case:
         name, frames_file, path = given.case
         return measure(name, Path(frames_file), Path(path), given.score)
-
-    import conftest  # noqa: F401  (makes the pack importable)
-    from test_export import moving_clip
 
     cases = {name: case for name, case in (SIXTEEN if given.table else CONTENDERS).items() if given.only in name}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
