@@ -1,6 +1,7 @@
 """The export node in a real ComfyUI: files, metadata, previews, refusals, Stop."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from cosmos_predict25.pipeline.request import VIDEO_QUALITIES
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailed, PromptRefused
 
@@ -137,11 +139,12 @@ def left_and_right(file: Path) -> tuple[list[int], list[int]]:
     return pixels[HEIGHT // 2, WIDTH // 4].tolist(), pixels[HEIGHT // 2, WIDTH * 3 // 4].tolist()
 
 
+@pytest.mark.parametrize("quality", VIDEO_QUALITIES)
 @all_formats
-def test_a_video_is_saved_in_every_format(any_comfyui, format):
-    file = export(any_comfyui, prompt_with(format=format))
+def test_a_video_is_saved_in_every_format_and_quality(any_comfyui, format, quality):
+    file = export(any_comfyui, prompt_with(format=format, quality=quality))
     assert file.parent == any_comfyui.output / "video"
-    assert file.name.startswith("cosmos_0000")
+    assert re.fullmatch(r"cosmos_\d{5}_", file.stem)
     assert file.suffix == suffix(format)
     video_codec, audio_codec = CODECS[format]
     with av.open(str(file)) as container:
