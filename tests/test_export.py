@@ -33,7 +33,6 @@ PIXELS = {X264: "yuv420p", VP9: "yuv420p", PRORES: "yuv444p12le", GIF: "bgra"}
 PIXELS_WITH_ALPHA = {**PIXELS, VP9: "yuva420p", PRORES: "yuva444p12le"}
 AUDIO_CODEC = {X264: "aac", VP9: "opus", PRORES: "pcm_s16le"}
 METADATA = {"prompt": '{"1": {"class_type": "A"}}', "workflow": '{"nodes": [], "title": "Rocks \u2013 \u5ca9"}'}
-MIB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -733,8 +732,9 @@ PEAK = """
 import sys
 sys.path.insert(0, {tests!r})
 import conftest
-import psutil, threading, torch
+import torch
 from cosmos_predict25.benchmarks.clip import moving_clip
+from cosmos_predict25.benchmarks.peak import PeakRss
 from cosmos_predict25.pipeline.export import export
 still = moving_clip(1, 704, 1280)[0]
 frames = torch.stack([still.roll((index, 3 * index), (0, 1)) for index in range(93)])
@@ -742,18 +742,9 @@ alpha = frames[..., 0].clone() if {alpha} else None
 module = sys.modules["cosmos_predict25.pipeline.export.export"]
 module.THREADS = module.MOST_THREADS
 export(frames[:1, :64, :64], {path!r}, format={format!r})
-process, done, peak = psutil.Process(), threading.Event(), 0
-before = process.memory_info().rss
-def watch():
-    global peak
-    while not done.wait(0.002):
-        peak = max(peak, process.memory_info().rss)
-watcher = threading.Thread(target=watch)
-watcher.start()
-export(frames, {path!r}, format={format!r}, alpha=alpha)
-done.set()
-watcher.join()
-print((peak - before) / 2**20)
+with PeakRss() as rss:
+    export(frames, {path!r}, format={format!r}, alpha=alpha)
+print(rss.mib)
 """
 
 

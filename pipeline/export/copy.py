@@ -78,7 +78,7 @@ def is_of_format(container: InputContainer, source: Path, target: Format) -> boo
     return (
         len(videos) == 1
         and kinds <= {"video", "audio"}
-        and videos[0].codec_context.name.removeprefix("lib") in (CODECS[target.name], "vpx-vp9")
+        and videos[0].codec_context.codec.canonical_name == CODECS[target.name]
         and source.suffix.lower() == target.extension
         and (target.container != "mov" or videos[0].codec_context.codec_tag == "ap4h")
     )

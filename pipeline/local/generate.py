@@ -125,8 +125,8 @@ def _denoise(
     noise = initial_noise(seed, request.num_frames, request.height, request.width)
     activation_bytes = denoise_activation_bytes(transformer, noise)
     device = placement.use(transformer, activation_bytes)
-    positive, negative = (None if tensor is None else tensor.to(device, transformer.dtype) for tensor in embeds)
-    assert positive is not None
+    positive = embeds[0].to(device, transformer.dtype)
+    negative = None if embeds[1] is None else embeds[1].to(device, transformer.dtype)
     scheduler = make_schedule(model.scheduler_config, steps)
     latents = noise
     with _stoppable(transformer.transformer_blocks, progress.observer):
