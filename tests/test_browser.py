@@ -92,11 +92,15 @@ def test_nodes_are_found_and_dragged_onto_the_canvas(page: Page, server: ComfyUI
     page.get_by_role("button", name="Node Library").click()
     page.get_by_placeholder("Search").fill("cosmos")
     for row, (name, node) in enumerate(pack.items()):
+        page.get_by_placeholder("Search").fill("cosmos")
         item = page.get_by_role("treeitem").filter(has_text=node["display_name"])
         expect(item).to_be_visible()
-        # The list may still move under the mouse; then a person lets go and tries again.
-        for _ in range(8):
+        # The list may still move under the mouse; then a person searches and drags again.
+        for attempt in range(10):
             page.mouse.move(800, 950)
+            if attempt:
+                page.get_by_placeholder("Search").fill(node["display_name"])
+                page.wait_for_timeout(1000)
             item.hover(force=True)
             expect(page.get_by_text(node["description"])).to_be_visible()
             page.mouse.down()
@@ -105,6 +109,7 @@ def test_nodes_are_found_and_dragged_onto_the_canvas(page: Page, server: ComfyUI
             page.wait_for_timeout(1000)
             if page.evaluate("app.graph.nodes.at(-1)?.type") == name:
                 break
+            page.keyboard.press("Escape")
             page.evaluate("(kept) => app.graph.nodes.slice(kept).forEach((node) => app.graph.remove(node))", row)
     assert page.evaluate("app.graph.nodes.map((node) => node.type)") == list(pack)
     assert_nothing_is_wrong(page)
