@@ -35,3 +35,47 @@ class UnsafeContent(CosmosError):
 
 class ExportFailed(CosmosError, OSError):
     """The system did not let a video be written. The message says why and what to do."""
+
+
+class KeyMissing(CosmosError, ValueError):
+    """There is no fal key, or it is malformed. The message says what to set and never contains the key."""
+
+
+class FalError(CosmosError):
+    """fal's final answer is no: it refused a job, or a job failed. Also the base of the other errors of fal.
+
+    `stage`: submit, status, result, cancel, download or pricing. `status`: the HTTP status. `error_type`: fal's name
+    of the error. `fields`: the request fields it is about. `retryable`: whether a new try can help, None where fal
+    does not say. `request_id`: fal's name of the job.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: str,
+        status: int | None = None,
+        error_type: str | None = None,
+        fields: tuple[str, ...] = (),
+        retryable: bool | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.status = status
+        self.error_type = error_type
+        self.fields = fields
+        self.retryable = retryable
+        self.request_id = request_id
+
+
+class OutcomeUnknown(FalError):
+    """A job was sent and the answer was lost: it may run and be paid for. It is never sent again by itself."""
+
+
+class JobKept(FalError):
+    """The paid job could not be followed to its end now. Its record is kept: the same request goes on with it."""
+
+
+class JobExpired(FalError):
+    """fal does not know the job, or no longer has its result."""

@@ -65,6 +65,13 @@ def _check_text(name: str, value: Any, may_be_blank: bool) -> None:
         raise InvalidRequest(f"{name} must be text, got {type(value).__name__}.")
     if not may_be_blank and not value.strip():
         raise InvalidRequest(f"{name} is blank. Describe the scene and what happens in it, in a few sentences.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{name} holds {value[error.start]!a} as its character {error.start + 1}, which is half of a character "
+            "and no text: delete it."
+        ) from None
 
 
 def check(name: str, value: Any) -> None:

@@ -1,6 +1,8 @@
 """What a generation returns."""
 
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,3 +23,23 @@ class LocalVideo:
     latents: "Tensor"
     seed: int
     fps: int
+
+
+@dataclass(frozen=True)
+class RemoteVideo:
+    """A video that fal made: the server's own file. Every number was read from the decoded file.
+
+    `width`, `height`: pixels. `duration`: seconds. `file_size`: bytes. `seed`: the seed that was used.
+    `remarks`: sentences for the user, where the file is not what was asked for or announced.
+    """
+
+    path: Path
+    content_type: str
+    file_size: int
+    width: int
+    height: int
+    fps: Fraction
+    duration: float
+    num_frames: int
+    seed: int
+    remarks: tuple[str, ...] = ()

@@ -1,0 +1,59 @@
+"""What a person sees of a job while it is followed."""
+
+import logging
+import time
+
+from ..observer import Observer
+from .platform import Price
+from .status import Completed, InProgress, Queued, Status
+
+MOST_BEFORE_THE_END = 0.95
+"""Of the progress bar, while fal has not finished."""
+
+log = logging.getLogger("cosmos_predict25.fal")
+
+
+class Display:
+    """A line of text with the time that has passed and the price, and a bar scaled by the typical duration."""
+
+    def __init__(self, observer: Observer, typical_seconds: float, seed: int) -> None:
+        self._observer = observer
+        self._typical_seconds = typical_seconds
+        self._seed = seed
+        self._text = "Looking for the job"
+        self._price = ""
+        self._start = time.monotonic()
+        self._running_since: float | None = None
+
+    def say(self, text: str) -> None:
+        """Something has changed: show it, and write it to the log."""
+        log.info("fal, seed %d: %s", self._seed, text)
+        self._text = text
+        self.show()
+
+    def follow(self, status: Status) -> None:
+        """Show a state with its newest log line."""
+        if isinstance(status, InProgress) and self._running_since is None:
+            self._running_since = time.monotonic()
+        self._text = text_of(status)
+        self.show()
+
+    def tell_price(self, price: Price | None) -> None:
+        self._price = f", {price}" if price else ", price unknown"
+
+    def show(self) -> None:
+        now = time.monotonic()
+        running = 0.0 if self._running_since is None else now - self._running_since
+        done = min(running, MOST_BEFORE_THE_END * self._typical_seconds)
+        self._observer.progress(
+            f"{self._text} ({now - self._start:.0f} s{self._price})", int(done), int(self._typical_seconds)
+        )
+
+
+def text_of(status: Status) -> str:
+    if isinstance(status, Queued):
+        ahead = "" if status.position is None else f", {status.position} ahead"
+        return f"Queued at fal{ahead}"
+    if isinstance(status, Completed):
+        return "fal has finished"
+    return f"Running at fal: {status.logs[-1]}" if status.logs else "Running at fal"

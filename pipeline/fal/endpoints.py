@@ -1,0 +1,84 @@
+"""fal's endpoints of the model, and a request as the JSON that they take."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidRequest
+from ..request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest, Range
+
+ENDPOINT_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """What one endpoint takes. `typical_seconds` is fal's own figure for a video."""
+
+    id: str
+    num_inference_steps: Range[int]
+    default_steps: int
+    has_guidance_scale: bool
+    typical_seconds: float
+
+
+TEXT_TO_VIDEO = Endpoint(
+    id="fal-ai/cosmos-predict-2.5/text-to-video",
+    num_inference_steps=Range(1, 50),
+    default_steps=35,
+    has_guidance_scale=True,
+    typical_seconds=7 * 60,
+)
+DISTILLED = Endpoint(
+    id="fal-ai/cosmos-predict-2.5/distilled/text-to-video",
+    num_inference_steps=Range(1, 20),
+    default_steps=10,
+    has_guidance_scale=False,
+    typical_seconds=2 * 60,
+)
+
+
+def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
+    """The JSON object to send, without the fields that are at the endpoint's default.
+
+    `width` and `height` are not sent: the service makes 1280 x 704. Nor is `guidance_scale` where the endpoint has
+    none. Raises `InvalidRequest` for steps out of the endpoint's range.
+    """
+    limits = endpoint.num_inference_steps
+    if not limits.minimum <= request.num_inference_steps <= limits.maximum:
+        raise InvalidRequest(
+            f"num_inference_steps is {request.num_inference_steps}, but {endpoint.id} takes {limits.minimum} to "
+            f"{limits.maximum}: its default is {endpoint.default_steps}."
+        )
+    defaults: dict[str, Any] = {
+        "prompt": None,
+        "negative_prompt": DEFAULT_NEGATIVE_PROMPT,
+        "num_frames": 93,
+        "num_inference_steps": endpoint.default_steps,
+        "seed": None,
+        "sync_mode": False,
+        "video_output_type": "X264 (.mp4)",
+        "video_quality": "high",
+    }
+    if endpoint.has_guidance_scale:
+        defaults["guidance_scale"] = 7.0
+    return {name: getattr(request, name) for name, value in defaults.items() if getattr(request, name) != value}
+
+
+def app_of(endpoint_id: str) -> str:
+    """`owner/app` of an endpoint's id, which is all that the URLs of its jobs have. Raises `InvalidRequest`."""
+    parts = endpoint_id.split("/")
+    if not ENDPOINT_ID.fullmatch(endpoint_id) or {".", "..", "requests"} & set(parts):
+        raise InvalidRequest(f"{endpoint_id!r} is no endpoint of fal: it must be like {TEXT_TO_VIDEO.id!r}.")
+    return "/".join(parts[:2])
+
+
+def sha256_of(arguments: dict[str, Any]) -> str:
+    """Of the canonical JSON: sorted keys, and whole numbers without a fraction, as a server may give them back."""
+    whole = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in arguments.items()
+    }
+    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,385 @@
+"""One video from fal: paid once, never twice, never lost.
+
+A job's record is on disk before the job is sent and until the video is. The finished file's name is made of what was
+asked for, so the file itself tells that the same video need not be paid for again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnknown
+from ..observer import Observer, Silent
+from ..request import GenerationRequest
+from ..video import RemoteVideo
+from .client import GO_ON, FalClient
+from .display import Display
+from .endpoints import TEXT_TO_VIDEO, Endpoint, sha256_of
+from .job import Job, is_request_id
+from .journal import Journal, Record, State
+from .media import Gone, Refused, fetch, put_in_place
+from .order import Order, order_of
+from .policy import NetworkPolicy
+from .probe import probe, remarks
+from .status import InProgress, Queued, Status
+
+STOP_TICK = 0.1
+SHOW_TICK = 1.0
+SYNC_MODE_BYTES = 256 * 2**20
+LISTING_MARGIN = timedelta(minutes=1)
+UNDECIDED = (State.SUBMITTING, State.SUBMIT_UNKNOWN)
+HAS_RESULT = (State.RESULT_READY, State.DOWNLOADING)
+STATES = {Queued: State.QUEUED, InProgress: State.RUNNING}
+
+log = logging.getLogger("cosmos_predict25.fal")
+
+
+async def generate(
+    request: GenerationRequest,
+    *,
+    folder: Path,
+    journal: Journal,
+    endpoint: Endpoint = TEXT_TO_VIDEO,
+    key: str | None = None,
+    policy: NetworkPolicy | None = None,
+    observer: Observer | None = None,
+    webhook_url: str | None = None,
+    priority: Literal["normal", "low"] | None = None,
+    start_timeout: float | None = None,
+    store: bool = True,
+) -> RemoteVideo:
+    """Make the video of `request` on fal and save the server's own file in `folder`.
+
+    The same request goes on with its unfinished job, after a crash too, and takes the finished file where there is
+    one: neither is paid for again. Without a seed, a new one is drawn unless such a job is unfinished.
+
+    An observer that stops the work cancels the job at fal; that ends when the outcome is known, at most the policy's
+    `cancel_wait` later. Cancelling the task leaves the job running, for the same request to go on with.
+
+    `key`, `policy`: see `FalClient`. `webhook_url`, `priority`, `start_timeout`, `store`: see `FalClient.submit`.
+    Raises `InvalidRequest`, `KeyMissing`, `FalError`, `OutcomeUnknown`, `JobKept` and `JobExpired`.
+    """
+    observer = observer or Silent()
+    order = order_of(request, endpoint, journal, folder)
+    options = {"webhook_url": webhook_url, "priority": priority, "start_timeout": start_timeout, "store": store}
+    async with FalClient(key, policy, log.warning) as client, journal.claim(order.job_id, observer):
+        return await PaidJob(client, journal, order, observer, options).run()
+
+
+class WasCancelled(Exception):
+    """The job was ended by a cancellation, so there is no video and nothing more to wait for."""
+
+
+class PaidJob:
+    """One order, from where its record says that it stopped. The journal's claim on it is held."""
+
+    def __init__(
+        self, client: FalClient, journal: Journal, order: Order, observer: Observer, options: Mapping[str, Any]
+    ) -> None:
+        self._client = client
+        self._journal = journal
+        self._order = order
+        self._observer = observer
+        self._options = options
+        self._display = Display(observer, order.endpoint.typical_seconds, order.seed)
+        self._record = journal.load(order.job_id)
+        self._submission: asyncio.Task[None] | None = None
+        self._is_new = False
+
+    async def run(self) -> RemoteVideo:
+        if self._order.target.exists():
+            return await self._take_finished()
+        work = asyncio.ensure_future(self._make())
+        watch = asyncio.ensure_future(self._watch())
+        price = asyncio.ensure_future(self._ask_price())
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await end(work)
+                await self._abandon()
+                watch.result()
+            return work.result()
+        except asyncio.CancelledError:
+            await end(work)
+            await self._settle_submission()
+            raise
+        finally:
+            await end(watch, price)
+
+    async def _take_finished(self) -> RemoteVideo:
+        """The file is there, so it was paid for and is complete."""
+        target = self._order.target
+        try:
+            video = await self._probe(target)
+        except Refused as refusal:
+            raise FalError(
+                f"{target} was made before and is damaged: {refusal}. Move it away to have it made again, which is to "
+                "be paid for again.",
+                stage="download",
+            ) from None
+        if self._record:
+            self._journal.remove(self._record)
+        self._display.say(f"Made before, nothing to pay: {target.name}")
+        return video
+
+    async def _make(self) -> RemoteVideo:
+        while True:
+            try:
+                if self._record is None:
+                    self._submission = asyncio.ensure_future(self._submit())
+                    await asyncio.shield(self._submission)
+                elif self._record.state in UNDECIDED:
+                    await self._reconcile()
+                return await self._finish()
+            except WasCancelled:
+                self._display.say("The job of before was cancelled, so a new one is sent")
+
+    async def _submit(self) -> None:
+        """Leaves a record with the job, or none when nothing was taken. Raises as `FalClient.submit` does."""
+        record = self._record = self._order.new_record()
+        self._journal.save(record)
+        self._display.say("Sending the job to fal")
+        try:
+            job = await self._client.submit(self._order.endpoint.id, self._order.sent, **self._options)
+        except OutcomeUnknown as error:
+            record.state, record.error = State.SUBMIT_UNKNOWN, str(error)
+            self._journal.save(record)
+            await self._reconcile()
+        except (FalError, InvalidRequest):
+            self._forget()
+            raise
+        else:
+            self._is_new = True
+            self._adopt(job)
+
+    def _adopt(self, job: Job) -> None:
+        record = self._known_record
+        record.job, record.state, record.error = job, State.SUBMITTED, None
+        self._journal.save(record)
+        self._display.say(f"Sent to fal, request id {job.request_id}")
+
+    async def _reconcile(self) -> None:
+        """Find the job whose reply was lost in fal's own list. Raises `OutcomeUnknown` unless there is exactly one."""
+        record = self._known_record
+        matches: list[str] = []
+        for pause in self._client.policy.reconcile_pauses:
+            self._display.say("Looking for the job, as fal's answer was lost")
+            await asyncio.sleep(pause)
+            matches = await self._matching_requests(record)
+            if len(matches) == 1:
+                return self._adopt(self._client.job(record.endpoint, matches[0]))
+        found = f"{len(matches)} jobs like it, so which is not clear" if matches else "no job like it, or not yet"
+        raise OutcomeUnknown(
+            f"The job was sent to fal and the answer was lost, so it may be running and be paid for. fal's list shows "
+            f"{found}. Run the same again to look once more, without paying. Or look at "
+            "https://fal.ai/dashboard/requests: if the job is not there, delete "
+            f"{self._journal.path_of(record.job_id)} to have it sent again. Another seed makes another job.",
+            stage="submit",
+        )
+
+    async def _matching_requests(self, record: Record) -> list[str]:
+        """Request ids of jobs with the record's input that no other record claims."""
+        sent_at = datetime.fromtimestamp(record.created, timezone.utc)
+        end = sent_at + timedelta(seconds=self._client.policy.wait_limit) + LISTING_MARGIN
+        try:
+            items = await self._client.requests(record.endpoint, sent_at - LISTING_MARGIN, end)
+        except FalError as error:
+            log.warning("%s", error)
+            return []
+        claimed = {other.request_id for other in self._journal.records()}
+        return [
+            item["request_id"]
+            for item in items
+            if is_request_id(item.get("request_id"))
+            and item["request_id"] not in claimed
+            and has_input_of(record, item.get("json_input"))
+        ]
+
+    async def _finish(self) -> RemoteVideo:
+        """From an accepted job to the file. Raises `WasCancelled` when an earlier cancellation had its effect."""
+        record = self._known_record
+        try:
+            return await self._download(await self._result())
+        except JobExpired as error:
+            if record.state is State.CANCEL_REQUESTED:
+                self._forget()
+                raise WasCancelled from None
+            record.state, record.error = State.EXPIRED, str(error)
+            self._journal.save(record)
+            self._journal.set_aside(record)
+            raise
+        except JobKept as error:
+            if error.status in (401, 403) and record.state is not State.CANCEL_REQUESTED:
+                record.state = State.PAUSED_AUTH
+            record.error = str(error)
+            self._journal.save(record)
+            raise
+        except FalError as error:
+            was_cancelled = error.status == 499 or error.error_type == "client_cancelled"
+            was_asked = record.state is State.CANCEL_REQUESTED
+            self._forget()
+            if was_cancelled and was_asked:
+                raise WasCancelled from None
+            raise
+
+    async def _result(self) -> dict[str, Any]:
+        """fal's output with a URL in it: that of the record, or the one that is awaited."""
+        record = self._known_record
+        if record.result and url_of(record.result):
+            return record.result
+        assert record.job
+        async for status in self._client.follow(record.job, is_new=self._is_new):
+            self._display.follow(status)
+            self._keep_state(status)
+        return await self._read_result(record.job)
+
+    def _keep_state(self, status: Status) -> None:
+        record = self._known_record
+        state = STATES.get(type(status), record.state)
+        if state is not record.state and record.state is not State.CANCEL_REQUESTED:
+            log.info("fal, seed %d: %s", record.seed, state.value)
+            record.state = state
+            self._journal.save(record)
+
+    async def _read_result(self, job: Job) -> dict[str, Any]:
+        """Kept in the record, unless it is the video itself, which `sync_mode` brings."""
+        record = self._known_record
+        max_bytes = SYNC_MODE_BYTES if self._order.request.sync_mode else None
+        result = await self._client.result(job, max_bytes=max_bytes)
+        url = url_of(result)
+        if not url:
+            raise JobKept(
+                f"fal has finished the job and names no video. {GO_ON} Request id: {job.request_id}.",
+                stage="result",
+                request_id=job.request_id,
+            )
+        if not is_data_uri(url):
+            record.result, record.media_url, record.state = result, url, State.RESULT_READY
+            self._journal.save(record)
+        return result
+
+    async def _download(self, result: dict[str, Any]) -> RemoteVideo:
+        """Bring, decode and put in place; only then the record goes. Raises `JobKept` and `JobExpired`."""
+        record, target = self._known_record, self._order.target
+        part = target.with_name(f"{target.name}.part")
+        self._display.say("Downloading the video")
+        try:
+            result = await self._fetch(result, part)
+            video = await self._probe(part)
+            put_in_place(part, target)
+        except Refused as refusal:
+            raise JobKept(
+                f"The file that fal made is not used: {refusal}. The job's record is kept; its request id is "
+                f"{record.request_id}.",
+                stage="download",
+                request_id=record.request_id,
+            ) from None
+        finally:
+            part.unlink(missing_ok=True)
+        self._forget()
+        found = remarks(video, result["video"], self._order.request.num_frames)
+        for remark in found:
+            log.warning("%s: %s.", target.name, remark)
+        return replace(video, path=target, remarks=found)
+
+    async def _fetch(self, result: dict[str, Any], part: Path) -> dict[str, Any]:
+        """Where the URL leads nowhere any more, the result is read again, which may name a new one."""
+        record, suffix, policy = self._known_record, self._order.target.suffix, self._client.policy
+        try:
+            await fetch(result["video"]["url"], part, suffix, policy)
+        except Gone:
+            assert record.job
+            result = await self._read_result(record.job)
+            try:
+                await fetch(result["video"]["url"], part, suffix, policy)
+            except Gone as gone:
+                raise JobExpired(
+                    f"The finished video is not to be had at its address any more ({gone}). Look for it at "
+                    f"https://fal.ai/dashboard/requests. Request id: {record.request_id}.",
+                    stage="download",
+                    request_id=record.request_id,
+                ) from None
+        return result
+
+    async def _probe(self, path: Path) -> RemoteVideo:
+        return await asyncio.to_thread(
+            probe, path, self._order.target.suffix, self._order.seed, self._client.policy.max_pixels
+        )
+
+    async def _abandon(self) -> None:
+        """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""
+        await self._settle_submission()
+        record = self._record
+        if not record or not record.job or record.state in HAS_RESULT:
+            return
+        record.state = State.CANCEL_REQUESTED
+        self._journal.save(record)
+        try:
+            answer = await self._client.cancel(record.job)
+            log.info("Asked fal to cancel job %s: %s.", record.request_id, answer.value)
+            video = await asyncio.wait_for(self._finish(), self._client.policy.cancel_wait)
+            log.info("Job %s had finished all the same, and its video is %s.", record.request_id, video.path)
+        except WasCancelled:
+            log.info("Job %s was cancelled.", record.request_id)
+        except asyncio.TimeoutError:
+            log.warning("What came of cancelling job %s is not known yet: its record is kept.", record.request_id)
+        except FalError as error:
+            log.warning("%s", error)
+
+    async def _settle_submission(self) -> None:
+        """Wait for a submission's reply, so that its job is in the record."""
+        if self._submission:
+            await asyncio.wait({self._submission})
+            if not self._submission.cancelled() and (error := self._submission.exception()):
+                log.warning("%s", error)
+
+    async def _watch(self) -> None:
+        """Runs until the observer stops it. Keeps the elapsed time on the display."""
+        shown = time.monotonic()
+        while True:
+            self._observer.raise_if_stopped()
+            if time.monotonic() - shown >= SHOW_TICK:
+                self._display.show()
+                shown = time.monotonic()
+            await asyncio.sleep(STOP_TICK)
+
+    async def _ask_price(self) -> None:
+        self._display.tell_price(await self._client.price(self._order.endpoint.id))
+
+    def _forget(self) -> None:
+        self._journal.remove(self._known_record)
+        self._record = None
+
+    @property
+    def _known_record(self) -> Record:
+        assert self._record
+        return self._record
+
+
+async def end(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks and wait until they are over. What they raise is left aside."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def url_of(result: dict[str, Any]) -> str | None:
+    video = result.get("video")
+    url = video.get("url") if isinstance(video, dict) else None
+    return url if isinstance(url, str) and url else None
+
+
+def is_data_uri(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
+def has_input_of(record: Record, given: Any) -> bool:
+    """Whether an input in fal's list is the record's. The server may have added defaults to what was sent."""
+    if not isinstance(given, dict):
+        return False
+    return sha256_of({name: given[name] for name in record.input_keys if name in given}) == record.input_sha256

@@ -1,0 +1,194 @@
+"""What was paid for and is not finished: one small file a job, on disk before the money is spent."""
+
+import asyncio
+import enum
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import JobKept
+from ..observer import Observer
+from .job import Job
+
+VERSION = 1
+LOCK_PAUSE = 0.1
+
+
+class State(str, enum.Enum):
+    """How far a job got. A job that is done, has failed or was cancelled has no record any more."""
+
+    SUBMITTING = "SUBMITTING"
+    SUBMIT_UNKNOWN = "SUBMIT_UNKNOWN"
+    SUBMITTED = "SUBMITTED"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    PAUSED_AUTH = "PAUSED_AUTH"
+    CANCEL_REQUESTED = "CANCEL_REQUESTED"
+    RESULT_READY = "RESULT_READY"
+    DOWNLOADING = "DOWNLOADING"
+    EXPIRED = "EXPIRED"
+
+
+@dataclass
+class Record:
+    """A job's record. It holds a hash of the input and neither the prompt nor the key.
+
+    `job_id`: our name of the job, a hash of endpoint and input. `input_sha256`: of what is sent. `request_sha256`:
+    of the same without a seed that was drawn, by which the same request finds its job again. `created`: seconds since
+    1970. `result`: fal's output object.
+    """
+
+    job_id: str
+    endpoint: str
+    input_sha256: str
+    request_sha256: str
+    input_keys: list[str]
+    seed: int
+    v: int = VERSION
+    created: float = field(default_factory=time.time)
+    state: State = State.SUBMITTING
+    request_id: str | None = None
+    status_url: str | None = None
+    response_url: str | None = None
+    cancel_url: str | None = None
+    result: dict[str, Any] | None = None
+    media_url: str | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        self.state = State(self.state)
+        if self.v != VERSION:
+            raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
+
+    @property
+    def job(self) -> Job | None:
+        if not (self.request_id and self.status_url and self.response_url and self.cancel_url):
+            return None
+        return Job(self.request_id, self.status_url, self.response_url, self.cancel_url)
+
+    @job.setter
+    def job(self, job: Job) -> None:
+        self.request_id, self.status_url = job.request_id, job.status_url
+        self.response_url, self.cancel_url = job.response_url, job.cancel_url
+
+
+class Journal:
+    """A folder of records, readable by its owner alone. Any number of processes may use it at once.
+
+    Whoever works on a job holds the lock of its name; the lock goes with the process that dies. Lock files stay,
+    because to delete one while another process waits for it would let both in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path_of(self, job_id: str) -> Path:
+        return self.folder / f"{job_id}.json"
+
+    @asynccontextmanager
+    async def claim(self, job_id: str, observer: Observer) -> AsyncIterator[None]:
+        """Hold the lock of one job. Waits while another run holds it, unless the observer stops that."""
+        lock = self._lock(job_id)
+        while not self._try(lock):
+            observer.progress("Another run makes this same video: waiting for it", 0, 1)
+            observer.raise_if_stopped()
+            await asyncio.sleep(LOCK_PAUSE)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_claimed(self, job_id: str) -> bool:
+        lock = self._lock(job_id)
+        if not self._try(lock):
+            return True
+        lock.release()
+        return False
+
+    def load(self, job_id: str) -> Record | None:
+        """Raises `JobKept` for a record that cannot be read: a paid job may be behind it."""
+        path = self.path_of(job_id)
+        return self._read(path) if path.exists() else None
+
+    def records(self) -> list[Record]:
+        """All that can be read, the oldest first."""
+        found = []
+        for path in self.folder.glob("*.json"):
+            try:
+                found.append(self._read(path))
+            except (JobKept, FileNotFoundError):
+                continue
+        return sorted(found, key=lambda record: record.created)
+
+    def save(self, record: Record) -> None:
+        """Replace the record on disk, all or nothing, and flush it. Raises `JobKept` when the disk does not take it."""
+        path = self.path_of(record.job_id)
+        try:
+            self._make_folder()
+            self._write(path, json.dumps(asdict(record), indent=1))
+        except OSError as error:
+            raise JobKept(
+                f"The job's record {path} cannot be written ({error.strerror}): make room or allow writing there, and "
+                "run the same again.",
+                stage="journal",
+                request_id=record.request_id,
+            ) from None
+
+    def remove(self, record: Record) -> None:
+        self.path_of(record.job_id).unlink(missing_ok=True)
+        self._flush_folder()
+
+    def set_aside(self, record: Record) -> None:
+        """Keep a record that nothing more can be done with, out of the way of the same request."""
+        path = self.path_of(record.job_id)
+        path.replace(path.with_suffix(f".{record.request_id}.expired"))
+        self._flush_folder()
+
+    def _lock(self, job_id: str) -> FileLock:
+        self._make_folder()
+        return FileLock(self.path_of(job_id).with_suffix(".lock"), timeout=0, thread_local=False)
+
+    def _try(self, lock: FileLock) -> bool:
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
+        return True
+
+    def _read(self, path: Path) -> Record:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            names = {item.name for item in fields(Record)}
+            return Record(**{name: value for name, value in values.items() if name in names})
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise JobKept(
+                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({error}): look for "
+                "the job at https://fal.ai/dashboard/requests, then delete the file, and try again.",
+                stage="journal",
+            ) from None
+
+    def _write(self, path: Path, text: str) -> None:
+        temporary = path.with_suffix(".part")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        self._flush_folder()
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _flush_folder(self) -> None:
+        if os.name == "posix":
+            descriptor = os.open(self.folder, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)

@@ -1,0 +1,74 @@
+"""fal's API key: where it comes from, and that it goes nowhere else."""
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InvalidRequest, KeyMissing
+
+HOW_TO_SET = (
+    "Make a key at https://fal.ai/dashboard/keys and set the environment variable FAL_KEY to it before you start "
+    "ComfyUI, or write it into ~/.fal/key, readable by you alone."
+)
+KEY_FILE = Path("~/.fal/key")
+REDACTED = "[redacted]"
+
+
+@dataclass(frozen=True, repr=False)
+class FalKey:
+    """A key of the form id:secret. It has no readable repr, so it is not printed by accident."""
+
+    key_id: str
+    secret: str
+
+    @property
+    def header(self) -> str:
+        return f"Key {self.key_id}:{self.secret}"
+
+    def is_in(self, text: str) -> bool:
+        return self.key_id in text or self.secret in text
+
+
+def parse_key(text: str, source: str) -> FalKey:
+    """Raises `KeyMissing`, which names `source` and shows nothing of the key."""
+    key_id, colon, secret = text.strip().partition(":")
+    if not text.isascii() or not all(33 <= ord(character) < 127 for character in key_id + secret):
+        raise KeyMissing(f"{source} holds characters that no key has, such as a space or a line break. {HOW_TO_SET}")
+    if not (key_id and colon and secret):
+        raise KeyMissing(f"{source} is no fal key: a key is an id and a secret with a colon between. {HOW_TO_SET}")
+    return FalKey(key_id, secret)
+
+
+def find_key(explicit: str | None = None) -> FalKey:
+    """The key from the argument, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `KeyMissing`."""
+    environ = os.environ
+    if explicit is not None:
+        return parse_key(explicit, "The key that was given")
+    if environ.get("FAL_KEY"):
+        return parse_key(environ["FAL_KEY"], "FAL_KEY")
+    if environ.get("FAL_KEY_ID") and environ.get("FAL_KEY_SECRET"):
+        return parse_key(f"{environ['FAL_KEY_ID'].strip()}:{environ['FAL_KEY_SECRET']}", "FAL_KEY_ID:FAL_KEY_SECRET")
+    file = KEY_FILE.expanduser()
+    if not file.is_file():
+        raise KeyMissing(f"There is no fal key. {HOW_TO_SET}")
+    if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
+        raise KeyMissing(f"Others on this computer can read {file}: run `chmod 600 {file}`, and try again.")
+    return parse_key(file.read_text(encoding="utf-8", errors="replace"), str(file))
+
+
+def refuse_key_in(texts: dict[str, str], key: FalKey | None) -> None:
+    """Raises `InvalidRequest` where a text that fal and saved workflows would keep holds the key."""
+    for name, text in texts.items():
+        if key and key.is_in(text):
+            raise InvalidRequest(f"{name} contains your fal key: delete it there, and make a new key at fal.ai.")
+
+
+def redact(text: str, key: FalKey | None) -> str:
+    """`text` without the key, other credentials, the content of data URIs, and the query strings of URLs."""
+    for part in (key.secret, key.key_id) if key else ():
+        text = text.replace(part, REDACTED)
+    text = re.sub(r"(?i)\b(key|bearer|basic)\s+[\w.+/=-]+:?[\w.+/=-]{8,}", rf"\1 {REDACTED}", text)
+    text = re.sub(r"data:([\w.+/-]*)[\w;=.+-]*,[A-Za-z0-9+/=_%-]*", r"data:\1," + REDACTED, text)
+    return re.sub(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*", r"\1?" + REDACTED, text)

@@ -1,0 +1,204 @@
+"""The video that fal names: downloaded without the key from fal's hosts only, checked, and put in place whole."""
+
+import asyncio
+import base64
+import binascii
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import httpx
+
+from ..errors import JobKept
+from .policy import NetworkPolicy
+from .retry import backoff, may_repeat_read, retry_after
+from .transport import USER_AGENT, reason_of
+
+CHUNK = 2**18
+MAX_TRIES = 5
+HEADER = 64
+"""Bytes at the start of a file that tell its container."""
+DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.IGNORECASE)
+SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
+CONTENT_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime", ".gif": "image/gif"}
+NOT_A_VIDEO = ("text/", "application/json", "application/xml")
+
+
+class Refused(Exception):
+    """The file is not what it should be, and asking for it again does not change that."""
+
+
+class Gone(Exception):
+    """The URL no longer leads to a file. The result may name a new one."""
+
+
+class Broken(Exception):
+    """The file did not arrive whole. A new try may bring it."""
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+async def fetch(url: str, part: Path, suffix: str, policy: NetworkPolicy) -> None:
+    """Bring the file at `url`, which may be a data URI, to `part`, whole and flushed to disk.
+
+    Raises `Refused`, also for another container than that of `suffix`; `Gone`; and `JobKept` when no try brought the
+    whole file or the disk does not take it.
+    """
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if url[:5].lower() == "data:":
+            write_data_uri(url, part, policy)
+        else:
+            await download(url, part, policy)
+        check_container(part, suffix)
+        flush(part)
+    except OSError as error:
+        raise not_saved(part.parent, error) from None
+
+
+def put_in_place(part: Path, target: Path) -> None:
+    """Never over another file. Raises `Refused` and `JobKept`."""
+    if target.exists():
+        raise Refused(f"there is something else at {target}; move it away")
+    try:
+        part.rename(target)
+    except OSError as error:
+        raise not_saved(target.parent, error) from None
+
+
+def not_saved(folder: Path, error: OSError) -> JobKept:
+    return JobKept(
+        f"The finished video could not be saved in {folder} ({error.strerror}). It is not lost: make room or allow "
+        "writing there, and run the same again to go on, without paying again.",
+        stage="download",
+    )
+
+
+async def download(url: str, part: Path, policy: NetworkPolicy) -> None:
+    """Raises `Refused`, `Gone` and `JobKept`."""
+    reason = ""
+    async with httpx.AsyncClient(
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+        follow_redirects=False,
+        timeout=policy.timeout(policy.result_timeout),
+    ) as http:
+        for attempt in range(1, MAX_TRIES + 1):
+            try:
+                return await asyncio.wait_for(follow_redirects(http, url, part, policy), policy.media_deadline)
+            except (httpx.TransportError, Broken) as error:
+                reason = str(error) if isinstance(error, Broken) else reason_of(error)
+                pause = error.pause if isinstance(error, Broken) else None
+            except asyncio.TimeoutError:
+                reason, pause = f"not complete within {policy.media_deadline:g} s", None
+            if attempt < MAX_TRIES:
+                await asyncio.sleep(pause or backoff(attempt, policy.backoff, policy.backoff_cap))
+    raise JobKept(
+        f"The finished video could not be downloaded ({reason}). It is not lost: run the same again to download it, "
+        "without paying again.",
+        stage="download",
+    )
+
+
+async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
+    """By hand, so that each place is checked before it is asked."""
+    for _ in range(policy.max_redirects + 1):
+        checked = checked_url(url, policy.media_hosts)
+        async with http.stream("GET", checked) as response:
+            if not 300 <= response.status_code < 400:
+                check_response(response)
+                return await write_body(response, part, policy)
+            url = str(checked.join(response.headers.get("location", "")))
+    raise Refused(f"it is behind more than {policy.max_redirects} redirects")
+
+
+def checked_url(url: str, hosts: tuple[str, ...]) -> httpx.URL:
+    """https, port 443, no user, and one of `hosts` or a subdomain. The host is lower-case, without a final dot.
+
+    Raises `Refused`.
+    """
+    try:
+        parts = httpx.URL(url)
+        host = parts.raw_host.decode("ascii").lower().rstrip(".")
+    except (httpx.InvalidURL, UnicodeError):
+        raise Refused("its address is no URL") from None
+    allowed = any(host == name or host.endswith(f".{name}") for name in hosts)
+    if parts.scheme != "https" or parts.port not in (None, 443) or parts.userinfo or not allowed:
+        raise Refused(f"its address is not an https one at {' or '.join(hosts)}")
+    return parts.copy_with(host=host, port=None, fragment=None)
+
+
+def check_response(response: httpx.Response) -> None:
+    """Raises `Refused`, `Gone` and `Broken` unless a body that may be a video follows."""
+    status = response.status_code
+    if status in (403, 404, 410):
+        raise Gone(f"HTTP {status}")
+    if may_repeat_read(status):
+        raise Broken(f"HTTP {status}", retry_after(response.headers))
+    if status != 200:
+        raise Refused(f"its address answers HTTP {status}")
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused("it is compressed, which was not asked for")
+    if response.headers.get("content-type", "").lower().startswith(NOT_A_VIDEO):
+        raise Refused("its address brings text and no video")
+
+
+async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy) -> None:
+    """Count while it streams; the announced length is checked before. Raises `Refused`, `Broken`, `OSError`."""
+    announced = int(length) if (length := response.headers.get("content-length", "")).isdigit() else 0
+    check_size(announced, part.parent, policy)
+    size, window_start, window_size = 0, time.monotonic(), 0
+    with part.open("wb") as file:
+        async for chunk in response.aiter_raw(CHUNK):
+            size += len(chunk)
+            if size > policy.max_media:
+                raise Refused(f"it has more than {policy.max_media // 2**20} MiB")
+            file.write(chunk)
+            window_size += len(chunk)
+            if (seconds := time.monotonic() - window_start) >= policy.rate_window:
+                if window_size < policy.minimum_rate * seconds:
+                    raise Broken(f"less than {policy.minimum_rate:g} bytes a second")
+                window_start, window_size = time.monotonic(), 0
+
+
+def check_size(announced: int, folder: Path, policy: NetworkPolicy) -> None:
+    if announced > policy.max_media:
+        raise Refused(f"it has {announced / 2**20:.0f} MiB, and the limit is {policy.max_media // 2**20} MiB")
+    free = shutil.disk_usage(folder).free
+    if announced > free:
+        raise OSError(28, f"No space left: {announced} bytes are needed and {free} are free")
+
+
+def write_data_uri(uri: str, part: Path, policy: NetworkPolicy) -> None:
+    """Raises `Refused`."""
+    head = DATA_URI.match(uri)
+    if not head or head[1].lower() not in (*CONTENT_TYPES.values(), "application/octet-stream"):
+        raise Refused("its data URI is no video in base64")
+    check_size((len(uri) - head.end()) * 3 // 4, part.parent, policy)
+    try:
+        content = base64.b64decode(uri[head.end() :], validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("its data URI is damaged") from None
+    part.write_bytes(content)
+
+
+def check_container(part: Path, suffix: str) -> None:
+    """Raises `Refused` unless the first bytes are those of the container that `suffix` names."""
+    with part.open("rb") as file:
+        start = file.read(HEADER)
+    fits = {
+        ".mp4": start[4:8] == b"ftyp",
+        ".mov": start[4:8] == b"ftyp",
+        ".webm": start.startswith(b"\x1a\x45\xdf\xa3"),
+        ".gif": start.startswith((b"GIF87a", b"GIF89a")),
+    }
+    if not fits[suffix]:
+        raise Refused(f"its first bytes are not those of a {suffix} file")
+
+
+def flush(part: Path) -> None:
+    with part.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,71 @@
+"""Where requests may go, how long they may take and how much they may bring. Only code can set it: no node, no file."""
+
+import os
+from dataclasses import dataclass
+
+import httpx
+
+from ..errors import InvalidRequest
+
+RELAY_VARIABLE = "COSMOS_PREDICT25_FAL_RELAY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPolicy:
+    """Every URL is https. Times are in seconds, sizes in bytes.
+
+    `relay_url`: calls go there with the real URL in `x-fal-target-url` and without a key, which the relay adds.
+    `media_hosts`: videos are downloaded from these and their subdomains, port 443, and from nowhere else.
+    `submit_deadline`: the longest that one submission may take. `wait_limit`: how long a job is followed.
+    `poll_intervals`: pairs of the time since the job was followed and the pause between two looks from then on.
+    `backoff`, `backoff_cap`: the pause after a failed try is drawn below backoff * 2**n and below the cap.
+    `read_tries`: consecutive failures of one read before the trouble is reported. Following goes on after it.
+    `not_found_grace`: how long a new job may be unknown. `reconcile_pauses`: before each look for a lost job.
+    `cancel_wait`: how long the outcome of a cancelled job is awaited.
+    `minimum_rate`: a download that brings fewer bytes a second over `rate_window` ends.
+    """
+
+    queue_url: str = "https://queue.fal.run"
+    platform_url: str = "https://api.fal.ai/v1"
+    relay_url: str | None = None
+    media_hosts: tuple[str, ...] = ("fal.media",)
+
+    connect_timeout: float = 10
+    api_timeout: float = 60
+    result_timeout: float = 120
+    submit_deadline: float = 120
+    wait_limit: float = 3600
+    poll_intervals: tuple[tuple[float, float], ...] = ((0, 1.0), (10, 2.0), (60, 5.0))
+    backoff: float = 0.5
+    backoff_cap: float = 20
+    submit_tries: int = 5
+    read_tries: int = 8
+    not_found_grace: float = 10
+    reconcile_pauses: tuple[float, ...] = (0, 3, 10)
+    cancel_wait: float = 30
+
+    max_reply: int = 16 * 2**20
+    max_media: int = 512 * 2**20
+    max_pixels: int = 2**30
+    media_deadline: float = 900
+    minimum_rate: float = 1024
+    rate_window: float = 60
+    max_redirects: int = 3
+
+    def __post_init__(self) -> None:
+        for url in filter(None, (self.queue_url, self.platform_url, self.relay_url)):
+            parts = httpx.URL(url)
+            if parts.scheme != "https" or not parts.host or parts.userinfo:
+                raise InvalidRequest(f"{url!r} is no place for fal's requests: it must be https://host without a user.")
+
+    @classmethod
+    def from_environment(cls) -> "NetworkPolicy":
+        """The strict policy, through the relay that COSMOS_PREDICT25_FAL_RELAY names, if it is set."""
+        return cls(relay_url=os.environ.get(RELAY_VARIABLE) or None)
+
+    def poll_interval(self, waited: float) -> float:
+        """The pause before the next look at a job that has been followed for `waited` seconds."""
+        return next(pause for start, pause in reversed(self.poll_intervals) if waited >= start)
+
+    def timeout(self, read: float) -> httpx.Timeout:
+        return httpx.Timeout(connect=self.connect_timeout, read=read, write=60, pool=10)

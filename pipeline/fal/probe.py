@@ -1,0 +1,74 @@
+"""Decode a finished file once: what it holds, and that it can be used."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..video import RemoteVideo
+from .media import CONTENT_TYPES, Refused
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+
+def probe(path: Path, suffix: str, seed: int, max_pixels: int) -> RemoteVideo:
+    """Decode every frame of `path`. Raises `Refused` when that fails, or when it holds more than `max_pixels`."""
+    import av
+    from av.error import FFmpegError
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise Refused("it holds no video")
+            stream = container.streams.video[0]
+            width, height, rate = stream.width, stream.height, stream.average_rate
+            num_frames, seconds = decode(container, max_pixels // max(1, width * height))
+    except (FFmpegError, ValueError) as error:
+        raise Refused(f"it cannot be decoded: {error}") from error
+    if not num_frames or not rate:
+        raise Refused("it holds no frames")
+    # FFmpeg takes a GIF's rate from its shortest delay.
+    fps = (num_frames / seconds).limit_denominator(100) if suffix == ".gif" and seconds else Fraction(rate)
+    return RemoteVideo(
+        path=path,
+        content_type=CONTENT_TYPES[suffix],
+        file_size=path.stat().st_size,
+        width=width,
+        height=height,
+        fps=fps,
+        duration=float(num_frames / fps),
+        num_frames=num_frames,
+        seed=seed,
+    )
+
+
+def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
+    """The number of frames and the end of the last one in seconds. Raises `Refused` for more frames than `most`."""
+    num_frames, end = 0, Fraction(0)
+    for frame in container.decode(video=0):
+        num_frames += 1
+        if num_frames > most:
+            raise Refused("it holds far more pixels than a video of this model")
+        if frame.pts is not None and frame.time_base:
+            end = (frame.pts + frame.duration) * frame.time_base
+    return num_frames, end
+
+
+def remarks(video: RemoteVideo, announced: Mapping[str, Any], num_frames: int) -> tuple[str, ...]:
+    """Where the file is not what fal announced, or not as long as was asked for. A GIF's rate is rounded."""
+    found = [
+        f"fal announced {name} {announced[name]}, and the file has {real}"
+        for name, real, tolerance in (
+            ("file_size", video.file_size, 0.0),
+            ("width", video.width, 0.0),
+            ("height", video.height, 0.0),
+            ("fps", float(video.fps), 0.01),
+            ("num_frames", video.num_frames, 0.0),
+        )
+        if isinstance(announced.get(name), int | float) and not math.isclose(announced[name], real, rel_tol=tolerance)
+    ]
+    if video.num_frames != num_frames:
+        found.append(f"{num_frames} frames were asked for, and the file has {video.num_frames}")
+    return tuple(found)

@@ -1,0 +1,139 @@
+"""A reply of fal, read with a limit, and the error that it tells."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ..errors import FalError
+from .key import FalKey, redact
+from .retry import says_retryable
+from .status import clean
+
+MAX_ERROR_BODY = 64 * 1024
+ADVICE = {
+    "content_policy_violation": "The same prompt will be refused again: change what it asks for.",
+    "concurrent_requests_limit": "Too many jobs of this account run at once: try again later.",
+}
+ADVICE_BY_STATUS = {
+    401: "Check FAL_KEY: make a new key at https://fal.ai/dashboard/keys if it was deleted.",
+    403: "Look at the balance and the locks of the account at https://fal.ai/dashboard/billing.",
+    404: "The endpoint is not there any more: look for a newer version of this pack.",
+    429: "fal is busy: try again later.",
+}
+
+
+class Garbled(Exception):
+    """A reply that cannot be read: too large, cut short, or not what it says it is."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_redirect(self) -> bool:
+        return 300 <= self.status < 400
+
+    def json(self) -> Any:
+        """Raises `Garbled`."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise Garbled(f"it is no JSON but {self.headers.get('content-type', 'something else')}") from error
+
+    def json_or_none(self) -> Any:
+        try:
+            return self.json()
+        except Garbled:
+            return None
+
+
+async def read_limited(response: httpx.Response, limit: int) -> Reply:
+    """Raises `Garbled` for a body of more than `limit` bytes, or an encoded one, which may be a bomb."""
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Garbled(f"it is encoded as {clean(response.headers['content-encoding'], 20)}, which was not asked for")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise Garbled(f"it has more than {limit} bytes")
+    return Reply(response.status_code, response.headers, bytes(body))
+
+
+def error_from(reply: Reply, stage: str, what: str, key: FalKey | None, request_id: str | None = None) -> FalError:
+    """The error that a refusal or a failure tells, in any of fal's forms. `what` begins the message."""
+    body = reply.json_or_none() if len(reply.body) <= MAX_ERROR_BODY else None
+    details = _details(body)
+    error_type = _error_type(reply, body, details)
+    fields = tuple(filter(None, (_field(detail) for detail in details)))
+    said = clean(redact(_message(reply, body, details), key), 500)
+    retryable = says_retryable(reply.headers)
+    if error_type == "content_policy_violation":
+        retryable = False
+    advice = ADVICE.get(error_type or "") or ADVICE_BY_STATUS.get(reply.status) if stage == "submit" else None
+    advice = advice or ADVICE.get(error_type or "") or _advice_on_retry(retryable)
+    about = f" ({', '.join(fields)})" if fields else ""
+    job = f" Request id: {request_id}." if request_id else ""
+    return FalError(
+        f"{what}{about}: {said.rstrip('.')} (HTTP {reply.status}{f', {error_type}' if error_type else ''}). "
+        f"{advice}{job}",
+        stage=stage,
+        status=reply.status,
+        error_type=error_type,
+        fields=fields,
+        retryable=retryable,
+        request_id=request_id,
+    )
+
+
+def _details(body: Any) -> list[dict[str, Any]]:
+    detail = body.get("detail") if isinstance(body, dict) else None
+    return [item for item in detail if isinstance(item, dict)][:10] if isinstance(detail, list) else []
+
+
+def _field(detail: dict[str, Any]) -> str:
+    """The request field that a detail is about, without `body`, which all of them begin with."""
+    location = detail.get("loc")
+    parts = location if isinstance(location, list) else []
+    return clean(".".join(str(part) for part in parts[:5] if part != "body"), 60)
+
+
+def _error_type(reply: Reply, body: Any, details: list[dict[str, Any]]) -> str | None:
+    platform = body.get("error") if isinstance(body, dict) else None
+    candidates = [
+        reply.headers.get("x-fal-error-type"),
+        body.get("error_type") if isinstance(body, dict) else None,
+        *(detail.get("type") for detail in details),
+        platform.get("type") if isinstance(platform, dict) else None,
+    ]
+    return next((clean(text, 60) for text in candidates if isinstance(text, str) and text), None)
+
+
+def _message(reply: Reply, body: Any, details: list[dict[str, Any]]) -> str:
+    """Not the details' `input`, which may be the whole prompt."""
+    if reply.is_redirect:
+        return "it redirects elsewhere, which is never followed"
+    messages = [message for detail in details if isinstance(message := detail.get("msg"), str)]
+    if messages:
+        return "; ".join(messages)
+    if isinstance(body, dict):
+        platform = body.get("error")
+        named = platform.get("message") if isinstance(platform, dict) else platform
+        for text in (body.get("detail"), named, body.get("status")):
+            if isinstance(text, str) and text:
+                return text
+    return "it gave no reason that can be read"
+
+
+def _advice_on_retry(retryable: bool | None) -> str:
+    if retryable is None:
+        return "Whether a new try can help, fal does not say."
+    return "A new try is likely to help." if retryable else "A new try with the same values will not help."

@@ -1,0 +1,88 @@
+"""The three states of a job, read from replies that may hold anything."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MAX_LOG_LINES = 100
+MAX_LOG_LENGTH = 200
+ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
+FAILED = {"FAILED", "ERROR", "CANCELED", "CANCELLED"}
+"""No reference of fal has these, but schemas of others do."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """`position`: the number of jobs ahead, None where fal does not say."""
+
+    position: int | None
+
+
+@dataclass(frozen=True)
+class InProgress:
+    """`logs`: the newest lines so far, cleaned for display."""
+
+    logs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The end, good or bad: only the result tells. `inference_time`: seconds."""
+
+    logs: tuple[str, ...] = ()
+    inference_time: float | None = None
+    error: str | None = None
+    error_type: str | None = None
+
+
+Status = Queued | InProgress | Completed
+
+
+def parse_status(body: Any) -> Status | None:
+    """The state that a reply's JSON tells, or None where it tells none that is known."""
+    if not isinstance(body, dict):
+        return None
+    status = body.get("status")
+    if status == "IN_QUEUE":
+        return Queued(_position(body.get("queue_position")))
+    if status == "IN_PROGRESS":
+        return InProgress(_logs(body.get("logs")))
+    if status == "COMPLETED" or (isinstance(status, str) and status in FAILED):
+        error = _text(body.get("error")) or (None if status == "COMPLETED" else f"fal says {status}")
+        return Completed(_logs(body.get("logs")), _seconds(body.get("metrics")), error, _text(body.get("error_type")))
+    return None
+
+
+def clean(text: str, length: int = MAX_LOG_LENGTH) -> str:
+    """One line without control characters, for display."""
+    line = ESCAPES.sub("", text[: 4 * length])
+    line = "".join(character if character.isprintable() else " " for character in line)
+    return " ".join(line.split())[:length]
+
+
+def _position(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
+
+
+def _text(value: Any) -> str | None:
+    return clean(value) if isinstance(value, str) and value else None
+
+
+def _seconds(metrics: Any) -> float | None:
+    value = metrics.get("inference_time") if isinstance(metrics, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def _logs(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        return ()
+    messages = (entry.get("message") if isinstance(entry, dict) else entry for entry in value[-MAX_LOG_LINES:])
+    lines = (clean(message) for message in messages if isinstance(message, str))
+    return tuple(filter(None, lines))
