@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .export_video import CosmosPredict25ExportVideo
+from .generate_fal import CosmosPredict25GenerateFal
 from .generate_local import CosmosPredict25Generate
 from .loader import CosmosPredict25Loader
 from .prompt import CosmosPredict25Prompt
@@ -16,5 +17,6 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25SamplerSettings,
             CosmosPredict25Loader,
             CosmosPredict25Generate,
+            CosmosPredict25GenerateFal,
             CosmosPredict25ExportVideo,
         ]

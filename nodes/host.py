@@ -1,12 +1,18 @@
 """Adapts ComfyUI to the pipeline's protocols: progress and previews, interruption, memory, videos and folders."""
 
+import asyncio
+import concurrent.futures
 import json
 import os
 import secrets
+import threading
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.utils
 import folder_paths
@@ -16,6 +22,7 @@ from comfy import latent_formats, model_management
 from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import Input, InputImpl, Types, io, ui
+from comfy_execution.progress import get_progress_state
 from server import PromptServer
 from torch import Tensor, nn
 
@@ -23,10 +30,19 @@ from ..pipeline.errors import CannotPlace, ExportFailed
 
 if TYPE_CHECKING:  # the local room needs diffusers
     from ..pipeline.local.generate import LocalModel
+    from ..pipeline.video import RemoteVideo
 
+T = TypeVar("T")
 PROXY_SIDE = 960
 OPAQUE = 1 - 0.5 / 255
 """What a ProRes decoder gives for opaque is a little less than 1."""
+
+LOOK = 0.02
+STOP_TICK = 0.1
+STOP_IS_SEEN = 0.2
+"""Seconds within which every run of the graph has looked at ComfyUI's flag, which the first to act on it takes down."""
+STOP_IS_OVER = 0.8
+"""Seconds after which a node ends with Stop, whether or not its job at fal is known to be cancelled."""
 
 
 def weight_dtype() -> torch.dtype | None:
@@ -124,7 +140,94 @@ class NodeObserver:
         show_text(message, self._node_id)
 
     def raise_if_stopped(self) -> None:
+        if model_management.processing_interrupted():
+            time.sleep(STOP_IS_SEEN)  # jobs at fal in the same graph are to be stopped too
         model_management.throw_exception_if_processing_interrupted()
+
+
+class FalObserver:
+    """Shows a job at fal on its node until it `is_over` there. Called from a thread beside the graph's.
+
+    It leaves ComfyUI's flag up, and not by ComfyUI's ProgressBar does it show progress, which takes the flag down.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self._node_id = node_id
+        self.is_over = False
+
+    def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
+        if not self.is_over:
+            get_progress_state().update_progress(self._node_id, done, total)
+            show_text(message, self._node_id)
+
+    def raise_if_stopped(self) -> None:
+        if model_management.processing_interrupted():
+            raise model_management.InterruptProcessingException
+
+
+class Background(threading.Thread):
+    """Runs a coroutine in an event loop of its own. A daemon: it does not keep ComfyUI from ending."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        super().__init__(daemon=True)
+        self.result: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._coroutine = coroutine
+        self._loop = asyncio.new_event_loop()
+
+    def run(self) -> None:
+        self._task = self._loop.create_task(self._coroutine)
+        try:
+            self.result.set_result(self._loop.run_until_complete(self._task))
+        except BaseException as error:
+            self.result.set_exception(error)
+        finally:
+            self._loop.close()
+
+    async def is_done_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not self.result.done() and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK)
+        return self.result.done()
+
+    def cancel(self) -> None:
+        with suppress(RuntimeError):  # it has ended meanwhile
+            self._loop.call_soon_threadsafe(lambda: self._task.cancel())
+
+
+async def in_background(coroutine: Coroutine[Any, Any, T], observer: FalObserver) -> T:
+    """Await `coroutine`, which goes on while a local node keeps the graph's own loop busy for minutes.
+
+    Stop ends this within a second; the thread then cancels the job at fal for as long as that takes. When another node
+    fails, the thread lets go of the job, which runs on at fal and is taken up by the next run.
+    """
+    thread = Background(coroutine)
+    thread.start()
+    try:
+        while not await thread.is_done_within(STOP_TICK):
+            if model_management.processing_interrupted():
+                await asyncio.sleep(STOP_IS_SEEN)
+                await thread.is_done_within(STOP_IS_OVER - STOP_IS_SEEN)
+                raise model_management.InterruptProcessingException
+    except asyncio.CancelledError:
+        if not model_management.processing_interrupted():
+            thread.cancel()
+        raise
+    finally:
+        observer.is_over = True
+    return thread.result.result()
+
+
+def fal_folders() -> tuple[Path, Path]:
+    """For finished videos, in the output folder, and for the records of jobs, which no browser can read."""
+    records = Path(folder_paths.get_system_user_directory("cosmos_predict25"), "fal_jobs")
+    return Path(folder_paths.get_output_directory(), "cosmos_fal"), records
+
+
+def video_of(video: "RemoteVideo") -> Input.Video:
+    """fal's own file."""
+    if video.path.suffix == ".gif":
+        return GifVideo(str(video.path), video.fps)
+    return InputImpl.VideoFromFile(str(video.path))
 
 
 class GifVideo(InputImpl.VideoFromFile):

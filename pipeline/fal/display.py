@@ -24,6 +24,7 @@ class Display:
         self._price = ""
         self._start = time.monotonic()
         self._running_since: float | None = None
+        self._last: type[Status] | None = None
 
     def say(self, text: str) -> None:
         """Something has changed: show it, and write it to the log."""
@@ -32,14 +33,19 @@ class Display:
         self.show()
 
     def follow(self, status: Status) -> None:
-        """Show a state with its newest log line."""
+        """Show a state with its newest log line; the first of its kind goes to the log too."""
         if isinstance(status, InProgress) and self._running_since is None:
             self._running_since = time.monotonic()
-        self._text = text_of(status)
-        self.show()
+        is_news, self._last = type(status) is not self._last, type(status)
+        if is_news:
+            self.say(text_of(status))
+        else:
+            self._text = text_of(status)
+            self.show()
 
     def tell_price(self, price: Price | None) -> None:
         self._price = f", {price}" if price else ", price unknown"
+        log.info("fal, seed %d: %s", self._seed, self._price.removeprefix(", "))
 
     def show(self) -> None:
         now = time.monotonic()

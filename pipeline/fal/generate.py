@@ -242,7 +242,6 @@ class PaidJob:
         record = self._known_record
         state = STATES.get(type(status), record.state)
         if state is not record.state and record.state is not State.CANCEL_REQUESTED:
-            log.info("fal, seed %d: %s", record.seed, state.value)
             record.state = state
             self._journal.save(record)
 

@@ -1,0 +1,146 @@
+from dataclasses import replace
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..pipeline.errors import CosmosError
+from ..pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES, GenerationRequest, Prompt, SamplerSettings
+from .sockets import CATEGORY, CosmosPrompt, CosmosSettings
+
+TEXT_TO_VIDEO = "text-to-video"
+DISTILLED = "distilled/text-to-video"
+
+
+class CosmosPredict25GenerateFal(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25GenerateFal",
+            display_name="Cosmos Predict2.5 Generate (fal)",
+            category=CATEGORY,
+            description="Makes a video from text with Cosmos-Predict2.5 on fal.ai, for money, and saves it in the "
+            "output folder. The key comes from the environment variable FAL_KEY. Several of these run at once.",
+            search_aliases=["cosmos", "nvidia", "fal", "api", "remote", "cloud", "text to video", "t2v"],
+            inputs=[
+                CosmosPrompt.Input("prompt", tooltip="From the Prompt node."),
+                CosmosSettings.Input(
+                    "settings",
+                    tooltip="From the Sampler Settings node. fal makes 1280 x 704, whatever width and height say.",
+                ),
+                io.DynamicCombo.Input(
+                    "endpoint",
+                    options=[
+                        io.DynamicCombo.Option(TEXT_TO_VIDEO, []),
+                        io.DynamicCombo.Option(
+                            DISTILLED,
+                            [
+                                io.Int.Input(
+                                    "num_inference_steps",
+                                    default=10,
+                                    min=1,
+                                    max=20,
+                                    tooltip="Denoising steps of the distilled model, instead of those of the settings.",
+                                )
+                            ],
+                        ),
+                    ],
+                    tooltip="The full model, about $0.20 a video and 7 minutes, or the distilled one, about $0.08 and "
+                    "2 minutes, which has no guidance_scale. The node shows fal's price of today while it runs.",
+                ),
+                io.Combo.Input(
+                    "video_output_type",
+                    options=list(VIDEO_OUTPUT_TYPES),
+                    default=VIDEO_OUTPUT_TYPES[0],
+                    tooltip="What fal encodes: the file is kept as it comes.",
+                ),
+                io.Combo.Input(
+                    "video_quality",
+                    options=list(VIDEO_QUALITIES),
+                    default="high",
+                    tooltip="Higher looks better and makes larger files.",
+                ),
+                io.Boolean.Input(
+                    "sync_mode",
+                    default=False,
+                    advanced=True,
+                    tooltip="The video comes inside fal's reply and is not kept in the request history. It costs you "
+                    "the second chance: after a crash there may be nothing to come back to.",
+                ),
+                io.Boolean.Input(
+                    "store",
+                    default=True,
+                    advanced=True,
+                    tooltip="fal keeps prompt and video for 30 days. Without, a finished video must be fetched within "
+                    "minutes, and a job whose answer was lost cannot be found again.",
+                ),
+                io.String.Input(
+                    "webhook_url",
+                    default="",
+                    advanced=True,
+                    tooltip="An https address that fal calls when the job is over. It is saved in the workflow.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output("video", tooltip="fal's own file, not encoded again."),
+                io.Int.Output("seed", tooltip="The seed that was used."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, endpoint: dict[str, Any] | None = None, webhook_url: str | None = None) -> bool | str:
+        """No `endpoint` stands for one that is not known, and no `webhook_url` for a linked one."""
+        from ..pipeline.fal.client import webhook_query
+        from ..pipeline.fal.policy import NetworkPolicy
+        from ..pipeline.fal.transport import Transport
+
+        if endpoint is None:
+            return f"endpoint must be {TEXT_TO_VIDEO} or {DISTILLED}."
+        try:
+            Transport(None, NetworkPolicy.from_environment())
+            webhook_query(webhook_url)
+        except CosmosError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    async def execute(
+        cls,
+        prompt: Prompt,
+        settings: SamplerSettings,
+        endpoint: dict[str, Any],
+        video_output_type: str,
+        video_quality: str,
+        sync_mode: bool,
+        store: bool,
+        webhook_url: str,
+    ) -> io.NodeOutput:
+        from ..pipeline import fal
+        from .host import FalObserver, fal_folders, in_background, show_text, video_of
+
+        if endpoint["endpoint"] == DISTILLED:
+            settings = replace(settings, num_inference_steps=endpoint["num_inference_steps"])
+        request = GenerationRequest.combine(
+            prompt,
+            settings,
+            sync_mode=sync_mode,
+            video_output_type=video_output_type,
+            video_quality=video_quality,
+        )
+        folder, journal = fal_folders()
+        observer = FalObserver(cls.hidden.unique_id)
+        video = await in_background(
+            fal.generate(
+                request,
+                folder=folder,
+                journal=fal.Journal(journal),
+                endpoint=fal.DISTILLED if endpoint["endpoint"] == DISTILLED else fal.TEXT_TO_VIDEO,
+                observer=observer,
+                webhook_url=webhook_url or None,
+                store=store,
+            ),
+            observer,
+        )
+        made = f"{video.num_frames} frames, {video.width} x {video.height}, {video.duration:.1f} s, seed {video.seed}"
+        show_text("\n".join([made, video.path.name, *video.remarks]), cls.hidden.unique_id)
+        return io.NodeOutput(video_of(video), video.seed)
