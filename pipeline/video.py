@@ -29,8 +29,8 @@ class LocalVideo:
 class RemoteVideo:
     """A video that fal made: the server's own file. Every number was read from the decoded file.
 
-    `width`, `height`: pixels. `duration`: seconds. `file_size`: bytes. `seed`: the seed that was used.
-    `remarks`: sentences for the user, where the file is not what was asked for or announced.
+    `width`, `height`: pixels. `duration`: seconds. `file_size`: bytes. `seed`: the seed that was used,
+    None where fal did not say. `remarks`: for the user, where the file is not what was asked for or announced.
     """
 
     path: Path
@@ -41,5 +41,5 @@ class RemoteVideo:
     fps: Fraction
     duration: float
     num_frames: int
-    seed: int
+    seed: int | None
     remarks: tuple[str, ...] = ()

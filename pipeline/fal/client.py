@@ -8,15 +8,18 @@ import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import httpx
 
 from ..errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnknown
+from ..video import RemoteVideo
 from .endpoints import app_of
 from .job import Cancellation, Job, build_job, job_from, with_logs
 from .key import refuse_key_in
+from .media import CONTENT_TYPES, Broken, Gone, Refused, url_of
 from .platform import Price, list_requests, read_price
 from .policy import NetworkPolicy
 from .reply import Garbled, Reply, error_from
@@ -31,6 +34,7 @@ from .retry import (
     proves_nothing_was_sent,
     retry_after,
 )
+from .save import save_video
 from .status import Completed, Status, parse_status
 from .transport import Transport, reason_of
 
@@ -61,7 +65,7 @@ class FalClient:
     ) -> None:
         self.policy = policy or NetworkPolicy.from_environment()
         self._transport = Transport(key, self.policy)
-        self._on_trouble = on_trouble
+        self.on_trouble = on_trouble
 
     async def __aenter__(self) -> "FalClient":
         self._http = self._transport.connect()
@@ -136,7 +140,7 @@ class FalClient:
                 if not is_new or waited > self.policy.not_found_grace:
                     raise
             except Trouble as trouble:
-                self._on_trouble(f"Connection trouble: {trouble}")
+                self.on_trouble(f"Connection trouble: {trouble}")
             else:
                 if status:
                     yield status
@@ -168,6 +172,21 @@ class FalClient:
         if not isinstance(body, dict):
             raise kept("result", "a result that is no object", job)
         return body
+
+    async def save(self, result: dict[str, Any], path: Path) -> RemoteVideo:
+        """Download the video that a result names to `path`, a new file ending in .mp4, .webm, .mov or .gif.
+
+        Raises `InvalidRequest`, and `JobKept` when the file is refused or cannot be had.
+        """
+        url, seed = url_of(result), result.get("seed")
+        if path.suffix not in CONTENT_TYPES:
+            raise InvalidRequest(f"{path.name} must end in one of {', '.join(CONTENT_TYPES)}.")
+        if not url:
+            raise JobKept("The result names no video.", stage="download")
+        try:
+            return await save_video(url, path, self.policy, seed if isinstance(seed, int) else None)
+        except (Refused, Gone, Broken) as reason:
+            raise JobKept(f"The video that fal made is not saved: {reason}.", stage="download") from None
 
     async def cancel(self, job: Job) -> Cancellation:
         """Ask fal to cancel a job. Raises `FalError` when three tries have failed."""
@@ -213,7 +232,7 @@ class FalClient:
                     raise unknown(reason_of(error)) from None
                 if not may_repeat:
                     raise unreachable(error, "look at the network connection, and try again") from None
-                self._on_trouble(f"fal cannot be reached ({reason_of(error)}), trying again")
+                self.on_trouble(f"fal cannot be reached ({reason_of(error)}), trying again")
                 return None
 
     def _accepted(self, reply: Reply, endpoint_id: str) -> Job:
@@ -281,7 +300,8 @@ class FalClient:
         if reply.status == 404:
             return JobExpired(
                 "fal does not know this job, or has no result of it any more: results are kept for 30 days, or for "
-                f"minutes where storing was switched off. A job of another account looks the same.{named(job)}",
+                "minutes where storing was switched off. A job of another account looks the same. To run the same "
+                f"again makes a new job, which is to be paid for.{named(job)}",
                 stage=stage,
                 status=404,
                 request_id=job.request_id,

@@ -22,10 +22,11 @@ from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint, sha256_of
 from .job import Job, is_request_id
 from .journal import Journal, Record, State
-from .media import Gone, Refused, fetch, put_in_place
+from .media import Broken, Gone, Refused, facts_of, url_of
 from .order import Order, order_of
 from .policy import NetworkPolicy
 from .probe import probe, remarks
+from .save import save_video
 from .status import InProgress, Queued, Status
 
 STOP_TICK = 0.1
@@ -67,7 +68,7 @@ async def generate(
     observer = observer or Silent()
     order = order_of(request, endpoint, journal, folder)
     options = {"webhook_url": webhook_url, "priority": priority, "start_timeout": start_timeout, "store": store}
-    async with FalClient(key, policy, log.warning) as client, journal.claim(order.job_id, observer):
+    async with FalClient(key, policy) as client, journal.claim(order.job_id, observer):
         return await PaidJob(client, journal, order, observer, options).run()
 
 
@@ -87,6 +88,7 @@ class PaidJob:
         self._observer = observer
         self._options = options
         self._display = Display(observer, order.endpoint.typical_seconds, order.seed)
+        client.on_trouble = self._display.say
         self._record = journal.load(order.job_id)
         self._submission: asyncio.Task[None] | None = None
         self._is_new = False
@@ -113,14 +115,18 @@ class PaidJob:
 
     async def _take_finished(self) -> RemoteVideo:
         """The file is there, so it was paid for and is complete."""
-        target = self._order.target
+        target, record = self._order.target, self._record
         try:
-            video = await self._probe(target)
+            video = await asyncio.to_thread(
+                probe, target, target.suffix, self._client.policy.max_pixels, self._order.seed
+            )
         except Refused as refusal:
+            price = "without paying again" if record else "which is to be paid for again"
             raise FalError(
-                f"{target} was made before and is damaged: {refusal}. Move it away to have it made again, which is to "
-                "be paid for again.",
+                f"{target} is not the video that belongs there: {refusal}. Move it away to have it "
+                f"{'downloaded' if record else 'made'} again, {price}.",
                 stage="download",
+                request_id=record and record.request_id,
             ) from None
         if self._record:
             self._journal.remove(self._record)
@@ -258,57 +264,55 @@ class PaidJob:
                 request_id=job.request_id,
             )
         if not is_data_uri(url):
-            record.result, record.media_url, record.state = result, url, State.RESULT_READY
+            record.result = {"video": {"url": url, **facts_of(result)}}
+            record.media_url, record.state = url, State.RESULT_READY
             self._journal.save(record)
         return result
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
-        """Bring, decode and put in place; only then the record goes. Raises `JobKept` and `JobExpired`."""
-        record, target = self._known_record, self._order.target
-        part = target.with_name(f"{target.name}.part")
+        """Only when the file is in place the record goes. Raises `JobKept` and `JobExpired`."""
+        target = self._order.target
         self._display.say("Downloading the video")
         try:
-            result = await self._fetch(result, part)
-            video = await self._probe(part)
-            put_in_place(part, target)
+            result, video = await self._save(result)
         except Refused as refusal:
-            raise JobKept(
-                f"The file that fal made is not used: {refusal}. The job's record is kept; its request id is "
-                f"{record.request_id}.",
-                stage="download",
-                request_id=record.request_id,
+            raise self._not_saved(
+                f"The file that fal made is not used, because {refusal}. Look at it at "
+                "https://fal.ai/dashboard/requests; another seed makes another video."
             ) from None
-        finally:
-            part.unlink(missing_ok=True)
+        except Broken as broken:
+            raise self._not_saved(f"The finished video was not brought: {broken}. {GO_ON}") from None
         self._forget()
-        found = remarks(video, result["video"], self._order.request.num_frames)
+        found = remarks(video, facts_of(result), self._order.request.num_frames)
         for remark in found:
             log.warning("%s: %s.", target.name, remark)
-        return replace(video, path=target, remarks=found)
+        return replace(video, remarks=found)
 
-    async def _fetch(self, result: dict[str, Any], part: Path) -> dict[str, Any]:
-        """Where the URL leads nowhere any more, the result is read again, which may name a new one."""
-        record, suffix, policy = self._known_record, self._order.target.suffix, self._client.policy
+    async def _save(self, result: dict[str, Any]) -> tuple[dict[str, Any], RemoteVideo]:
+        """Where the address leads nowhere any more, the result is read again, which may name a new one."""
+        record = self._known_record
         try:
-            await fetch(result["video"]["url"], part, suffix, policy)
+            return result, await self._save_once(result)
         except Gone:
             assert record.job
             result = await self._read_result(record.job)
-            try:
-                await fetch(result["video"]["url"], part, suffix, policy)
-            except Gone as gone:
-                raise JobExpired(
-                    f"The finished video is not to be had at its address any more ({gone}). Look for it at "
-                    f"https://fal.ai/dashboard/requests. Request id: {record.request_id}.",
-                    stage="download",
-                    request_id=record.request_id,
-                ) from None
-        return result
+        try:
+            return result, await self._save_once(result)
+        except Gone as gone:
+            raise JobExpired(
+                f"The finished video is not to be had at its address any more ({gone}). Look for it at "
+                "https://fal.ai/dashboard/requests. To run the same again makes a new job, which is to be paid for. "
+                f"Request id: {record.request_id}.",
+                stage="download",
+                request_id=record.request_id,
+            ) from None
 
-    async def _probe(self, path: Path) -> RemoteVideo:
-        return await asyncio.to_thread(
-            probe, path, self._order.target.suffix, self._order.seed, self._client.policy.max_pixels
-        )
+    def _not_saved(self, message: str) -> JobKept:
+        request_id = self._known_record.request_id
+        return JobKept(f"{message} Request id: {request_id}.", stage="download", request_id=request_id)
+
+    async def _save_once(self, result: dict[str, Any]) -> RemoteVideo:
+        return await save_video(result["video"]["url"], self._order.target, self._client.policy, self._order.seed)
 
     async def _abandon(self) -> None:
         """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""
@@ -365,12 +369,6 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def url_of(result: dict[str, Any]) -> str | None:
-    video = result.get("video")
-    url = video.get("url") if isinstance(video, dict) else None
-    return url if isinstance(url, str) and url else None
 
 
 def is_data_uri(url: str) -> bool:

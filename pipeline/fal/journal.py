@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Record:
 
     `job_id`: our name of the job, a hash of endpoint and input. `input_sha256`: of what is sent. `request_sha256`:
     of the same without a seed that was drawn, by which the same request finds its job again. `created`: seconds since
-    1970. `result`: fal's output object.
+    1970. `result`: what is used of fal's output object.
     """
 
     job_id: str
@@ -142,8 +142,10 @@ class Journal:
             ) from None
 
     def remove(self, record: Record) -> None:
-        self.path_of(record.job_id).unlink(missing_ok=True)
-        self._flush_folder()
+        """A record that cannot be removed is no harm: the next run finds what became of its job."""
+        with suppress(OSError):
+            self.path_of(record.job_id).unlink()
+            self._flush_folder()
 
     def set_aside(self, record: Record) -> None:
         """Keep a record that nothing more can be done with, out of the way of the same request."""

@@ -14,6 +14,7 @@ HOW_TO_SET = (
 )
 KEY_FILE = Path("~/.fal/key")
 REDACTED = "[redacted]"
+MAX_REDACTED = 4000
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,9 +67,13 @@ def refuse_key_in(texts: dict[str, str], key: FalKey | None) -> None:
 
 
 def redact(text: str, key: FalKey | None) -> str:
-    """`text` without the key, other credentials, the content of data URIs, and the query strings of URLs."""
+    """`text` without the key, other credentials, the content of data URIs, and the query strings of URLs.
+
+    No more than the first 4000 characters, so that no text of a server's can make this slow.
+    """
     for part in (key.secret, key.key_id) if key else ():
         text = text.replace(part, REDACTED)
-    text = re.sub(r"(?i)\b(key|bearer|basic)\s+[\w.+/=-]+:?[\w.+/=-]{8,}", rf"\1 {REDACTED}", text)
-    text = re.sub(r"data:([\w.+/-]*)[\w;=.+-]*,[A-Za-z0-9+/=_%-]*", r"data:\1," + REDACTED, text)
-    return re.sub(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*", r"\1?" + REDACTED, text)
+    text = text[:MAX_REDACTED]
+    text = re.sub(r"(?i)\b(key|bearer|basic)\s{1,4}[\w.+/=:-]{8,}", rf"\1 {REDACTED}", text)
+    text = re.sub(r"data:([\w.+/-]{0,60})[\w;=.+-]{0,60},[A-Za-z0-9+/=_%-]*", rf"data:\1,{REDACTED}", text)
+    return re.sub(r"(https?://[^\s?\"'<>]{1,500})\?[^\s\"'<>]*", rf"\1?{REDACTED}", text)

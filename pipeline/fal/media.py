@@ -8,21 +8,21 @@ import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import httpx
 
-from ..errors import JobKept
 from .policy import NetworkPolicy
 from .retry import backoff, may_repeat_read, retry_after
 from .transport import USER_AGENT, reason_of
 
-CHUNK = 2**18
 MAX_TRIES = 5
 HEADER = 64
 """Bytes at the start of a file that tell its container."""
 DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.IGNORECASE)
 SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
 CONTENT_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime", ".gif": "image/gif"}
+NUMBERS = ("file_size", "width", "height", "fps", "num_frames")
 NOT_A_VIDEO = ("text/", "application/json", "application/xml")
 
 
@@ -35,17 +35,35 @@ class Gone(Exception):
 
 
 class Broken(Exception):
-    """The file did not arrive whole. A new try may bring it."""
+    """The file did not arrive whole, or could not be saved. A new try may bring it; `pause`: seconds before it."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
         self.pause = pause
 
 
+def url_of(result: dict[str, Any]) -> str | None:
+    """The address of the video in fal's output object."""
+    video = result.get("video")
+    url = video.get("url") if isinstance(video, dict) else None
+    return url if isinstance(url, str) and url else None
+
+
+def facts_of(result: dict[str, Any]) -> dict[str, int | float]:
+    """The numbers that fal's output object gives for its video, without those that are none."""
+    video = result.get("video")
+    numbers = {name: video.get(name) for name in NUMBERS} if isinstance(video, dict) else {}
+    return {name: value for name, value in numbers.items() if is_number(value)}
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
+
+
 async def fetch(url: str, part: Path, suffix: str, policy: NetworkPolicy) -> None:
     """Bring the file at `url`, which may be a data URI, to `part`, whole and flushed to disk.
 
-    Raises `Refused`, also for another container than that of `suffix`; `Gone`; and `JobKept` when no try brought the
+    Raises `Refused`, also for another container than that of `suffix`; `Gone`; and `Broken` when no try brought the
     whole file or the disk does not take it.
     """
     try:
@@ -53,75 +71,71 @@ async def fetch(url: str, part: Path, suffix: str, policy: NetworkPolicy) -> Non
         if url[:5].lower() == "data:":
             write_data_uri(url, part, policy)
         else:
-            await download(url, part, policy)
+            await asyncio.wait_for(download(url, part, policy), policy.media_deadline)
         check_container(part, suffix)
         flush(part)
+    except asyncio.TimeoutError:
+        raise Broken(f"it was not complete within {policy.media_deadline:g} s") from None
     except OSError as error:
         raise not_saved(part.parent, error) from None
 
 
 def put_in_place(part: Path, target: Path) -> None:
-    """Never over another file. Raises `Refused` and `JobKept`."""
+    """Never over another file. Raises `Broken`."""
     if target.exists():
-        raise Refused(f"there is something else at {target}; move it away")
+        raise Broken(f"there is something else at {target}: move it away")
     try:
         part.rename(target)
     except OSError as error:
         raise not_saved(target.parent, error) from None
 
 
-def not_saved(folder: Path, error: OSError) -> JobKept:
-    return JobKept(
-        f"The finished video could not be saved in {folder} ({error.strerror}). It is not lost: make room or allow "
-        "writing there, and run the same again to go on, without paying again.",
-        stage="download",
-    )
+def not_saved(folder: Path, error: OSError) -> Broken:
+    return Broken(f"it could not be saved in {folder} ({error.strerror}): make room, or allow writing there")
 
 
 async def download(url: str, part: Path, policy: NetworkPolicy) -> None:
-    """Raises `Refused`, `Gone` and `JobKept`."""
-    reason = ""
+    """Raises `Refused`, `Gone`, `OSError`, and `Broken` when no try has brought it."""
     async with httpx.AsyncClient(
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         follow_redirects=False,
         timeout=policy.timeout(policy.result_timeout),
     ) as http:
-        for attempt in range(1, MAX_TRIES + 1):
+        for attempt in range(1, MAX_TRIES):
             try:
-                return await asyncio.wait_for(follow_redirects(http, url, part, policy), policy.media_deadline)
-            except (httpx.TransportError, Broken) as error:
-                reason = str(error) if isinstance(error, Broken) else reason_of(error)
-                pause = error.pause if isinstance(error, Broken) else None
-            except asyncio.TimeoutError:
-                reason, pause = f"not complete within {policy.media_deadline:g} s", None
-            if attempt < MAX_TRIES:
-                await asyncio.sleep(pause or backoff(attempt, policy.backoff, policy.backoff_cap))
-    raise JobKept(
-        f"The finished video could not be downloaded ({reason}). It is not lost: run the same again to download it, "
-        "without paying again.",
-        stage="download",
-    )
+                return await download_once(http, url, part, policy)
+            except Broken as broken:
+                pause = broken.pause or backoff(attempt, policy.backoff, policy.backoff_cap)
+            await asyncio.sleep(pause)
+        return await download_once(http, url, part, policy)
+
+
+async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
+    try:
+        await follow_redirects(http, url, part, policy)
+    except httpx.TransportError as error:
+        raise Broken(reason_of(error)) from None
 
 
 async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
     """By hand, so that each place is checked before it is asked."""
+    checked = checked_url(url, policy.media_hosts)
     for _ in range(policy.max_redirects + 1):
-        checked = checked_url(url, policy.media_hosts)
         async with http.stream("GET", checked) as response:
             if not 300 <= response.status_code < 400:
                 check_response(response)
                 return await write_body(response, part, policy)
-            url = str(checked.join(response.headers.get("location", "")))
+            checked = checked_url(response.headers.get("location", ""), policy.media_hosts, checked)
     raise Refused(f"it is behind more than {policy.max_redirects} redirects")
 
 
-def checked_url(url: str, hosts: tuple[str, ...]) -> httpx.URL:
+def checked_url(url: str, hosts: tuple[str, ...], base: httpx.URL | None = None) -> httpx.URL:
     """https, port 443, no user, and one of `hosts` or a subdomain. The host is lower-case, without a final dot.
 
-    Raises `Refused`.
+    A redirect may be relative to `base`. Raises `Refused`.
     """
     try:
-        parts = httpx.URL(url)
+        parts = base.join(url) if base else httpx.URL(url)
         host = parts.raw_host.decode("ascii").lower().rstrip(".")
     except (httpx.InvalidURL, UnicodeError):
         raise Refused("its address is no URL") from None
@@ -152,7 +166,7 @@ async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy
     check_size(announced, part.parent, policy)
     size, window_start, window_size = 0, time.monotonic(), 0
     with part.open("wb") as file:
-        async for chunk in response.aiter_raw(CHUNK):
+        async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > policy.max_media:
                 raise Refused(f"it has more than {policy.max_media // 2**20} MiB")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..video import RemoteVideo
 from .media import CONTENT_TYPES, Refused
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 
-def probe(path: Path, suffix: str, seed: int, max_pixels: int) -> RemoteVideo:
+def probe(path: Path, suffix: str, max_pixels: int, seed: int | None) -> RemoteVideo:
     """Decode every frame of `path`. Raises `Refused` when that fails, or when it holds more than `max_pixels`."""
     import av
     from av.error import FFmpegError
@@ -56,18 +56,13 @@ def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
     return num_frames, end
 
 
-def remarks(video: RemoteVideo, announced: Mapping[str, Any], num_frames: int) -> tuple[str, ...]:
+def remarks(video: RemoteVideo, announced: Mapping[str, int | float], num_frames: int) -> tuple[str, ...]:
     """Where the file is not what fal announced, or not as long as was asked for. A GIF's rate is rounded."""
+    real = {name: getattr(video, name) for name in announced}
     found = [
-        f"fal announced {name} {announced[name]}, and the file has {real}"
-        for name, real, tolerance in (
-            ("file_size", video.file_size, 0.0),
-            ("width", video.width, 0.0),
-            ("height", video.height, 0.0),
-            ("fps", float(video.fps), 0.01),
-            ("num_frames", video.num_frames, 0.0),
-        )
-        if isinstance(announced.get(name), int | float) and not math.isclose(announced[name], real, rel_tol=tolerance)
+        f"fal announced {name} {announced[name]}, and the file has {round(float(real[name]), 2):.10g}"
+        for name in announced
+        if not math.isclose(announced[name], real[name], rel_tol=0.01 if name == "fps" else 0)
     ]
     if video.num_frames != num_frames:
         found.append(f"{num_frames} frames were asked for, and the file has {video.num_frames}")
