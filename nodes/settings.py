@@ -30,7 +30,8 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     default=DEFAULTS.num_inference_steps,
                     min=NUM_INFERENCE_STEPS.minimum,
                     max=NUM_INFERENCE_STEPS.maximum,
-                    tooltip="Denoising steps. Time grows in proportion; NVIDIA uses 35.",
+                    tooltip="Denoising steps. Time grows in proportion; NVIDIA uses 35. fal's distilled model has its "
+                    "own.",
                 ),
                 io.Float.Input(
                     "guidance_scale",
@@ -56,7 +57,7 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                         min=SIDE.minimum,
                         max=SIDE.maximum,
                         step=SIDE.step,
-                        tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704.",
+                        tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704; fal makes nothing else.",
                     )
                     for side in ("width", "height")
                 ),

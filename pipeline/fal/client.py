@@ -100,7 +100,10 @@ class FalClient:
         refuse_key_in({**texts, "webhook_url": webhook_url or ""}, self._transport.key)
         headers = {"Content-Type": "application/json", **submit_headers(priority, start_timeout, store)}
         url = f"{self.policy.queue_url}/{endpoint_id}{webhook_query(webhook_url)}"
-        content = json.dumps(arguments, ensure_ascii=False).encode()
+        try:
+            content = json.dumps(arguments, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"The input holds half of a character, {error.object[error.start]!a}.") from None
         for attempt in range(1, self.policy.submit_tries):
             reply = await self._post_once(url, headers, content, may_repeat=True)
             if reply and not may_repeat_submission(reply.status):
@@ -344,7 +347,8 @@ def kept(stage: str, got: str, job: Job) -> JobKept:
 
 def unknown(reason: str, status: int | None = None) -> OutcomeUnknown:
     return OutcomeUnknown(
-        f"The job was sent to fal and the answer was lost ({reason}): it may be running and be paid for.",
+        f"The job was sent to fal and the answer was lost ({reason}): it may be running and be paid for. Look for it "
+        "at https://fal.ai/dashboard/requests before you send it again.",
         stage="submit",
         status=status,
     )

@@ -245,11 +245,9 @@ class PaidJob:
         return await self._read_result(record.job)
 
     def _keep_state(self, status: Status) -> None:
-        record = self._known_record
-        state = STATES.get(type(status), record.state)
-        if state is not record.state and record.state is not State.CANCEL_REQUESTED:
-            record.state = state
-            self._journal.save(record)
+        state = STATES.get(type(status))
+        if state and self._known_record.state not in (state, State.CANCEL_REQUESTED):
+            self._set_state(state)
 
     async def _read_result(self, job: Job) -> dict[str, Any]:
         """Kept in the record, unless it is the video itself, which `sync_mode` brings."""
@@ -273,6 +271,7 @@ class PaidJob:
         """Only when the file is in place the record goes. Raises `JobKept` and `JobExpired`."""
         target = self._order.target
         self._display.say("Downloading the video")
+        self._set_state(State.DOWNLOADING)
         try:
             result, video = await self._save(result)
         except Refused as refusal:
@@ -308,6 +307,7 @@ class PaidJob:
             ) from None
 
     def _not_saved(self, message: str) -> JobKept:
+        self._set_state(State.RESULT_READY)
         request_id = self._known_record.request_id
         return JobKept(f"{message} Request id: {request_id}.", stage="download", request_id=request_id)
 
@@ -320,8 +320,7 @@ class PaidJob:
         record = self._record
         if not record or not record.job or record.state in HAS_RESULT:
             return
-        record.state = State.CANCEL_REQUESTED
-        self._journal.save(record)
+        self._set_state(State.CANCEL_REQUESTED)
         try:
             answer = await self._client.cancel(record.job)
             log.info("Asked fal to cancel job %s: %s.", record.request_id, answer.value)
@@ -353,6 +352,10 @@ class PaidJob:
 
     async def _ask_price(self) -> None:
         self._display.tell_price(await self._client.price(self._order.endpoint.id))
+
+    def _set_state(self, state: State) -> None:
+        self._known_record.state = state
+        self._journal.save(self._known_record)
 
     def _forget(self) -> None:
         self._journal.remove(self._known_record)
