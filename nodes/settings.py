@@ -57,7 +57,7 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                         min=SIDE.minimum,
                         max=SIDE.maximum,
                         step=SIDE.step,
-                        tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704; fal makes nothing else.",
+                        tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704; fal makes only that.",
                     )
                     for side in ("width", "height")
                 ),

@@ -92,6 +92,8 @@ class FalClient:
         by which the job must have started. `store`: whether fal keeps input and output for 30 days; without, the
         result can be had for an hour, or 6 minutes if it is large, and after a lost reply the job cannot be found.
 
+        Cancelling the task has no effect while a request is on its way, so that its reply is not lost.
+
         Raises `InvalidRequest`; `FalError` when fal refused or could not be reached, so that there is nothing to pay;
         and `OutcomeUnknown` when the reply was lost.
         """
@@ -100,19 +102,17 @@ class FalClient:
         refuse_key_in({**texts, "webhook_url": webhook_url or ""}, self._transport.key)
         headers = {"Content-Type": "application/json", **submit_headers(priority, start_timeout, store)}
         url = f"{self.policy.queue_url}/{endpoint_id}{webhook_query(webhook_url)}"
-        try:
-            content = json.dumps(arguments, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(f"The input holds half of a character, {error.object[error.start]!a}.") from None
-        for attempt in range(1, self.policy.submit_tries):
-            reply = await self._post_once(url, headers, content, may_repeat=True)
-            if reply and not may_repeat_submission(reply.status):
+        content = json_of(arguments)
+        for attempt in range(1, self.policy.submit_tries + 1):
+            is_last = attempt == self.policy.submit_tries
+            reply, was_cancelled = await self._post_to_the_end(url, headers, content, may_repeat=not is_last)
+            if reply and (is_last or not may_repeat_submission(reply.status)):
                 return self._accepted(reply, endpoint_id)
+            if was_cancelled:
+                break
             pause = reply and retry_after(reply.headers)
             await asyncio.sleep(pause or backoff(attempt, self.policy.backoff, self.policy.backoff_cap))
-        reply = await self._post_once(url, headers, content, may_repeat=False)
-        assert reply
-        return self._accepted(reply, endpoint_id)
+        raise asyncio.CancelledError
 
     def job(self, endpoint_id: str, request_id: str) -> Job:
         """A job of before, by its request id. Raises `InvalidRequest`."""
@@ -212,6 +212,19 @@ class FalClient:
         Raises `FalError` when it is not to be had.
         """
         return await list_requests(self._transport, self._http, endpoint_id, start, end)
+
+    async def _post_to_the_end(
+        self, url: str, headers: dict[str, str], content: bytes, may_repeat: bool
+    ) -> tuple[Reply | None, bool]:
+        """The reply, and whether the task was cancelled meanwhile."""
+        post = asyncio.ensure_future(self._post_once(url, headers, content, may_repeat))
+        was_cancelled = False
+        while not post.done():
+            try:
+                await asyncio.wait({post})
+            except asyncio.CancelledError:
+                was_cancelled = True
+        return post.result(), was_cancelled
 
     async def _post_once(self, url: str, headers: dict[str, str], content: bytes, may_repeat: bool) -> Reply | None:
         """One POST on a connection of its own. None when fal was not reached and that `may_repeat`."""
@@ -372,6 +385,13 @@ def may_repeat(reply: Reply, stage: str) -> bool:
     if stage == "result" and reply.status >= 500 and not is_ingress(reply.headers, reply.json_or_none()):
         return False
     return may_repeat_read(reply.status)
+
+
+def json_of(arguments: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"The input cannot be sent as JSON in UTF-8: {type(error).__name__}.") from None
 
 
 def submit_headers(priority: str | None, start_timeout: float | None, store: bool) -> dict[str, str]:

@@ -51,6 +51,12 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
             f"num_inference_steps is {request.num_inference_steps}, but {endpoint.id} takes {limits.minimum} to "
             f"{limits.maximum}: its default is {endpoint.default_steps}."
         )
+    defaults = defaults_of(endpoint)
+    return {name: getattr(request, name) for name, value in defaults.items() if getattr(request, name) != value}
+
+
+def defaults_of(endpoint: Endpoint) -> dict[str, Any]:
+    """All fields of the endpoint's input, with the values that need not be sent."""
     defaults: dict[str, Any] = {
         "prompt": None,
         "negative_prompt": DEFAULT_NEGATIVE_PROMPT,
@@ -61,9 +67,21 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
         "video_output_type": "X264 (.mp4)",
         "video_quality": "high",
     }
-    if endpoint.has_guidance_scale:
-        defaults["guidance_scale"] = 7.0
-    return {name: getattr(request, name) for name, value in defaults.items() if getattr(request, name) != value}
+    return {**defaults, "guidance_scale": 7.0} if endpoint.has_guidance_scale else defaults
+
+
+def is_same_input(endpoint: Endpoint, given: Any, keys: list[str], sha256: str) -> bool:
+    """Whether `given`, from fal's list, is the input of which `keys` were sent, with this hash.
+
+    The server may have added its defaults, and fields that are not known here.
+    """
+    if not isinstance(given, dict):
+        return False
+    defaults = defaults_of(endpoint)
+    others = {name for name in given if name in defaults and name not in keys}
+    if any(given[name] not in (None, defaults[name]) for name in others):
+        return False
+    return sha256_of({name: given[name] for name in keys if name in given}) == sha256
 
 
 def app_of(endpoint_id: str) -> str:

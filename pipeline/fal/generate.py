@@ -19,7 +19,7 @@ from ..request import GenerationRequest
 from ..video import RemoteVideo
 from .client import GO_ON, FalClient
 from .display import Display
-from .endpoints import TEXT_TO_VIDEO, Endpoint, sha256_of
+from .endpoints import TEXT_TO_VIDEO, Endpoint, is_same_input
 from .job import Job, is_request_id
 from .journal import Journal, Record, State
 from .media import Broken, Gone, Refused, facts_of, url_of
@@ -139,14 +139,17 @@ class PaidJob:
                 if self._record is None:
                     self._submission = asyncio.ensure_future(self._submit())
                     await asyncio.shield(self._submission)
-                elif self._record.state in UNDECIDED:
+                if self._known_record.state in UNDECIDED:
                     await self._reconcile()
                 return await self._finish()
             except WasCancelled:
                 self._display.say("The job of before was cancelled, so a new one is sent")
 
     async def _submit(self) -> None:
-        """Leaves a record with the job, or none when nothing was taken. Raises as `FalClient.submit` does."""
+        """Leaves a record with the job, or of an unknown outcome, or none when nothing was taken.
+
+        Raises as `FalClient.submit` does. When it is cancelled, it ends as soon as no request is on its way.
+        """
         record = self._record = self._order.new_record()
         self._journal.save(record)
         self._display.say("Sending the job to fal")
@@ -155,8 +158,8 @@ class PaidJob:
         except OutcomeUnknown as error:
             record.state, record.error = State.SUBMIT_UNKNOWN, str(error)
             self._journal.save(record)
-            await self._reconcile()
-        except (FalError, InvalidRequest):
+            log.warning("%s", error)
+        except (FalError, InvalidRequest, asyncio.CancelledError):
             self._forget()
             raise
         else:
@@ -172,13 +175,13 @@ class PaidJob:
     async def _reconcile(self) -> None:
         """Find the job whose reply was lost in fal's own list. Raises `OutcomeUnknown` unless there is exactly one."""
         record = self._known_record
-        matches: list[str] = []
+        matches: set[str] = set()
         for pause in self._client.policy.reconcile_pauses:
             self._display.say("Looking for the job, as fal's answer was lost")
             await asyncio.sleep(pause)
             matches = await self._matching_requests(record)
             if len(matches) == 1:
-                return self._adopt(self._client.job(record.endpoint, matches[0]))
+                return self._adopt(self._client.job(record.endpoint, matches.pop()))
         found = f"{len(matches)} jobs like it, so which is not clear" if matches else "no job like it, or not yet"
         raise OutcomeUnknown(
             f"The job was sent to fal and the answer was lost, so it may be running and be paid for. fal's list shows "
@@ -188,7 +191,7 @@ class PaidJob:
             stage="submit",
         )
 
-    async def _matching_requests(self, record: Record) -> list[str]:
+    async def _matching_requests(self, record: Record) -> set[str]:
         """Request ids of jobs with the record's input that no other record claims."""
         sent_at = datetime.fromtimestamp(record.created, timezone.utc)
         end = sent_at + timedelta(seconds=self._client.policy.wait_limit) + LISTING_MARGIN
@@ -196,15 +199,15 @@ class PaidJob:
             items = await self._client.requests(record.endpoint, sent_at - LISTING_MARGIN, end)
         except FalError as error:
             log.warning("%s", error)
-            return []
+            return set()
         claimed = {other.request_id for other in self._journal.records()}
-        return [
+        return {
             item["request_id"]
             for item in items
             if is_request_id(item.get("request_id"))
             and item["request_id"] not in claimed
-            and has_input_of(record, item.get("json_input"))
-        ]
+            and is_same_input(self._order.endpoint, item.get("json_input"), record.input_keys, record.input_sha256)
+        }
 
     async def _finish(self) -> RemoteVideo:
         """From an accepted job to the file. Raises `WasCancelled` when an earlier cancellation had its effect."""
@@ -319,7 +322,7 @@ class PaidJob:
         await self._settle_submission()
         record = self._record
         if not record or not record.job or record.state in HAS_RESULT:
-            return
+            return  # nothing was taken, or it is not known; or it is too late, and the video is to be downloaded
         self._set_state(State.CANCEL_REQUESTED)
         try:
             answer = await self._client.cancel(record.job)
@@ -334,11 +337,9 @@ class PaidJob:
             log.warning("%s", error)
 
     async def _settle_submission(self) -> None:
-        """Wait for a submission's reply, so that its job is in the record."""
+        """End a submission. When its request is on its way, that is when its job is in the record."""
         if self._submission:
-            await asyncio.wait({self._submission})
-            if not self._submission.cancelled() and (error := self._submission.exception()):
-                log.warning("%s", error)
+            await end(self._submission)
 
     async def _watch(self) -> None:
         """Runs until the observer stops it. Keeps the elapsed time on the display."""
@@ -376,10 +377,3 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
 
 def is_data_uri(url: str) -> bool:
     return url[:5].lower() == "data:"
-
-
-def has_input_of(record: Record, given: Any) -> bool:
-    """Whether an input in fal's list is the record's. The server may have added defaults to what was sent."""
-    if not isinstance(given, dict):
-        return False
-    return sha256_of({name: given[name] for name in record.input_keys if name in given}) == record.input_sha256

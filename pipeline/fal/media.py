@@ -14,7 +14,7 @@ import httpx
 
 from .policy import NetworkPolicy
 from .retry import backoff, may_repeat_read, retry_after
-from .transport import USER_AGENT, reason_of
+from .transport import connect, reason_of
 
 MAX_TRIES = 5
 HEADER = 64
@@ -96,11 +96,7 @@ def not_saved(folder: Path, error: OSError) -> Broken:
 
 async def download(url: str, part: Path, policy: NetworkPolicy) -> None:
     """Raises `Refused`, `Gone`, `OSError`, and `Broken` when no try has brought it."""
-    async with httpx.AsyncClient(
-        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        follow_redirects=False,
-        timeout=policy.timeout(policy.result_timeout),
-    ) as http:
+    async with connect("*/*", httpx.Limits()) as http:
         for attempt in range(1, MAX_TRIES):
             try:
                 return await download_once(http, url, part, policy)
@@ -121,7 +117,7 @@ async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy
     """By hand, so that each place is checked before it is asked."""
     checked = checked_url(url, policy.media_hosts)
     for _ in range(policy.max_redirects + 1):
-        async with http.stream("GET", checked) as response:
+        async with http.stream("GET", checked, timeout=policy.timeout(policy.result_timeout)) as response:
             if not 300 <= response.status_code < 400:
                 check_response(response)
                 return await write_body(response, part, policy)

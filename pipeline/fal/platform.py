@@ -15,6 +15,7 @@ from .transport import Transport, reason_of
 
 TIMEOUT = 10
 PAGE = 100
+MAX_PAGES = 50
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ async def read_price(transport: Transport, http: httpx.AsyncClient, endpoint_id:
 async def list_requests(
     transport: Transport, http: httpx.AsyncClient, endpoint_id: str, start: datetime, end: datetime
 ) -> list[dict[str, Any]]:
-    """The account's jobs that were sent from `start` to `end`, with their inputs. Raises `FalError`."""
+    """The account's jobs that were sent from `start` to `end`, at most 5000, with their inputs. Raises `FalError`."""
     query = {
         "endpoint_id": endpoint_id,
         "start": start.isoformat(),
@@ -58,15 +59,14 @@ async def list_requests(
         "expand": "payloads",
     }
     found: list[dict[str, Any]] = []
-    cursors = set()
-    while True:
+    for _ in range(MAX_PAGES):
         body = await _read_page(transport, http, query)
         found += [item for item in body["items"] if isinstance(item, dict)]
         cursor = body.get("next_cursor")
-        if not body.get("has_more") or not isinstance(cursor, str) or cursor in cursors:
-            return found
-        cursors.add(cursor)
+        if not body.get("has_more") or not isinstance(cursor, str):
+            break
         query["cursor"] = cursor
+    return found
 
 
 async def _read_page(transport: Transport, http: httpx.AsyncClient, query: dict[str, str]) -> dict[str, Any]:

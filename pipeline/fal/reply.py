@@ -73,7 +73,8 @@ def error_from(reply: Reply, stage: str, what: str, key: FalKey | None, request_
     body = reply.json_or_none() if len(reply.body) <= MAX_ERROR_BODY else None
     details = _details(body)
     error_type = _error_type(reply, body, details)
-    fields = tuple(filter(None, (_field(detail) for detail in details)))
+    error_type = error_type and clean(redact(error_type, key), 60)
+    fields = tuple(clean(redact(field, key), 60) for field in filter(None, map(_field, details)))
     said = clean(redact(_message(reply, body, details), key), 500)
     retryable = says_retryable(reply.headers)
     if error_type == "content_policy_violation":
@@ -103,7 +104,7 @@ def _field(detail: dict[str, Any]) -> str:
     """The request field that a detail is about, without `body`, which all of them begin with."""
     location = detail.get("loc")
     parts = location if isinstance(location, list) else []
-    return clean(".".join(str(part) for part in parts[:5] if part != "body"), 60)
+    return ".".join(str(part) for part in parts[:5] if part != "body")
 
 
 def _error_type(reply: Reply, body: Any, details: list[dict[str, Any]]) -> str | None:
@@ -114,7 +115,7 @@ def _error_type(reply: Reply, body: Any, details: list[dict[str, Any]]) -> str |
         *(detail.get("type") for detail in details),
         platform.get("type") if isinstance(platform, dict) else None,
     ]
-    return next((clean(text, 60) for text in candidates if isinstance(text, str) and text), None)
+    return next((text for text in candidates if isinstance(text, str) and text), None)
 
 
 def _message(reply: Reply, body: Any, details: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from ..errors import FalError
 from .key import FalKey, find_key
 from .policy import NetworkPolicy
 from .reply import Garbled, Reply, read_limited
@@ -23,14 +24,8 @@ class Transport:
         logging.getLogger("httpx").addFilter(hide_requests_to_fal)
 
     def connect(self, keep_alive: bool = True) -> httpx.AsyncClient:
-        """A new client. Without `keep_alive`, each request has a connection of its own."""
-        return httpx.AsyncClient(
-            headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
-            limits=httpx.Limits(max_keepalive_connections=None if keep_alive else 0),
-            follow_redirects=False,
-            http1=True,
-            http2=False,
-        )
+        """A new client. Without `keep_alive`, each request has a connection of its own. Raises `FalError`."""
+        return connect("application/json", httpx.Limits(max_keepalive_connections=None if keep_alive else 0))
 
     async def send(
         self,
@@ -62,6 +57,25 @@ class Transport:
 
     def _credentials(self, url: str) -> dict[str, str]:
         return {"Authorization": self.key.header} if self.key else {"x-fal-target-url": url}
+
+
+def connect(accept: str, limits: httpx.Limits) -> httpx.AsyncClient:
+    """Without the key. Raises `FalError` when the environment's proxy or certificates cannot be used."""
+    try:
+        return httpx.AsyncClient(
+            headers={"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"},
+            limits=limits,
+            follow_redirects=False,
+            http1=True,
+            http2=False,
+        )
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        # Not with the error's text, which may hold a proxy's password.
+        raise FalError(
+            f"The network settings of this computer cannot be used ({type(error).__name__}): look at the environment "
+            "variables HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE.",
+            stage="connect",
+        ) from None
 
 
 async def read(stream: AbstractAsyncContextManager[httpx.Response], max_bytes: int) -> Reply:
