@@ -46,10 +46,6 @@ GO_ON = "The job is not lost: run the same again to go on with it, without payin
 log = logging.getLogger("cosmos_predict25.fal")
 
 
-class Trouble(JobKept):
-    """The last of many failed reads. A new look may succeed."""
-
-
 class FalClient:
     """Talks to fal's queue. To be used in `async with`, in one event loop.
 
@@ -142,7 +138,9 @@ class FalClient:
             except JobExpired:
                 if not is_new or waited > self.policy.not_found_grace:
                     raise
-            except Trouble as trouble:
+            except JobKept as trouble:
+                if not trouble.retryable:
+                    raise
                 self.on_trouble(f"Connection trouble: {trouble}")
             else:
                 if status:
@@ -290,9 +288,10 @@ class FalClient:
             if attempt == self.policy.read_tries:
                 break
             await asyncio.sleep(pause or backoff(attempt, self.policy.backoff, self.policy.backoff_cap))
-        raise Trouble(
+        raise JobKept(
             f"fal does not answer when it is asked for the {stage} ({reason}). {GO_ON}{named(job)}",
             stage=stage,
+            retryable=True,
             request_id=job.request_id,
         )
 
@@ -322,7 +321,8 @@ class FalClient:
                 status=404,
                 request_id=job.request_id,
             )
-        return refusal if stage == "result" else kept(stage, f"HTTP {reply.status}", job)
+        is_final = stage == "result" and not is_ingress(reply.headers, reply.json_or_none())
+        return refusal if is_final else kept(stage, f"HTTP {reply.status}", job)
 
     async def _cancel_once(self, job: Job) -> Cancellation:
         try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from .order import Order, order_of
 from .policy import NetworkPolicy
 from .probe import probe, remarks
 from .save import save_video
-from .status import InProgress, Queued, Status
+from .status import InProgress, Queued, Status, clean
 
 STOP_TICK = 0.1
 SHOW_TICK = 1.0
@@ -35,6 +36,8 @@ SYNC_MODE_BYTES = 256 * 2**20
 LISTING_MARGIN = timedelta(minutes=1)
 UNDECIDED = (State.SUBMITTING, State.SUBMIT_UNKNOWN)
 HAS_RESULT = (State.RESULT_READY, State.DOWNLOADING)
+HIDDEN = 12
+"""Characters of a prompt that are hidden where they stand together."""
 STATES = {Queued: State.QUEUED, InProgress: State.RUNNING}
 
 log = logging.getLogger("cosmos_predict25.fal")
@@ -159,7 +162,8 @@ class PaidJob:
             record.state, record.error = State.SUBMIT_UNKNOWN, str(error)
             self._journal.save(record)
             log.warning("%s", error)
-        except (FalError, InvalidRequest, asyncio.CancelledError):
+        except (FalError, InvalidRequest, asyncio.CancelledError) as error:
+            hide(error, self._order.sent)
             self._forget()
             raise
         else:
@@ -229,6 +233,7 @@ class PaidJob:
             self._journal.save(record)
             raise
         except FalError as error:
+            hide(error, self._order.sent)
             was_cancelled = error.status == 499 or error.error_type == "client_cancelled"
             was_asked = record.state is State.CANCEL_REQUESTED
             self._forget()
@@ -377,3 +382,15 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
 
 def is_data_uri(url: str) -> bool:
     return url[:5].lower() == "data:"
+
+
+def hide(error: BaseException, sent: Mapping[str, Any]) -> None:
+    """Take what fal repeats of the prompts out of the message, which goes to logs and to the history."""
+    message = str(error)
+    for name in ("prompt", "negative_prompt"):
+        private = clean(sent.get(name, ""), len(message))
+        at = message.find(private[:HIDDEN]) if len(private) >= HIDDEN else -1
+        if at >= 0:
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(message[at:], private, strict=False))
+            message = message.replace("".join(character for character, _ in same), f"[{name}]")
+    error.args = (message,)

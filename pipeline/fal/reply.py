@@ -47,7 +47,8 @@ class Reply:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
-            raise Garbled(f"it is no JSON but {self.headers.get('content-type', 'something else')}") from error
+            kind = clean(self.headers.get("content-type", "something else"), 60)
+            raise Garbled(f"it is no JSON but {kind}") from error
 
     def json_or_none(self) -> Any:
         try:

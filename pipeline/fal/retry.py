@@ -42,7 +42,7 @@ def may_repeat_read(status: int) -> bool:
 
 
 def is_ingress(headers: Mapping[str, str], body: object) -> bool:
-    """Whether a 5xx came from a gateway on the way and not from the model: then the result may still be had."""
+    """Whether an error came from a gateway on the way and not from the model: then the result may still be had."""
     return "x-fal-request-id" not in headers and not (isinstance(body, dict) and "detail" in body)
 
 
