@@ -23,6 +23,7 @@ from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import Input, InputImpl, Types, io, ui
 from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 from torch import Tensor, nn
 
@@ -39,10 +40,9 @@ OPAQUE = 1 - 0.5 / 255
 
 LOOK = 0.02
 STOP_TICK = 0.1
-STOP_IS_SEEN = 0.2
-"""Seconds within which every run of the graph has looked at ComfyUI's flag, which the first to act on it takes down."""
-STOP_IS_OVER = 0.8
-"""Seconds after which a node ends with Stop, whether or not its job at fal is known to be cancelled."""
+STOP_SECONDS = 0.7
+"""A node ends this long after Stop at the latest, whether or not its job at fal is known to be cancelled by then."""
+HISTORY_SECONDS = 60
 
 
 def weight_dtype() -> torch.dtype | None:
@@ -140,28 +140,27 @@ class NodeObserver:
         show_text(message, self._node_id)
 
     def raise_if_stopped(self) -> None:
-        if model_management.processing_interrupted():
-            time.sleep(STOP_IS_SEEN)  # jobs at fal in the same graph are to be stopped too
         model_management.throw_exception_if_processing_interrupted()
 
 
 class FalObserver:
-    """Shows a job at fal on its node until it `is_over` there. Called from a thread beside the graph's.
+    """Shows a job at fal on its node until the graph has ended. Called from a thread beside the graph's.
 
-    It leaves ComfyUI's flag up, and not by ComfyUI's ProgressBar does it show progress, which takes the flag down.
+    It leaves ComfyUI's flag of Stop up for the other nodes, which ComfyUI's own ProgressBar would not.
     """
 
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
-        self.is_over = False
+        self.graph_has_ended = False
+        self.was_stopped = False
 
     def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
-        if not self.is_over:
+        if not self.graph_has_ended:
             get_progress_state().update_progress(self._node_id, done, total)
             show_text(message, self._node_id)
 
     def raise_if_stopped(self) -> None:
-        if model_management.processing_interrupted():
+        if self.was_stopped or (not self.graph_has_ended and model_management.processing_interrupted()):
             raise model_management.InterruptProcessingException
 
 
@@ -198,23 +197,41 @@ async def in_background(coroutine: Coroutine[Any, Any, T], observer: FalObserver
     """Await `coroutine`, which goes on while a local node keeps the graph's own loop busy for minutes.
 
     Stop ends this within a second; the thread then cancels the job at fal for as long as that takes. When another node
-    fails, the thread lets go of the job, which runs on at fal and is taken up by the next run.
+    ends the graph with an error, the thread lets go of the job, which the next run takes up.
     """
     thread = Background(coroutine)
     thread.start()
     try:
         while not await thread.is_done_within(STOP_TICK):
             if model_management.processing_interrupted():
-                await asyncio.sleep(STOP_IS_SEEN)
-                await thread.is_done_within(STOP_IS_OVER - STOP_IS_SEEN)
+                observer.was_stopped = True
+                await thread.is_done_within(STOP_SECONDS)
                 raise model_management.InterruptProcessingException
     except asyncio.CancelledError:
-        if not model_management.processing_interrupted():
-            thread.cancel()
+        context = get_executing_context()
+        assert context
+        threading.Thread(target=let_go_or_stop, args=(thread, observer, context.prompt_id), daemon=True).start()
         raise
     finally:
-        observer.is_over = True
+        observer.graph_has_ended = True
     return thread.result.result()
+
+
+def let_go_or_stop(thread: Background, observer: FalObserver, prompt_id: str) -> None:
+    """Another node has ended the graph. Whether that was Stop, only the history tells, which is written later.
+
+    The flag of Stop does not: a node that sees it takes it down at once.
+    """
+    deadline = time.monotonic() + HISTORY_SECONDS
+    while not thread.result.done() and time.monotonic() < deadline:
+        entry = PromptServer.instance.prompt_queue.get_history(prompt_id, map_function=lambda entry: entry)
+        if entry:
+            messages = [name for name, _ in entry[prompt_id]["status"]["messages"]]
+            observer.was_stopped = "execution_interrupted" in messages
+            break
+        time.sleep(LOOK)
+    if not observer.was_stopped:
+        thread.cancel()
 
 
 def fal_folders() -> tuple[Path, Path]:

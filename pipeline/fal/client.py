@@ -21,7 +21,7 @@ from .job import Cancellation, Job, build_job, job_from, with_logs
 from .key import refuse_key_in
 from .media import CONTENT_TYPES, Broken, Gone, Refused, url_of
 from .platform import Price, list_requests, read_price
-from .policy import NetworkPolicy
+from .policy import NetworkPolicy, is_plain_https
 from .reply import Garbled, Reply, error_from
 from .retry import (
     backoff,
@@ -252,7 +252,7 @@ class FalClient:
     def _accepted(self, reply: Reply, endpoint_id: str) -> Job:
         """The job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknown`."""
         if leaves_submission_unknown(reply.status):
-            raise unknown(f"it answered HTTP {reply.status}", reply.status)
+            raise unknown(f"the answer is HTTP {reply.status}", reply.status)
         if not reply.is_success:
             raise error_from(
                 reply, "submit", "fal did not take the job, so there is nothing to pay", self._transport.key
@@ -412,10 +412,6 @@ def submit_headers(priority: str | None, start_timeout: float | None, store: boo
 def webhook_query(webhook_url: str | None) -> str:
     if not webhook_url:
         return ""
-    try:
-        parts = httpx.URL(webhook_url)
-    except httpx.InvalidURL as error:
-        raise InvalidRequest(f"webhook_url is no URL: {error}.") from None
-    if parts.scheme != "https" or not parts.host or parts.userinfo:
+    if not is_plain_https(webhook_url):
         raise InvalidRequest(f"webhook_url is {webhook_url!r}, but must be https://host/... without a user in it.")
     return f"?{urllib.parse.urlencode({'fal_webhook': webhook_url})}"

@@ -8,11 +8,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
+
+import anyio
 
 from ..errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnknown
 from ..observer import Observer, Silent
@@ -21,7 +23,7 @@ from ..video import RemoteVideo
 from .client import GO_ON, FalClient
 from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint, is_same_input
-from .job import Job, is_request_id
+from .job import Job, is_request_id, job_from
 from .journal import Journal, Record, State
 from .media import Broken, Gone, Refused, facts_of, url_of
 from .order import Order, order_of
@@ -34,7 +36,6 @@ STOP_TICK = 0.1
 SHOW_TICK = 1.0
 SYNC_MODE_BYTES = 256 * 2**20
 LISTING_MARGIN = timedelta(minutes=1)
-UNDECIDED = (State.SUBMITTING, State.SUBMIT_UNKNOWN)
 HAS_RESULT = (State.RESULT_READY, State.DOWNLOADING)
 HIDDEN = 12
 """Characters of a prompt that are hidden where they stand together."""
@@ -99,6 +100,7 @@ class PaidJob:
     async def run(self) -> RemoteVideo:
         if self._order.target.exists():
             return await self._take_finished()
+        self._observer.raise_if_stopped()
         work = asyncio.ensure_future(self._make())
         watch = asyncio.ensure_future(self._watch())
         price = asyncio.ensure_future(self._ask_price())
@@ -142,14 +144,14 @@ class PaidJob:
                 if self._record is None:
                     self._submission = asyncio.ensure_future(self._submit())
                     await asyncio.shield(self._submission)
-                if self._known_record.state in UNDECIDED:
+                if not self._job:
                     await self._reconcile()
                 return await self._finish()
             except WasCancelled:
                 self._display.say("The job of before was cancelled, so a new one is sent")
 
     async def _submit(self) -> None:
-        """Leaves a record with the job, or of an unknown outcome, or none when nothing was taken.
+        """Leave a record with the job, or of an unknown outcome, or none when nothing was taken.
 
         Raises as `FalClient.submit` does. When it is cancelled, it ends as soon as no request is on its way.
         """
@@ -172,7 +174,8 @@ class PaidJob:
 
     def _adopt(self, job: Job) -> None:
         record = self._known_record
-        record.job, record.state, record.error = job, State.SUBMITTED, None
+        record.set_job(job)
+        record.state, record.error = State.SUBMITTED, None
         self._journal.save(record)
         self._display.say(f"Sent to fal, request id {job.request_id}")
 
@@ -246,11 +249,12 @@ class PaidJob:
         record = self._known_record
         if record.result and url_of(record.result):
             return record.result
-        assert record.job
-        async for status in self._client.follow(record.job, is_new=self._is_new):
+        job = self._job
+        assert job
+        async for status in self._client.follow(job, is_new=self._is_new):
             self._display.follow(status)
             self._keep_state(status)
-        return await self._read_result(record.job)
+        return await self._read_result(job)
 
     def _keep_state(self, status: Status) -> None:
         state = STATES.get(type(status))
@@ -301,8 +305,9 @@ class PaidJob:
         try:
             return result, await self._save_once(result)
         except Gone:
-            assert record.job
-            result = await self._read_result(record.job)
+            job = self._job
+            assert job
+            result = await self._read_result(job)
         try:
             return result, await self._save_once(result)
         except Gone as gone:
@@ -325,18 +330,19 @@ class PaidJob:
     async def _abandon(self) -> None:
         """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""
         await self._settle_submission()
-        record = self._record
-        if not record or not record.job or record.state in HAS_RESULT:
+        record, job = self._record, self._job
+        if not record or not job or record.state in HAS_RESULT:
             return  # nothing was taken, or it is not known; or it is too late, and the video is to be downloaded
         self._set_state(State.CANCEL_REQUESTED)
         try:
-            answer = await self._client.cancel(record.job)
+            answer = await self._client.cancel(job)
             log.info("Asked fal to cancel job %s: %s.", record.request_id, answer.value)
-            video = await asyncio.wait_for(self._finish(), self._client.policy.cancel_wait)
+            with anyio.fail_after(self._client.policy.cancel_wait):
+                video = await self._finish()
             log.info("Job %s had finished all the same, and its video is %s.", record.request_id, video.path)
         except WasCancelled:
             log.info("Job %s was cancelled.", record.request_id)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             log.warning("What came of cancelling job %s is not known yet: its record is kept.", record.request_id)
         except FalError as error:
             log.warning("%s", error)
@@ -358,6 +364,12 @@ class PaidJob:
 
     async def _ask_price(self) -> None:
         self._display.tell_price(await self._client.price(self._order.endpoint.id))
+
+    @property
+    def _job(self) -> Job | None:
+        """The record's job. Its URLs are checked again: the key goes with them."""
+        known = asdict(self._record) if self._record else {}
+        return job_from(known, self._client.policy.queue_url, self._order.endpoint.id)
 
     def _set_state(self, state: State) -> None:
         self._known_record.state = state

@@ -5,8 +5,8 @@ import enum
 import json
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .job import Job
 
 VERSION = 1
 LOCK_PAUSE = 0.1
+YEAR_5000 = 95_000_000_000
 
 
 class State(str, enum.Enum):
@@ -66,15 +67,19 @@ class Record:
         self.state = State(self.state)
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
+        texts = (self.job_id, self.endpoint, self.input_sha256, self.request_sha256, *self.input_keys)
+        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url, self.media_url, self.error)
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(text is None or isinstance(text, str) for text in optional)
+            and isinstance(self.result, dict | None)
+            and isinstance(self.seed, int)
+            and isinstance(self.created, int | float)
+            and 0 <= self.created < YEAR_5000
+        ):
+            raise ValueError("a value in it is not of its kind")
 
-    @property
-    def job(self) -> Job | None:
-        if not (self.request_id and self.status_url and self.response_url and self.cancel_url):
-            return None
-        return Job(self.request_id, self.status_url, self.response_url, self.cancel_url)
-
-    @job.setter
-    def job(self, job: Job) -> None:
+    def set_job(self, job: Job) -> None:
         self.request_id, self.status_url = job.request_id, job.status_url
         self.response_url, self.cancel_url = job.response_url, job.cancel_url
 
@@ -129,17 +134,8 @@ class Journal:
 
     def save(self, record: Record) -> None:
         """Replace the record on disk, all or nothing, and flush it. Raises `JobKept` when the disk does not take it."""
-        path = self.path_of(record.job_id)
-        try:
-            self._make_folder()
-            self._write(path, json.dumps(asdict(record), indent=1))
-        except OSError as error:
-            raise JobKept(
-                f"The job's record {path} cannot be written ({error.strerror}): make room or allow writing there, and "
-                "run the same again.",
-                stage="journal",
-                request_id=record.request_id,
-            ) from None
+        with self._usable():
+            self._write(self.path_of(record.job_id), json.dumps(asdict(record), indent=1))
 
     def remove(self, record: Record) -> None:
         """A record that cannot be removed is no harm: the next run finds what became of its job."""
@@ -150,18 +146,19 @@ class Journal:
     def set_aside(self, record: Record) -> None:
         """Keep a record that nothing more can be done with, out of the way of the same request."""
         path = self.path_of(record.job_id)
-        path.replace(path.with_suffix(f".{record.request_id}.expired"))
-        self._flush_folder()
+        with suppress(OSError):
+            path.replace(path.with_suffix(f".{record.request_id}.expired"))
+            self._flush_folder()
 
     def _lock(self, job_id: str) -> FileLock:
-        self._make_folder()
         return FileLock(self.path_of(job_id).with_suffix(".lock"), timeout=0, thread_local=False)
 
     def _try(self, lock: FileLock) -> bool:
-        try:
-            lock.acquire()
-        except Timeout:
-            return False
+        with self._usable():
+            try:
+                lock.acquire()
+            except Timeout:
+                return False
         return True
 
     def _read(self, path: Path) -> Record:
@@ -186,8 +183,18 @@ class Journal:
         temporary.replace(path)
         self._flush_folder()
 
-    def _make_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """The folder, which is made. Raises `JobKept` when the disk does not allow what is done there."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            yield
+        except OSError as error:
+            raise JobKept(
+                f"The records of jobs in {self.folder} cannot be written ({error.strerror}): make room, or allow "
+                "writing there, and run the same again.",
+                stage="journal",
+            ) from None
 
     def _flush_folder(self) -> None:
         if os.name == "posix":

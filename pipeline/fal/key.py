@@ -50,7 +50,9 @@ def find_key(explicit: str | None = None) -> FalKey:
     if environ.get("FAL_KEY"):
         return parse_key(environ["FAL_KEY"], "FAL_KEY")
     if environ.get("FAL_KEY_ID") and environ.get("FAL_KEY_SECRET"):
-        return parse_key(f"{environ['FAL_KEY_ID'].strip()}:{environ['FAL_KEY_SECRET']}", "FAL_KEY_ID:FAL_KEY_SECRET")
+        return parse_key(
+            f"{environ['FAL_KEY_ID'].strip()}:{environ['FAL_KEY_SECRET'].strip()}", "FAL_KEY_ID:FAL_KEY_SECRET"
+        )
     file = KEY_FILE.expanduser()
     if not file.is_file():
         raise KeyMissing(f"There is no fal key. {HOW_TO_SET}")
@@ -74,6 +76,7 @@ def redact(text: str, key: FalKey | None) -> str:
     for part in (key.secret, key.key_id) if key else ():
         text = text.replace(part, REDACTED)
     text = text[:MAX_REDACTED]
-    text = re.sub(r"(?i)\b(key|bearer|basic)\s{1,4}[\w.+/=:-]{8,}", rf"\1 {REDACTED}", text)
+    text = re.sub(r"(?i)\bkey\s{1,4}[\w.+/=-]{1,200}:[\w.+/=-]+", f"Key {REDACTED}", text)
+    text = re.sub(r"(?i)\b(bearer|basic)\s{1,4}[\w.+/=-]{16,}", rf"\1 {REDACTED}", text)
     text = re.sub(r"data:([\w.+/-]{0,60})[\w;=.+-]{0,60},[A-Za-z0-9+/=_%-]*", rf"data:\1,{REDACTED}", text)
     return re.sub(r"(https?://[^\s?\"'<>]{1,500})\?[^\s\"'<>]*", rf"\1?{REDACTED}", text)

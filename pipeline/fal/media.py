@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import anyio
 import httpx
 
 from .policy import NetworkPolicy
@@ -71,10 +72,11 @@ async def fetch(url: str, part: Path, suffix: str, policy: NetworkPolicy) -> Non
         if url[:5].lower() == "data:":
             write_data_uri(url, part, policy)
         else:
-            await asyncio.wait_for(download(url, part, policy), policy.media_deadline)
+            with anyio.fail_after(policy.media_deadline):
+                await download(url, part, policy)
         check_container(part, suffix)
         flush(part)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise Broken(f"it was not complete within {policy.media_deadline:g} s") from None
     except OSError as error:
         raise not_saved(part.parent, error) from None

@@ -54,8 +54,7 @@ class NetworkPolicy:
 
     def __post_init__(self) -> None:
         for url in filter(None, (self.queue_url, self.platform_url, self.relay_url)):
-            parts = httpx.URL(url)
-            if parts.scheme != "https" or not parts.host or parts.userinfo:
+            if not is_plain_https(url):
                 raise InvalidRequest(f"{url!r} is no place for fal's requests: it must be https://host without a user.")
 
     @classmethod
@@ -69,3 +68,12 @@ class NetworkPolicy:
 
     def timeout(self, read: float) -> httpx.Timeout:
         return httpx.Timeout(connect=self.connect_timeout, read=read, write=60, pool=10)
+
+
+def is_plain_https(url: str) -> bool:
+    """https with a host, and without a user or a password."""
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parts.scheme == "https" and bool(parts.host) and not parts.userinfo

@@ -32,8 +32,8 @@ def may_repeat_submission(status: int) -> bool:
 
 
 def leaves_submission_unknown(status: int) -> bool:
-    """Whether a gateway may have answered for a job that it had already passed on."""
-    return status == 408 or status >= 500
+    """Whether something on the way may have answered for a job that it had already passed on."""
+    return status == 408 or status >= 500 or 300 <= status < 400
 
 
 def may_repeat_read(status: int) -> bool:

@@ -1,10 +1,9 @@
 """One request to fal and its whole reply, with the key or through a relay, and never following a redirect."""
 
-import asyncio
 import logging
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import anyio
 import httpx
 
 from ..errors import FalError
@@ -51,8 +50,10 @@ class Transport:
             timeout=self.policy.timeout(timeout),
         )
         try:
-            return await asyncio.wait_for(read(stream, max_bytes or self.policy.max_reply), deadline)
-        except asyncio.TimeoutError:
+            with anyio.fail_after(deadline):  # before Python 3.12, asyncio.wait_for may swallow a cancellation
+                async with stream as response:
+                    return await read_limited(response, max_bytes or self.policy.max_reply)
+        except TimeoutError:
             raise httpx.ReadTimeout(f"no complete reply within {deadline:g} s") from None
 
     def _credentials(self, url: str) -> dict[str, str]:
@@ -76,11 +77,6 @@ def connect(accept: str, limits: httpx.Limits) -> httpx.AsyncClient:
             "variables HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE.",
             stage="connect",
         ) from None
-
-
-async def read(stream: AbstractAsyncContextManager[httpx.Response], max_bytes: int) -> Reply:
-    async with stream as response:
-        return await read_limited(response, max_bytes)
 
 
 def hide_requests_to_fal(record: logging.LogRecord) -> bool:
