@@ -3,7 +3,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipeline.errors import CosmosError
+from ..pipeline.errors import CosmosError, InvalidRequest
 from ..pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES, GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, CosmosPrompt, CosmosSettings
 
@@ -88,17 +88,13 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, endpoint: dict[str, Any] | None = None, webhook_url: str | None = None) -> bool | str:
-        """No `endpoint` stands for one that is not known, and no `webhook_url` for a linked one."""
-        from ..pipeline.fal.client import webhook_query
+    def validate_inputs(cls, endpoint: dict[str, Any]) -> bool | str:
+        """Without a key nothing runs. ComfyUI gives the message once for each input that is named here."""
         from ..pipeline.fal.policy import NetworkPolicy
         from ..pipeline.fal.transport import Transport
 
-        if endpoint is None:
-            return f"endpoint must be {TEXT_TO_VIDEO} or {DISTILLED}."
         try:
             Transport(None, NetworkPolicy.from_environment())
-            webhook_query(webhook_url)
         except CosmosError as error:
             return str(error)
         return True
@@ -108,16 +104,19 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         cls,
         prompt: Prompt,
         settings: SamplerSettings,
-        endpoint: dict[str, Any],
         video_output_type: str,
         video_quality: str,
         sync_mode: bool,
         store: bool,
         webhook_url: str,
+        endpoint: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
+        """ComfyUI leaves out an `endpoint` that is none of the options."""
         from ..pipeline import fal
         from .host import FalObserver, fal_folders, in_background, show_text, video_of
 
+        if endpoint is None:
+            raise InvalidRequest(f"endpoint must be {TEXT_TO_VIDEO} or {DISTILLED}.")
         if endpoint["endpoint"] == DISTILLED:
             settings = replace(settings, num_inference_steps=endpoint["num_inference_steps"])
         request = GenerationRequest.combine(

@@ -156,7 +156,8 @@ class FalObserver:
 
     def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
         if not self.graph_has_ended:
-            get_progress_state().update_progress(self._node_id, done, total)
+            with suppress(RuntimeError):  # ComfyUI goes through all nodes' progress, while its thread may add one
+                get_progress_state().update_progress(self._node_id, done, total)
             show_text(message, self._node_id)
 
     def raise_if_stopped(self) -> None:

@@ -51,6 +51,21 @@ hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
 With the demo's checkpoint of random weights the result is noise: it shows that the graph works, and nothing more.
 """
 
+FAL_NOTE = """\
+**This costs money:** about $0.20 a video, or $0.08 with the endpoint *distilled*. The node shows today's price.
+
+1. Make a key at [fal.ai/dashboard/keys](https://fal.ai/dashboard/keys); the account needs a balance.
+2. Set the environment variable **FAL_KEY** to it and start ComfyUI. A workflow never holds the key.
+
+**Stop** cancels the job at fal. Running the **same values again** goes on with an unfinished job, or takes the \
+finished video, which is kept in **output/cosmos_fal**: neither is paid for again. For another video, change the seed.
+"""
+
+BOTH_NOTE = f"""\
+{FAL_NOTE}
+**Run** makes both videos. To leave one out, select its *Generate* and *Export* nodes and press Ctrl+M.
+"""
+
 TEXT_TO_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
         "loader": {
@@ -94,7 +109,107 @@ TEXT_TO_VIDEO_LOCAL: dict[str, Any] = {
     ],
 }
 
-GRAPHS = {"text_to_video_local": TEXT_TO_VIDEO_LOCAL}
+TEXT_TO_VIDEO_FAL: dict[str, Any] = {
+    "nodes": {
+        "prompt": {
+            "type": "CosmosPredict25Prompt",
+            "pos": [0, 0],
+            "size": [440, 450],
+            "values": {"prompt": EXAMPLE_PROMPT},
+        },
+        "settings": {
+            "type": "CosmosPredict25SamplerSettings",
+            "pos": [0, 520],
+            "size": [440, 202],
+            "values": {"seed": 42, "control_after_generate": "fixed"},
+        },
+        "note": {
+            "type": "MarkdownNote",
+            "title": "How to use fal",
+            "pos": [540, 0],
+            "size": [820, 150],
+            "values": {"text": FAL_NOTE},
+        },
+        "generate": {"type": "CosmosPredict25GenerateFal", "pos": [540, 250], "size": [380, 198]},
+        "export": {
+            "type": "CosmosPredict25ExportVideo",
+            "pos": [960, 250],
+            "size": [400, 200],
+            "values": {"format": "X264 (.mp4)", "quality": "as is", "filename_prefix": "video/cosmos_fal"},
+        },
+    },
+    "links": [
+        ["prompt", "prompt", "generate", "prompt"],
+        ["settings", "settings", "generate", "settings"],
+        ["generate", "video", "export", "video"],
+    ],
+}
+
+TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
+    "nodes": {
+        "loader": {
+            "type": "CosmosPredict25Loader",
+            "pos": [0, 0],
+            "size": [440, 154],
+            "values": {"checkpoint": "auto"},
+        },
+        "prompt": {
+            "type": "CosmosPredict25Prompt",
+            "pos": [0, 280],
+            "size": [440, 450],
+            "values": {"prompt": EXAMPLE_PROMPT},
+        },
+        "settings": {
+            "type": "CosmosPredict25SamplerSettings",
+            "pos": [0, 800],
+            "size": [440, 202],
+            "values": {"seed": 42, "control_after_generate": "fixed"},
+        },
+        "local_note": {
+            "type": "MarkdownNote",
+            "title": "Local: how to get the model",
+            "pos": [540, 0],
+            "size": [820, 130],
+            "values": {"text": LOCAL_NOTE},
+        },
+        "local": {"type": "CosmosPredict25Generate", "pos": [540, 210], "size": [380, 66]},
+        "local_export": {
+            "type": "CosmosPredict25ExportVideo",
+            "pos": [960, 210],
+            "size": [400, 200],
+            "values": {"format": "X264 (.mp4)", "quality": "high", "filename_prefix": "video/cosmos_local"},
+        },
+        "fal_note": {
+            "type": "MarkdownNote",
+            "title": "fal: how to use it, and what it costs",
+            "pos": [540, 750],
+            "size": [820, 170],
+            "values": {"text": BOTH_NOTE},
+        },
+        "fal": {"type": "CosmosPredict25GenerateFal", "pos": [540, 1020], "size": [380, 198]},
+        "fal_export": {
+            "type": "CosmosPredict25ExportVideo",
+            "pos": [960, 1020],
+            "size": [400, 200],
+            "values": {"format": "X264 (.mp4)", "quality": "as is", "filename_prefix": "video/cosmos_fal"},
+        },
+    },
+    "links": [
+        ["loader", "model", "local", "model"],
+        ["prompt", "prompt", "local", "prompt"],
+        ["settings", "settings", "local", "settings"],
+        ["local", "video", "local_export", "video"],
+        ["prompt", "prompt", "fal", "prompt"],
+        ["settings", "settings", "fal", "settings"],
+        ["fal", "video", "fal_export", "video"],
+    ],
+}
+
+GRAPHS = {
+    "text_to_video_local": TEXT_TO_VIDEO_LOCAL,
+    "text_to_video_fal": TEXT_TO_VIDEO_FAL,
+    "text_to_video_local_or_fal": TEXT_TO_VIDEO_LOCAL_OR_FAL,
+}
 
 BUILD = """({ id, nodes, links }) => {
     app.graph.clear()

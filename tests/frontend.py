@@ -71,6 +71,19 @@ def page(server: ComfyUI, browser: Browser) -> Iterator[Page]:
     page.close()
 
 
+def open_template_browser(page: Page) -> None:
+    page.get_by_role("button", name="Templates", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="cosmos-predict25").click()
+
+
+def open_template(page: Page, name: str) -> None:
+    """Opens a workflow of the pack as a person does."""
+    open_template_browser(page)
+    page.get_by_test_id(f"template-workflow-{name}").click()
+    page.wait_for_function("app.graph.nodes.some(({ type }) => type.startsWith('CosmosPredict25Generate'))")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
 def set_values(page: Page, node_type: str, values: dict[str, Any]) -> None:
     page.evaluate(SET_VALUES, [node_type, values])
 

@@ -13,6 +13,8 @@ from cosmos_predict25.tests.frontend import (
     BROKEN_NODES,
     assert_nothing_is_wrong,
     loaded_video,
+    open_template,
+    open_template_browser,
     press_run,
     set_values,
     take_screenshot,
@@ -49,16 +51,8 @@ USE_CORE_NODES = """() => {
 @pytest.fixture
 def template(page: Page) -> Page:
     """The page with the pack's workflow, which was opened in the template browser."""
-    open_template_browser(page)
-    page.get_by_test_id("template-workflow-text_to_video_local").click()
-    page.wait_for_function("app.graph.nodes.some((node) => node.type === 'CosmosPredict25Generate')")
-    expect(page.get_by_role("dialog")).to_be_hidden()
+    open_template(page, "text_to_video_local")
     return page
-
-
-def open_template_browser(page: Page) -> None:
-    page.get_by_role("button", name="Templates", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name="cosmos-predict25").click()
 
 
 def test_template_browser_shows_the_thumbnail(page: Page) -> None:
@@ -96,10 +90,11 @@ def test_nodes_are_found_and_dragged_onto_the_canvas(page: Page, server: ComfyUI
     # and the frontend drags what then is under the mouse.
     page.get_by_placeholder("Search").fill("cosmos predict2.5")
     rows = page.get_by_role("treeitem")
-    expect(rows.filter(has_text="Cosmos Predict2.5 ")).to_have_count(len(pack))
-    assert rows.last.evaluate(FITS)
     for place, (name, node) in enumerate(pack.items()):
-        rows.filter(has_text=node["display_name"]).hover()
+        row = rows.filter(has_text=node["display_name"])
+        expect(row).to_be_visible()
+        assert row.evaluate(FITS)
+        row.hover()
         expect(page.get_by_text(node["description"])).to_be_visible()
         page.mouse.down()
         page.mouse.move(480 + 370 * (place % 3), 120 + 450 * (place // 3), steps=10)

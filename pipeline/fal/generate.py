@@ -126,10 +126,10 @@ class PaidJob:
                 probe, target, target.suffix, self._client.policy.max_pixels, self._order.seed
             )
         except Refused as refusal:
-            price = "without paying again" if record else "which is to be paid for again"
+            then = "downloaded again, without paying again" if record else "made again, which is to be paid for again"
+            job = f" Request id: {record.request_id}." if record else ""
             raise FalError(
-                f"{target} is not the video that belongs there: {refusal}. Move it away to have it "
-                f"{'downloaded' if record else 'made'} again, {price}.",
+                f"{target} is not the video that belongs there: {refusal}. Move it away to have it {then}.{job}",
                 stage="download",
                 request_id=record and record.request_id,
             ) from None
@@ -242,6 +242,7 @@ class PaidJob:
             self._forget()
             if was_cancelled and was_asked:
                 raise WasCancelled from None
+            self._display.say("fal could not make the video")
             raise
 
     async def _result(self) -> dict[str, Any]:
@@ -252,13 +253,14 @@ class PaidJob:
         job = self._job
         assert job
         async for status in self._client.follow(job, is_new=self._is_new):
-            self._display.follow(status)
-            self._keep_state(status)
+            if self._known_record.state is not State.CANCEL_REQUESTED:
+                self._display.follow(status)
+                self._keep_state(status)
         return await self._read_result(job)
 
     def _keep_state(self, status: Status) -> None:
         state = STATES.get(type(status))
-        if state and self._known_record.state not in (state, State.CANCEL_REQUESTED):
+        if state and self._known_record.state is not state:
             self._set_state(state)
 
     async def _read_result(self, job: Job) -> dict[str, Any]:
@@ -282,7 +284,8 @@ class PaidJob:
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
         """Only when the file is in place the record goes. Raises `JobKept` and `JobExpired`."""
         target = self._order.target
-        self._display.say("Downloading the video")
+        if self._known_record.state is not State.CANCEL_REQUESTED:
+            self._display.say("Downloading the video")
         self._set_state(State.DOWNLOADING)
         try:
             result, video = await self._save(result)
@@ -334,16 +337,17 @@ class PaidJob:
         if not record or not job or record.state in HAS_RESULT:
             return  # nothing was taken, or it is not known; or it is too late, and the video is to be downloaded
         self._set_state(State.CANCEL_REQUESTED)
+        self._display.say("Stopped, cancelling the job at fal")
         try:
             answer = await self._client.cancel(job)
-            log.info("Asked fal to cancel job %s: %s.", record.request_id, answer.value)
+            log.info("Asked fal to cancel job %s: %s.", job.request_id, answer.value)
             with anyio.fail_after(self._client.policy.cancel_wait):
                 video = await self._finish()
-            log.info("Job %s had finished all the same, and its video is %s.", record.request_id, video.path)
+            self._display.say(f"Stopped, but fal had finished: {video.path.name}")
         except WasCancelled:
-            log.info("Job %s was cancelled.", record.request_id)
+            self._display.say("Stopped, and cancelled at fal")
         except TimeoutError:
-            log.warning("What came of cancelling job %s is not known yet: its record is kept.", record.request_id)
+            log.warning("What came of cancelling job %s is not known yet: its record is kept.", job.request_id)
         except FalError as error:
             log.warning("%s", error)
 

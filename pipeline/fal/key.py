@@ -77,6 +77,6 @@ def redact(text: str, key: FalKey | None) -> str:
         text = text.replace(part, REDACTED)
     text = text[:MAX_REDACTED]
     text = re.sub(r"(?i)\bkey\s{1,4}[\w.+/=-]{1,200}:[\w.+/=-]+", f"Key {REDACTED}", text)
-    text = re.sub(r"(?i)\b(bearer|basic)\s{1,4}[\w.+/=-]{16,}", rf"\1 {REDACTED}", text)
+    text = re.sub(r"(?i)\b(bearer|basic)\s{1,4}[\w.+/=-]{12,}", rf"\1 {REDACTED}", text)
     text = re.sub(r"data:([\w.+/-]{0,60})[\w;=.+-]{0,60},[A-Za-z0-9+/=_%-]*", rf"data:\1,{REDACTED}", text)
     return re.sub(r"(https?://[^\s?\"'<>]{1,500})\?[^\s\"'<>]*", rf"\1?{REDACTED}", text)

@@ -15,7 +15,7 @@ import httpx
 
 from .policy import NetworkPolicy
 from .retry import backoff, may_repeat_read, retry_after
-from .transport import connect, reason_of
+from .transport import certificates, connect, reason_of
 
 MAX_TRIES = 5
 HEADER = 64
@@ -98,7 +98,7 @@ def not_saved(folder: Path, error: OSError) -> Broken:
 
 async def download(url: str, part: Path, policy: NetworkPolicy) -> None:
     """Raises `Refused`, `Gone`, `OSError`, and `Broken` when no try has brought it."""
-    async with connect("*/*", httpx.Limits()) as http:
+    async with connect("*/*", httpx.Limits(), certificates()) as http:
         for attempt in range(1, MAX_TRIES):
             try:
                 return await download_once(http, url, part, policy)
@@ -113,6 +113,8 @@ async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: N
         await follow_redirects(http, url, part, policy)
     except httpx.TransportError as error:
         raise Broken(reason_of(error)) from None
+    except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
+        raise Refused("it is behind a redirect to what is no URL") from None
 
 
 async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
@@ -137,7 +139,7 @@ def checked_url(url: str, hosts: tuple[str, ...], base: httpx.URL | None = None)
         host = parts.raw_host.decode("ascii").lower().rstrip(".")
     except (httpx.InvalidURL, UnicodeError):
         raise Refused("its address is no URL") from None
-    allowed = any(host == name or host.endswith(f".{name}") for name in hosts)
+    allowed = all(host.split(".")) and any(host == name or host.endswith(f".{name}") for name in hosts)
     if parts.scheme != "https" or parts.port not in (None, 443) or parts.userinfo or not allowed:
         raise Refused(f"its address is not an https one at {' or '.join(hosts)}")
     return parts.copy_with(host=host, port=None, fragment=None)

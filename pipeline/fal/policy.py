@@ -1,12 +1,14 @@
 """Where requests may go, how long they may take and how much they may bring. Only code can set it: no node, no file."""
 
 import os
+import re
 from dataclasses import dataclass
 
 import httpx
 
 from ..errors import InvalidRequest
 
+HOST = re.compile(r"[\w.-]+")
 RELAY_VARIABLE = "COSMOS_PREDICT25_FAL_RELAY"
 
 
@@ -76,4 +78,4 @@ def is_plain_https(url: str) -> bool:
         parts = httpx.URL(url)
     except httpx.InvalidURL:
         return False
-    return parts.scheme == "https" and bool(parts.host) and not parts.userinfo
+    return parts.scheme == "https" and HOST.fullmatch(parts.host) is not None and not parts.userinfo

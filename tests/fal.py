@@ -1,0 +1,175 @@
+"""The client against the stand-in of fal's queue: fixtures, which conftest.py hands to all tests, and helpers."""
+
+import asyncio
+import logging
+import os
+import re
+import subprocess
+from collections.abc import Coroutine, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from cosmos_predict25.pipeline.errors import FalError, JobKept
+from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
+from cosmos_predict25.pipeline.fal.journal import Record
+from cosmos_predict25.pipeline.fal.policy import RELAY_VARIABLE
+from cosmos_predict25.pipeline.request import GenerationRequest
+from cosmos_predict25.pipeline.video import RemoteVideo
+from cosmos_predict25.tests import fal_worker
+from cosmos_predict25.tests.fal_standin import FalStandIn
+
+FAST = NetworkPolicy(
+    connect_timeout=2,
+    api_timeout=2,
+    result_timeout=2,
+    submit_deadline=3,
+    wait_limit=30,
+    poll_intervals=((0, 0.01),),
+    backoff=0.01,
+    backoff_cap=0.02,
+    not_found_grace=1,
+    reconcile_pauses=(0, 0.01),
+    cancel_wait=2,
+)
+"""As in production but for the times."""
+PROMPT = "A red cube on a conveyor belt that nobody else would think of."
+REQUEST = GenerationRequest(prompt=PROMPT, num_frames=9, seed=7)
+ENDPOINT = "fal-ai/cosmos-predict-2.5/text-to-video"
+APP = "fal-ai/cosmos-predict-2.5"
+QUEUE = "https://queue.fal.run"
+OTHER_KEYS = ("FAL_KEY_ID", "FAL_KEY_SECRET", "ALL_PROXY", "all_proxy", RELAY_VARIABLE)
+T = TypeVar("T")
+
+
+@pytest.fixture
+def fal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[FalStandIn]:
+    """A running stand-in, for this process too. After the test no rule of `violations` may be broken, and no part of
+    the key may be in a log record, a journal or a finished file."""
+    for name in OTHER_KEYS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    caplog.set_level(logging.DEBUG)
+    with FalStandIn(tmp_path / "fal") as fal:
+        for name, value in fal.environ.items():
+            monkeypatch.setenv(name, value)
+        yield fal
+        assert fal.violations == []
+        texts = [str(record.__dict__) for record in caplog.get_records("call")]
+        files = [path for folder in folders_of(fal) for path in folder.rglob("*") if path.is_file()]
+        for half in fal.key.split(":"):
+            assert not [text for text in texts if half in text]
+            assert not [path for path in files if half.encode() in path.read_bytes()]
+
+
+class Stopped(Exception):
+    """As ComfyUI's own interruption."""
+
+
+class Recorder:
+    """Keeps what it is told. Stops the work at `stop()`, or by itself at the first message with `stop_at` in it."""
+
+    def __init__(self, stop_at: str | None = None) -> None:
+        self.messages: list[str] = []
+        self.progresses: list[tuple[int, int]] = []
+        self.stopped = False
+        self._stop_at = stop_at
+
+    def progress(self, message: str, done: int, total: int, latents: Any = None) -> None:
+        self.messages.append(message)
+        self.progresses.append((done, total))
+        if self._stop_at and self._stop_at in message:
+            self.stop()
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def raise_if_stopped(self) -> None:
+        if self.stopped:
+            raise Stopped
+
+
+async def make(fal: FalStandIn, request: GenerationRequest = REQUEST, **options: Any) -> RemoteVideo:
+    """`generate` with the stand-in's own folders and the fast policy, unless `options` say otherwise."""
+    options = {"folder": videos_of(fal), "journal": journal_of(fal), "policy": FAST, **options}
+    return await generate(request, **options)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """To its end, in a new event loop, which must leave no task behind."""
+
+    async def whole() -> T:
+        try:
+            return await asyncio.wait_for(work, 60)
+        finally:
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    return asyncio.run(whole())
+
+
+def videos_of(fal: FalStandIn) -> Path:
+    return fal.folder.parent / "videos"
+
+
+def journal_of(fal: FalStandIn) -> Journal:
+    return Journal(fal.folder.parent / "journal")
+
+
+def folders_of(fal: FalStandIn) -> tuple[Path, Path]:
+    return videos_of(fal), journal_of(fal).folder
+
+
+def records_of(fal: FalStandIn) -> list[Record]:
+    """Each record on disk; one that cannot be read is an error."""
+    paths = sorted(journal_of(fal).folder.glob("*.json"))
+    found = journal_of(fal).records()
+    if len(found) != len(paths):
+        raise JobKept(f"Of {paths} only {len(found)} can be read.", stage="journal")
+    return found
+
+
+def record_of(fal: FalStandIn) -> Record:
+    """The only one."""
+    (record,) = records_of(fal)
+    return record
+
+
+def policy_with(**changes: Any) -> NetworkPolicy:
+    return replace(FAST, **changes)
+
+
+def start(fal: FalStandIn, **order: Any) -> "subprocess.Popen[str]":
+    """`make` in a process of its own; see fal_worker.py."""
+    request = {"prompt": PROMPT, "num_frames": 9, "seed": 7, **order.pop("request", {})}
+    return fal_worker.start(
+        {**os.environ, **fal.environ}, folder=str(fal.folder.parent), request=request, policy=asdict(FAST), **order
+    )
+
+
+def failed(fal: FalStandIn, kind: type[FalError], **options: Any) -> Any:
+    """What generation raises, of just this kind. Its message names the job, tells a next step, and shows no secret."""
+    with pytest.raises(kind) as caught:
+        run(make(fal, **options))
+    message = str(caught.value)
+    assert caught.type is kind or kind is JobKept, message
+    for request_id in fal.jobs:
+        assert request_id in message
+        assert caught.value.request_id == request_id
+    assert re.search(r"again|dashboard|new try|change", message), message
+    assert PROMPT not in message
+    assert not [half for half in fal.key.split(":") if half in message]
+    assert not list(fal.folder.parent.rglob("*.part"))
+    return caught.value
+
+
+def goes_on(fal: FalStandIn, **options: Any) -> RemoteVideo:
+    """The same with nothing in the way: the video of the one job that there is, and nothing else left behind."""
+    fal.clear_faults()
+    video = run(make(fal, **options))
+    assert fal.accepted == 1
+    assert len(fal.requests("submit")) == 1
+    assert list(videos_of(fal).iterdir()) == [video.path]
+    assert [path for path in journal_of(fal).folder.iterdir() if path.suffix != ".lock"] == []
+    return video

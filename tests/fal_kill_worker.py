@@ -1,0 +1,156 @@
+"""Starts processes that make a video through the fal node's own code, kills them, and starts them again.
+
+    python fal_kill_worker.py < orders.json
+
+The orders: `folder`, under which each run has folders of its own; `runs`, pairs of a seed and the moment of the kill as
+a fraction of the time that a whole run takes; `at_once`. Everything is imported once, and each process is a fork.
+Printed is {"seconds": of a whole run, "runs": [{"seed", "moment", "killed", "found", "outcome"}]}: `found` is the state
+on disk after the kill, and `outcome` what the second process ended with, {"video": path} or {"error", "message"}.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parent
+sys.path.append(str(TESTS.parent / "scripts"))
+import environment  # noqa: E402
+from pack import import_pack  # noqa: E402
+
+sys.path.append(str(environment.source_folder(environment.NEWEST)))
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True
+import_pack()
+
+import folder_paths  # noqa: E402
+from comfy_api.latest import io  # noqa: E402
+from comfy_execution.graph import DynamicPrompt  # noqa: E402
+from comfy_execution.progress import reset_progress_state  # noqa: E402
+from server import PromptServer  # noqa: E402
+
+from cosmos_predict25.nodes import host  # noqa: E402, F401
+from cosmos_predict25.nodes.generate_fal import CosmosPredict25GenerateFal  # noqa: E402
+from cosmos_predict25.pipeline.errors import CosmosError  # noqa: E402
+from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy  # noqa: E402
+from cosmos_predict25.pipeline.request import Prompt, SamplerSettings  # noqa: E402
+
+TICK = 0.002
+WHOLE_RUNS = 3
+PROMPT = "A red cube on a conveyor belt that nobody else would think of."
+POLICY = NetworkPolicy(poll_intervals=((0, 0.05),), backoff=0.05, backoff_cap=0.1, reconcile_pauses=(0, 0.2, 0.5))
+"""As in production but for the pauses."""
+
+
+class Run:
+    """A process that is killed after `seconds`, and then one that is not."""
+
+    def __init__(self, folder: Path, seed: int, seconds: float = 0.0) -> None:
+        self.folder = folder / str(seed)
+        self.seed = seed
+        self.seconds = seconds
+        self.killed: bool | None = None
+        self.found = ""
+        self.started = time.monotonic()
+        self.pid = self._fork()
+
+    def is_over(self) -> bool:
+        passed = time.monotonic() - self.started
+        if self.seconds and self.killed is None and passed >= self.seconds:
+            os.kill(self.pid, signal.SIGKILL)
+            self.seconds = passed
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid:
+            return False
+        if self.killed is None and self.seconds:
+            self.killed = os.WIFSIGNALED(status)
+            self.found = self._look()
+            self._outcome_file.unlink(missing_ok=True)
+            self.pid = self._fork()
+            return False
+        self.seconds = self.seconds or passed
+        return True
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        return json.loads(self._outcome_file.read_text())
+
+    @property
+    def _outcome_file(self) -> Path:
+        return self.folder / "outcome.json"
+
+    def _look(self) -> str:
+        records = Journal(self.folder / "user" / "__cosmos_predict25" / "fal_jobs").records()
+        video = "video" if list(self.folder.glob("output/cosmos_fal/*.mp4")) else "nothing"
+        return records[0].state.value if records else video
+
+    def _fork(self) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            self._make()
+        finally:
+            os._exit(1)
+
+    def _make(self) -> None:
+        folder_paths.set_output_directory(str(self.folder / "output"))
+        folder_paths.set_user_directory(str(self.folder / "user"))
+        NetworkPolicy.from_environment = staticmethod(lambda: POLICY)  # pyright: ignore[reportAttributeAccessIssue]
+        PromptServer(asyncio.new_event_loop())
+        reset_progress_state("run", DynamicPrompt({"fal": {"class_type": "CosmosPredict25GenerateFal"}}))
+        node = CosmosPredict25GenerateFal.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "fal"}})
+        work = node.execute(
+            prompt=Prompt(prompt=PROMPT),
+            settings=SamplerSettings(num_frames=9, seed=self.seed),
+            endpoint={"endpoint": "text-to-video"},
+            video_output_type="X264 (.mp4)",
+            video_quality="high",
+            sync_mode=False,
+            store=True,
+            webhook_url="",
+        )
+        try:
+            video = asyncio.run(work).args[0]
+        except CosmosError as error:
+            outcome = {"error": type(error).__name__, "message": str(error)}
+        else:
+            outcome = {"video": video.get_stream_source(), "size": video.get_dimensions()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._outcome_file.write_text(json.dumps(outcome))
+        os._exit(0)
+
+
+def run_all(folder: Path, orders: list[tuple[int, float]], at_once: int) -> list[Run]:
+    waiting, running, over = list(orders), [], []
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            running.append(Run(folder, *waiting.pop(0)))
+        ended = [run for run in running if run.is_over()]
+        over += ended
+        running = [run for run in running if run not in ended]
+        time.sleep(TICK)
+    return over
+
+
+def main() -> None:
+    orders = json.load(sys.stdin)
+    folder, at_once = Path(orders["folder"]), orders["at_once"]
+    whole = run_all(folder, [(seed, 0.0) for seed in range(WHOLE_RUNS)], at_once)
+    assert all("video" in run.outcome for run in whole), [run.outcome for run in whole]
+    seconds = sorted(run.seconds for run in whole)[WHOLE_RUNS // 2]
+    runs = run_all(folder, [(seed, max(TICK, moment * seconds)) for seed, moment in orders["runs"]], at_once)
+    report = [
+        {"seed": run.seed, "moment": run.seconds, "killed": run.killed, "found": run.found, "outcome": run.outcome}
+        for run in runs
+    ]
+    print(json.dumps({"seconds": seconds, "runs": report}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""A local stand-in of fal's queue service; see `FalStandIn`."""
+
+from .clock import Clock
+from .faults import (
+    FOREVER,
+    BigHeaders,
+    Body,
+    Chop,
+    Drip,
+    EndlessBody,
+    Fault,
+    GzipBomb,
+    Hang,
+    Json,
+    NoLength,
+    Redirect,
+    Relabel,
+    Reply,
+    Reset,
+    Stall,
+    Truncate,
+    ingress,
+    with_fields,
+    without_fields,
+)
+from .jobs import (
+    FIELD_ERROR,
+    GENERATION_TIMEOUT,
+    SERVER_ERROR,
+    TEXT_ERROR,
+    Job,
+    Outcome,
+    content_policy,
+)
+from .process import run_official
+from .standin import FalStandIn
+from .wire import Exchange
+
+__all__ = [
+    "FIELD_ERROR",
+    "FOREVER",
+    "GENERATION_TIMEOUT",
+    "SERVER_ERROR",
+    "TEXT_ERROR",
+    "BigHeaders",
+    "Body",
+    "Chop",
+    "Clock",
+    "Drip",
+    "EndlessBody",
+    "Exchange",
+    "FalStandIn",
+    "Fault",
+    "GzipBomb",
+    "Hang",
+    "Job",
+    "Json",
+    "NoLength",
+    "Outcome",
+    "Redirect",
+    "Relabel",
+    "Reply",
+    "Reset",
+    "Stall",
+    "Truncate",
+    "content_policy",
+    "ingress",
+    "run_official",
+    "with_fields",
+    "without_fields",
+]

@@ -1,0 +1,234 @@
+"""The fal node as a person sees it: in ComfyUI's own frontend, against the stand-in of fal.
+
+What it looked like is kept in .demo/screenshots.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from cosmos_predict25.scripts import environment
+from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.tests.fal_standin import Clock, FalStandIn, Job, content_policy
+from cosmos_predict25.tests.frontend import (
+    BROKEN_NODES,
+    assert_nothing_is_wrong,
+    loaded_video,
+    open_template,
+    press_run,
+    set_values,
+    take_screenshot,
+    wait_for_end,
+)
+
+NODE, SETTINGS = "CosmosPredict25GenerateFal", "CosmosPredict25SamplerSettings"
+ENDPOINT = "fal-ai/cosmos-predict-2.5/text-to-video"
+DISTILLED = "fal-ai/cosmos-predict-2.5/distilled/text-to-video"
+STEPS = "endpoint.num_inference_steps"
+FIND = "app.graph.nodes.find(({ type }) => type === 'CosmosPredict25GenerateFal')"
+WIDGETS = f"() => Object.fromEntries({FIND}.widgets.map(({{ name, value }}) => [name, value]))"
+# Where the middle of a widget is on the page, in pixels.
+PLACE = f"""(name) => {{
+    const node = {FIND}
+    const widget = node.widgets.find((widget) => widget.name === name)
+    const inNode = [node.size[0] / 2, widget.y + LiteGraph.NODE_WIDGET_HEIGHT / 2]
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + inNode[0], node.pos[1] + inNode[1]])
+    const canvas = app.canvas.canvas.getBoundingClientRect()
+    return [canvas.x + x, canvas.y + y]
+}}"""
+PLAYS = "(video) => !video.error && !video.paused && video.currentTime > 0.3"
+
+
+@pytest.fixture(scope="module")
+def running_fal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalStandIn]:
+    with FalStandIn(tmp_path_factory.mktemp("fal"), clock=Clock(real=True)) as fal:
+        yield fal
+
+
+@pytest.fixture
+def fal(running_fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[FalStandIn]:
+    """The stand-in with short jobs. What a test changes ends with it."""
+    monkeypatch.setattr(running_fal, "queue_seconds", 0.2)
+    monkeypatch.setattr(running_fal, "run_seconds", 0.5)
+    yield running_fal
+    assert running_fal.violations == []
+
+
+@pytest.fixture(scope="module")
+def key_file(running_fal: FalStandIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """~/.fal/key of `server`, which has no other key."""
+    file = tmp_path_factory.mktemp("home") / ".fal" / "key"
+    file.parent.mkdir()
+    file.touch(0o600)
+    file.write_text(running_fal.key)
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(
+    running_fal: FalStandIn, key_file: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyUI]:
+    """A ComfyUI that takes the stand-in for fal."""
+    base = tmp_path_factory.mktemp("browser")
+    (base / "models" / "diffusers").mkdir(parents=True)
+    (base / "models" / "diffusers" / checkpoint.name).symlink_to(checkpoint, target_is_directory=True)
+    no_key = dict.fromkeys(("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET"), "")
+    environ = {**running_fal.environ, **no_key, "HOME": str(key_file.parent.parent)}
+    with ComfyUI(environment.source_folder(environment.NEWEST), base, environment.REPO, environ=environ) as server:
+        yield server
+
+
+@pytest.fixture
+def template(page: Page) -> Page:
+    open_template(page, "text_to_video_fal")
+    return page
+
+
+def last_job(fal: FalStandIn) -> Job:
+    return list(fal.jobs.values())[-1]
+
+
+def assert_plays(video: Locator) -> None:
+    video.evaluate("(video) => { video.muted = true; video.loop = true; return video.play() }")
+    video.page.wait_for_function(PLAYS, arg=video.element_handle())
+
+
+def open_errors(page: Page) -> Locator:
+    """What is wrong, in the panel that the button of the error's message opens."""
+    page.get_by_test_id("error-overlay-see-errors").click()
+    return page.get_by_test_id("error-group-execution")
+
+
+def test_progress_is_shown_and_the_video_plays(template: Page, fal: FalStandIn, server: ComfyUI) -> None:
+    fal.queue_seconds, fal.run_seconds = 3, 5
+    assert_nothing_is_wrong(template)
+    take_screenshot(template, "fal-workflow")
+    set_values(template, SETTINGS, {"num_frames": 33, "seed": 1})
+    press_run(template)
+    expect(template.get_by_text("Queued at fal, 1 ahead")).to_be_visible()
+    take_screenshot(template, "fal-queued")
+    expect(template.get_by_text("Running at fal: step")).to_contain_text("$0.20 a video")
+    template.wait_for_function(f"{FIND}.progress > 0")
+    before = template.evaluate(f"{FIND}.progress")
+    template.wait_for_function(f"(before) => {FIND}.progress > before", arg=before)
+    take_screenshot(template, "fal-running")
+    end = wait_for_end(template)[-1]
+    assert end["name"] == "execution_success"
+    expect(template.get_by_text("33 frames, 96 x 64, 2.1 s, seed 1")).to_be_visible()
+    video = loaded_video(template)
+    assert (video["width"], video["height"]) == (96, 64)
+    assert video["seconds"] == pytest.approx(33 / 16, abs=0.05)
+    assert_plays(template.locator("video"))
+    assert_nothing_is_wrong(template)
+    take_screenshot(template, "fal-finished")
+    (made,) = (server.output / "cosmos_fal").iterdir()
+    (exported,) = server.saved_files(server.wait(end["prompt_id"]))
+    assert exported.suffix == made.suffix
+    assert fal.accepted == 1
+
+
+def test_stop_ends_quietly_and_cancels_at_fal(template: Page, fal: FalStandIn) -> None:
+    fal.run_seconds = math.inf
+    set_values(template, SETTINGS, {"num_frames": 9, "seed": 2})
+    press_run(template)
+    expect(template.get_by_text("Running at fal")).to_be_visible()
+    start = time.monotonic()
+    template.get_by_role("button", name="Cancel current run").click()
+    assert wait_for_end(template)[-1]["name"] == "execution_interrupted"
+    assert time.monotonic() - start < 2
+    fal.wait_for(lambda: last_job(fal).cancelled, 5)
+    assert_nothing_is_wrong(template)
+    take_screenshot(template, "fal-stopped")
+    fal.run_seconds = 0.5
+    press_run(template)
+    assert wait_for_end(template)[-1]["name"] == "execution_success"
+    assert loaded_video(template)["width"] == 96
+    assert_nothing_is_wrong(template)
+
+
+def test_a_content_policy_refusal_can_be_read(template: Page, fal: FalStandIn) -> None:
+    fal.fail_next(content_policy)
+    set_values(template, SETTINGS, {"num_frames": 9, "seed": 3})
+    press_run(template)
+    assert wait_for_end(template)[-1]["name"] == "execution_error"
+    expect(template.get_by_test_id("error-overlay")).to_be_visible()
+    take_screenshot(template, "fal-refused")
+    errors = open_errors(template)
+    take_screenshot(template, "fal-refused-details")
+    said = "fal could not make the video (prompt): The content could not be processed because it contained material"
+    expect(errors).to_contain_text(said)
+    expect(errors).to_contain_text("The same prompt will be refused again")
+    request_id = errors.get_by_text(last_job(fal).request_id)
+    request_id.scroll_into_view_if_needed()
+    expect(request_id).to_be_in_viewport()
+
+
+def test_without_a_key_it_is_said_what_to_set(template: Page, fal: FalStandIn, key_file: Path) -> None:
+    before = len(fal.connects)
+    hidden = key_file.rename(key_file.with_name("hidden"))
+    try:
+        press_run(template)
+        expect(template.get_by_test_id("error-overlay")).to_be_visible()
+        take_screenshot(template, "fal-no-key")
+        open_errors(template).get_by_role("button", name="Info for").first.click()
+        said = (
+            "There is no fal key. Make a key at https://fal.ai/dashboard/keys and set the environment variable FAL_KEY"
+        )
+        expect(template.get_by_text(said).first).to_be_visible()
+    finally:
+        hidden.rename(key_file)
+    assert template.evaluate(BROKEN_NODES) == [NODE]
+    assert len(fal.connects) == before
+    take_screenshot(template, "fal-no-key-details")
+
+
+def test_endpoint_shows_and_hides_the_steps(template: Page, fal: FalStandIn) -> None:
+    assert STEPS not in template.evaluate(WIDGETS)
+    choose_endpoint(template, "distilled/text-to-video")
+    assert template.evaluate(WIDGETS)[STEPS] == 10
+    set_values(template, NODE, {STEPS: 7})
+    set_values(template, SETTINGS, {"num_frames": 9, "seed": 4})
+    take_screenshot(template, "fal-distilled")
+    press_run(template)
+    assert wait_for_end(template)[-1]["name"] == "execution_success"
+    job = last_job(fal)
+    assert job.endpoint == DISTILLED
+    assert job.input["num_inference_steps"] == 7
+    choose_endpoint(template, "text-to-video")
+    assert STEPS not in template.evaluate(WIDGETS)
+    press_run(template)
+    assert wait_for_end(template)[-1]["name"] == "execution_success"
+    job = last_job(fal)
+    assert job.endpoint == ENDPOINT
+    assert "num_inference_steps" not in job.input
+    assert_nothing_is_wrong(template)
+
+
+def choose_endpoint(page: Page, name: str) -> None:
+    """In the list that a click on the widget opens."""
+    page.mouse.click(*page.evaluate(PLACE, "endpoint"))
+    page.locator(".litemenu-entry").get_by_text(name, exact=True).click()
+    page.wait_for_function(f"(name) => {FIND}.widgets[0].value === name", arg=name)
+
+
+def test_one_prompt_feeds_the_local_node_and_fal(page: Page, fal: FalStandIn, server: ComfyUI) -> None:
+    open_template(page, "text_to_video_local_or_fal")
+    assert_nothing_is_wrong(page)
+    take_screenshot(page, "local-or-fal")
+    small = {"num_frames": 9, "num_inference_steps": 4, "width": 96, "height": 64, "seed": 5}
+    set_values(page, SETTINGS, small)
+    press_run(page)
+    end = wait_for_end(page)[-1]
+    assert end["name"] == "execution_success"
+    expect(page.locator("video")).to_have_count(2)
+    for video in page.locator("video").all():
+        assert_plays(video)
+    files = server.saved_files(server.wait(end["prompt_id"]))
+    assert {file.name.rsplit("_", 2)[0] for file in files} == {"cosmos_local", "cosmos_fal"}
+    assert last_job(fal).input["num_inference_steps"] == 4
+    assert_nothing_is_wrong(page)
+    take_screenshot(page, "local-or-fal-finished")

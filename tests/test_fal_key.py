@@ -1,0 +1,483 @@
+"""The key: where it comes from, that it goes nowhere else, and the relay for those who have none."""
+
+import logging
+import os
+import pickle
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import trustme
+
+from cosmos_predict25.pipeline.errors import FalError, InvalidRequest, KeyMissing, OutcomeUnknown
+from cosmos_predict25.pipeline.fal import FalClient, NetworkPolicy
+from cosmos_predict25.pipeline.fal.key import FalKey, find_key, parse_key, redact, refuse_key_in
+from cosmos_predict25.pipeline.fal.policy import RELAY_VARIABLE
+from cosmos_predict25.tests.fal import FAST, REQUEST, make, policy_with, records_of, run, videos_of
+from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Json, Reply, Reset, content_policy
+
+KEY = FalKey("0f0f0f0f-1111-2222-3333-444444444444", "5ec2e75ec2e75ec2e75ec2e75ec2e75e")
+TEXT = f"{KEY.key_id}:{KEY.secret}"
+VARIABLES = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder without a key file, and an environment without a key."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def write_key_file(home: Path, text: str = TEXT, mode: int = 0o600) -> Path:
+    path = home / ".fal" / "key"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+# Where it comes from
+
+
+def test_the_sources_in_their_order(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_key_file(home, "file-id:file-secret")
+    assert find_key() == FalKey("file-id", "file-secret")
+    monkeypatch.setenv("FAL_KEY_ID", "pair-id")
+    assert find_key() == FalKey("file-id", "file-secret")
+    monkeypatch.setenv("FAL_KEY_SECRET", "pair-secret")
+    assert find_key() == FalKey("pair-id", "pair-secret")
+    monkeypatch.setenv("FAL_KEY", "")
+    assert find_key() == FalKey("pair-id", "pair-secret")
+    monkeypatch.setenv("FAL_KEY", "whole-id:whole-secret")
+    assert find_key() == FalKey("whole-id", "whole-secret")
+    assert find_key("given-id:given-secret") == FalKey("given-id", "given-secret")
+
+
+@pytest.mark.parametrize("name", ["FAL_KEY_ID", "FAL_KEY_SECRET"])
+def test_half_a_pair_is_no_key(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, KEY.secret)
+    with pytest.raises(KeyMissing) as caught:
+        find_key()
+    assert KEY.secret not in str(caught.value)
+
+
+def test_without_a_key_one_message_says_what_to_set_and_where_to_get_one(home: Path) -> None:
+    with pytest.raises(KeyMissing, match=r"FAL_KEY.*~/\.fal/key") as caught:
+        find_key()
+    assert "https://fal.ai/dashboard/keys" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [f"  {TEXT}\n", f"{TEXT}\r\n", f"\t{TEXT}\n\n"], ids=repr)
+def test_space_around_a_key_is_left_out(home: Path, text: str) -> None:
+    assert parse_key(text, "It") == KEY
+    write_key_file(home, text)
+    assert find_key() == KEY
+
+
+def test_the_pair_may_have_space_around_each(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAL_KEY_ID", f" {KEY.key_id}\n")
+    monkeypatch.setenv("FAL_KEY_SECRET", f"\t{KEY.secret} ")
+    assert find_key() == KEY
+
+
+def test_a_secret_may_hold_a_colon() -> None:
+    assert parse_key("a:b:c", "It") == FalKey("a", "b:c")
+
+
+MALFORMED = {
+    "empty": "",
+    "blank": " \n",
+    "no-colon": KEY.secret,
+    "no-id": f":{KEY.secret}",
+    "no-secret": f"{KEY.key_id}:",
+    "colon": ":",
+    "newline": f"{KEY.key_id}:{KEY.secret}\nX-Evil: {KEY.secret}",
+    "carriage-return": f"{KEY.key_id}:\r{KEY.secret}",
+    "nul": f"{TEXT}\0{KEY.secret}",
+    "tab": f"{KEY.key_id}:{KEY.secret}\tx",
+    "space": f"{KEY.key_id}: {KEY.secret}",
+    "space-before-the-colon": f"{KEY.key_id} :{KEY.secret}",
+    "non-ascii": f"{TEXT}é",
+    "non-ascii-digit": f"{TEXT}٣",
+    "no-break-space": f"\u00a0{TEXT}",
+    "surrogate": f"{TEXT}\udcff",
+    "delete": f"{TEXT}\x7f",
+    "escape": f"{TEXT}\x1b[0m",
+    "prefix": f"Key {TEXT}",
+}
+
+
+@pytest.mark.parametrize("source", ["argument", "FAL_KEY", "file"])
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_key_is_refused_without_showing_a_byte_of_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, text: str, source: str
+) -> None:
+    if source == "FAL_KEY":
+        monkeypatch.setenv("FAL_KEY", text.replace("\0", "\1"))  # No variable holds a zero.
+    if source == "file":
+        write_key_file(home, text.encode("utf-8", "surrogateescape").decode("latin-1"))
+    with pytest.raises(KeyMissing) as caught:
+        find_key(text if source == "argument" else None)
+    shown = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+    assert [half for half in (KEY.key_id, KEY.secret) if half in shown] == []
+    assert {"argument": "The key that was given", "FAL_KEY": "FAL_KEY", "file": "key"}[source] in shown
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Permissions are those of POSIX.")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o602, 0o601, 0o777])
+def test_a_key_file_that_others_may_use_is_refused(home: Path, mode: int) -> None:
+    path = write_key_file(home, mode=mode)
+    with pytest.raises(KeyMissing, match="chmod 600") as caught:
+        find_key()
+    assert str(path) in str(caught.value)
+    assert KEY.secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400])
+def test_a_key_file_of_the_owner_alone_is_read(home: Path, mode: int) -> None:
+    write_key_file(home, mode=mode)
+    assert find_key() == KEY
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"x" * 2**20], ids=["empty", "binary", "1-mb"])
+def test_a_file_that_holds_no_key_is_refused(home: Path, content: bytes) -> None:
+    write_key_file(home).write_bytes(content)
+    with pytest.raises(KeyMissing) as caught:
+        find_key()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_folder_in_the_place_of_the_key_file_is_no_key(home: Path) -> None:
+    (home / ".fal" / "key").mkdir(parents=True)
+    with pytest.raises(KeyMissing):
+        find_key()
+
+
+# Before any traffic
+
+
+@pytest.mark.parametrize("text", [None, "", "no-key", f"{TEXT}\nx: y"], ids=repr)
+def test_without_a_good_key_nothing_is_sent_or_written(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    monkeypatch.delenv("FAL_KEY")
+    with pytest.raises(KeyMissing):
+        run(make(fal, key=text))
+    assert (fal.connects, fal.journal, records_of(fal)) == ([], [], [])
+    assert not videos_of(fal).exists()
+
+
+@pytest.mark.parametrize("part", ["key", "key_id", "secret"])
+@pytest.mark.parametrize("where", ["prompt", "negative_prompt", "webhook_url"])
+def test_a_text_that_holds_the_key_is_refused_before_any_traffic(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture, where: str, part: str
+) -> None:
+    texts = dict(zip(("key_id", "secret"), fal.key.split(":"), strict=True), key=fal.key)
+    text = f"https://example.com/{texts[part]}"
+    request = REQUEST if where == "webhook_url" else replace(REQUEST, **{where: text})
+    options = {"webhook_url": text} if where == "webhook_url" else {}
+    with pytest.raises(InvalidRequest, match=f"{where} contains your fal key") as caught:
+        run(make(fal, request, **options))
+    assert texts[part] not in str(caught.value)
+    assert fal.requests("submit") == []
+    assert {connect.split(":")[0] for connect in fal.connects} <= {"api.fal.ai"}
+    assert records_of(fal) == []
+
+
+def test_a_text_that_holds_the_key_is_refused_in_a_job_of_before_too(fal: FalStandIn) -> None:
+    request = replace(REQUEST, prompt=f"A cube and {fal.key}")
+    with pytest.raises(InvalidRequest):
+        run(make(fal, request))
+    with pytest.raises(InvalidRequest):
+        run(make(fal, request))
+    assert fal.requests("submit") == []
+
+
+# Where it goes
+
+
+def test_the_key_is_shown_to_the_api_alone(fal: FalStandIn) -> None:
+    run(make(fal))
+    by_origin: dict[str, set[str | None]] = {}
+    for request in fal.journal:
+        by_origin.setdefault(request.origin, set()).add(request.headers.get("authorization"))
+    assert by_origin == {"api": {f"Key {fal.key}"}, "media": {None}}
+
+
+def test_the_key_of_the_argument_is_the_one_that_is_used(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAL_KEY", TEXT)
+    run(make(fal, key=fal.key))
+    assert KEY.secret not in repr(fal.journal)
+
+
+def test_the_key_is_read_anew_in_each_run(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAL_KEY", "old-id:old-secret")
+    with pytest.raises(FalError):
+        run(make(fal))
+    monkeypatch.setenv("FAL_KEY", fal.key)
+    run(make(fal))
+    assert fal.accepted == 1
+
+
+@pytest.mark.parametrize("stage", ["submit", "status", "result", "listing"])
+@pytest.mark.parametrize("form", ["header", "key", "list", "html"])
+def test_an_answer_that_says_the_key_again_is_not_shown(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture, stage: str, form: str
+) -> None:
+    key_id, secret = fal.key.split(":")
+    caplog.set_level(logging.INFO)
+    body: Any = {
+        "header": {"detail": f"Authorization: Key {fal.key}"},
+        "key": {"detail": secret, "error": {"type": key_id, "message": secret}},
+        "list": {"detail": [{"loc": ["body", key_id], "msg": f"{key_id} {secret}", "type": secret}]},
+        "html": f"<html>{fal.key}</html>".encode(),
+    }[form]
+    if stage == "listing":
+        fal.fault("submit", Reset(accept=True))
+    fal.fault(stage, Reply(422, {"content-type": "text/html" if form == "html" else "application/json"}, body), 99)
+    with pytest.raises(FalError) as caught:
+        run(make(fal))
+    shown = f"{caught.value} {caught.value.__dict__} {caplog.text} {[record.error for record in records_of(fal)]}"
+    assert [half for half in (key_id, secret) if half in shown] == []
+
+
+def test_the_key_is_in_no_file_and_no_log_of_a_life_with_troubles(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the fixture looks for after each test, here in all of the fixture's folders and after many troubles."""
+    fal.fault("submit", Reply(429))
+    fal.fault("submit", Reset(accept=True))
+    fal.fault("listing", Reply(500, body={"detail": fal.key}))
+    fal.fault("status", Reset())
+    fal.fault("status", Reply(500, body={"detail": fal.key}))
+    fal.fault("status", Json(lambda reply: {**reply, "logs": [{"message": "A line."}], "status": "IN_PROGRESS"}))
+    fal.fault("result", Reply(502))
+    fal.fault("media", Reset())
+    video = run(make(fal))
+    assert video.path.stat().st_size == video.file_size
+    assert fal.accepted == 1
+    halves = fal.key.split(":")
+    for path in fal.folder.parent.rglob("*"):
+        assert not path.is_file() or not [half for half in halves if half.encode() in path.read_bytes()]
+    shown = "".join(f"{record.getMessage()}{record.exc_text}{record.stack_info}" for record in caplog.records)
+    assert [half for half in halves if half in shown] == []
+
+
+def test_a_key_has_no_readable_form() -> None:
+    for shown in (repr(KEY), str(KEY), f"{KEY}", repr([KEY]), repr({"key": KEY})):
+        assert KEY.secret not in shown
+        assert KEY.key_id not in shown
+
+
+def test_a_client_has_no_readable_key(fal: FalStandIn) -> None:
+    async def work() -> str:
+        async with FalClient(policy=FAST) as client:
+            return f"{client!r} {client.policy!r} {client._transport!r} {client._http!r} {client._http.headers!r}"
+
+    shown = run(work())
+    assert [half for half in fal.key.split(":") if half in shown] == []
+
+
+def test_an_error_keeps_no_request_in_its_chain(fal: FalStandIn) -> None:
+    fal.fault("submit", Reset(accept=True))
+    fal.fault("listing", Reset(), times=FOREVER)
+    with pytest.raises(FalError) as caught:
+        run(make(fal))
+    error: BaseException | None = caught.value
+    while error:
+        assert not isinstance(error, httpx.HTTPError) or caught.value.__suppress_context__
+        error = error.__cause__
+
+
+def test_an_error_survives_pickling_without_the_key(fal: FalStandIn) -> None:
+    fal.fail_next(content_policy)
+    with pytest.raises(FalError) as caught:
+        run(make(fal))
+    assert fal.key.split(":")[1].encode() not in pickle.dumps(caught.value.__dict__)
+
+
+def test_httpx_logs_no_look_at_a_job(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
+    run(make(fal))
+    texts = [record.getMessage() for record in caplog.records if record.name == "httpx"]
+    assert [text for text in texts if "fal." in text] == []
+
+
+# The pure functions
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"a {KEY.secret} b", "a [redacted] b"),
+        (f"a {KEY.key_id} b", "a [redacted] b"),
+        (f"Authorization: Key {TEXT}", "Authorization: Key [redacted]"),
+        ("Authorization: Key other-id:other-secret-123", "Authorization: Key [redacted]"),
+        ("authorization: bearer abcdefghijklmno", "authorization: bearer [redacted]"),
+        ("Basic dXNlcjpwYXNzd29yZA==", "Basic [redacted]"),
+        ("data:video/mp4;base64,AAAA/+9= end", "data:video/mp4,[redacted] end"),
+        ("https://v3.fal.media/a.mp4?signature=1&b=2 end", "https://v3.fal.media/a.mp4?[redacted] end"),
+        ("https://v3.fal.media/a.mp4", "https://v3.fal.media/a.mp4"),
+        ("The key question is basic: why?", "The key question is basic: why?"),
+        ("", ""),
+    ],
+)
+def test_redact(text: str, expected: str) -> None:
+    shown = redact(text, KEY)
+    assert shown.replace("[redacted]:[redacted]", "[redacted]") == expected
+
+
+def test_redact_without_a_key_hides_credentials_all_the_same() -> None:
+    assert TEXT not in redact(f"Key {TEXT}", None)
+
+
+@pytest.mark.parametrize("text", [KEY.key_id, KEY.secret, TEXT, f"a{KEY.secret}b"])
+def test_refuse_key_in(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="the_name contains your fal key"):
+        refuse_key_in({"other": "x", "the_name": text}, KEY)
+    refuse_key_in({"the_name": text}, None)
+    refuse_key_in({"the_name": "A cube."}, KEY)
+
+
+# Places
+
+
+@pytest.mark.parametrize("name", ["queue_url", "platform_url", "relay_url"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://queue.fal.run",
+        "http://127.0.0.1:8000",
+        "http://localhost",
+        "ftp://queue.fal.run",
+        "queue.fal.run",
+        "https://",
+        "https://user@queue.fal.run",
+        "https://user:word@queue.fal.run",
+        "//queue.fal.run",
+    ],
+)
+def test_a_policy_takes_https_alone(name: str, url: str) -> None:
+    with pytest.raises(InvalidRequest, match="https"):
+        NetworkPolicy(**{name: url})
+    with pytest.raises(InvalidRequest):
+        replace(FAST, **{name: url})
+
+
+@pytest.mark.parametrize("url", ["https://[", "https://host:port", "https://\n"])
+def test_a_url_that_cannot_be_read_is_refused_with_our_own_error(url: str) -> None:
+    with pytest.raises(InvalidRequest):
+        NetworkPolicy(queue_url=url)
+
+
+def test_the_relay_is_named_by_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RELAY_VARIABLE, "https://relay.example/fal")
+    assert NetworkPolicy().relay_url is None
+    assert NetworkPolicy.from_environment().relay_url == "https://relay.example/fal"
+    monkeypatch.setenv(RELAY_VARIABLE, "http://relay.example")
+    with pytest.raises(InvalidRequest, match="https"):
+        NetworkPolicy.from_environment()
+    monkeypatch.setenv(RELAY_VARIABLE, "")
+    assert NetworkPolicy.from_environment().relay_url is None
+
+
+class Relay:
+    """As fal's proxies are: adds the key and asks the place that `x-fal-target-url` names."""
+
+    def __init__(self, fal: FalStandIn, authority: trustme.CA) -> None:
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        relay = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_all(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                relay.requests.append((self.command, self.path, headers))
+                body = self.rfile.read(int(headers.get("content-length", 0)))
+                kept = {name: headers[name] for name in ("content-type", "accept") if name in headers}
+                reply = httpx.request(
+                    self.command,
+                    headers["x-fal-target-url"],
+                    headers={**kept, "authorization": f"Key {fal.key}"},
+                    content=body,
+                )
+                self.send_response(reply.status_code)
+                self.send_header("content-type", reply.headers["content-type"])
+                self.send_header("content-length", str(len(reply.content)))
+                self.end_headers()
+                self.wfile.write(reply.content)
+
+            do_GET = do_POST = do_PUT = handle_all
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"https://127.0.0.1:{self.server.server_port}/fal/proxy"
+
+
+@pytest.fixture
+def relay(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    authority = trustme.CA()
+    both = fal.folder / "both.pem"
+    both.write_bytes(authority.cert_pem.bytes() + Path(fal.environ["SSL_CERT_FILE"]).read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(both))
+    relay = Relay(fal, authority)
+    thread = threading.Thread(target=relay.server.serve_forever, daemon=True)
+    thread.start()
+    yield relay
+    relay.server.shutdown()
+    relay.server.server_close()
+
+
+@pytest.mark.parametrize("has_key", [False, True], ids=["without-a-key", "with-a-key"])
+def test_with_a_relay_the_key_is_not_used_and_only_the_relay_is_asked(
+    fal: FalStandIn, relay: Relay, monkeypatch: pytest.MonkeyPatch, has_key: bool
+) -> None:
+    monkeypatch.setenv(RELAY_VARIABLE, relay.url)
+    monkeypatch.setenv("FAL_KEY", TEXT)
+    if not has_key:
+        monkeypatch.delenv("FAL_KEY")
+    policy = policy_with(relay_url=NetworkPolicy.from_environment().relay_url)
+    fal.fault("submit", Reset(accept=True))
+    assert run(make(fal, policy=policy)).num_frames == 9
+    assert (fal.accepted, len(fal.requests("submit")), len(fal.requests("listing"))) == (1, 1, 1)
+    assert {path for _, path, _ in relay.requests} == {"/fal/proxy"}
+    assert {"authorization" in headers for _, _, headers in relay.requests} == {False}
+    targets = [urlsplit(headers["x-fal-target-url"]) for _, _, headers in relay.requests]
+    assert {target.hostname for target in targets} == {"queue.fal.run", "api.fal.ai"}
+    assert KEY.secret not in repr(fal.journal)
+    assert KEY.secret not in repr(relay.requests)
+
+
+def test_the_video_is_not_asked_of_the_relay(fal: FalStandIn, relay: Relay) -> None:
+    run(make(fal, policy=policy_with(relay_url=relay.url)))
+    (media,) = fal.requests("media")
+    assert "x-fal-target-url" not in media.headers
+    assert "authorization" not in media.headers
+    assert {headers["x-fal-target-url"].split("/")[2] for _, _, headers in relay.requests} == {
+        "queue.fal.run",
+        "api.fal.ai",
+    }
+
+
+def test_a_relay_that_redirects_is_not_followed(fal: FalStandIn, relay: Relay) -> None:
+    relay.server.RequestHandlerClass.do_POST = lambda handler: (  # pyright: ignore
+        handler.send_response(307),
+        handler.send_header("location", "https://evil.example/"),
+        handler.send_header("content-length", "0"),
+        handler.end_headers(),
+    )
+    with pytest.raises(OutcomeUnknown):
+        run(make(fal, policy=policy_with(relay_url=relay.url)))
+    assert (fal.accepted, fal.requests("evil")) == (0, [])

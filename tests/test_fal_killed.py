@@ -1,0 +1,73 @@
+"""A process that generates through the fal node's own code dies at any moment, and its job is neither lost nor paid
+for twice."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+
+from cosmos_predict25.tests.fal_standin import FOREVER, Clock, FalStandIn, Hang
+
+WORKER = Path(__file__).with_name("fal_kill_worker.py")
+KILLS = 30
+SPARE = 4
+"""Runs that may be over before their kill."""
+AT_ONCE = 6
+FIRST_SEED = 100
+STAGES = ({"SUBMITTING"}, {"SUBMITTED", "QUEUED"}, {"RUNNING"}, {"RESULT_READY", "DOWNLOADING"})
+"""Of the record: a kill must have met each."""
+
+
+def test_killed_at_any_moment_the_next_run_has_the_video_of_the_one_job_or_says_that_it_cannot_know(tmp_path):
+    """The moments are random within equal parts of a whole run. Each stage is slow enough to be hit."""
+    chance = random.Random(25)
+    parts = KILLS + SPARE
+    moments = [(part + chance.random()) / parts for part in range(parts)]
+    seeds = range(FIRST_SEED, FIRST_SEED + parts)
+    with FalStandIn(tmp_path / "fal", clock=Clock(real=True)) as fal:
+        fal.queue_seconds, fal.run_seconds = 0.6, 0.8
+        fal.fault("tls", Hang(0.05), times=FOREVER)
+        fal.fault("submit", Hang(0.2, accept=True), times=FOREVER)
+        fal.fault("media", Hang(1.2, accept=True), times=FOREVER)
+        worker = subprocess.run(
+            [sys.executable, str(WORKER)],
+            input=json.dumps(
+                {"folder": str(tmp_path), "runs": list(zip(seeds, moments, strict=True)), "at_once": AT_ONCE}
+            ),
+            env={**os.environ, **fal.environ},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        (tmp_path / "worker.log").write_text(worker.stderr)
+        assert worker.returncode == 0, worker.stderr[-3000:]
+        report = json.loads(worker.stdout)
+        accepted = [job.input["seed"] for job in fal.jobs.values()]
+        assert fal.violations == []
+
+    runs = sorted(report["runs"], key=lambda run: run["moment"])
+    print(f"\na whole run takes {report['seconds']:.2f} s")
+    for run in runs:
+        end = "killed" if run["killed"] else "over  "
+        outcome = run["outcome"].get("error", "video")
+        jobs = accepted.count(run["seed"])
+        print(f"{run['moment']:5.2f} s  {end}  found {run['found']:<14}  {jobs} job  then {outcome}")
+
+    killed = [run for run in runs if run["killed"]]
+    assert len(killed) >= KILLS
+    found = {run["found"] for run in killed}
+    assert all(found & stage for stage in STAGES), found
+    for run in runs:
+        if "video" in run["outcome"]:
+            assert accepted.count(run["seed"]) == 1
+            with av.open(run["outcome"]["video"]) as container:
+                assert len(list(container.decode(video=0))) == 9
+        else:
+            assert run["outcome"]["error"] == "OutcomeUnknown"
+            assert "may be running and be paid for" in run["outcome"]["message"]
+            # fal's list would have told of a job.
+            assert (accepted.count(run["seed"]), run["found"]) == (0, "SUBMITTING")

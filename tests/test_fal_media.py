@@ -1,0 +1,668 @@
+"""The finished file: everything that can be wrong with its address, its download and its content (M)."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from email.utils import formatdate
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosmos_predict25.pipeline.errors import FalError, JobExpired, JobKept
+from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.video import RemoteVideo
+from cosmos_predict25.tests.fal import (
+    REQUEST,
+    Recorder,
+    failed,
+    goes_on,
+    journal_of,
+    make,
+    policy_with,
+    record_of,
+    records_of,
+    run,
+    start,
+    videos_of,
+)
+from cosmos_predict25.tests.fal_standin import (
+    FOREVER,
+    Body,
+    Chop,
+    Drip,
+    EndlessBody,
+    FalStandIn,
+    Fault,
+    GzipBomb,
+    Hang,
+    Json,
+    NoLength,
+    Redirect,
+    Relabel,
+    Reply,
+    Reset,
+    Stall,
+    Truncate,
+    ingress,
+)
+from cosmos_predict25.tests.fal_standin.media import colour_of, render
+from cosmos_predict25.tests.fal_worker import outcome_of
+
+FORMATS = [
+    ("X264 (.mp4)", "video/mp4"),
+    ("VP9 (.webm)", "video/webm"),
+    ("PRORES4444 (.mov)", "video/quicktime"),
+    ("GIF (.gif)", "image/gif"),
+]
+NAMES = [name for name, _ in FORMATS]
+MIB = 2**20
+
+
+def ids(value: Any) -> str:
+    return value.__name__ if callable(value) else str(value)[:40]
+
+
+def content(name: str = "X264 (.mp4)", num_frames: int = 9) -> bytes:
+    """The stand-in's own file."""
+    return render(name, "high", num_frames, colour_of(REQUEST.seed or 0))
+
+
+def arrives(fal: FalStandIn, **options: Any) -> RemoteVideo:
+    """The stand-in's file, byte for byte, at the first try in spite of the faults, and nothing else."""
+    video = run(make(fal, **options))
+    assert video.path.read_bytes() == content()
+    assert list(videos_of(fal).iterdir()) == [video.path]
+    assert records_of(fal) == []
+    assert len(fal.requests("submit")) == fal.accepted == 1
+    return video
+
+
+def is_kept(fal: FalStandIn, says: str, **options: Any) -> None:
+    """The download fails, so that nothing is there but the record, from which the same request goes on to the end."""
+    error = failed(fal, JobKept, **options)
+    assert error.stage == "download"
+    assert says in str(error)
+    assert len(str(error)) < 1000
+    record = record_of(fal)
+    assert (record.state, record.error) == (State.RESULT_READY, str(error))
+    assert record.media_url
+    assert not list(videos_of(fal).glob("*"))
+    looks = len(fal.requests("status"))
+    assert goes_on(fal).path.read_bytes() == content()
+    assert len(fal.requests("status")) == looks
+
+
+def with_video(**fields: Any) -> Json:
+    return Json(lambda reply: {**reply, "video": {**reply["video"], **fields}})
+
+
+@pytest.mark.parametrize(("name", "kind"), FORMATS)
+@pytest.mark.parametrize("num_frames", [9, 12])
+def test_every_format_is_the_servers_own_file(fal: FalStandIn, name: str, kind: str, num_frames: int) -> None:
+    request = replace(REQUEST, video_output_type=name, num_frames=num_frames)
+    video = run(make(fal, request))
+    assert video.path.read_bytes() == content(name, num_frames)
+    assert (video.content_type, video.file_size) == (kind, len(content(name, num_frames)))
+    assert (video.width, video.height, video.num_frames, video.seed) == (96, 64, num_frames, 7)
+    assert float(video.fps) == pytest.approx(16, rel=0.05 if name == "GIF (.gif)" else 0)
+    assert video.duration == pytest.approx(num_frames / 16, rel=0.05)
+    assert video.remarks == ()
+    before = len(fal.journal)
+    assert run(make(fal, request)) == video
+    assert len(fal.journal) == before
+    assert fal.accepted == 1
+
+
+def test_m13_the_download_shows_nothing_of_us(fal: FalStandIn) -> None:
+    fal.fault("media", Redirect(302, "https://v3.fal.media{target}"))
+    arrives(fal)
+    asked = fal.requests("media")
+    assert [exchange.host for exchange in asked] == ["v3b.fal.media", "v3.fal.media"]
+    for exchange in asked:
+        assert exchange.headers.keys() <= {"host", "accept", "accept-encoding", "connection", "user-agent"}
+        assert exchange.headers["accept-encoding"] == "identity"
+        assert exchange.body == b""
+
+
+@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize(
+    "fault",
+    [Truncate(500), Truncate(500, chunked=True), Truncate(0), Reset(), Reset(rst=False), Stall(500), Hang()],
+    ids=ids,
+)
+def test_m1_a_broken_download_is_tried_again(fal: FalStandIn, fault: Fault, times: int) -> None:
+    fal.fault("media", fault, times)
+    arrives(fal, policy=policy_with(result_timeout=0.7))
+    assert len(fal.requests("media")) == times + 1
+    assert len(fal.requests("result")) == 1
+
+
+@pytest.mark.parametrize("fault", [Truncate(500), Truncate(500, chunked=True), Reset(), Stall(500)], ids=ids)
+def test_m2_a_download_that_always_breaks(fal: FalStandIn, fault: Fault) -> None:
+    fal.fault("media", fault, FOREVER)
+    is_kept(fal, "was not brought", policy=policy_with(result_timeout=0.5))
+
+
+@pytest.mark.parametrize("fault", [NoLength(), NoLength(chunked=True), Chop(1), Chop(1000)], ids=ids)
+def test_m3_without_a_length(fal: FalStandIn, fault: Fault) -> None:
+    fal.fault("media", fault)
+    arrives(fal)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (EndlessBody(), "more than 1 MiB"),
+        (EndlessBody(first=b"\x00\x00\x00\x18ftypmp42"), "more than 1 MiB"),
+        (EndlessBody(length=10**12), "the limit is 1 MiB"),
+        (EndlessBody(length=MIB + 1), "the limit is 1 MiB"),
+    ],
+    ids=ids,
+)
+def test_m4_too_large(fal: FalStandIn, fault: Fault, says: str) -> None:
+    fal.fault("media", fault, FOREVER)
+    is_kept(fal, says, policy=policy_with(max_media=MIB))
+    assert len(fal.requests("media")) == 2
+    fal.wait_for(lambda: fal.requests("media")[0].outcome in ("abandoned", "closed"))
+
+
+@pytest.mark.parametrize(
+    "length", [10**18, 2**63, 10**20, 10**40, "9" * 5000, "-1", "x", "\xb2"], ids=lambda length: str(length)[:9]
+)
+def test_m4_a_length_beyond_every_disk(fal: FalStandIn, length: Any) -> None:
+    fal.fault("media", Relabel(headers={"content-length": str(length)}), FOREVER)
+    is_kept(fal, "", policy=policy_with(max_media=2**62, result_timeout=0.5))
+    assert len(fal.requests("media")) <= 6
+
+
+def test_m4_no_room_for_what_is_announced(fal: FalStandIn, tmp_path: Path) -> None:
+    size = shutil.disk_usage(tmp_path).total
+    fal.fault("media", EndlessBody(length=size), FOREVER)
+    is_kept(fal, "make room", policy=policy_with(max_media=2 * size))
+    assert len(fal.requests("media")) == 2
+
+
+def test_m4_a_drip_is_given_up_for_its_rate(fal: FalStandIn) -> None:
+    fal.fault("media", Drip(0.05, head=False), FOREVER)
+    start = time.monotonic()
+    is_kept(fal, "less than 1000 bytes a second", policy=policy_with(rate_window=0.4, minimum_rate=1000))
+    assert time.monotonic() - start < 40
+    assert len(fal.requests("media")) == 6
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_m4_a_drip_is_given_up_at_the_deadline(fal: FalStandIn, head: bool) -> None:
+    fal.fault("media", Drip(0.05, head=head), FOREVER)
+    start = time.monotonic()
+    is_kept(fal, "not complete within 1 s", policy=policy_with(media_deadline=1))
+    assert time.monotonic() - start < 30
+
+
+def page(kind: str) -> Reply:
+    return Reply(200, {"content-type": kind}, b"<!doctype html><html><body>Sign in</body></html>")
+
+
+def other(name: str) -> Body:
+    return Body(lambda _: content(name))
+
+
+WRONG: list[Fault] = [
+    page("text/html"),
+    page("TEXT/HTML; charset=utf-8"),
+    page("text/plain"),
+    page("video/mp4"),
+    page(""),
+    Reply(200, {"content-type": "application/json"}, {"detail": "no"}),
+    Relabel(headers={"content-type": "text/plain"}),
+    Reply(200, {"content-type": "video/mp4"}),
+    Reply(204),
+    Reply(206, {"content-type": "video/mp4"}, b"part"),
+    other("VP9 (.webm)"),
+    other("GIF (.gif)"),
+    Body(lambda whole: whole[:7]),
+    Body(lambda whole: whole[:24]),
+    Body(lambda whole: whole[: len(whole) // 2]),
+    Body(lambda whole: whole[:24] + bytes(len(whole) - 24)),
+    Body(lambda whole: b"\x00" + whole),
+    Reply(401),
+    Reply(400),
+    Reply(451),
+]
+
+
+@pytest.mark.parametrize("fault", WRONG, ids=[str(number) for number in range(len(WRONG))])
+def test_m5_what_is_no_video(fal: FalStandIn, fault: Fault) -> None:
+    fal.fault("media", fault, FOREVER)
+    is_kept(fal, "is not used")
+    assert len(fal.requests("media")) == 2
+
+
+@pytest.mark.parametrize("wanted", NAMES)
+def test_m5_another_container_than_was_asked_for(fal: FalStandIn, wanted: str) -> None:
+    given = "GIF (.gif)" if wanted != "GIF (.gif)" else "X264 (.mp4)"
+    request = replace(REQUEST, video_output_type=wanted)
+    fal.fault("media", other(given), FOREVER)
+    assert "first bytes" in str(failed(fal, JobKept, request=request))
+    assert goes_on(fal, request=request).num_frames == 9
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "", "binary/octet-stream", "Video/MP4; codecs=avc1"])
+def test_m5_a_label_that_tells_less(fal: FalStandIn, kind: str) -> None:
+    fal.fault("media", Relabel(headers={"content-type": kind}))
+    assert arrives(fal).content_type == "video/mp4"
+
+
+def test_m5_more_pixels_than_allowed(fal: FalStandIn) -> None:
+    fal.fault("media", Body(lambda _: content(num_frames=50)), FOREVER)
+    is_kept(fal, "far more pixels", policy=policy_with(max_pixels=96 * 64 * 49))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        GzipBomb(256 * MIB),
+        *(Relabel(headers={"content-encoding": encoding}) for encoding in ("gzip", "br", "deflate", "x", "GZIP, gzip")),
+    ],
+    ids=ids,
+)
+def test_m6_compressed(fal: FalStandIn, fault: Fault) -> None:
+    fal.fault("media", fault, FOREVER)
+    is_kept(fal, "compressed")
+
+
+def test_m6_said_to_be_as_it_is(fal: FalStandIn) -> None:
+    fal.fault("media", Relabel(headers={"content-encoding": "Identity"}))
+    arrives(fal)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "real"),
+    [
+        ("file_size", 5, len(content())),
+        ("file_size", 10**12, len(content())),
+        ("width", 1280, 96),
+        ("height", 704, 64),
+        ("fps", 24, 16.0),
+        ("num_frames", 93, 9),
+    ],
+)
+def test_m7_a_number_that_is_not_the_files(fal: FalStandIn, name: str, value: int, real: float) -> None:
+    fal.fault("result", with_video(**{name: value}))
+    video = arrives(fal)
+    assert video.remarks == (f"fal announced {name} {value}, and the file has {real:g}",)
+    assert (video.file_size, video.width, video.height, video.fps, video.num_frames) == (len(content()), 96, 64, 16, 9)
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.5, 10**400, math.nan, math.inf, True, "9", None, [9], {}, "x" * 10_000])
+def test_m7_numbers_that_fal_announces_may_be_anything(fal: FalStandIn, value: Any) -> None:
+    names = ("file_size", "width", "height", "fps", "num_frames", "duration", "content_type")
+    fal.fault("result", with_video(**dict.fromkeys(names, value)))
+    assert all(len(remark) < 200 for remark in arrives(fal).remarks)
+
+
+def test_m7_fewer_frames_than_were_asked_for(fal: FalStandIn) -> None:
+    fal.fault("media", Body(lambda _: content(num_frames=12)))
+    video = run(make(fal))
+    assert (video.num_frames, video.duration) == (12, 0.75)
+    assert "9 frames were asked for, and the file has 12" in video.remarks
+    assert f"fal announced file_size {len(content())}, and the file has {video.file_size}" in video.remarks
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "location", ["https://{host}{target}", "{target}", "//{host}{target}", "HTTPS://V2.fal.media:443{target}"]
+)
+def test_m8_allowed_redirects(fal: FalStandIn, code: int, location: str) -> None:
+    fal.fault("media", Redirect(code, location), times=3)
+    arrives(fal)
+    assert len(fal.requests("media")) == 4
+
+
+ASTRAY = [
+    "https://evil.example{target}",
+    "//evil.example{target}",
+    "http://{host}{target}",
+    "https://{host}:8443{target}",
+    "https://{host}:80{target}",
+    "https://user@{host}{target}",
+    "https://{host}@evil.example{target}",
+    "https://{host}.evil.example{target}",
+    "https://evil{host}.example{target}",
+    "https://127.0.0.1{target}",
+    "https://127.0.0.1:EVIL{target}",
+    "https://localhost:EVIL{target}",
+    "https://[::1]{target}",
+    "https://10.0.0.1{target}",
+    "https://169.254.169.254/latest/meta-data",
+    "https://queue.fal.run{target}",
+    "file:///etc/passwd",
+    "ftp://{host}{target}",
+    "data:video/mp4;base64,AAAA",
+    "javascript:alert(1)",
+    "https://[",
+    "https://",
+    "https:///x",
+    "\\\\evil.example\\x",
+]
+
+
+@pytest.mark.parametrize("location", ASTRAY)
+@pytest.mark.parametrize("after", [0, 2])
+def test_m8_redirects_astray(fal: FalStandIn, location: str, after: int) -> None:
+    if after:
+        fal.fault("media", Redirect(302, "https://v3.fal.media{target}"), times=after)
+    fal.fault("media", Redirect(302, location.replace("EVIL", str(fal.ports["evil"]))), FOREVER)
+    is_kept(fal, "is not used")
+    assert set(fal.connects) <= ALLOWED_CONNECTS
+
+
+ALLOWED_CONNECTS = {f"{host}:443" for host in ("queue.fal.run", "api.fal.ai", "v3b.fal.media", "v3.fal.media")}
+
+
+@pytest.mark.parametrize("location", ["https://{host}{target}", "https://v3.fal.media{target}", ""])
+def test_m8_redirects_without_end(fal: FalStandIn, location: str) -> None:
+    fal.fault("media", Redirect(307, location), FOREVER)
+    is_kept(fal, "more than 3 redirects")
+    assert len(fal.requests("media")) == 5
+    assert set(fal.connects) <= ALLOWED_CONNECTS
+
+
+def at(address: str) -> Json:
+    """The video's URL with another beginning, up to its path."""
+    return Json(
+        lambda reply: {
+            **reply,
+            "video": {**reply["video"], "url": address + reply["video"]["url"].removeprefix("https://v3b.fal.media")},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("https://fal.media", "fal.media"),
+        ("https://v2.fal.media", "v2.fal.media"),
+        ("https://a.b.fal.media", "a.b.fal.media"),
+        ("https://v3b.fal.media:443", "v3b.fal.media"),
+        ("https://V3B.FAL.Media", "v3b.fal.media"),
+        ("HTTPS://v3b.fal.media", "v3b.fal.media"),
+        ("https://v3b.fal.media.", "v3b.fal.media"),
+    ],
+)
+def test_m9_legal_addresses(fal: FalStandIn, address: str, host: str) -> None:
+    fal.fault("result", at(address))
+    arrives(fal)
+    assert [exchange.host for exchange in fal.requests("media")] == [host]
+    assert set(fal.connects) == {"queue.fal.run:443", "api.fal.ai:443", f"{host}:443"}
+
+
+ILLEGAL = [
+    "https://evilfal.media",
+    "https://fal.media.evil",
+    "https://fal.media.evil.example",
+    "https://evil.example",
+    "https://xn--fa-0ia.media",
+    "https://f\u0430l.media",
+    "https://\uff46al.media",
+    "https://user@v3b.fal.media",
+    "https://user:pass@v3b.fal.media",
+    "https://v3b.fal.media@evil.example",
+    "https://v3b.fal.media:443@evil.example",
+    "https://evil.example\\@v3b.fal.media",
+    "https://evil.example#@v3b.fal.media",
+    "https://evil.example?.fal.media",
+    "https://evil.example/.fal.media",
+    "https://v3b.fal.media%2eevil.example",
+    "https://v3b.fal.media%00.evil.example",
+    "https://v3b.fal.media\x00.evil.example",
+    "https://v3b.fal.media\n.evil.example",
+    "https://127.0.0.1",
+    "https://127.1",
+    "https://2130706433",
+    "https://0x7f000001",
+    "https://0177.0.0.1",
+    "https://[::1]",
+    "https://[::ffff:127.0.0.1]",
+    "https://[::ffff:7f00:1]",
+    "https://10.0.0.1",
+    "https://169.254.169.254",
+    "https://0.0.0.0",
+    "https://localhost",
+    "https://queue.fal.run",
+    "https://rest.fal.ai",
+    "https://v3b.fal.media:8443",
+    "https://v3b.fal.media:80",
+    "https://v3b.fal.media:99999",
+    "https://v3b.fal.media:443:443",
+    "http://v3b.fal.media",
+    "http://v3b.fal.media:443",
+    "ftp://v3b.fal.media",
+    "file://v3b.fal.media",
+    "file://",
+    "//v3b.fal.media",
+    "https:/v3b.fal.media",
+    "https:v3b.fal.media",
+    "https:///v3b.fal.media",
+    "https://",
+    "https://.",
+    "https://.fal.media",
+    " https://v3b.fal.media",
+    "v3b.fal.media",
+    "https://" + "a" * 70_000 + ".fal.media",
+    "/etc/passwd",
+]
+
+
+@pytest.mark.parametrize("address", ILLEGAL, ids=lambda address: ascii(address)[:50])
+def test_m9_illegal_addresses(fal: FalStandIn, address: str) -> None:
+    fal.fault("result", at(address))
+    error = failed(fal, JobKept)
+    assert (error.stage, "address" in str(error)) == ("download", True)
+    assert len(str(error)) < 1000
+    assert set(fal.connects) == {"queue.fal.run:443", "api.fal.ai:443"}
+    assert record_of(fal).state is State.RESULT_READY
+    assert not list(videos_of(fal).glob("*"))
+    assert fal.accepted == 1
+
+
+@pytest.mark.parametrize("code", [403, 404, 410])
+def test_m10_an_address_that_is_over_is_asked_for_again(fal: FalStandIn, code: int) -> None:
+    fal.fault("media", Reply(code))
+    arrives(fal)
+    assert (len(fal.requests("result")), len(fal.requests("media"))) == (2, 2)
+
+
+def test_m10_a_new_address_for_a_job_of_before(fal: FalStandIn) -> None:
+    fal.fault("media", Reply(500), FOREVER)
+    failed(fal, JobKept)
+    old = record_of(fal).media_url
+    (request_id,) = fal.jobs
+    fal.renew_media(request_id)
+    assert goes_on(fal).path.read_bytes() == content()
+    asked = [f"https://{exchange.host}{exchange.target}" for exchange in fal.requests("media")]
+    assert (asked[-2], asked[-1] == old) == (old, False)
+
+
+@pytest.mark.parametrize("code", [403, 404, 410])
+def test_m10_a_file_that_is_gone_for_ever(fal: FalStandIn, code: int) -> None:
+    fal.fault("media", Reply(code), FOREVER)
+    error = failed(fal, JobExpired)
+    assert (error.stage, f"HTTP {code}" in str(error)) == ("download", True)
+    assert (len(fal.requests("result")), len(fal.requests("media"))) == (2, 2)
+    (aside,) = journal_of(fal).folder.glob("*.expired")
+    assert json.loads(aside.read_text())["state"] == "EXPIRED"
+    assert records_of(fal) == []
+    assert fal.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "state"),
+    [(Reply(401), JobKept, State.PAUSED_AUTH), (Reset(), JobKept, None), (Reply(404), JobExpired, None)],
+    ids=ids,
+)
+def test_m10_the_file_is_gone_and_the_result_too(
+    fal: FalStandIn, fault: Fault, kind: type[FalError], state: State | None
+) -> None:
+    fal.fault("media", Reply(404), FOREVER)
+    fal.fault("result", fault, FOREVER, after=1)
+    assert failed(fal, kind).stage == "result"
+    if kind is JobKept:
+        assert state is None or record_of(fal).state is state
+        assert goes_on(fal).path.read_bytes() == content()
+    assert fal.accepted == 1
+
+
+@pytest.mark.parametrize("value", ["1", "date", "", "soon"])
+def test_m10_429_waits(fal: FalStandIn, value: str) -> None:
+    headers = {"retry-after": formatdate(time.time() + 3, usegmt=True) if value == "date" else value}
+    fal.fault("media", Reply(429, headers if value else {}), times=2)
+    arrives(fal)
+    times = [exchange.time for exchange in fal.requests("media")]
+    assert len(times) == 3
+    if value in ("1", "date"):
+        assert times[1] - times[0] > 0.9
+
+
+@pytest.mark.parametrize("fault", [Reply(500), ingress(502), ingress(503), Reply(504), Reply(408)], ids=ids)
+def test_m10_a_burst(fal: FalStandIn, fault: Fault) -> None:
+    fal.fault("media", fault, times=4)
+    arrives(fal)
+    assert len(fal.requests("result")) == 1
+
+
+@pytest.mark.parametrize("fault", [ingress(503), Reply(429)], ids=ids)
+def test_m10_never_ready(fal: FalStandIn, fault: Fault) -> None:
+    fal.fault("media", fault, FOREVER)
+    is_kept(fal, "was not brought")
+    assert len(fal.requests("media")) == 6
+
+
+FILE_NAMES = [
+    "../../../evil.mp4",
+    "/tmp/evil.mp4",
+    "C:\\evil.mp4",
+    "a\x00b.mp4",
+    "CON",
+    "con.mp4",
+    "x" * 300 + ".mp4",
+    "..",
+    "",
+    "evil.mp4\n",
+    "evil.exe",
+    5,
+    ["a"],
+]
+
+
+@pytest.mark.parametrize("name", FILE_NAMES, ids=lambda name: ascii(name)[:30])
+def test_m11_the_file_name_is_ours(fal: FalStandIn, tmp_path: Path, name: Any) -> None:
+    fal.fault("result", with_video(file_name=name))
+    video = arrives(fal)
+    assert video.path.name.startswith("cosmos_7_")
+    assert video.path.suffix == ".mp4"
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name.lower()]
+
+
+@pytest.mark.parametrize("name", ["evil.exe", "..%2f..%2fevil", "a;evil|c", "%00evil", "evil?evil#evil"])
+def test_m11_nor_is_it_that_of_the_address(fal: FalStandIn, tmp_path: Path, name: str) -> None:
+    fal.fault("result", with_video(url=f"https://v3b.fal.media/files/b/0/{name}"))
+    fal.fault("media", Reply(200, {"content-type": "video/mp4"}, content()))
+    assert arrives(fal).path.name.startswith("cosmos_7_")
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
+
+
+def test_m12_a_disk_that_is_full(fal: FalStandIn) -> None:
+    name = "PRORES4444 (.mov)"
+    order = {"request": {"video_output_type": name}}
+    reply = outcome_of(start(fal, file_size=5000, **order))
+    assert reply
+    assert reply.keys() == {"error", "message"}, reply
+    (request_id,) = fal.jobs
+    assert reply["error"] == "JobKept"
+    assert "make room" in reply["message"]
+    assert str(videos_of(fal)) in reply["message"]
+    assert request_id in reply["message"]
+    assert not list(videos_of(fal).iterdir())
+    assert record_of(fal).state is State.RESULT_READY
+    assert goes_on(fal, request=replace(REQUEST, video_output_type=name)).path.read_bytes() == content(name)
+
+
+class During(Recorder):
+    """Does something at the first message with `text` in it."""
+
+    def __init__(self, text: str, what: Callable[[], object]) -> None:
+        super().__init__()
+        self._text = text
+        self._what: Callable[[], object] | None = what
+
+    def progress(self, message: str, done: int, total: int, latents: Any = None) -> None:
+        if self._what and self._text in message:
+            what, self._what = self._what, None
+            what()
+
+
+def target_of(fal: FalStandIn) -> Path:
+    """Where the video of `REQUEST` belongs."""
+    record = record_of(fal)
+    return videos_of(fal) / f"cosmos_7_{record.job_id[:12]}.mp4"
+
+
+def test_m12_something_else_has_the_name_by_then(fal: FalStandIn) -> None:
+    def take_the_name() -> None:
+        videos_of(fal).mkdir(parents=True)
+        target_of(fal).write_text("mine")
+
+    error = failed(fal, JobKept, observer=During("Running", take_the_name))
+    target = target_of(fal)
+    assert (error.stage, str(target) in str(error), "move it away" in str(error)) == ("download", True, True)
+    assert target.read_text() == "mine"
+    assert record_of(fal).state is State.RESULT_READY
+
+    error = failed(fal, FalError)
+    assert "Move it away" in str(error)
+    assert "without paying again" in str(error)
+    assert target.read_text() == "mine"
+
+    target.unlink()
+    assert goes_on(fal).path == target
+
+
+def test_m12_something_else_has_the_name_and_nothing_was_made(fal: FalStandIn) -> None:
+    target = run(make(fal)).path
+    target.write_text("mine")
+    with pytest.raises(FalError, match="Move it away to have it made again, which is to be paid for again"):
+        run(make(fal))
+    assert target.read_text() == "mine"
+    assert fal.accepted == 1
+
+
+@pytest.mark.parametrize("when", ["Sent to fal", "Running", "Downloading"])
+def test_m12_the_folder_is_removed(fal: FalStandIn, when: str) -> None:
+    videos_of(fal).mkdir()
+    arrives(fal, observer=During(when, lambda: shutil.rmtree(videos_of(fal))))
+
+
+def test_m12_the_folder_is_a_file_by_now(fal: FalStandIn) -> None:
+    error = failed(fal, JobKept, observer=During("Running", lambda: videos_of(fal).write_text("mine")))
+    assert (error.stage, str(videos_of(fal)) in str(error)) == ("download", True)
+    assert record_of(fal).state is State.RESULT_READY
+    videos_of(fal).unlink()
+    assert goes_on(fal).path.read_bytes() == content()
+
+
+def test_m12_the_folder_is_removed_while_the_file_comes(fal: FalStandIn) -> None:
+    fal.fault("media", Body(lambda whole: shutil.rmtree(videos_of(fal)) or whole))
+    error = failed(fal, JobKept)
+    assert (error.stage, str(videos_of(fal)) in str(error)) == ("download", True)
+    assert record_of(fal).state is State.RESULT_READY
+    assert goes_on(fal).path.read_bytes() == content()
+
+
+def test_m12_the_journal_is_removed_while_the_file_comes(fal: FalStandIn) -> None:
+    observer = During("Downloading", lambda: shutil.rmtree(journal_of(fal).folder))
+    assert arrives(fal, observer=observer).fps == Fraction(16)

@@ -1,0 +1,747 @@
+"""The fal node in a real ComfyUI, against the stand-in of fal's queue, whose jobs run by the world's clock here.
+
+The newest ComfyUI has the key in ~/.fal/key, the oldest one in FAL_KEY.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import numpy
+import pytest
+
+from cosmos_predict25.pipeline.fal import Journal
+from cosmos_predict25.pipeline.fal.journal import Record
+from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
+from cosmos_predict25.scripts import environment
+from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailed, PromptRefused, to_api_prompt
+from cosmos_predict25.tests.fal_standin import (
+    FIELD_ERROR,
+    FOREVER,
+    SERVER_ERROR,
+    Clock,
+    FalStandIn,
+    Hang,
+    Job,
+    Reset,
+    content_policy,
+)
+
+REPO = Path(__file__).resolve().parents[1]
+LOCAL = json.loads((REPO / "workflows" / "text_to_video_local.json").read_text(encoding="utf-8"))
+TEXT = "A red cube on a conveyor belt that turns slowly."
+TEXT_TO_VIDEO, DISTILLED = "text-to-video", "distilled/text-to-video"
+SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
+SEEDS = itertools.count(1000)
+NODES = """
+import asyncio
+import hashlib
+import time
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+
+
+class Report:
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "run", "test", True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        needed = {"video": ("VIDEO",), "images": ("IMAGE",), "fps": ("FLOAT", {"forceInput": True})}
+        return {"required": needed, "optional": {"audio": ("AUDIO",)}}
+
+    def run(self, video, images, fps, audio=None):
+        file = Path(video.get_stream_source())
+        found = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "shape": list(images.shape), "fps": fps}
+        return {"ui": {"report": [{**found, "audio": audio is not None, "file": file.name}]}}
+
+
+class Busy:
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "run", "test", True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"seconds": ("FLOAT", {})}}
+
+    def run(self, seconds):
+        bar = comfy.utils.ProgressBar(int(100 * seconds))
+        for _ in range(int(100 * seconds)):
+            time.sleep(0.01)
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update(1)
+        return ()
+
+
+class Wait(Busy):
+    RETURN_TYPES, OUTPUT_NODE = ("FLOAT",), False
+
+    async def run(self, seconds):
+        await asyncio.sleep(seconds)
+        return (20.0,)
+
+
+class Fail(Busy):
+    async def run(self, seconds):
+        await asyncio.sleep(seconds)
+        raise RuntimeError("this node fails")
+
+
+NODE_CLASS_MAPPINGS = {"TestReport": Report, "TestBusy": Busy, "TestWait": Wait, "TestFail": Fail}
+"""
+"""Nodes of another pack: one tells what it gets, one keeps the graph's loop busy as core's sampler does, one
+only waits, one fails."""
+
+
+@pytest.fixture(scope="module")
+def running_fal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalStandIn]:
+    with FalStandIn(tmp_path_factory.mktemp("fal"), clock=Clock(real=True)) as fal:
+        yield fal
+
+
+@pytest.fixture
+def fal(running_fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[FalStandIn]:
+    """The stand-in with short jobs. Changes of its switches end with the test."""
+    for name, value in {"queue_seconds": 0.3, "run_seconds": 0.5, "locked": False, "cancelled": "ends"}.items():
+        monkeypatch.setattr(running_fal, name, value)
+    yield running_fal
+    running_fal.clear_faults()
+    running_fal.release()
+    assert running_fal.violations == []
+
+
+@pytest.fixture(scope="module")
+def running_server(
+    running_fal: FalStandIn, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
+) -> Iterator[ComfyUI]:
+    """The newest ComfyUI that is tested, with the key in a file."""
+    base = tmp_path_factory.mktemp("comfyui-with-fal")
+    shutil.copytree(checkpoint, base / "models" / "diffusers" / checkpoint.name)
+    key_file = key_file_of(base)
+    key_file.parent.mkdir(parents=True)
+    key_file.write_text(running_fal.key)
+    key_file.chmod(0o600)
+    environ = {**running_fal.environ, "FAL_KEY": "", "HOME": str(key_file.parents[1])}
+    with comfyui(environment.NEWEST, base, environ) as server:
+        yield server
+        save_history(server)
+
+
+@pytest.fixture
+def server(running_server: ComfyUI) -> Iterator[ComfyUI]:
+    """With nothing to do after the test, whatever happened in it."""
+    yield running_server
+    running_server.request("/queue", {"clear": True})
+    while running_server.request("/queue")["queue_running"]:
+        running_server.interrupt()
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def oldest(running_fal: FalStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+    """The oldest ComfyUI that is supported, with FAL_KEY."""
+    with comfyui(environment.OLDEST, tmp_path_factory.mktemp("oldest-with-fal"), running_fal.environ) as server:
+        yield server
+        save_history(server)
+
+
+def comfyui(release: environment.Release, base: Path, environ: dict[str, str]) -> ComfyUI:
+    source = environment.source_folder(release)
+    assert source.exists(), f"There is no {source}: run scripts/test, which fetches it."
+    (base / "custom_nodes").mkdir(parents=True)
+    (base / "custom_nodes" / "test_nodes.py").write_text(NODES)
+    return ComfyUI(source, base, REPO, environ=environ)
+
+
+def key_file_of(base: Path) -> Path:
+    return base / "home" / ".fal" / "key"
+
+
+def save_history(server: ComfyUI) -> None:
+    """Beside its logs, where test_fal_secrets.py looks."""
+    (server.base / f"history-{time.time()}.json").write_text(json.dumps(server.request("/history")))
+
+
+def restart(server: ComfyUI, kill: bool = False) -> None:
+    """With the same folders, and another log file."""
+    save_history(server)
+    if kill:
+        assert server._process
+        os.kill(server._process.pid, signal.SIGKILL)
+        server._process.wait()
+    server.stop()
+    server.log = server.base / f"comfyui-{time.time()}.log"
+    server.start()
+
+
+Graph = dict[str, dict[str, Any]]
+
+
+def graph(*seeds: int, text: str = TEXT, settings: dict[str, Any] | None = None, **options: Any) -> Graph:
+    """One prompt, and for each seed settings, the fal node `fal...`, and the exporter that saves its file as it is."""
+    prompt = {"prompt": {"class_type": "CosmosPredict25Prompt", "inputs": {"prompt": text, "negative_prompt": ""}}}
+    sampling = {"num_frames": 9, "num_inference_steps": 35, "guidance_scale": 7.0, "width": 1280, "height": 704}
+    fal = {"endpoint": TEXT_TO_VIDEO, "video_output_type": "X264 (.mp4)", "video_quality": "high", "sync_mode": False}
+    fal = {**fal, "store": True, "webhook_url": "", "prompt": ["prompt", 0], **options}
+    export = {"format": fal["video_output_type"], "quality": "as is", "filename_prefix": "exported/fal"}
+    for seed in seeds:
+        nodes = {
+            f"settings{seed}": ("SamplerSettings", {**sampling, "seed": seed, **(settings or {})}),
+            f"fal{seed}": ("GenerateFal", {**fal, "settings": [f"settings{seed}", 0]}),
+            f"export{seed}": ("ExportVideo", {**export, "video": [f"fal{seed}", 0]}),
+        }
+        for name, (kind, inputs) in nodes.items():
+            prompt[name] = {"class_type": f"CosmosPredict25{kind}", "inputs": inputs}
+    return prompt
+
+
+def with_local(server: ComfyUI, prompt: Graph, seed: int) -> Graph:
+    """`prompt` and the nodes that generate on this machine, from the prompt and the settings of the fal node."""
+    shared = {"CosmosPredict25Prompt": "prompt", "CosmosPredict25SamplerSettings": f"settings{seed}"}
+    workflow = to_api_prompt(LOCAL, server.object_info())
+    names = {name: shared.get(node["class_type"], f"local{name}") for name, node in workflow.items()}
+    local = {}
+    for name, node in workflow.items():
+        inputs = {
+            key: [names[value[0]], value[1]] if isinstance(value, list) else value
+            for key, value in node["inputs"].items()
+        }
+        local[names[name]] = {**node, "inputs": inputs}
+    return {**local, **prompt}
+
+
+def new_seeds(count: int = 1) -> list[int]:
+    return list(itertools.islice(SEEDS, count))
+
+
+def jobs_of(fal: FalStandIn, *seeds: int) -> list[Job]:
+    return [job for job in fal.jobs.values() if job.input.get("seed") in seeds]
+
+
+def job_of(fal: FalStandIn, seed: int) -> Job:
+    """The only one that was accepted for the seed."""
+    (job,) = jobs_of(fal, seed)
+    return job
+
+
+def requests_of(fal: FalStandIn, stage: str, job: Job) -> list[Any]:
+    name = job.media_path if stage == "media" else job.request_id
+    return [exchange for exchange in fal.requests(stage) if name in exchange.target]
+
+
+def journal_of(server: ComfyUI) -> Journal:
+    return Journal(server.base / "user" / "__cosmos_predict25" / "fal_jobs")
+
+
+def record_of(server: ComfyUI, seed: int) -> Record | None:
+    found = [record for record in journal_of(server).records() if record.seed == seed]
+    assert len(found) < 2
+    return found[0] if found else None
+
+
+def events(entry: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [data for name, data in entry["status"]["messages"] if name == kind]
+
+
+def error_of(server: ComfyUI, prompt: Graph) -> dict[str, Any]:
+    with pytest.raises(PromptFailed) as failed:
+        server.run(prompt, 30)
+    (error,) = events(failed.value.entry, "execution_error")
+    return error
+
+
+def refusal_of(server: ComfyUI, prompt: Graph, node: str) -> str:
+    """ComfyUI repeats what a node's own validation says for each input that it looks at."""
+    with pytest.raises(PromptRefused) as refused:
+        server.queue(prompt)
+    return "\n".join(f"{error['message']}: {error['details']}" for error in refused.value.node_errors[node]["errors"])
+
+
+def served(fal: FalStandIn, job: Job) -> bytes:
+    """The job's file as the media origin gives it."""
+    context = ssl.create_default_context(cafile=fal.environ["SSL_CERT_FILE"])
+    proxy = fal.environ["HTTPS_PROXY"]
+    answer = httpx.get(f"https://{fal.media_host}{job.media_path}", proxy=proxy, verify=context, trust_env=False)
+    return answer.raise_for_status().content
+
+
+def frames_of(file: Path) -> numpy.ndarray:
+    with av.open(str(file)) as container:
+        return numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def finished_file(server: ComfyUI, seed: int) -> Path:
+    (file,) = (server.output / "cosmos_fal").glob(f"cosmos_{seed}_*")
+    return file
+
+
+def with_core_nodes(prompt: Graph, seed: int) -> Graph:
+    """The video of a seed goes through core's Get Video Components and Save Video too."""
+    link = [f"fal{seed}", 0]
+    report = {"video": link, "images": [f"parts{seed}", 0], "audio": [f"parts{seed}", 1], "fps": [f"parts{seed}", 2]}
+    save = {"video": link, "filename_prefix": "core/fal", "format": "mp4", "codec": "h264"}
+    return {
+        **prompt,
+        f"parts{seed}": {"class_type": "GetVideoComponents", "inputs": {"video": link}},
+        f"report{seed}": {"class_type": "TestReport", "inputs": report},
+        f"save{seed}": {"class_type": "SaveVideo", "inputs": save},
+    }
+
+
+def check_video(server: ComfyUI, fal: FalStandIn, entry: dict[str, Any], seed: int, format: str) -> None:
+    """The node gave the server's own file, and every other node could use it."""
+    content = served(fal, job_of(fal, seed))
+    (report,) = entry["outputs"][f"report{seed}"]["report"]
+    assert report["sha256"] == hashlib.sha256(content).hexdigest()
+    assert report["shape"][:3] == [9, 64, 96]
+    assert report["fps"] == pytest.approx(16, abs=0.1)  # a GIF has whole centiseconds
+    assert not report["audio"]
+    file = finished_file(server, seed)
+    assert (file.name, file.suffix) == (report["file"], SUFFIXES[format])
+    assert file.read_bytes() == content
+    outputs = {name: {"outputs": {name: results}} for name, results in entry["outputs"].items()}
+    (exported,) = server.saved_files(outputs[f"export{seed}"])
+    assert exported.suffix == SUFFIXES[format]
+    assert (frames_of(exported) == frames_of(file)).all()
+    (saved,) = server.saved_files(outputs[f"save{seed}"])
+    assert len(frames_of(saved)) == 9
+
+
+def texts_of(messages: list[Message], node: str) -> list[str]:
+    return [message.data["text"] for message in messages if message.type == "text" and message.data["node"] == node]
+
+
+def bars_of(messages: list[Message], node: str) -> list[tuple[float, float]]:
+    """Each change of the node's progress bar: value and end."""
+    states = [message.data["nodes"].get(node) for message in messages if message.type == "progress_state"]
+    return [(state["value"], state["max"]) for state in states if state]
+
+
+def stop(server: ComfyUI, prompt_id: str) -> float:
+    """Seconds from the request to stop until the run was interrupted, without an error."""
+    asked = time.time()
+    server.interrupt()
+    entry = server.wait(prompt_id, 60)
+    assert not events(entry, "execution_error")
+    (event,) = events(entry, "execution_interrupted")
+    return event["timestamp"] / 1000 - asked
+
+
+def test_all_four_types_go_through_the_oldest_comfyui(oldest, fal):
+    seeds = dict(zip(VIDEO_OUTPUT_TYPES, new_seeds(4), strict=True))
+    prompt: Graph = {}
+    for format, seed in seeds.items():
+        prompt.update(with_core_nodes(graph(seed, video_output_type=format), seed))
+    messages = list(oldest.follow(prompt))
+    entry = oldest.wait(messages[-1].data["prompt_id"])
+    assert events(entry, "execution_success")
+    for format, seed in seeds.items():
+        check_video(oldest, fal, entry, seed, format)
+        assert any(text.startswith("Queued at fal") for text in texts_of(messages, f"fal{seed}"))
+        assert (0, 420) in bars_of(messages, f"fal{seed}")
+    assert journal_of(oldest).records() == []
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_the_video_is_fals_own_file_and_other_nodes_can_use_it(server, fal, format):
+    (seed,) = new_seeds()
+    entry = server.run(with_core_nodes(graph(seed, video_output_type=format), seed))
+    check_video(server, fal, entry, seed, format)
+    assert record_of(server, seed) is None
+
+
+def test_a_video_inside_the_reply_is_used_too(server, fal):
+    (seed,) = new_seeds()
+    server.run(graph(seed, sync_mode=True))
+    assert job_of(fal, seed).input["sync_mode"] is True
+    assert len(frames_of(finished_file(server, seed))) == 9
+    assert not requests_of(fal, "media", job_of(fal, seed))
+
+
+def test_the_node_and_the_console_show_queue_position_time_log_and_price(server, fal):
+    fal.queue_seconds, fal.run_seconds = 3, 4
+    (seed,) = new_seeds()
+    logged = server.log.stat().st_size
+    messages = list(server.follow(graph(seed)))
+    texts, bars = texts_of(messages, f"fal{seed}"), bars_of(messages, f"fal{seed}")
+    assert any(re.fullmatch(r"Queued at fal, [123] ahead \([0-3] s, \$0\.20 a video\)", text) for text in texts)
+    running = [re.fullmatch(r"Running at fal: step (\d+)/35 \((\d+) s, \$0\.20 a video\)", text) for text in texts]
+    steps, seconds = zip(*((int(match[1]), int(match[2])) for match in running if match), strict=True)
+    assert len(set(steps)) >= 2
+    assert list(steps) == sorted(steps)
+    assert len(set(seconds)) >= 3
+    assert list(seconds) == sorted(seconds)
+    assert texts[-1].splitlines()[0] == f"9 frames, 96 x 64, 0.6 s, seed {seed}"
+    assert {end for _, end in bars[1:-1]} == {420}
+    assert {1, 2} <= {value for value, _ in bars}
+    console = server.log.read_bytes()[logged:].decode()
+    for said in (
+        f"fal, seed {seed}: Sent to fal, request id {job_of(fal, seed).request_id}",
+        f"fal, seed {seed}: Queued at fal",
+        f"fal, seed {seed}: Running at fal",
+        f"fal, seed {seed}: $0.20 a video",
+    ):
+        assert said in console
+
+
+def test_eight_nodes_in_one_graph_take_as_long_as_one(server, fal):
+    """Polls are a second apart, so that it takes up to 1.2 s until the end of a job is seen."""
+    fal.queue_seconds, fal.run_seconds = 1, 8
+
+    def seconds(count: int) -> float:
+        seeds = new_seeds(count)
+        start = time.monotonic()
+        server.run(graph(*seeds))
+        taken = time.monotonic() - start
+        assert len(jobs_of(fal, *seeds)) == count
+        return taken
+
+    one = seconds(1)
+    eight = seconds(8)
+    print(f"\none {one:.1f} s, eight {eight:.1f} s: {eight / one:.2f} times as long", end="")
+    assert eight <= 1.3 * one
+
+
+def test_the_job_goes_on_while_a_local_node_keeps_the_graph_busy(server, fal):
+    """The job ends at fal when the local generation has begun, and the video is here before that is over."""
+    fal.run_seconds = math.inf
+    (seed,) = new_seeds()
+    settings = {"num_frames": 17, "num_inference_steps": 8, "width": 256, "height": 256}
+    prompt = with_local(server, graph(seed, settings=settings), seed)
+    generate = next(name for name, node in prompt.items() if node["class_type"] == "CosmosPredict25Generate")
+    local: list[float] = []
+    for message in server.follow(prompt):
+        if message.type == "text" and message.data["node"] == generate:
+            local.append(time.time())
+            if len(local) == 1:
+                fal.complete(job_of(fal, seed).request_id)
+    entry = server.wait(message.data["prompt_id"])
+    assert events(entry, "execution_success")
+    assert len(server.saved_files(entry)) == 2
+    job = job_of(fal, seed)
+    seen = [*requests_of(fal, "status", job), *requests_of(fal, "result", job), *requests_of(fal, "media", job)]
+    during = [exchange.stage for exchange in seen if local[0] < exchange.time < local[-1]]
+    print(f"\nlocal run {local[-1] - local[0]:.1f} s, in it {during}", end="")
+    assert {"status", "result", "media"} <= set(during)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_stop_ends_the_run_within_a_second_and_cancels_every_job(server, fal, count):
+    fal.run_seconds = math.inf
+    seeds = new_seeds(count)
+    prompt_id = server.queue(graph(*seeds))
+    fal.wait_for(lambda: [job.state for job in jobs_of(fal, *seeds)] == ["IN_PROGRESS"] * count)
+    time.sleep(1.5)
+    seconds = stop(server, prompt_id)
+    print(f"\n{count} nodes: interrupted {seconds:.2f} s after Stop", end="")
+    assert seconds < 1
+    fal.wait_for(lambda: all(job.cancelled for job in jobs_of(fal, *seeds)))
+    fal.wait_for(lambda: not journal_of(server).records())
+    assert [len(requests_of(fal, "cancel", job)) for job in jobs_of(fal, *seeds)] == [1] * count
+    assert "Exception" not in server.log.read_text().rpartition("got prompt")[2]
+
+
+def test_stop_in_the_queue_takes_the_job_out_of_it(server, fal):
+    fal.queue_seconds = math.inf
+    (seed,) = new_seeds()
+    prompt_id = server.queue(graph(seed))
+    fal.wait_for(lambda: jobs_of(fal, seed))
+    assert stop(server, prompt_id) < 1
+    fal.wait_for(lambda: job_of(fal, seed).cancelled)
+    fal.wait_for(lambda: record_of(server, seed) is None)
+
+
+def test_stop_ends_the_run_within_a_second_when_fal_does_not_answer(server, fal):
+    fal.run_seconds = math.inf
+    (seed,) = new_seeds()
+    prompt_id = server.queue(graph(seed))
+    fal.wait_for(lambda: jobs_of(fal, seed))
+    for stage in ("status", "cancel"):
+        fal.fault(stage, Hang(), times=FOREVER)
+    fal.wait_for(lambda: requests_of(fal, "status", job_of(fal, seed)))
+    seconds = stop(server, prompt_id)
+    print(f"\ninterrupted {seconds:.2f} s after Stop", end="")
+    assert seconds < 1
+    record = record_of(server, seed)
+    assert record
+    assert record.request_id == job_of(fal, seed).request_id
+
+
+def test_stop_while_the_job_is_being_sent_cancels_it_when_its_id_is_known(server, fal):
+    fal.run_seconds = math.inf
+    fal.fault("submit", Hang(accept=True))
+    (seed,) = new_seeds()
+    prompt_id = server.queue(graph(seed))
+    fal.wait_for(lambda: jobs_of(fal, seed))
+    seconds = stop(server, prompt_id)
+    print(f"\ninterrupted {seconds:.2f} s after Stop", end="")
+    assert seconds < 1
+    record = record_of(server, seed)
+    assert record
+    assert record.request_id is None
+    fal.release()
+    fal.wait_for(lambda: job_of(fal, seed).cancelled)
+    fal.wait_for(lambda: record_of(server, seed) is None)
+
+
+def test_after_stop_the_same_graph_is_a_new_job(server, fal):
+    fal.run_seconds = math.inf
+    (seed,) = new_seeds()
+    prompt_id = server.queue(graph(seed))
+    fal.wait_for(lambda: jobs_of(fal, seed))
+    assert stop(server, prompt_id) < 1
+    fal.run_seconds = 0.5
+    server.run(graph(seed))
+    cancelled, made = jobs_of(fal, seed)
+    assert cancelled.cancelled
+    assert finished_file(server, seed).read_bytes() == served(fal, made)
+
+
+def test_stop_cancels_the_job_beside_a_local_generation(server, fal):
+    fal.run_seconds = math.inf
+    (seed,) = new_seeds()
+    settings = {"num_frames": 17, "num_inference_steps": 50, "width": 256, "height": 256}
+    prompt = with_local(server, graph(seed, settings=settings), seed)
+    stopped_at = 0.0
+    for message in server.follow(prompt):
+        if message.type == "preview" and not stopped_at:
+            stopped_at = time.monotonic()
+            server.interrupt()
+    print(f"\ninterrupted {time.monotonic() - stopped_at:.2f} s after Stop", end="")
+    entry = server.wait(message.data["prompt_id"])
+    assert events(entry, "execution_interrupted")
+    fal.wait_for(lambda: job_of(fal, seed).cancelled)
+    fal.wait_for(lambda: record_of(server, seed) is None)
+
+
+@pytest.mark.parametrize("delay", [0.5, 0.53, 0.56])
+def test_stop_cancels_the_job_beside_a_node_that_takes_the_flag_down_at_once(server, fal, delay):
+    """As core's sampler, which looks at each layer: it ends the run at once and takes the flag down with it."""
+    fal.run_seconds = math.inf
+    (seed,) = new_seeds()
+    prompt = graph(seed)
+    prompt["wait"] = {"class_type": "TestWait", "inputs": {"seconds": 2.0 + delay}}
+    prompt["busy"] = {"class_type": "TestBusy", "inputs": {"seconds": ["wait", 0]}}
+    asked = 0.0
+    for message in server.follow(prompt):
+        if message.type == "progress" and message.data["node"] == "busy" and not asked:
+            assert job_of(fal, seed).state == "IN_PROGRESS"
+            time.sleep(delay)
+            asked = time.monotonic()
+            server.interrupt()
+    print(f"\ninterrupted {time.monotonic() - asked:.2f} s after Stop", end="")
+    assert events(server.wait(message.data["prompt_id"]), "execution_interrupted")
+    fal.wait_for(lambda: job_of(fal, seed).cancelled, 5)
+
+
+def test_after_another_node_failed_the_next_run_takes_the_job_up(server, fal):
+    fal.queue_seconds, fal.run_seconds = 0.5, 8
+    (seed,) = new_seeds()
+    failing = {**graph(seed), "fail": {"class_type": "TestFail", "inputs": {"seconds": 3.0}}}
+    assert error_of(server, failing)["node_id"] == "fail"
+    record = record_of(server, seed)
+    assert record
+    assert record.request_id == job_of(fal, seed).request_id
+    server.run(graph(seed))
+    job = job_of(fal, seed)
+    assert finished_file(server, seed).read_bytes() == served(fal, job)
+    assert not requests_of(fal, "cancel", job)
+    assert record_of(server, seed) is None
+
+
+def test_a_job_that_was_being_sent_when_another_node_failed_is_taken_up(server, fal):
+    fal.fault("submit", Hang(accept=True))
+    (seed,) = new_seeds()
+    failing = {**graph(seed), "fail": {"class_type": "TestFail", "inputs": {"seconds": 2.0}}}
+    assert error_of(server, failing)["node_id"] == "fail"
+    fal.release()
+    server.run(graph(seed))
+    job = job_of(fal, seed)
+    assert finished_file(server, seed).read_bytes() == served(fal, job)
+    assert not requests_of(fal, "cancel", job)
+
+
+def test_a_lost_answer_is_found_again_in_fals_list(server, fal):
+    fal.fault("submit", Reset(accept=True))
+    (seed,) = new_seeds()
+    server.run(graph(seed))
+    assert finished_file(server, seed).read_bytes() == served(fal, job_of(fal, seed))
+
+
+def test_the_same_graph_again_comes_from_comfyuis_cache(server, fal):
+    (seed,) = new_seeds()
+    server.run(graph(seed))
+    traffic = len(fal.journal), len(fal.connects)
+    (cached,) = events(server.run(graph(seed)), "execution_cached")
+    assert f"fal{seed}" in cached["nodes"]
+    assert (len(fal.journal), len(fal.connects)) == traffic
+
+
+def test_after_a_kill_the_job_is_taken_up_and_a_finished_file_is_used(server, fal):
+    finished, unfinished = new_seeds(2)
+    server.run(graph(finished))
+    fal.run_seconds = 6
+    server.queue(graph(unfinished))
+    fal.wait_for(lambda: (record := record_of(server, unfinished)) and record.request_id)
+    assert job_of(fal, unfinished).state != "COMPLETED"
+    restart(server, kill=True)
+    traffic = len(fal.journal), len(fal.connects)
+    messages = list(server.follow(graph(finished)))
+    assert (len(fal.journal), len(fal.connects)) == traffic
+    assert any(text.startswith("Made before, nothing to pay") for text in texts_of(messages, f"fal{finished}"))
+    server.run(graph(unfinished))
+    assert finished_file(server, unfinished).read_bytes() == served(fal, job_of(fal, unfinished))
+    assert record_of(server, unfinished) is None
+    job_of(fal, finished)
+
+
+def test_a_content_policy_refusal_names_field_and_request_and_does_not_say_the_prompt_again(server, fal):
+    fal.fail_next(content_policy)
+    (seed,) = new_seeds()
+    error = error_of(server, graph(seed))
+    said = error["exception_message"]
+    assert error["node_id"] == f"fal{seed}"
+    assert error["exception_type"] == "cosmos_predict25.FalError"
+    assert "(prompt): The content could not be processed" in said
+    assert "HTTP 422, content_policy_violation" in said
+    assert "The same prompt will be refused again" in said
+    assert f"Request id: {job_of(fal, seed).request_id}" in said
+    assert TEXT not in said
+    assert record_of(server, seed) is None
+
+
+def test_a_field_error_names_the_field_and_the_request(server, fal):
+    fal.fail_next(FIELD_ERROR)
+    (seed,) = new_seeds()
+    said = error_of(server, graph(seed))["exception_message"]
+    assert "(num_frames): Input should be less than or equal to 93 (HTTP 422, less_than_equal)" in said
+    assert f"Request id: {job_of(fal, seed).request_id}" in said
+
+
+def test_a_server_error_says_that_a_new_try_can_help(server, fal):
+    fal.fail_next(SERVER_ERROR)
+    (seed,) = new_seeds()
+    said = error_of(server, graph(seed))["exception_message"]
+    assert "A new try is likely to help" in said
+    assert f"Request id: {job_of(fal, seed).request_id}" in said
+    server.run(graph(seed))
+    assert len(jobs_of(fal, seed)) == 2
+
+
+def test_a_key_that_fal_does_not_know_is_told_with_where_to_get_one(server, fal, monkeypatch):
+    monkeypatch.setattr(fal, "key", "00000000-1111-4222-8333-444444444444:0123456789abcdef0123456789abcdef")
+    (seed,) = new_seeds()
+    said = error_of(server, graph(seed))["exception_message"]
+    assert "No user found for Key ID and Secret (HTTP 401)" in said
+    assert "https://fal.ai/dashboard/keys" in said
+    assert not jobs_of(fal, seed)
+    assert record_of(server, seed) is None
+
+
+def test_a_locked_account_is_told_with_where_to_unlock_it(server, fal):
+    fal.locked = True
+    (seed,) = new_seeds()
+    said = error_of(server, graph(seed))["exception_message"]
+    assert "User is locked. Reason: Exhausted balance" in said
+    assert "https://fal.ai/dashboard/billing" in said
+    assert record_of(server, seed) is None
+    fal.locked = False
+    server.run(graph(seed))
+
+
+def untouched(fal: FalStandIn) -> Callable[[], bool]:
+    """Whether not even a connection has been asked for since."""
+    before = len(fal.journal), len(fal.connects)
+    return lambda: (len(fal.journal), len(fal.connects)) == before
+
+
+def test_without_a_key_one_sentence_says_what_to_set_before_any_traffic(server, fal):
+    nothing_sent = untouched(fal)
+    (seed,) = new_seeds()
+    key_file = key_file_of(server.base)
+    hidden = key_file.rename(key_file.with_name("hidden"))
+    try:
+        said = refusal_of(server, graph(seed), f"fal{seed}")
+    finally:
+        hidden.rename(key_file)
+    assert said.count("There is no fal key") == 1
+    assert "FAL_KEY" in said
+    assert "https://fal.ai/dashboard/keys" in said
+    assert nothing_sent()
+    server.run(graph(seed))
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_prompt_with_half_of_the_key_in_it_is_not_sent(server, fal, half):
+    (seed,) = new_seeds()
+    secret = fal.key.split(":")[half]
+    prompt_id = server.queue(graph(seed, text=f"A cube, {secret}, turns."))
+    entry = server.wait(prompt_id, 30)
+    server.request("/history", {"delete": [prompt_id]})  # ComfyUI itself keeps there what was typed
+    (error,) = events(entry, "execution_error")
+    assert "prompt contains your fal key" in error["exception_message"]
+    assert secret not in error["exception_message"]
+    assert not jobs_of(fal, seed)
+    assert not [exchange for exchange in fal.requests("submit") if secret.encode() in exchange.body]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"endpoint": "image-to-video"}, "endpoint"),
+        ({"endpoint": DISTILLED, "endpoint.num_inference_steps": 35}, "Value 35 bigger than max of 20"),
+        ({"video_output_type": "AV1 (.mkv)"}, "Value not in list: video_output_type"),
+    ],
+    ids=str,
+)
+def test_what_fals_schema_forbids_is_refused_before_any_traffic(server, fal, options, says):
+    nothing_sent = untouched(fal)
+    (seed,) = new_seeds()
+    assert says in refusal_of(server, graph(seed, **options), f"fal{seed}")
+    assert nothing_sent()
+
+
+@pytest.mark.parametrize("webhook_url", ["http://example.com/", "https://me:secret@example.com/"])
+def test_a_webhook_that_fal_may_not_call_ends_in_an_error_before_anything_is_sent_to_the_queue(
+    server, fal, webhook_url
+):
+    (seed,) = new_seeds()
+    submitted = len(fal.requests("submit"))
+    error = error_of(server, graph(seed, webhook_url=webhook_url))
+    assert error["node_id"] == f"fal{seed}"
+    assert error["exception_type"] == "cosmos_predict25.InvalidRequest"
+    assert f"webhook_url is '{webhook_url}', but must be https://host/... without a user" in error["exception_message"]
+    assert len(fal.requests("submit")) == submitted
+    assert record_of(server, seed) is None
+
+
+def test_distilled_sends_its_own_steps_and_no_guidance(server, fal):
+    (seed,) = new_seeds()
+    settings = {"guidance_scale": 3.0, "num_inference_steps": 50}
+    server.run(graph(seed, settings=settings, endpoint=DISTILLED, **{"endpoint.num_inference_steps": 12}))
+    job = job_of(fal, seed)
+    assert job.endpoint == "fal-ai/cosmos-predict-2.5/distilled/text-to-video"
+    expected = {"prompt": TEXT, "negative_prompt": "", "num_frames": 9, "num_inference_steps": 12, "seed": seed}
+    assert job.input == expected
+
+
+def test_the_full_endpoint_gets_what_differs_from_its_defaults(server, fal):
+    (seed,) = new_seeds()
+    server.run(graph(seed, settings={"guidance_scale": 3.0, "num_inference_steps": 50}, webhook_url="https://a.b/c"))
+    job = job_of(fal, seed)
+    assert job.endpoint == "fal-ai/cosmos-predict-2.5/text-to-video"
+    expected = {"prompt": TEXT, "negative_prompt": "", "num_frames": 9, "num_inference_steps": 50, "seed": seed}
+    assert job.input == {**expected, "guidance_scale": 3.0}
+    assert job.webhook == "https://a.b/c"
