@@ -37,10 +37,13 @@ class CosmosPredict25Prompt(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, prompt: str | None = None) -> bool | str:
-        """None stands for a linked input."""
+        """None stands for a linked input. What is refused here is not kept in ComfyUI's history."""
+        from ..pipeline.fal.key import refuse_own_key_in
+
         try:
             if prompt is not None:
                 check("prompt", prompt)
+                refuse_own_key_in("prompt", prompt)
         except InvalidRequest as error:
             return str(error)
         return True

@@ -96,6 +96,7 @@ class PaidJob:
         self._record = journal.load(order.job_id)
         self._submission: asyncio.Task[None] | None = None
         self._is_new = False
+        self._is_stopping = False
 
     async def run(self) -> RemoteVideo:
         if self._order.target.exists():
@@ -253,14 +254,14 @@ class PaidJob:
         job = self._job
         assert job
         async for status in self._client.follow(job, is_new=self._is_new):
-            if self._known_record.state is not State.CANCEL_REQUESTED:
+            if not self._is_stopping:
                 self._display.follow(status)
-                self._keep_state(status)
+            self._keep_state(status)
         return await self._read_result(job)
 
     def _keep_state(self, status: Status) -> None:
         state = STATES.get(type(status))
-        if state and self._known_record.state is not state:
+        if state and self._known_record.state not in (state, State.CANCEL_REQUESTED):
             self._set_state(state)
 
     async def _read_result(self, job: Job) -> dict[str, Any]:
@@ -284,7 +285,7 @@ class PaidJob:
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
         """Only when the file is in place the record goes. Raises `JobKept` and `JobExpired`."""
         target = self._order.target
-        if self._known_record.state is not State.CANCEL_REQUESTED:
+        if not self._is_stopping:
             self._display.say("Downloading the video")
         self._set_state(State.DOWNLOADING)
         try:
@@ -332,6 +333,7 @@ class PaidJob:
 
     async def _abandon(self) -> None:
         """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""
+        self._is_stopping = True
         await self._settle_submission()
         record, job = self._record, self._job
         if not record or not job or record.state in HAS_RESULT:

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,12 @@ def refuse_key_in(texts: dict[str, str], key: FalKey | None) -> None:
     for name, text in texts.items():
         if key and key.is_in(text):
             raise InvalidRequest(f"{name} contains your fal key: delete it there, and make a new key at fal.ai.")
+
+
+def refuse_own_key_in(name: str, text: str) -> None:
+    """As `refuse_key_in`, with the key of the environment, if there is one."""
+    with suppress(KeyMissing):
+        refuse_key_in({name: text}, find_key())
 
 
 def redact(text: str, key: FalKey | None) -> str:

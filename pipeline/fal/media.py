@@ -14,6 +14,7 @@ import anyio
 import httpx
 
 from .policy import NetworkPolicy
+from .reply import raw_chunks
 from .retry import backoff, may_repeat_read, retry_after
 from .transport import certificates, connect, reason_of
 
@@ -162,20 +163,37 @@ def check_response(response: httpx.Response) -> None:
 
 async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy) -> None:
     """Count while it streams; the announced length is checked before. Raises `Refused`, `Broken`, `OSError`."""
-    announced = int(length) if (length := response.headers.get("content-length", "")).isdigit() else 0
-    check_size(announced, part.parent, policy)
-    size, window_start, window_size = 0, time.monotonic(), 0
+    length = response.headers.get("content-length", "")
+    check_size(int(length) if re.fullmatch("[0-9]+", length) else 0, part.parent, policy)
+    guard = RateGuard(policy)
+    size = 0
     with part.open("wb") as file:
-        async for chunk in response.aiter_raw():
-            size += len(chunk)
-            if size > policy.max_media:
-                raise Refused(f"it has more than {policy.max_media // 2**20} MiB")
-            file.write(chunk)
-            window_size += len(chunk)
-            if (seconds := time.monotonic() - window_start) >= policy.rate_window:
-                if window_size < policy.minimum_rate * seconds:
-                    raise Broken(f"less than {policy.minimum_rate:g} bytes a second")
-                window_start, window_size = time.monotonic(), 0
+        async with raw_chunks(response) as chunks:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > policy.max_media:
+                    raise Refused(f"it has more than {policy.max_media // 2**20} MiB")
+                file.write(chunk)
+                guard.count(len(chunk))
+
+
+class RateGuard:
+    """Ends a download that hardly moves."""
+
+    def __init__(self, policy: NetworkPolicy) -> None:
+        self._policy = policy
+        self._start = time.monotonic()
+        self._size = 0
+
+    def count(self, size: int) -> None:
+        """Raises `Broken` when a window of time has brought too few bytes."""
+        self._size += size
+        seconds = time.monotonic() - self._start
+        if seconds < self._policy.rate_window:
+            return
+        if self._size < self._policy.minimum_rate * seconds:
+            raise Broken(f"less than {self._policy.minimum_rate:g} bytes a second")
+        self._start, self._size = time.monotonic(), 0
 
 
 def check_size(announced: int, folder: Path, policy: NetworkPolicy) -> None:

@@ -1,8 +1,10 @@
 """A reply of fal, read with a limit, and the error that it tells."""
 
 import json
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -62,11 +64,17 @@ async def read_limited(response: httpx.Response, limit: int) -> Reply:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise Garbled(f"it is encoded as {clean(response.headers['content-encoding'], 20)}, which was not asked for")
     body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > limit:
-            raise Garbled(f"it has more than {limit} bytes")
+    async with raw_chunks(response) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > limit:
+                raise Garbled(f"it has more than {limit} bytes")
     return Reply(response.status_code, response.headers, bytes(body))
+
+
+def raw_chunks(response: httpx.Response) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
+    """The body as it comes. What is left to the garbage collector would be closed in a task of its own."""
+    return aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw()))
 
 
 def error_from(reply: Reply, stage: str, what: str, key: FalKey | None, request_id: str | None = None) -> FalError:
