@@ -161,7 +161,9 @@ class FalObserver:
             show_text(message, self._node_id)
 
     def raise_if_stopped(self) -> None:
-        if self.was_stopped or (not self.graph_has_ended and model_management.processing_interrupted()):
+        if not self.graph_has_ended and model_management.processing_interrupted():
+            self.was_stopped = True
+        if self.was_stopped:
             raise model_management.InterruptProcessingException
 
 
@@ -200,6 +202,8 @@ async def in_background(coroutine: Coroutine[Any, Any, T], observer: FalObserver
     Stop ends this within a second; the thread then cancels the job at fal for as long as that takes. When another node
     ends the graph with an error, the thread lets go of the job, which the next run takes up.
     """
+    context = get_executing_context()
+    prompt_id = context.prompt_id if context else ""
     thread = Background(coroutine)
     thread.start()
     try:
@@ -209,9 +213,7 @@ async def in_background(coroutine: Coroutine[Any, Any, T], observer: FalObserver
                 await thread.is_done_within(STOP_SECONDS)
                 raise model_management.InterruptProcessingException
     except asyncio.CancelledError:
-        context = get_executing_context()
-        assert context
-        threading.Thread(target=let_go_or_stop, args=(thread, observer, context.prompt_id), daemon=True).start()
+        threading.Thread(target=let_go_or_stop, args=(thread, observer, prompt_id), daemon=True).start()
         raise
     finally:
         observer.graph_has_ended = True
@@ -228,7 +230,7 @@ def let_go_or_stop(thread: Background, observer: FalObserver, prompt_id: str) ->
         entry = PromptServer.instance.prompt_queue.get_history(prompt_id, map_function=lambda entry: entry)
         if entry:
             messages = [name for name, _ in entry[prompt_id]["status"]["messages"]]
-            observer.was_stopped = "execution_interrupted" in messages
+            observer.was_stopped |= "execution_interrupted" in messages
             break
         time.sleep(LOOK)
     if not observer.was_stopped:

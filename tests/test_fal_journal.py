@@ -143,7 +143,7 @@ def test_the_result_is_on_disk_before_the_download_and_the_record_until_the_file
     (job,) = fal.jobs.values()
     assert record.state is State.RESULT_READY
     assert record.result
-    assert record.media_url == record.result["video"]["url"] == f"https://v3b.fal.media{job.media_path}"
+    assert record.result["video"]["url"] == f"https://v3b.fal.media{job.media_path}"
     assert names_in(videos_of(fal), "") == []
 
     fal.clear_faults()
@@ -211,7 +211,7 @@ def test_a_run_goes_on_from(fal: FalStandIn, state: State, is_complete: bool) ->
 def test_a_known_result_is_only_downloaded(fal: FalStandIn, state: State) -> None:
     job = submit_job(fal)
     result = result_of(fal)
-    record_for(fal, state, **job, result=result, media_url=result["video"]["url"])
+    record_for(fal, state, **job, result=result)
     run(make(fal))
     stages = [request.stage for request in fal.journal]
     assert [stage for stage in stages if stage not in ("pricing", "media")] == ["submit"]

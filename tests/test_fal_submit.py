@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import trustme
 from cosmos_predict25.pipeline.errors import CosmosError, FalError, InvalidRequest, OutcomeUnknown
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, Endpoint, FalClient, Job
 from cosmos_predict25.pipeline.fal.journal import Record, State
+from cosmos_predict25.pipeline.fal.transport import USER_AGENT
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (
@@ -1134,3 +1136,43 @@ def test_x6_threads_with_loops_of_their_own_beside_a_running_one(fal: FalStandIn
     assert sorted(job.seed for job in fal.jobs.values()) == [1, 2, 7]
     assert len(fal.requests("submit")) == 3
     assert records_of(fal) == []
+
+
+# What the review of the submission found
+
+
+def test_the_end_of_the_program_while_a_request_is_on_its_way_keeps_the_record(fal: FalStandIn) -> None:
+    fal.fault("submit", Hang(accept=True))
+
+    async def main() -> None:
+        task = asyncio.ensure_future(make(fal))
+        await asyncio.to_thread(fal.wait_for, lambda: fal.accepted == 1)
+        assert not task.done()
+        raise RuntimeError("the program ends")
+
+    with pytest.raises(RuntimeError):
+        asyncio.run(main())  # cancels all tasks
+    assert [record.state for record in records_of(fal)] == [State.SUBMIT_UNKNOWN]
+    fal.release()
+    assert run(make(fal)).num_frames == 9
+    check_one_job(fal)
+
+
+def test_stop_while_it_connects_sends_nothing(fal: FalStandIn) -> None:
+    observer = Recorder()
+    fal.fault("connect", Hang(0.5), times=FOREVER)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(make(fal, observer=observer))
+        await asyncio.to_thread(fal.wait_for, lambda: bool(fal.connects))
+        observer.stop()
+        with pytest.raises(Stopped):
+            await task
+
+    asyncio.run(main())
+    assert (fal.accepted, fal.requests("submit"), records_of(fal)) == (0, [], [])
+
+
+def test_the_user_agent_tells_the_packs_version() -> None:
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert f'version = "{USER_AGENT.split("/")[1].split()[0]}"' in project

@@ -36,7 +36,7 @@ from .retry import (
 )
 from .save import save_video
 from .status import Completed, Status, parse_status
-from .transport import Transport, reason_of
+from .transport import Trace, Transport, reason_of
 
 NOT_UNDERSTOOD = 5
 """As many replies in a row may be garbled, or tell a state that is not known."""
@@ -88,7 +88,7 @@ class FalClient:
         by which the job must have started. `store`: whether fal keeps input and output for 30 days; without, the
         result can be had for an hour, or 6 minutes if it is large, and after a lost reply the job cannot be found.
 
-        Cancelling the task has no effect while a request is on its way, so that its reply is not lost.
+        Cancelling the task has no effect while the request is on its way, so that its reply is not lost.
 
         Raises `InvalidRequest`; `FalError` when fal refused or could not be reached, so that there is nothing to pay;
         and `OutcomeUnknown` when the reply was lost.
@@ -132,7 +132,8 @@ class FalClient:
         """
         start = time.monotonic()
         not_understood = 0
-        while (waited := time.monotonic() - start) <= self.policy.wait_limit:
+        while True:
+            waited = time.monotonic() - start
             try:
                 status = await self.status(job)
             except JobExpired:
@@ -141,7 +142,7 @@ class FalClient:
             except JobKept as trouble:
                 if not trouble.retryable:
                     raise
-                self.on_trouble(f"Connection trouble: {trouble}")
+                self.on_trouble("Connection trouble: fal does not answer, still trying")
             else:
                 if status:
                     yield status
@@ -150,12 +151,14 @@ class FalClient:
                 not_understood = 0 if status else not_understood + 1
                 if not_understood == NOT_UNDERSTOOD:
                     raise kept("status", "a state that is not known", job)
+            if waited > self.policy.wait_limit:
+                minutes = self.policy.wait_limit / 60
+                raise JobKept(
+                    f"fal has not finished the job within {minutes:.0f} minutes. {GO_ON}{named(job)}",
+                    stage="status",
+                    request_id=job.request_id,
+                )
             await asyncio.sleep(jittered(self.policy.poll_interval(waited)))
-        raise JobKept(
-            f"fal has not finished the job within {self.policy.wait_limit / 60:.0f} minutes. {GO_ON}{named(job)}",
-            stage="status",
-            request_id=job.request_id,
-        )
 
     async def result(self, job: Job, *, max_bytes: int | None = None) -> dict[str, Any]:
         """The output of a completed job. Waits while fal says that it is in progress.
@@ -215,16 +218,30 @@ class FalClient:
         self, url: str, headers: dict[str, str], content: bytes, may_repeat: bool
     ) -> tuple[Reply | None, bool]:
         """The reply, and whether the task was cancelled meanwhile."""
-        post = asyncio.ensure_future(self._post_once(url, headers, content, may_repeat))
+        is_on_its_way = False
+
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            nonlocal is_on_its_way
+            is_on_its_way |= event == "http11.send_request_headers.started" and info["request"].method == b"POST"
+
+        post = asyncio.ensure_future(self._post_once(url, headers, content, may_repeat, trace))
         was_cancelled = False
         while not post.done():
             try:
                 await asyncio.wait({post})
             except asyncio.CancelledError:
                 was_cancelled = True
-        return post.result(), was_cancelled
+                if not is_on_its_way:
+                    post.cancel()
+        if not post.cancelled():
+            return post.result(), was_cancelled
+        if is_on_its_way:  # the end of asyncio.run cancels all tasks
+            raise unknown("the program ended before it came")
+        return None, was_cancelled
 
-    async def _post_once(self, url: str, headers: dict[str, str], content: bytes, may_repeat: bool) -> Reply | None:
+    async def _post_once(
+        self, url: str, headers: dict[str, str], content: bytes, may_repeat: bool, trace: Trace
+    ) -> Reply | None:
         """One POST on a connection of its own. None when fal was not reached and that `may_repeat`."""
         async with self._transport.connect(keep_alive=False) as http:
             try:
@@ -236,6 +253,7 @@ class FalClient:
                     deadline=self.policy.submit_deadline,
                     headers=headers,
                     content=content,
+                    trace=trace,
                 )
             except Garbled as error:
                 raise unknown(f"its reply cannot be read: {error}") from None

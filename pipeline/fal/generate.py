@@ -177,37 +177,45 @@ class PaidJob:
         record = self._known_record
         record.set_job(job)
         record.state, record.error = State.SUBMITTED, None
-        self._journal.save(record)
+        try:
+            self._journal.save(record)
+        except JobKept as error:
+            raise JobKept(
+                f"{error} fal has taken the job. Request id: {job.request_id}.",
+                stage="journal",
+                request_id=job.request_id,
+            ) from None
         self._display.say(f"Sent to fal, request id {job.request_id}")
 
     async def _reconcile(self) -> None:
         """Find the job whose reply was lost in fal's own list. Raises `OutcomeUnknown` unless there is exactly one."""
         record = self._known_record
-        matches: set[str] = set()
+        found = ""
         for pause in self._client.policy.reconcile_pauses:
             self._display.say("Looking for the job, as fal's answer was lost")
             await asyncio.sleep(pause)
-            matches = await self._matching_requests(record)
+            try:
+                matches = await self._matching_requests(record)
+            except FalError as error:
+                found = found or str(error)
+                continue
             if len(matches) == 1:
                 return self._adopt(self._client.job(record.endpoint, matches.pop()))
-        found = f"{len(matches)} jobs like it, so which is not clear" if matches else "no job like it, or not yet"
+            number = f"{len(matches)} jobs like it, so which is not clear" if matches else "no job like it, or not yet"
+            found = f"fal's list shows {number}."
         raise OutcomeUnknown(
-            f"The job was sent to fal and the answer was lost, so it may be running and be paid for. fal's list shows "
-            f"{found}. Run the same again to look once more, without paying. Or look at "
+            f"The job was sent to fal and the answer was lost, so it may be running and be paid for. {found} Run the "
+            "same again to look once more, without paying. Or look at "
             "https://fal.ai/dashboard/requests: if the job is not there, delete "
             f"{self._journal.path_of(record.job_id)} to have it sent again. Another seed makes another job.",
             stage="submit",
         )
 
     async def _matching_requests(self, record: Record) -> set[str]:
-        """Request ids of jobs with the record's input that no other record claims."""
+        """Request ids of jobs with the record's input that no other record claims. Raises `FalError`."""
         sent_at = datetime.fromtimestamp(record.created, timezone.utc)
         end = sent_at + timedelta(seconds=self._client.policy.wait_limit) + LISTING_MARGIN
-        try:
-            items = await self._client.requests(record.endpoint, sent_at - LISTING_MARGIN, end)
-        except FalError as error:
-            log.warning("%s", error)
-            return set()
+        items = await self._client.requests(record.endpoint, sent_at - LISTING_MARGIN, end)
         claimed = {other.request_id for other in self._journal.records()}
         return {
             item["request_id"]
@@ -278,8 +286,7 @@ class PaidJob:
             )
         if not is_data_uri(url):
             record.result = {"video": {"url": url, **facts_of(result)}}
-            record.media_url, record.state = url, State.RESULT_READY
-            self._journal.save(record)
+            self._set_state(State.RESULT_READY)
         return result
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import JobKept
 from ..observer import Observer
+from .disk import flush_folder
 from .job import Job
 
 VERSION = 1
@@ -60,7 +61,6 @@ class Record:
     response_url: str | None = None
     cancel_url: str | None = None
     result: dict[str, Any] | None = None
-    media_url: str | None = None
     error: str | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class Record:
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
         texts = (self.job_id, self.endpoint, self.input_sha256, self.request_sha256, *self.input_keys)
-        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url, self.media_url, self.error)
+        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url, self.error)
         if not (
             all(isinstance(text, str) for text in texts)
             and all(text is None or isinstance(text, str) for text in optional)
@@ -141,14 +141,14 @@ class Journal:
         """A record that cannot be removed is no harm: the next run finds what became of its job."""
         with suppress(OSError):
             self.path_of(record.job_id).unlink()
-            self._flush_folder()
+            flush_folder(self.folder)
 
     def set_aside(self, record: Record) -> None:
         """Keep a record that nothing more can be done with, out of the way of the same request."""
         path = self.path_of(record.job_id)
         with suppress(OSError):
             path.replace(path.with_suffix(f".{record.request_id}.expired"))
-            self._flush_folder()
+            flush_folder(self.folder)
 
     def _lock(self, job_id: str) -> FileLock:
         return FileLock(self.path_of(job_id).with_suffix(".lock"), timeout=0, thread_local=False)
@@ -181,7 +181,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        self._flush_folder()
+        flush_folder(self.folder)
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
@@ -195,9 +195,3 @@ class Journal:
                 "writing there, and run the same again.",
                 stage="journal",
             ) from None
-
-    def _flush_folder(self) -> None:
-        if os.name == "posix":
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)

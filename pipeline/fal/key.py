@@ -54,12 +54,19 @@ def find_key(explicit: str | None = None) -> FalKey:
         return parse_key(
             f"{environ['FAL_KEY_ID'].strip()}:{environ['FAL_KEY_SECRET'].strip()}", "FAL_KEY_ID:FAL_KEY_SECRET"
         )
-    file = KEY_FILE.expanduser()
+    try:
+        return parse_key(read_key_file(KEY_FILE.expanduser()), str(KEY_FILE))
+    except (OSError, RuntimeError) as error:  # of a home that may not be read, or is not known
+        raise KeyMissing(f"{KEY_FILE} cannot be read ({type(error).__name__}). {HOW_TO_SET}") from None
+
+
+def read_key_file(file: Path) -> str:
+    """Raises `KeyMissing` and `OSError`."""
     if not file.is_file():
         raise KeyMissing(f"There is no fal key. {HOW_TO_SET}")
     if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
         raise KeyMissing(f"Others on this computer can read {file}: run `chmod 600 {file}`, and try again.")
-    return parse_key(file.read_text(encoding="utf-8", errors="replace"), str(file))
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def refuse_key_in(texts: dict[str, str], key: FalKey | None) -> None:

@@ -6,6 +6,7 @@ import binascii
 import os
 import re
 import shutil
+import ssl
 import time
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -13,10 +14,11 @@ from typing import Any, TypeGuard
 import anyio
 import httpx
 
+from .disk import flush_folder
 from .policy import NetworkPolicy
 from .reply import raw_chunks
 from .retry import backoff, may_repeat_read, retry_after
-from .transport import certificates, connect, reason_of
+from .transport import certificates, connect
 
 MAX_TRIES = 5
 HEADER = 64
@@ -91,6 +93,7 @@ def put_in_place(part: Path, target: Path) -> None:
         part.rename(target)
     except OSError as error:
         raise not_saved(target.parent, error) from None
+    flush_folder(target.parent)
 
 
 def not_saved(folder: Path, error: OSError) -> Broken:
@@ -112,8 +115,8 @@ async def download(url: str, part: Path, policy: NetworkPolicy) -> None:
 async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
     try:
         await follow_redirects(http, url, part, policy)
-    except httpx.TransportError as error:
-        raise Broken(reason_of(error)) from None
+    except (httpx.TransportError, ssl.SSLError) as error:
+        raise Broken(type(error).__name__) from None
     except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
         raise Refused("it is behind a redirect to what is no URL") from None
 
@@ -232,5 +235,5 @@ def check_container(part: Path, suffix: str) -> None:
 
 
 def flush(part: Path) -> None:
-    with part.open("rb") as file:
+    with part.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())

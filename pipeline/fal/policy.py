@@ -55,14 +55,18 @@ class NetworkPolicy:
     max_redirects: int = 3
 
     def __post_init__(self) -> None:
-        for url in filter(None, (self.queue_url, self.platform_url, self.relay_url)):
-            if not is_plain_https(url):
-                raise InvalidRequest(f"{url!r} is no place for fal's requests: it must be https://host without a user.")
+        for name in ("queue_url", "platform_url", "relay_url"):
+            url = getattr(self, name)
+            if url is not None and not is_plain_https(url):
+                raise InvalidRequest(f"{name} must be https://host/..., without a user or a password in it.")
 
     @classmethod
     def from_environment(cls) -> "NetworkPolicy":
         """The strict policy, through the relay that COSMOS_PREDICT25_FAL_RELAY names, if it is set."""
-        return cls(relay_url=os.environ.get(RELAY_VARIABLE) or None)
+        relay_url = os.environ.get(RELAY_VARIABLE) or None
+        if relay_url and not is_plain_https(relay_url):
+            raise InvalidRequest(f"{RELAY_VARIABLE} must be https://host/..., without a user or a password in it.")
+        return cls(relay_url=relay_url)
 
     def poll_interval(self, waited: float) -> float:
         """The pause before the next look at a job that has been followed for `waited` seconds."""

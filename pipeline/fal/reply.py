@@ -14,6 +14,21 @@ from .retry import says_retryable
 from .status import clean
 
 MAX_ERROR_BODY = 64 * 1024
+NEVER_HELPED = {
+    "content_policy_violation",
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+    "multiple_of",
+    "one_of",
+    "sequence_too_short",
+    "sequence_too_long",
+    "feature_not_supported",
+    "missing",
+    "literal_error",
+}
+"""Types of errors that the same input brings again."""
 ADVICE = {
     "content_policy_violation": "The same prompt will be refused again: change what it asks for.",
     "concurrent_requests_limit": "Too many jobs of this account run at once: try again later.",
@@ -86,7 +101,7 @@ def error_from(reply: Reply, stage: str, what: str, key: FalKey | None, request_
     fields = tuple(clean(redact(field, key), 60) for field in filter(None, map(_field, details)))
     said = clean(redact(_message(reply, body, details), key), 500)
     retryable = says_retryable(reply.headers)
-    if error_type == "content_policy_violation":
+    if retryable is None and error_type in NEVER_HELPED:
         retryable = False
     advice = ADVICE.get(error_type or "") or ADVICE_BY_STATUS.get(reply.status) if stage == "submit" else None
     advice = advice or ADVICE.get(error_type or "") or _advice_on_retry(retryable)

@@ -2,8 +2,9 @@
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -14,6 +15,8 @@ from .key import FalKey, find_key
 from .policy import NetworkPolicy
 from .reply import Garbled, Reply, read_limited
 
+FAL = ("fal.run", "fal.ai", "fal.media")
+Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
 USER_AGENT = "comfyui-cosmos-predict25/0.1.0 (python)"
 
 
@@ -24,7 +27,8 @@ class Transport:
         self.policy = policy
         self.key: FalKey | None = None if policy.relay_url else find_key(key)
         self._certificates = certificates()
-        logging.getLogger("httpx").addFilter(hide_requests_to_fal)
+        relay = (httpx.URL(policy.relay_url).host,) if policy.relay_url else ()
+        logging.getLogger("httpx").addFilter(HideRequests((*FAL, *relay)))
 
     def connect(self, keep_alive: bool = True) -> httpx.AsyncClient:
         """A new client. Without `keep_alive`, each request has a connection of its own. Raises `FalError`."""
@@ -42,8 +46,10 @@ class Transport:
         max_bytes: int | None = None,
         headers: dict[str, str] | None = None,
         content: bytes | None = None,
+        trace: Trace | None = None,
     ) -> Reply:
         """`timeout`: seconds for each read. `deadline`: seconds in all; bytes that drip in never run into the former.
+        `trace`: told of each step of the connection, see httpx' request extensions.
 
         Raises `httpx.TransportError`, and `Garbled` for a reply that cannot be read.
         """
@@ -53,11 +59,14 @@ class Transport:
             headers={**(headers or {}), **self._credentials(url)},
             content=content,
             timeout=self.policy.timeout(timeout),
+            extensions={"trace": trace} if trace else None,
         )
         try:
             with anyio.fail_after(deadline):  # before Python 3.12, asyncio.wait_for may swallow a cancellation
                 async with stream as response:
                     return await read_limited(response, max_bytes or self.policy.max_reply)
+        except ssl.SSLError as error:  # httpx translates those of the handshake only
+            raise httpx.ReadError(type(error).__name__) from None
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
             raise Garbled("it redirects to what is no URL") from None
         except TimeoutError:
@@ -99,14 +108,15 @@ def told_of_the_environment() -> Iterator[None]:
         ) from None
 
 
-def hide_requests_to_fal(record: logging.LogRecord) -> bool:
-    """A filter for httpx' logger, which would write a line with the URL for every look at a job."""
-    arguments: Any = record.args or ()
-    return not any(isinstance(argument, httpx.URL) and is_of_fal(argument) for argument in arguments)
+@dataclass(frozen=True)
+class HideRequests(logging.Filter):
+    """For httpx' logger, which would write a line with the URL for every look at a job. Equal ones are added once."""
 
+    hosts: tuple[str, ...]
 
-def is_of_fal(url: httpx.URL) -> bool:
-    return url.host.endswith(("fal.run", "fal.ai", "fal.media"))
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments: Any = record.args or ()
+        return not any(isinstance(item, httpx.URL) and item.host.endswith(self.hosts) for item in arguments)
 
 
 def reason_of(error: httpx.TransportError | Garbled) -> str:
