@@ -421,7 +421,7 @@ NO_RETRY = "will not help"
 FAILURES: list[tuple[Outcome, dict[str, Any], str]] = [
     (
         FIELD_ERROR,
-        {"error_type": "less_than_equal", "fields": ("num_frames",), "retryable": None},
+        {"error_type": "less_than_equal", "fields": ("num_frames",), "retryable": False},
         "(num_frames): Input should be less than or equal to 93 (HTTP 422",
     ),
     (TEXT_ERROR, {"error_type": None, "fields": (), "retryable": None}, "The prompt could not be used (HTTP 422)"),

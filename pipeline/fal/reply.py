@@ -14,8 +14,8 @@ from .retry import says_retryable
 from .status import clean
 
 MAX_ERROR_BODY = 64 * 1024
-NEVER_HELPED = {
-    "content_policy_violation",
+CONTENT_POLICY = "content_policy_violation"
+SAME_INPUT_SAME_ERROR = {
     "greater_than",
     "greater_than_equal",
     "less_than",
@@ -28,9 +28,8 @@ NEVER_HELPED = {
     "missing",
     "literal_error",
 }
-"""Types of errors that the same input brings again."""
 ADVICE = {
-    "content_policy_violation": "The same prompt will be refused again: change what it asks for.",
+    CONTENT_POLICY: "The same prompt will be refused again: change what it asks for.",
     "concurrent_requests_limit": "Too many jobs of this account run at once: try again later.",
 }
 ADVICE_BY_STATUS = {
@@ -101,7 +100,7 @@ def error_from(reply: Reply, stage: str, what: str, key: FalKey | None, request_
     fields = tuple(clean(redact(field, key), 60) for field in filter(None, map(_field, details)))
     said = clean(redact(_message(reply, body, details), key), 500)
     retryable = says_retryable(reply.headers)
-    if retryable is None and error_type in NEVER_HELPED:
+    if error_type == CONTENT_POLICY or (retryable is None and error_type in SAME_INPUT_SAME_ERROR):
         retryable = False
     advice = ADVICE.get(error_type or "") or ADVICE_BY_STATUS.get(reply.status) if stage == "submit" else None
     advice = advice or ADVICE.get(error_type or "") or _advice_on_retry(retryable)
