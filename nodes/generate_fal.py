@@ -90,8 +90,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, endpoint: dict[str, Any]) -> bool | str:
         """Without a key nothing runs. ComfyUI gives the message once for each input that is named here."""
-        from ..pipeline.fal.key import find_key
         from ..pipeline.fal.policy import NetworkPolicy
+        from ..pipeline.key import find_key
 
         try:
             if not NetworkPolicy.from_environment().relay_url:

@@ -67,6 +67,7 @@ LIGHT = [
     "pipeline.errors",
     "pipeline.observer",
     "pipeline.video",
+    "pipeline.key",
     "pipeline.local.find",
 ]
 

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import httpx
 
 from ..errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnknown
+from ..key import refuse_key_in
 from ..video import RemoteVideo
 from .endpoints import app_of
 from .job import Cancellation, Job, build_job, job_from, with_logs
-from .key import refuse_key_in
 from .media import CONTENT_TYPES, Broken, Gone, Refused, url_of
 from .platform import Price, list_requests, read_price
 from .policy import NetworkPolicy, is_plain_https

@@ -9,7 +9,7 @@ from typing import Any, cast
 import httpx
 
 from ..errors import FalError
-from .key import FalKey, redact
+from ..key import FalKey, redact
 from .retry import says_retryable
 from .status import clean
 

@@ -11,7 +11,7 @@ import anyio
 import httpx
 
 from ..errors import FalError
-from .key import FalKey, find_key
+from ..key import FalKey, find_key
 from .policy import NetworkPolicy
 from .reply import Garbled, Reply, read_limited
 
