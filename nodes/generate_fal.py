@@ -4,7 +4,15 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline.errors import CosmosError, InvalidRequest
-from ..pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES, GenerationRequest, Prompt, SamplerSettings
+from ..pipeline.request import (
+    DISTILLED_DEFAULT_STEPS,
+    DISTILLED_STEPS,
+    VIDEO_OUTPUT_TYPES,
+    VIDEO_QUALITIES,
+    GenerationRequest,
+    Prompt,
+    SamplerSettings,
+)
 from .sockets import CATEGORY, CosmosPrompt, CosmosSettings
 
 TEXT_TO_VIDEO = "text-to-video"
@@ -36,9 +44,9 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                             [
                                 io.Int.Input(
                                     "num_inference_steps",
-                                    default=10,
-                                    min=1,
-                                    max=20,
+                                    default=DISTILLED_DEFAULT_STEPS,
+                                    min=DISTILLED_STEPS.minimum,
+                                    max=DISTILLED_STEPS.maximum,
                                     tooltip="Denoising steps of the distilled model, instead of those of the settings.",
                                 )
                             ],
@@ -91,11 +99,10 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
     def validate_inputs(cls, endpoint: dict[str, Any]) -> bool | str:
         """Without a key nothing runs. ComfyUI gives the message once for each input that is named here."""
         from ..pipeline.fal.policy import NetworkPolicy
-        from ..pipeline.key import find_key
+        from ..pipeline.fal.transport import key_for
 
         try:
-            if not NetworkPolicy.from_environment().relay_url:
-                find_key()
+            key_for(NetworkPolicy.from_environment())
         except CosmosError as error:
             return str(error)
         return True

@@ -39,6 +39,8 @@ class Range(Generic[Number]):
 
 NUM_FRAMES = Range(9, 93)
 NUM_INFERENCE_STEPS = Range(1, 50)
+DISTILLED_STEPS = Range(1, 20)
+DISTILLED_DEFAULT_STEPS = 10
 GUIDANCE_SCALE = Range(1.0, 20.0)
 SEED = Range(0, 2**31 - 1, optional=True)
 SIDE = Range(16, 1920, step=16)

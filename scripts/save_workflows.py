@@ -66,26 +66,24 @@ BOTH_NOTE = f"""\
 **Run** makes both videos. To leave one out, select its *Generate* and *Export* nodes and press Ctrl+M.
 """
 
+LOADER = {
+    "type": "CosmosPredict25Loader",
+    "pos": [0, 0],
+    "size": [440, 154],
+    "values": {"checkpoint": "auto"},
+}
+PROMPT = {"type": "CosmosPredict25Prompt", "size": [440, 450], "values": {"prompt": EXAMPLE_PROMPT}}
+SETTINGS_NODE = {
+    "type": "CosmosPredict25SamplerSettings",
+    "size": [440, 202],
+    "values": {"seed": 42, "control_after_generate": "fixed"},
+}
+
 TEXT_TO_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
-        "loader": {
-            "type": "CosmosPredict25Loader",
-            "pos": [0, 0],
-            "size": [440, 154],
-            "values": {"checkpoint": "auto"},
-        },
-        "prompt": {
-            "type": "CosmosPredict25Prompt",
-            "pos": [0, 280],
-            "size": [440, 450],
-            "values": {"prompt": EXAMPLE_PROMPT},
-        },
-        "settings": {
-            "type": "CosmosPredict25SamplerSettings",
-            "pos": [0, 800],
-            "size": [440, 202],
-            "values": {"seed": 42, "control_after_generate": "fixed"},
-        },
+        "loader": LOADER,
+        "prompt": {**PROMPT, "pos": [0, 280]},
+        "settings": {**SETTINGS_NODE, "pos": [0, 800]},
         "note": {
             "type": "MarkdownNote",
             "title": "How to get the model",
@@ -111,18 +109,8 @@ TEXT_TO_VIDEO_LOCAL: dict[str, Any] = {
 
 TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "nodes": {
-        "prompt": {
-            "type": "CosmosPredict25Prompt",
-            "pos": [0, 0],
-            "size": [440, 450],
-            "values": {"prompt": EXAMPLE_PROMPT},
-        },
-        "settings": {
-            "type": "CosmosPredict25SamplerSettings",
-            "pos": [0, 520],
-            "size": [440, 202],
-            "values": {"seed": 42, "control_after_generate": "fixed"},
-        },
+        "prompt": {**PROMPT, "pos": [0, 0]},
+        "settings": {**SETTINGS_NODE, "pos": [0, 520]},
         "note": {
             "type": "MarkdownNote",
             "title": "How to use fal",
@@ -147,24 +135,9 @@ TEXT_TO_VIDEO_FAL: dict[str, Any] = {
 
 TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "nodes": {
-        "loader": {
-            "type": "CosmosPredict25Loader",
-            "pos": [0, 0],
-            "size": [440, 154],
-            "values": {"checkpoint": "auto"},
-        },
-        "prompt": {
-            "type": "CosmosPredict25Prompt",
-            "pos": [0, 280],
-            "size": [440, 450],
-            "values": {"prompt": EXAMPLE_PROMPT},
-        },
-        "settings": {
-            "type": "CosmosPredict25SamplerSettings",
-            "pos": [0, 800],
-            "size": [440, 202],
-            "values": {"seed": 42, "control_after_generate": "fixed"},
-        },
+        "loader": LOADER,
+        "prompt": {**PROMPT, "pos": [0, 280]},
+        "settings": {**SETTINGS_NODE, "pos": [0, 800]},
         "local_note": {
             "type": "MarkdownNote",
             "title": "Local: how to get the model",

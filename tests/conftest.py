@@ -17,7 +17,7 @@ import_pack()
 
 from cosmos_predict25.scripts import environment  # noqa: E402
 from cosmos_predict25.scripts.comfyui import ComfyUI  # noqa: E402
-from cosmos_predict25.tests.fal import fal  # noqa: E402, F401
+from cosmos_predict25.tests.fal import fal, running_fal  # noqa: E402, F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: E402, F401
 from cosmos_predict25.tests.frontend import browser, page, server  # noqa: E402, F401
 

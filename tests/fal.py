@@ -19,7 +19,7 @@ from cosmos_predict25.pipeline.fal.policy import RELAY_VARIABLE
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests import fal_worker
-from cosmos_predict25.tests.fal_standin import FalStandIn
+from cosmos_predict25.tests.fal_standin import Clock, FalStandIn
 
 FAST = NetworkPolicy(
     connect_timeout=2,
@@ -62,6 +62,13 @@ def fal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
         for half in fal.key.split(":"):
             assert not [text for text in texts if half in text]
             assert not [path for path in files if half.encode() in path.read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def running_fal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalStandIn]:
+    """A running stand-in whose jobs go by the world's clock, for a ComfyUI beside it."""
+    with FalStandIn(tmp_path_factory.mktemp("fal"), clock=Clock(real=True)) as fal:
+        yield fal
 
 
 class Stopped(Exception):

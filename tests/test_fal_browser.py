@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.tests.fal_standin import Clock, FalStandIn, Job, content_policy
+from cosmos_predict25.tests.fal_standin import FalStandIn, Job, content_policy
 from cosmos_predict25.tests.frontend import (
     BROKEN_NODES,
     assert_nothing_is_wrong,
@@ -41,12 +41,6 @@ PLACE = f"""(name) => {{
     return [canvas.x + x, canvas.y + y]
 }}"""
 PLAYS = "(video) => !video.error && !video.paused && video.currentTime > 0.3"
-
-
-@pytest.fixture(scope="module")
-def running_fal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalStandIn]:
-    with FalStandIn(tmp_path_factory.mktemp("fal"), clock=Clock(real=True)) as fal:
-        yield fal
 
 
 @pytest.fixture

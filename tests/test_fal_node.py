@@ -31,7 +31,6 @@ from cosmos_predict25.tests.fal_standin import (
     FIELD_ERROR,
     FOREVER,
     SERVER_ERROR,
-    Clock,
     FalStandIn,
     Hang,
     Job,
@@ -103,12 +102,6 @@ NODE_CLASS_MAPPINGS = {"TestReport": Report, "TestBusy": Busy, "TestWait": Wait,
 """
 """Nodes of another pack: one tells what it gets, one keeps the graph's loop busy as core's sampler does, one
 only waits, one fails."""
-
-
-@pytest.fixture(scope="module")
-def running_fal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalStandIn]:
-    with FalStandIn(tmp_path_factory.mktemp("fal"), clock=Clock(real=True)) as fal:
-        yield fal
 
 
 @pytest.fixture

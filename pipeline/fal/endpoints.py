@@ -7,8 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest, Range
+from ..request import DISTILLED_DEFAULT_STEPS, DISTILLED_STEPS, NUM_INFERENCE_STEPS, GenerationRequest, Range
 
+FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "num_frames",
+    "num_inference_steps",
+    "seed",
+    "sync_mode",
+    "video_output_type",
+    "video_quality",
+)
+"""Of the input of every endpoint."""
+DEFAULTS = GenerationRequest(prompt="-")
 ENDPOINT_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
 
@@ -25,15 +37,15 @@ class Endpoint:
 
 TEXT_TO_VIDEO = Endpoint(
     id="fal-ai/cosmos-predict-2.5/text-to-video",
-    num_inference_steps=Range(1, 50),
-    default_steps=35,
+    num_inference_steps=NUM_INFERENCE_STEPS,
+    default_steps=DEFAULTS.num_inference_steps,
     has_guidance_scale=True,
     typical_seconds=7 * 60,
 )
 DISTILLED = Endpoint(
     id="fal-ai/cosmos-predict-2.5/distilled/text-to-video",
-    num_inference_steps=Range(1, 20),
-    default_steps=10,
+    num_inference_steps=DISTILLED_STEPS,
+    default_steps=DISTILLED_DEFAULT_STEPS,
     has_guidance_scale=False,
     typical_seconds=2 * 60,
 )
@@ -57,17 +69,9 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
 
 def defaults_of(endpoint: Endpoint) -> dict[str, Any]:
     """All fields of the endpoint's input, with the values that need not be sent."""
-    defaults: dict[str, Any] = {
-        "prompt": None,
-        "negative_prompt": DEFAULT_NEGATIVE_PROMPT,
-        "num_frames": 93,
-        "num_inference_steps": endpoint.default_steps,
-        "seed": None,
-        "sync_mode": False,
-        "video_output_type": "X264 (.mp4)",
-        "video_quality": "high",
-    }
-    return {**defaults, "guidance_scale": 7.0} if endpoint.has_guidance_scale else defaults
+    names = (*FIELDS, "guidance_scale") if endpoint.has_guidance_scale else FIELDS
+    defaults = {name: getattr(DEFAULTS, name) for name in names}
+    return {**defaults, "prompt": None, "num_inference_steps": endpoint.default_steps}
 
 
 def is_same_input(endpoint: Endpoint, given: Any, keys: list[str], sha256: str) -> bool:

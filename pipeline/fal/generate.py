@@ -25,7 +25,7 @@ from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint, is_same_input
 from .job import Job, is_request_id, job_from
 from .journal import Journal, Record, State
-from .media import Broken, Gone, Refused, facts_of, url_of
+from .media import Broken, Gone, Refused, facts_of, is_data_uri, url_of
 from .order import Order, order_of
 from .policy import NetworkPolicy
 from .probe import probe, remarks
@@ -134,8 +134,8 @@ class PaidJob:
                 stage="download",
                 request_id=record and record.request_id,
             ) from None
-        if self._record:
-            self._journal.remove(self._record)
+        if record:
+            self._journal.remove(record)
         self._display.say(f"Made before, nothing to pay: {target.name}")
         return video
 
@@ -403,10 +403,6 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def is_data_uri(url: str) -> bool:
-    return url[:5].lower() == "data:"
 
 
 def hide(error: BaseException, sent: Mapping[str, Any]) -> None:

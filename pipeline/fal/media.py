@@ -53,6 +53,10 @@ def url_of(result: dict[str, Any]) -> str | None:
     return url if isinstance(url, str) and url else None
 
 
+def is_data_uri(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
 def facts_of(result: dict[str, Any]) -> dict[str, int | float]:
     """The numbers that fal's output object gives for its video, without those that are none."""
     video = result.get("video")
@@ -72,7 +76,7 @@ async def fetch(url: str, part: Path, suffix: str, policy: NetworkPolicy) -> Non
     """
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        if url[:5].lower() == "data:":
+        if is_data_uri(url):
             write_data_uri(url, part, policy)
         else:
             with anyio.fail_after(policy.media_deadline):

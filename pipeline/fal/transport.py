@@ -25,7 +25,7 @@ class Transport:
 
     def __init__(self, key: str | None, policy: NetworkPolicy) -> None:
         self.policy = policy
-        self.key: FalKey | None = None if policy.relay_url else find_key(key)
+        self.key = key_for(policy, key)
         self._certificates = certificates()
         relay = (httpx.URL(policy.relay_url).host,) if policy.relay_url else ()
         logging.getLogger("httpx").addFilter(HideRequests((*FAL, *relay)))
@@ -74,6 +74,11 @@ class Transport:
 
     def _credentials(self, url: str) -> dict[str, str]:
         return {"Authorization": self.key.header} if self.key else {"x-fal-target-url": url}
+
+
+def key_for(policy: NetworkPolicy, explicit: str | None = None) -> FalKey | None:
+    """None where a relay adds the key. Raises `KeyMissing`."""
+    return None if policy.relay_url else find_key(explicit)
 
 
 def certificates() -> ssl.SSLContext:
