@@ -1,0 +1,125 @@
+"""What a clip shows, measured on its frames: background, colours, shapes, direction of motion."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .world import BACKGROUNDS, COLORS, SHAPE_COLORS, SHAPES, Scene, Thing, shape_distance
+
+BORDER = 3
+DIFFERENT = 85
+"""A pixel farther than this from the background's colour (of 441) belongs to a thing."""
+SMALLEST = 40
+"""Pixels that a thing covers at least."""
+STILL = 5
+"""Pixels of travel below which nothing has moved."""
+ATTRIBUTES = ("color", "shape", "motion", "background")
+
+
+@dataclass(frozen=True)
+class Seen:
+    things: tuple[Thing, ...]
+    motions: tuple[str, ...]
+    background: str
+
+
+def see(frames: Tensor) -> Seen:
+    """What `frames`, (T, H, W, 3), float32 in 0..1, show. The thing that covers most comes first."""
+    frames = frames * 255
+    border = torch.ones(frames.shape[1:3], dtype=torch.bool)
+    border[BORDER:-BORDER, BORDER:-BORDER] = False
+    ground = frames[:, border].flatten(0, 1).median(0).values
+    name = nearest(ground[None], BACKGROUNDS)[0]
+    foreground = (frames - ground).norm(dim=-1) > DIFFERENT
+    labels = torch.full(foreground.shape, -1)
+    labels[foreground] = nearest_index(frames[foreground], SHAPE_COLORS)
+    masks = {color: labels == index for index, color in enumerate(SHAPE_COLORS)}
+    masks = {color: clean(mask) for color, mask in masks.items()}
+    covered = {color: mask.sum((1, 2)).float().median().item() for color, mask in masks.items()}
+    largest = max(covered.values())
+    kept = sorted((c for c in covered if covered[c] >= max(SMALLEST, largest / 3)), key=lambda c: -covered[c])
+    things = tuple(Thing(color, shape_of(masks[color])) for color in kept)
+    return Seen(things, tuple(motion_of(masks[color]) for color in kept), name)
+
+
+def nearest_index(pixels: Tensor, names: tuple[str, ...]) -> Tensor:
+    palette = torch.tensor([COLORS[name] for name in names], dtype=torch.float32)
+    return torch.cdist(pixels, palette).argmin(-1)
+
+
+def nearest(pixels: Tensor, names: tuple[str, ...]) -> list[str]:
+    return [names[i] for i in nearest_index(pixels, names)]
+
+
+def clean(masks: Tensor) -> Tensor:
+    """Masks (T, H, W) without specks and rims: a pixel stays where at least 4 of the 9 around it are set."""
+    counts = torch.nn.functional.avg_pool2d(masks[:, None].float(), 3, stride=1, padding=1)[:, 0]
+    return (counts > 3.5 / 9) & masks
+
+
+def centers(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Area, x and y of each mask that is not empty: each (frames,)."""
+    masks = masks[masks.sum((1, 2)) >= SMALLEST / 2].float()
+    area = masks.sum((1, 2))
+    height, width = masks.shape[1:]
+    x = (masks.sum(1) * (torch.arange(width) + 0.5)).sum(1) / area
+    y = (masks.sum(2) * (torch.arange(height) + 0.5)).sum(1) / area
+    return area, x, y
+
+
+def shape_of(masks: Tensor) -> str:
+    """The shape whose ideal mask of the same area and centre covers `masks`, (T, H, W), best over all frames."""
+    area, center_x, center_y = centers(masks)
+    masks = masks[masks.sum((1, 2)) >= SMALLEST / 2]
+    height, width = masks.shape[1:]
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    overlap = {}
+    for shape in SHAPES:
+        ideals = torch.stack([
+            ideal_distance(shape, x - cx, y - cy, math.sqrt(a / math.pi)) < 0
+            for a, cx, cy in zip(area, center_x, center_y, strict=True)
+        ])  # fmt: skip
+        overlap[shape] = ((ideals & masks).sum((1, 2)) / (ideals | masks).sum((1, 2))).mean().item()
+    return max(overlap, key=lambda shape: overlap[shape])
+
+
+def ideal_distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
+    """`shape_distance`, but the square's corners are rounded by half of `radius`, as a small VAE draws them."""
+    if shape != "square":
+        return shape_distance(shape, x, y, radius)
+    corner = radius / 2
+    half_side = math.sqrt(math.pi * radius**2 + (4 - math.pi) * corner**2) / 2
+    over_x, over_y = x.abs() - half_side + corner, y.abs() - half_side + corner
+    outside = (over_x.clamp(min=0).square() + over_y.clamp(min=0).square()).sqrt()
+    return outside + torch.maximum(over_x, over_y).clamp(max=0) - corner
+
+
+def motion_of(masks: Tensor) -> str:
+    """left, right, up, down, bounce or still, from the way of the centre."""
+    _, x, y = centers(masks)
+    ways_x, ways_y = x[-1] - x[0], y[-1] - y[0]
+    lowest = y.argmax()
+    fall, rise = y[lowest] - y[0], y[lowest] - y[-1]
+    if fall > STILL and rise > STILL and fall > abs(ways_x):
+        return "bounce"
+    if max(abs(ways_x), abs(ways_y)) < STILL:
+        return "still"
+    if abs(ways_x) > abs(ways_y):
+        return "left" if ways_x < 0 else "right"
+    return "up" if ways_y < 0 else "down"
+
+
+def judge(scene: Scene, frames: Tensor) -> dict[str, bool]:
+    """Which of `ATTRIBUTES` the clip has as `scene` asks; with two things a value is right when both are."""
+    seen = see(frames)
+    wanted = {thing.color: thing.shape for thing in scene.things}
+    shapes = {thing.color: thing.shape for thing in seen.things}
+    same_colors = shapes.keys() == wanted.keys()
+    return {
+        "color": same_colors,
+        "shape": shapes == wanted if same_colors else sorted(shapes.values()) == sorted(wanted.values()),
+        "motion": set(seen.motions) == {scene.motion},
+        "background": seen.background == scene.background,
+    }

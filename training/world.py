@@ -1,0 +1,154 @@
+"""The toy world: coloured shapes that move over plain or textured backgrounds, and sentences about them."""
+
+import math
+import random
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SIDE = 64
+NUM_FRAMES = 25
+
+COLORS = {
+    "red": (222, 38, 38),
+    "green": (38, 172, 62),
+    "blue": (44, 84, 224),
+    "yellow": (244, 216, 44),
+    "purple": (150, 46, 196),
+    "white": (246, 246, 246),
+    "black": (16, 16, 16),
+    "gray": (128, 128, 128),
+}
+SHAPE_COLORS = ("red", "green", "blue", "yellow", "purple", "white")
+BACKGROUNDS = ("black", "gray", "white", "blue", "green")
+SHAPES = ("circle", "square", "triangle")
+MOTIONS = ("left", "right", "up", "down", "bounce")
+SPEEDS = ("slow", "fast")
+SIZES = ("small", "large")
+TEXTURES = ("plain", "striped", "checkered")
+
+RADIUS = {"small": 9.0, None: 11.0, "large": 13.0}
+"""The radius in pixels of a circle; the other shapes have its area."""
+DISTANCE = {"slow": 18.0, None: 26.0, "fast": 34.0}
+"""Pixels travelled from the first frame to the last."""
+LANES = {1: (SIDE / 2,), 2: (17.0, SIDE - 17.0)}
+"""Where the ways of one and of two things lie, across the direction of motion."""
+JITTER = 5.0
+"""Pixels by which a way may lie beside its lane, and its middle beside the clip's."""
+FLOOR = SIDE - 4
+CELL = 16
+"""Side of a check and width of a band. They start at multiples of half of it."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    color: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two things that move the same way. None as a speed or a size is the middle one."""
+
+    things: tuple[Thing, ...]
+    motion: str
+    background: str
+    texture: str = "plain"
+    speed: str | None = None
+    size: str | None = None
+
+    def held_out(self) -> bool:
+        """One in five combinations of colour, shape, motion and background is never trained on."""
+        return any(
+            (SHAPE_COLORS.index(thing.color) + 2 * SHAPES.index(thing.shape) + MOTIONS.index(self.motion)
+             + 3 * BACKGROUNDS.index(self.background)) % 5 == 0
+            for thing in self.things
+        )  # fmt: skip
+
+
+def random_scene(rng: random.Random, *, held_out: bool, two: float = 0.2) -> Scene:
+    """A scene out of the part of the world that is held out, or out of the rest. `two`: the share with two things."""
+    while True:
+        background = rng.choice(BACKGROUNDS)
+        colors = rng.sample([color for color in SHAPE_COLORS if color != background], 2)
+        things = [Thing(color, rng.choice(SHAPES)) for color in colors]
+        scene = Scene(
+            things=tuple(things if rng.random() < two else things[:1]),
+            motion=rng.choice(MOTIONS),
+            background=background,
+            texture=rng.choice(("plain", "plain", "striped", "checkered")),
+            speed=rng.choice((None, None, *SPEEDS)),
+            size=rng.choice((None, None, *SIZES)),
+        )
+        if len(scene.things) == 2:
+            scene = replace(scene, size="small" if scene.size == "small" else None)
+        if scene.held_out() == held_out:
+            return scene
+
+
+def shape_distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
+    """Signed distance in pixels to the outline of a shape around the origin with the area of a circle of `radius`."""
+    if shape == "circle":
+        return (x.square() + y.square()).sqrt() - radius
+    if shape == "square":
+        return torch.maximum(x.abs(), y.abs()) - radius * math.sqrt(math.pi) / 2
+    inner = radius * math.sqrt(math.pi / (3 * math.sqrt(3)))
+    slope = math.sqrt(3) / 2
+    return torch.stack((y, slope * x - y / 2, -slope * x - y / 2)).amax(0) - inner
+
+
+def tracks(scene: Scene, rng: random.Random) -> list[tuple[Tensor, Tensor]]:
+    """The centre of each thing over time: x and y in pixels, each (NUM_FRAMES,)."""
+    radius, distance = RADIUS[scene.size], DISTANCE[scene.speed]
+    time = torch.linspace(0, 1, NUM_FRAMES)
+    jitter = JITTER if len(scene.things) == 1 else JITTER / 2
+    lanes = rng.sample(LANES[len(scene.things)], len(scene.things))
+    found = []
+    for lane in lanes:
+        across = torch.full_like(time, lane + rng.uniform(-jitter, jitter))
+        if scene.motion == "bounce":
+            found.append((across, bounce(time, radius, scene.speed, rng)))
+            continue
+        along = SIDE / 2 + rng.uniform(-jitter, jitter) + distance * (time - 0.5)
+        if scene.motion in ("left", "up"):
+            along = along.flip(0)
+        found.append((along, across) if scene.motion in ("left", "right") else (across, along))
+    return found
+
+
+def bounce(time: Tensor, radius: float, speed: str | None, rng: random.Random) -> Tensor:
+    """Heights of a fall onto the floor and the rebound: y in pixels, (NUM_FRAMES,)."""
+    top = rng.uniform(radius * 1.4, radius * 1.4 + 6)
+    bottom = FLOOR - radius * 0.9
+    fall = {"slow": 0.62, None: 0.52, "fast": 0.42}[speed]
+    rebound = 0.75
+    after = (time - fall) / fall / math.sqrt(rebound)
+    down = top + (bottom - top) * (time / fall).square()
+    up = bottom - (bottom - top) * rebound * (1 - (after - 1).square())
+    return torch.where(time < fall, down, up.clamp(max=bottom))
+
+
+def render(scene: Scene, rng: random.Random) -> Tensor:
+    """The clip, uint8 (NUM_FRAMES, SIDE, SIDE, 3)."""
+    line = torch.arange(SIDE) + 0.5
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    frames = background(scene, x, y, rng).expand(NUM_FRAMES, -1, -1, -1)
+    for thing, (center_x, center_y) in zip(scene.things, tracks(scene, rng), strict=True):
+        offsets = x - center_x[:, None, None], y - center_y[:, None, None]
+        cover = (0.5 - shape_distance(thing.shape, *offsets, RADIUS[scene.size])).clamp(0, 1)[..., None]
+        frames = frames + cover * (torch.tensor(COLORS[thing.color]) - frames)
+    return frames.round().to(torch.uint8)
+
+
+def background(scene: Scene, x: Tensor, y: Tensor, rng: random.Random) -> Tensor:
+    """(SIDE, SIDE, 3) in 0..255: the colour, or bands or squares of it and of a neighbouring tone."""
+    color = torch.tensor(COLORS[scene.background], dtype=torch.float32)
+    if scene.texture == "plain":
+        return color.expand(SIDE, SIDE, 3)
+    offset_x, offset_y = (rng.randrange(4) * CELL / 2 for _ in range(2))
+    cells = ((y + offset_y) // CELL).long()
+    if scene.texture == "checkered":
+        cells = cells + ((x + offset_x) // CELL).long()
+    tone = torch.where(color.max() > 60, color * 0.82, color + 36)
+    return torch.where((cells % 2 == 0)[..., None], color, tone)
