@@ -1,0 +1,62 @@
+"""The toy world, the measure of what a clip shows, and what a resumed training goes on from."""
+
+import random
+
+import pytest
+import torch
+
+from cosmos_predict25.training.measure import judge
+from cosmos_predict25.training.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
+from cosmos_predict25.training.state import Resumable
+from cosmos_predict25.training.vae import training_scene
+from cosmos_predict25.training.world import Scene, Thing, random_scene, render
+
+
+@pytest.mark.parametrize("two", [0.0, 1.0], ids=["one thing", "two things"])
+def test_the_measure_sees_what_was_drawn(two):
+    for index in range(60):
+        rng = random.Random(index)
+        scene = random_scene(rng, held_out=True, two=two)
+        right = judge(scene, render(scene, rng).float() / 255)
+        assert all(right.values()), (scene, right)
+
+
+def test_the_measure_sees_what_is_wrong():
+    drawn = Scene((Thing("red", "circle"),), "left", "blue")
+    frames = render(drawn, random.Random(0)).float() / 255
+    for scene, wrong in (
+        (Scene((Thing("green", "circle"),), "left", "blue"), "color"),
+        (Scene((Thing("red", "square"),), "left", "blue"), "shape"),
+        (Scene((Thing("red", "circle"),), "right", "blue"), "motion"),
+        (Scene((Thing("red", "circle"),), "left", "black"), "background"),
+    ):
+        assert [name for name, right in judge(scene, frames).items() if not right] == [wrong]
+    assert not judge(drawn, frames[:1].expand_as(frames))["motion"]
+
+
+def test_held_out_scenes_and_sentences_are_not_trained_on():
+    assert not any(training_scene(index)[0].held_out() for index in range(500))
+    assert not set(HELD_OUT_TEMPLATES) & {*TEMPLATES, *PARTIAL_TEMPLATES}
+    scene = Scene((Thing("red", "circle"),), "left", "blue")
+    texts = [{describe(scene, random.Random(i), held_out=held_out).text for i in range(500)} for held_out in (0, 1)]
+    assert not texts[0] & texts[1]
+
+
+def test_a_resumed_stage_ends_as_an_uninterrupted_one(tmp_path):
+    whole = train(tmp_path / "whole.pt")
+    assert train(tmp_path / "resumed.pt", interrupt=5) != whole
+    assert train(tmp_path / "resumed.pt") == whole
+
+
+def train(file, interrupt: int | None = None) -> list[float]:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.AdamW(module.parameters(), 0.1)
+    for step in Resumable(file, 8, 2, module=module, optimizer=optimizer):
+        if step == interrupt:
+            break
+        torch.manual_seed(step)
+        module(torch.randn(4)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return module.weight.flatten().tolist()

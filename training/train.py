@@ -1,0 +1,137 @@
+"""Train the demo checkpoint on generated clips: text encoder, VAE, transformer.
+
+    python training/train.py FOLDER [--state FOLDER] [--steps 14000]
+
+Writes the checkpoint in diffusers layout into FOLDER, anew every few hundred steps of the transformer, and the log
+beside it. Run again after an interruption, it goes on from the files in --state. It uses two cores.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+from pack import import_pack
+
+import_pack()
+
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT  # noqa: E402
+from cosmos_predict25.scripts.random_checkpoint import random_scheduler  # noqa: E402
+from cosmos_predict25.training import text, vae  # noqa: E402
+from cosmos_predict25.training.flow import Samples, train_flow  # noqa: E402
+from cosmos_predict25.training.log import Log  # noqa: E402
+from cosmos_predict25.training.prompts import describe  # noqa: E402
+
+CAPTIONS = 4
+SHORT = 0.25
+"""Share of the captions that say only a part of what there is to see."""
+CHUNK = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--state", type=Path, help="folder for what a resumed run needs (default: FOLDER.state)")
+    parser.add_argument("--steps", type=int, default=14000, help="steps of the transformer (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=2560, help="size of the training set (default: %(default)s)")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    state = options.state or options.folder.with_name(options.folder.name + ".state")
+    for folder in (options.folder, state):
+        folder.mkdir(parents=True, exist_ok=True)
+    train(options.folder, state, options.steps, options.scenes)
+
+
+def train(folder: Path, state: Path, num_steps: int, num_scenes: int) -> None:
+    log = Log(folder / "training.log")
+    firsts = range(0, num_scenes, CHUNK)
+    with ProcessPoolExecutor(2, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        with stage("text encoder and vae", log):
+            list(pool.map(train_one, ("text", "vae"), repeat(state), repeat(log)))
+        with stage("latents and captions", log):
+            list(pool.map(make_scenes, firsts, repeat(state), repeat(log)))
+    tokenizer = text.new_tokenizer()
+    encoder, autoencoder = train_one("text", state, log), train_one("vae", state, log)
+    chunks = [torch.load(scenes_file(state, first), weights_only=True) for first in firsts]
+    data = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    vae.set_latent_scale(autoencoder, data["latents"])
+    save(folder, tokenizer=tokenizer, text_encoder=encoder, vae=autoencoder, scheduler=random_scheduler())
+    blank = text.kept_features(encoder, tokenizer, ["", DEFAULT_NEGATIVE_PROMPT])
+    samples = Samples(vae.normalize(autoencoder, data["latents"]), data["features"], data["log_counts"], blank)
+    with stage("transformer", log):
+        for transformer in train_flow(samples, state / "flow.pt", num_steps, log):
+            save(folder, transformer=transformer)
+
+
+@contextmanager
+def stage(name: str, log: Log) -> Iterator[None]:
+    """Log the wall seconds that a stage takes in this run."""
+    start = time.monotonic()
+    yield
+    log(f"{name}: {time.monotonic() - start:.0f} s in this run")
+
+
+def train_one(part: str, state: Path, log: Log) -> Any:
+    """Train the text encoder or the VAE as far as its file in `state` says that it is not trained yet."""
+    train_part = {"text": text.train_text_encoder, "vae": vae.train_vae}[part]
+    return train_part(state / f"{part}.pt", log).eval()
+
+
+def scenes_file(state: Path, first: int) -> Path:
+    return state / f"scenes_{first}.pt"
+
+
+def make_scenes(first: int, state: Path, log: Log) -> None:
+    """Write the latents of CHUNK scenes, and the features of CAPTIONS sentences about each, into a file."""
+    file = scenes_file(state, first)
+    if file.exists():
+        return
+    encoder, autoencoder = train_one("text", state, log), train_one("vae", state, log)
+    scenes = {"latents": vae.encode_clips(autoencoder, first, CHUNK), **captions(encoder, first)}
+    torch.save(scenes, file.with_suffix(".partial"))
+    file.with_suffix(".partial").replace(file)
+
+
+def captions(encoder: Any, first: int) -> dict[str, Tensor]:
+    """`features` (CHUNK, CAPTIONS, tokens, features) and `log_counts` (CHUNK, CAPTIONS, tokens)."""
+    texts = []
+    for index in range(first, first + CHUNK):
+        rng = random.Random(f"captions {index}")
+        texts += [describe(vae.training_scene(index)[0], rng, partial=SHORT).text for _ in range(CAPTIONS)]
+    features, log_counts = text.kept_features(encoder, text.new_tokenizer(), texts)
+    return {
+        "features": features.unflatten(0, (CHUNK, CAPTIONS)),
+        "log_counts": log_counts.unflatten(0, (CHUNK, CAPTIONS)),
+    }
+
+
+def save(folder: Path, **parts: Any) -> None:
+    """Write these parts into the checkpoint; the index comes last, so what has one is whole."""
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    if "transformer" in parts:
+        classes = {
+            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+            "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
+            "transformer": ["diffusers", "CosmosTransformer3DModel"],
+            "vae": ["diffusers", "AutoencoderKLWan"],
+            "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+        }
+        index = {"_class_name": "Cosmos2_5_PredictBasePipeline", **classes}
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
