@@ -39,19 +39,24 @@ class CosmosPredict25Generate(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: "HostedModel", prompt: Prompt, settings: SamplerSettings) -> io.NodeOutput:
-        from ..pipeline.local.generate import generate
+        from ..pipeline.local.generate import fit, generate
         from ..pipeline.local.guardrail import cosmos_guardrail
         from .host import NodeObserver, show_text
 
         start = time.monotonic()
+        asked = GenerationRequest.combine(prompt, settings)
+        request = fit(asked, model.model.transformer)
         video = generate(
             model.model,
-            GenerationRequest.combine(prompt, settings),
+            request,
             placement=model,
             observer=NodeObserver(cls.hidden.unique_id, model.device),
             guardrail=cosmos_guardrail if model.guardrail else None,
         )
-        took = time.monotonic() - start
-        show_text(f"{len(video.frames)} frames in {took:.0f} s, seed {video.seed}", cls.hidden.unique_id)
+        made = f"{len(video.frames)} frames in {time.monotonic() - start:.0f} s, seed {video.seed}"
+        if request != asked:
+            most = f"{request.width}x{request.height} and {request.num_frames} frames"
+            made += f". {most} are the most that this checkpoint makes"
+        show_text(made, cls.hidden.unique_id)
         components = Types.VideoComponents(images=video.frames, frame_rate=Fraction(video.fps))
         return io.NodeOutput(InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed)

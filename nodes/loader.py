@@ -5,7 +5,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..pipeline.errors import CheckpointNotFound, InvalidRequest, MissingDependency
-from ..pipeline.local.find import files_below, find_pipeline_folders, find_text_encoders, nothing_found
+from ..pipeline.local.find import files_below, find_checkpoints, find_text_encoders, nothing_found
 from .sockets import CATEGORY, CosmosModel
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
@@ -26,10 +26,11 @@ class CosmosPredict25Loader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=[AUTO, *find_pipeline_folders(_roots("diffusers")), SINGLE_FILES],
+                    options=[AUTO, *find_checkpoints(_roots("diffusers")), SINGLE_FILES],
                     default=AUTO,
-                    tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there; "
-                    "'single files' takes the three files chosen in the advanced inputs.",
+                    tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there, "
+                    "or the demo that comes with the pack where there is none; 'single files' takes the three files "
+                    "chosen in the advanced inputs.",
                 ),
                 io.Boolean.Input(
                     "guardrail",
@@ -112,7 +113,7 @@ def _roots(kind: str) -> list[Path]:
 
 def _folder_of(checkpoint: str) -> Path:
     roots = _roots("diffusers")
-    found = find_pipeline_folders(roots)
+    found = find_checkpoints(roots)
     if not found:
         raise nothing_found(roots)
     if checkpoint == AUTO:

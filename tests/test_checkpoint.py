@@ -18,7 +18,9 @@ from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.find import (
+    DEMO,
     DOWNLOAD,
+    find_checkpoints,
     find_pipeline_folders,
     find_text_encoders,
     nothing_found,
@@ -308,6 +310,12 @@ def test_find_lists_cosmos_pipelines_the_largest_first(checkpoint, tmp_path):
         (roots[0] / name / "model_index.json").write_text(index)
     found = find_pipeline_folders(roots)
     assert list(found.items()) == [("nested/large", roots[1] / "nested" / "large"), ("small", roots[0] / "small")]
+
+
+def test_the_demo_comes_after_every_checkpoint_of_ones_own(checkpoint, tmp_path):
+    assert list(find_checkpoints([tmp_path])) == [DEMO]
+    shutil.copytree(checkpoint, tmp_path / "mine")
+    assert list(find_checkpoints([tmp_path])) == ["mine", DEMO]
 
 
 def test_find_text_encoders_takes_the_first_of_a_name(text_encoder, tmp_path):

@@ -190,19 +190,24 @@ def test_the_prompt_can_come_from_another_node(any_comfyui):
     any_comfyui.run(prompt)
 
 
-def test_without_any_checkpoint_the_node_says_how_to_get_one(comfyui):
+def test_without_a_checkpoint_of_ones_own_auto_takes_the_demo_at_its_size(comfyui):
     folder = comfyui.models / "diffusers"
     hidden = folder.rename(comfyui.base / "hidden")
     try:
-        with pytest.raises(PromptRefused) as refused:
-            comfyui.run(shared_workflow(comfyui, seed=401))
+        shown = texts(comfyui, seed=401, width=1280, height=704, num_frames=93)
     finally:
         hidden.rename(folder)
-    (errors,) = refused.value.node_errors.values()
-    details = errors["errors"][0]["details"]
-    assert f"No Cosmos-Predict2.5 checkpoint was found in {folder}" in details
-    assert "hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained" in details
-    comfyui.run(shared_workflow(comfyui, seed=402))
+    assert "Loaded demo-moving-shapes" in shown
+    (made,) = [text for text in shown if text.startswith("25 frames in ")]
+    assert made.endswith("64x64 and 25 frames are the most that this checkpoint makes")
+    assert "Loaded random-weights-demo" in texts(comfyui, seed=402)
+
+
+def texts(server: ComfyUI, **values: Any) -> list[str]:
+    """What the nodes show while the shared workflow runs."""
+    return [
+        message.data["text"] for message in server.follow(shared_workflow(server, **values)) if message.type == "text"
+    ]
 
 
 @pytest.fixture(scope="module")

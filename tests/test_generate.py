@@ -12,7 +12,8 @@ from cosmos_predict25.pipeline.errors import MissingDependency, UnsafeContent
 from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import initial_noise, latent_frames
-from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.local.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.generate import fit, generate
 from cosmos_predict25.pipeline.local.guardrail import cosmos_guardrail
 from cosmos_predict25.pipeline.local.placement import OneAtATime
 from cosmos_predict25.pipeline.request import GenerationRequest
@@ -98,6 +99,14 @@ def test_every_frame_count_gives_that_many_frames(model):
         thirteen = generate(model, request(num_frames=13))
         assert video.frames.equal(thirteen.frames[:num_frames])
         assert video.latents.equal(thirteen.latents)
+
+
+def test_a_request_is_made_to_fit_the_positions_that_a_transformer_has(model):
+    largest = request(num_frames=93, width=1920, height=1920)
+    assert fit(largest, model.transformer) == largest
+    demo = load_pipeline_folder(DEMO_FOLDER)
+    assert fit(largest, demo.transformer) == request(num_frames=25, width=64, height=64)
+    assert fit(request(), demo.transformer) == request()
 
 
 def test_frames_are_what_the_latents_decode_to(model):

@@ -12,6 +12,16 @@ REPOSITORY = "nvidia/Cosmos-Predict2.5-2B"
 DOWNLOAD = f"hf download {REPOSITORY} --revision diffusers/base/post-trained --local-dir"
 
 
+DEMO = "Demo: moving shapes (CPU)"
+DEMO_FOLDER = Path(__file__).parents[2] / "checkpoints" / "demo-moving-shapes"
+
+
+def find_checkpoints(roots: Iterable[Path]) -> dict[str, Path]:
+    """Name -> folder: the pipelines below `roots`, the largest one first, and last the demo that the pack brings."""
+    demo = {DEMO: DEMO_FOLDER} if _is_cosmos(DEMO_FOLDER) else {}
+    return {**find_pipeline_folders(roots), **demo}
+
+
 def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
     """Name -> folder of every Cosmos-Predict2.5 pipeline in diffusers layout below `roots`, the largest one first."""
     found: dict[str, Path] = {}

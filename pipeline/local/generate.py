@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,14 @@ from ..observer import Observer, Silent
 from ..request import FPS, GenerationRequest
 from ..video import LocalVideo
 from .decode import decode_chunks, decode_tiles, denormalize
-from .denoise import denoise, initial_noise, latent_frames, make_schedule
+from .denoise import (
+    SPATIAL_COMPRESSION,
+    TEMPORAL_COMPRESSION,
+    denoise,
+    initial_noise,
+    latent_frames,
+    make_schedule,
+)
 from .encode import MAX_TOKENS, TextEncoder, encode_prompt
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .placement import OneAtATime, Placement
@@ -57,6 +64,20 @@ class _Progress:
     def advance(self, message: str, latents: Tensor | None = None) -> None:
         self.done += 1
         self.observer.progress(message, self.done, self.total, latents)
+
+
+def fit(request: GenerationRequest, transformer: "CosmosTransformer3DModel") -> GenerationRequest:
+    """`request` with no more frames, height and width than `transformer` has positions for.
+
+    The 2B model has more than any request may ask for; the demo checkpoint ends at 25 frames of 64x64.
+    """
+    frames, height, width = transformer.config["max_size"]
+    return replace(
+        request,
+        num_frames=min(request.num_frames, (frames - 1) * TEMPORAL_COMPRESSION + 1),
+        height=min(request.height, height * SPATIAL_COMPRESSION),
+        width=min(request.width, width * SPATIAL_COMPRESSION),
+    )
 
 
 def generate(
