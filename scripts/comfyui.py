@@ -132,6 +132,14 @@ class ComfyUI:
         if self._process is not None:
             self._process.wait()
 
+    def memory(self) -> int:
+        """Bytes of memory that the server holds (its resident set)."""
+        # Comes with the environment; the rest of this module also imports without it.
+        import psutil
+
+        assert self._process is not None
+        return psutil.Process(self._process.pid).memory_info().rss
+
     def object_info(self) -> dict[str, Any]:
         return self.request("/object_info")
 
