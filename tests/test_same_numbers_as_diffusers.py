@@ -11,7 +11,9 @@ from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.decode import decode_chunks, denormalize
 from cosmos_predict25.pipeline.local.denoise import denoise, initial_noise, latent_frames, make_schedule
 from cosmos_predict25.pipeline.local.encode import encode_prompt, layer_features, tokenize
-from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
+from cosmos_predict25.pipeline.local.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 
 DTYPES = [torch.float32, torch.bfloat16]
 LONG_PROMPT = "a red stone rolls down a hill, " * 40
@@ -153,6 +155,23 @@ def test_every_step_and_frame(stock, exact, ours, device, dtype, prompt, stock_f
         errors = [rms_differences(run, reference) for run in (mine, theirs)]
         print(f"; from float32 ours is {errors[0][-2]:.2e} and stock {errors[1][-2]:.2e} (rms)", end="")
         assert all(ours <= 1.1 * stocks for ours, stocks in zip(*errors, strict=True))
+
+
+def test_the_demo_checkpoint_makes_the_same_video():
+    """Weights that were trained, at the defaults, from the prompt's text to the frames."""
+    request = GenerationRequest(prompt="A red circle moves left.", width=64, height=64, num_frames=25, seed=7)
+    mine = generate(load_pipeline_folder(DEMO_FOLDER, torch.float32), request).frames
+    theirs = load_stock(DEMO_FOLDER, torch.float32)(
+        prompt=request.prompt,
+        width=request.width,
+        height=request.height,
+        num_frames=request.num_frames,
+        generator=torch.Generator().manual_seed(7),
+        output_type="np",
+    ).frames[0]
+    levels = largest_difference(uint8(mine), uint8(torch.from_numpy(theirs)))
+    print(f"\nframes differ by {levels:g} levels of 255", end="")
+    assert levels <= 1
 
 
 @pytest.mark.parametrize("num_frames", [1, 9, 93])
