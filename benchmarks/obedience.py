@@ -1,0 +1,125 @@
+"""Does the demo checkpoint make what the prompt asks for? Held-out prompts, measured on the frames.
+
+    .demo/env/bin/python benchmarks/obedience.py                             # guidance 7, 35 steps
+    .demo/env/bin/python benchmarks/obedience.py --guidance 1 7 --steps 10 20 35
+    .demo/env/bin/python benchmarks/obedience.py --dtype bfloat16 --exact    # PSNR, SSIM against float32 and 35 steps
+    .demo/env/bin/python benchmarks/obedience.py --negative red              # how often red appears with and without it
+
+A prompt's combination of colour, shape, motion and background, and its sentence form, were not in the training set.
+"""
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+from pack import REPO, import_pack
+
+import_pack()
+
+from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder  # noqa: E402
+from cosmos_predict25.pipeline.local.generate import LocalModel, generate  # noqa: E402
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest  # noqa: E402
+from cosmos_predict25.training.measure import ATTRIBUTES, judge, see  # noqa: E402
+from cosmos_predict25.training.prompts import describe  # noqa: E402
+from cosmos_predict25.training.world import NUM_FRAMES, SIDE, Scene, random_scene  # noqa: E402
+
+CHECKPOINT = REPO / "checkpoints" / "demo-moving-shapes"
+
+
+def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
+    """Scenes and sentences about them that training has not seen. `two`: the share with two things."""
+    pairs = []
+    for index in range(count):
+        rng = random.Random(f"held out {index}")
+        scene = random_scene(rng, held_out=True, two=two)
+        pairs.append((scene, describe(scene, rng, held_out=True).text))
+    return pairs
+
+
+def make(model: LocalModel, prompt: str, seed: int, options: dict) -> torch.Tensor:
+    """Frames (NUM_FRAMES, SIDE, SIDE, 3), float32 in 0..1."""
+    model.prompt_embeds.clear()
+    size = {"width": SIDE, "height": SIDE, "num_frames": NUM_FRAMES}
+    return generate(model, GenerationRequest(prompt=prompt, seed=seed, **size, **options)).frames
+
+
+def obedience(
+    model: LocalModel, pairs: list[tuple[Scene, str]], options: dict, exact: LocalModel | None
+) -> list[float]:
+    """Shares with each attribute right and with all right, seconds a video and, with `exact`, PSNR and SSIM."""
+    rows, seconds, likeness = [], 0.0, []
+    for seed, (scene, prompt) in enumerate(pairs):
+        start = time.perf_counter()
+        frames = make(model, prompt, seed, options)
+        seconds += time.perf_counter() - start
+        right = judge(scene, frames)
+        rows.append([*(right[name] for name in ATTRIBUTES), all(right.values())])
+        if exact:
+            wanted = make(exact, prompt, seed, {**options, "num_inference_steps": 35})
+            likeness.append([psnr(frames, wanted), ssim(frames, wanted)])
+    shares = torch.tensor(rows, dtype=torch.float32).mean(0).tolist()
+    return [*shares, seconds / len(pairs), *(torch.tensor(likeness).mean(0).tolist() if exact else [])]
+
+
+def psnr(frames: torch.Tensor, wanted: torch.Tensor) -> float:
+    return (-10 * (frames - wanted).square().mean().clamp(min=1e-10).log10()).item()
+
+
+def ssim(frames: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Mean SSIM of the luma over 8x8 windows. Source: Wang et al. 2004."""
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    a, b = ((video @ luma)[:, None] for video in (frames, wanted))
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = (
+        torch.nn.functional.avg_pool2d(x, 8, stride=4) for x in (a, b, a * a, b * b, a * b)
+    )
+    spread = mean_aa - mean_a**2 + mean_bb - mean_b**2
+    common = (2 * mean_a * mean_b + 1e-4) * (2 * (mean_ab - mean_a * mean_b) + 9e-4)
+    return (common / ((mean_a**2 + mean_b**2 + 1e-4) * (spread + 9e-4))).mean().item()
+
+
+def negative_effect(model: LocalModel, word: str, count: int, options: dict) -> None:
+    """How often a colour appears when the prompt leaves it open, with the default negative prompt and with the word."""
+    for negative in (DEFAULT_NEGATIVE_PROMPT, word):
+        shown = 0
+        for seed in range(count):
+            prompt = random.Random(seed).choice(("a circle moving left", "a square moving right", "a triangle falling"))
+            seen = see(make(model, prompt, seed, {**options, "negative_prompt": negative}))
+            shown += any(thing.color == word for thing in seen.things)
+        print(f"negative prompt {negative[:24]!r}: {word} in {shown} of {count}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--two", type=float, default=0.0, help="share of the prompts with two things")
+    parser.add_argument("--guidance", type=float, nargs="+", default=[7.0])
+    parser.add_argument("--steps", type=int, nargs="+", default=[35])
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--exact", action="store_true", help="compare each video with the float32 one of 35 steps")
+    parser.add_argument("--negative", metavar="COLOR", help="measure what this word does in the negative prompt")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = load_pipeline_folder(options.checkpoint, getattr(torch, options.dtype))
+    if options.negative:
+        return negative_effect(model, options.negative, options.count, {"guidance_scale": options.guidance[0]})
+    exact = load_pipeline_folder(options.checkpoint, torch.float32) if options.exact else None
+    pairs = held_out_prompts(options.count, options.two)
+    columns = [*ATTRIBUTES, "all", "s/video", *(["PSNR", "SSIM"] if exact else [])]
+    print(f"{'guidance':>8}{'steps':>6}" + "".join(f"{column:>11}" for column in columns))
+    for guidance in options.guidance:
+        for steps in options.steps:
+            chosen = {"guidance_scale": guidance, "num_inference_steps": steps}
+            figures = obedience(model, pairs, chosen, exact)
+            print(f"{guidance:>8g}{steps:>6}" + "".join(f"{figure:>11.3f}" for figure in figures), flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
