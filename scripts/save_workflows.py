@@ -48,7 +48,8 @@ hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
 --local-dir models/diffusers/Cosmos-Predict2.5-2B
 ```
 
-With the demo's checkpoint of random weights the result is noise: it shows that the graph works, and nothing more.
+Until then **auto** takes the demo that comes with this pack: a tiny model, not NVIDIA's. It makes clips of 64x64 \
+pixels on a CPU and knows nothing but coloured shapes. Ask for *a large red circle moves left over a blue background*.
 """
 
 FAL_NOTE = """\
