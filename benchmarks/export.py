@@ -9,7 +9,6 @@ top of the frames. PSNR and SSIM are measured on every eighth frame, decoded to 
 
 import argparse
 import json
-import math
 import resource
 import statistics
 import subprocess
@@ -24,8 +23,8 @@ from types import SimpleNamespace
 import av
 import torch
 from clip import moving_clip
+from likeness import psnr, ssim
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 REPO = Path(__file__).resolve().parents[1]
 COMFYUI = REPO / ".demo" / "ComfyUI-0.30.0"
@@ -157,24 +156,6 @@ SIXTEEN: dict[str, tuple[Callable[..., Write], tuple[str, ...], str]] = {
     for format, suffix in SUFFIXES.items()
     for quality in ("low", "medium", "high", "maximum")
 }
-
-
-def psnr(shown: Tensor, frame: Tensor) -> float:
-    return -10 * math.log10(float(((shown - frame) ** 2).mean()))
-
-
-def ssim(shown: Tensor, frame: Tensor) -> float:
-    """Wang et al. 2004, equation 13, on luma in windows of 7x7 with equal weights."""
-    luma = torch.tensor([0.2126, 0.7152, 0.0722])
-    x, y = ((picture @ luma)[None, None].double() for picture in (shown, frame))
-
-    def mean(values: Tensor) -> Tensor:
-        return avg_pool2d(values, 7, 1)
-
-    mx, my = mean(x), mean(y)
-    vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
-    c1, c2 = 0.01**2, 0.03**2
-    return float(((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean())
 
 
 def quality_of(path: Path, frames: Tensor) -> dict[str, float]:

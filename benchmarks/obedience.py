@@ -15,20 +15,20 @@ import time
 from pathlib import Path
 
 import torch
+from likeness import psnr, ssim
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from pack import REPO, import_pack
+from pack import import_pack
 
 import_pack()
 
 from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder  # noqa: E402
+from cosmos_predict25.pipeline.local.find import DEMO_FOLDER  # noqa: E402
 from cosmos_predict25.pipeline.local.generate import LocalModel, generate  # noqa: E402
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest  # noqa: E402
 from cosmos_predict25.training.measure import ATTRIBUTES, judge, see  # noqa: E402
 from cosmos_predict25.training.prompts import describe  # noqa: E402
 from cosmos_predict25.training.world import NUM_FRAMES, SIDE, Scene, random_scene  # noqa: E402
-
-CHECKPOINT = REPO / "checkpoints" / "demo-moving-shapes"
 
 
 def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
@@ -66,22 +66,6 @@ def obedience(
     return [*shares, seconds / len(pairs), *(torch.tensor(likeness).mean(0).tolist() if exact else [])]
 
 
-def psnr(frames: torch.Tensor, wanted: torch.Tensor) -> float:
-    return (-10 * (frames - wanted).square().mean().clamp(min=1e-10).log10()).item()
-
-
-def ssim(frames: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Mean SSIM of the luma over 8x8 windows. Source: Wang et al. 2004."""
-    luma = torch.tensor([0.299, 0.587, 0.114])
-    a, b = ((video @ luma)[:, None] for video in (frames, wanted))
-    mean_a, mean_b, mean_aa, mean_bb, mean_ab = (
-        torch.nn.functional.avg_pool2d(x, 8, stride=4) for x in (a, b, a * a, b * b, a * b)
-    )
-    spread = mean_aa - mean_a**2 + mean_bb - mean_b**2
-    common = (2 * mean_a * mean_b + 1e-4) * (2 * (mean_ab - mean_a * mean_b) + 9e-4)
-    return (common / ((mean_a**2 + mean_b**2 + 1e-4) * (spread + 9e-4))).mean().item()
-
-
 def negative_effect(model: LocalModel, word: str, count: int, options: dict) -> None:
     """How often a colour appears when the prompt leaves it open, with the default negative prompt and with the word."""
     for negative in (DEFAULT_NEGATIVE_PROMPT, word):
@@ -95,7 +79,7 @@ def negative_effect(model: LocalModel, word: str, count: int, options: dict) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--checkpoint", type=Path, default=DEMO_FOLDER)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--two", type=float, default=0.0, help="share of the prompts with two things")
     parser.add_argument("--guidance", type=float, nargs="+", default=[7.0])
