@@ -8,7 +8,9 @@ about 8 MB, the same bytes on every run. It makes noise, not videos: it is there
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, UniPCMultistepScheduler
@@ -24,11 +26,16 @@ CHAT_TEMPLATE = (
 
 
 def random_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, with Qwen2.5's special tokens and a chat template of the same form."""
+    """One token a byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    return as_qwens(tokenizer)
+
+
+def as_qwens(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """`tokenizer` with Qwen2.5's special tokens and a chat template of the same form."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=SPECIAL_TOKENS[0],
@@ -39,15 +46,18 @@ def random_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def random_text_encoder(hidden_size: int = 48, num_layers: int = 3) -> Qwen2_5_VLForConditionalGeneration:
+def random_text_encoder(
+    vocab_size: int, hidden_size: int = 48, num_layers: int = 3, num_key_value_heads: int = 1, **options: Any
+) -> Qwen2_5_VLForConditionalGeneration:
+    """`options`: more of `Qwen2_5_VLConfig`. The vision tower is as small as can be: it is never used."""
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(random_tokenizer()),
+            "vocab_size": vocab_size,
             "hidden_size": hidden_size,
             "intermediate_size": 2 * hidden_size,
             "num_hidden_layers": num_layers,
             "num_attention_heads": hidden_size // 16,
-            "num_key_value_heads": 1,
+            "num_key_value_heads": num_key_value_heads,
             "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
             "bos_token_id": None,
             "eos_token_id": None,
@@ -60,6 +70,7 @@ def random_text_encoder(hidden_size: int = 48, num_layers: int = 3) -> Qwen2_5_V
             "out_hidden_size": hidden_size,
             "fullatt_block_indexes": [0],
         },
+        **options,
     )
     return Qwen2_5_VLForConditionalGeneration(config)
 
@@ -97,15 +108,21 @@ def write_random_checkpoint(folder: Path, hidden_size: int = 48, num_attention_h
     """Write the checkpoint into `folder`. The two sizes scale the text encoder and the transformer."""
     disable_progress_bar()
     torch.manual_seed(0)
-    text_encoder = random_text_encoder(hidden_size)
+    tokenizer = random_tokenizer()
+    text_encoder = random_text_encoder(len(tokenizer), hidden_size)
     text_config = text_encoder.config.text_config
     components = {
-        "tokenizer": random_tokenizer(),
+        "tokenizer": tokenizer,
         "text_encoder": text_encoder,
         "transformer": random_transformer(text_config.num_hidden_layers * hidden_size, num_attention_heads),
         "vae": AutoencoderKLWan(base_dim=8),
         "scheduler": random_scheduler(),
     }
+    write_checkpoint(folder, components)
+
+
+def write_checkpoint(folder: Path, components: Mapping[str, Any]) -> None:
+    """Write the parts into `folder`; the index comes last, so what has one is whole."""
     index: dict[str, str | list[str]] = {"_class_name": "Cosmos2_5_PredictBasePipeline"}
     for name, component in components.items():
         component.save_pretrained(folder / name)

@@ -11,11 +11,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from ..pipeline.local.encode import MAX_TOKENS, SYSTEM_PROMPT, layer_features, tokenize
 from ..pipeline.request import DEFAULT_NEGATIVE_PROMPT
-from ..scripts.random_checkpoint import CHAT_TEMPLATE, SPECIAL_TOKENS
+from ..scripts.random_checkpoint import as_qwens, random_text_encoder
 from .log import Log
 from .prompts import Caption, all_words, describe, said_attributes
 from .state import Resumable
@@ -50,41 +50,14 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator([*all_words(), SYSTEM_PROMPT, DEFAULT_NEGATIVE_PROMPT, "system user\n"], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=SPECIAL_TOKENS[0],
-        eos_token=SPECIAL_TOKENS[2],
-        additional_special_tokens=SPECIAL_TOKENS[1:2],
-        chat_template=CHAT_TEMPLATE,
-        padding_side="right",
-    )
+    return as_qwens(tokenizer)
 
 
 def new_text_encoder(vocab_size: int) -> Qwen2_5_VLForConditionalGeneration:
-    """Its vision tower and its head over the vocabulary are never used: they are there because the class has them."""
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": vocab_size,
-            "hidden_size": HIDDEN_SIZE,
-            "intermediate_size": 2 * HIDDEN_SIZE,
-            "num_hidden_layers": NUM_LAYERS,
-            "num_attention_heads": HIDDEN_SIZE // 16,
-            "num_key_value_heads": HIDDEN_SIZE // 16,
-            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
-            "bos_token_id": None,
-            "eos_token_id": None,
-        },
-        vision_config={
-            "depth": 1,
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_heads": 2,
-            "out_hidden_size": HIDDEN_SIZE,
-            "fullatt_block_indexes": [0],
-        },
-        tie_word_embeddings=True,
+    """Its head over the vocabulary is never used: it is there because the class has it, and tied to save its bytes."""
+    return random_text_encoder(
+        vocab_size, HIDDEN_SIZE, NUM_LAYERS, num_key_value_heads=HIDDEN_SIZE // 16, tie_word_embeddings=True
     )
-    return Qwen2_5_VLForConditionalGeneration(config)
 
 
 def caption(step: int, index: int) -> Caption:

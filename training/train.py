@@ -28,7 +28,7 @@ from pack import import_pack
 import_pack()
 
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT  # noqa: E402
-from cosmos_predict25.scripts.random_checkpoint import random_scheduler  # noqa: E402
+from cosmos_predict25.scripts.random_checkpoint import random_scheduler, write_checkpoint  # noqa: E402
 from cosmos_predict25.training import text, vae  # noqa: E402
 from cosmos_predict25.training.flow import Samples, train_flow  # noqa: E402
 from cosmos_predict25.training.log import Log  # noqa: E402
@@ -63,16 +63,19 @@ def train(folder: Path, state: Path, num_steps: int, num_scenes: int) -> None:
         with stage("latents and captions", log):
             list(pool.map(make_scenes, firsts, repeat(state), repeat(log)))
     tokenizer = text.new_tokenizer()
+    # Read again: a model of transformers that came back from another process gives no hidden states.
     encoder, autoencoder = train_one("text", state, log), train_one("vae", state, log)
     chunks = [torch.load(scenes_file(state, first), weights_only=True) for first in firsts]
     data = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     vae.set_latent_scale(autoencoder, data["latents"])
-    save(folder, tokenizer=tokenizer, text_encoder=encoder, vae=autoencoder, scheduler=random_scheduler())
-    blank = text.kept_features(encoder, tokenizer, ["", DEFAULT_NEGATIVE_PROMPT])
+    # A tokenizer keeps how it was last used to pad and to cut, so the one that is written is a fresh one.
+    parts = {"text_encoder": encoder, "vae": autoencoder, "tokenizer": tokenizer, "scheduler": random_scheduler()}
+    blank = text.kept_features(encoder, text.new_tokenizer(), ["", DEFAULT_NEGATIVE_PROMPT])
     samples = Samples(vae.normalize(autoencoder, data["latents"]), data["features"], data["log_counts"], blank)
     with stage("transformer", log):
         for transformer in train_flow(samples, state / "flow.pt", num_steps, log):
-            save(folder, transformer=transformer)
+            write_checkpoint(folder, {**parts, "transformer": transformer})
+            let_transformers_4_read(folder)
 
 
 @contextmanager
@@ -117,20 +120,24 @@ def captions(encoder: Any, first: int) -> dict[str, Tensor]:
     }
 
 
-def save(folder: Path, **parts: Any) -> None:
-    """Write these parts into the checkpoint; the index comes last, so what has one is whole."""
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    if "transformer" in parts:
-        classes = {
-            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-            "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
-            "transformer": ["diffusers", "CosmosTransformer3DModel"],
-            "vae": ["diffusers", "AutoencoderKLWan"],
-            "scheduler": ["diffusers", "UniPCMultistepScheduler"],
-        }
-        index = {"_class_name": "Cosmos2_5_PredictBasePipeline", **classes}
-        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+def let_transformers_4_read(folder: Path) -> None:
+    """Name in the files that transformers 5 wrote what it renamed, as older checkpoints do: both read that."""
+    with rewritten(folder / "tokenizer" / "tokenizer_config.json") as config:
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    with rewritten(folder / "text_encoder" / "config.json") as config:
+        rope = config["text_config"].pop("rope_parameters")
+        config["text_config"] |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    with rewritten(folder / "model_index.json") as index:
+        index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+
+
+@contextmanager
+def rewritten(file: Path) -> Iterator[dict[str, Any]]:
+    """What a JSON file holds; written back as it is at the end."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    yield values
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
