@@ -1,9 +1,9 @@
 """Does the demo checkpoint make what the prompt asks for? Held-out prompts, measured on the frames.
 
-    .demo/env/bin/python benchmarks/obedience.py                             # guidance 7, 35 steps
-    .demo/env/bin/python benchmarks/obedience.py --guidance 1 7 --steps 10 20 35
-    .demo/env/bin/python benchmarks/obedience.py --dtype bfloat16 --exact    # PSNR, SSIM against float32 and 35 steps
-    .demo/env/bin/python benchmarks/obedience.py --negative red              # how often red appears with and without it
+    .demo/env/bin/python benchmarks/adherence.py                             # guidance 7, 35 steps
+    .demo/env/bin/python benchmarks/adherence.py --guidance 1 7 --steps 10 20 35
+    .demo/env/bin/python benchmarks/adherence.py --dtype bfloat16 --exact    # PSNR, SSIM against float32 and 35 steps
+    .demo/env/bin/python benchmarks/adherence.py --negative red              # how often red appears with and without it
 
 A prompt's combination of colour, shape, motion and background, and its sentence form, were not in the training set.
 """
@@ -15,20 +15,20 @@ import time
 from pathlib import Path
 
 import torch
-from likeness import psnr, ssim
+from metrics import psnr, ssim
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 from pack import import_pack
 
 import_pack()
 
-from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder  # noqa: E402
-from cosmos_predict25.pipeline.local.find import DEMO_FOLDER  # noqa: E402
+from cosmos_predict25.demo.adherence import ATTRIBUTES, judge, see  # noqa: E402
+from cosmos_predict25.demo.prompts import describe  # noqa: E402
+from cosmos_predict25.demo.world import NUM_FRAMES, SIDE, Scene, random_scene  # noqa: E402
 from cosmos_predict25.pipeline.local.generate import LocalModel, generate  # noqa: E402
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder  # noqa: E402
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER  # noqa: E402
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest  # noqa: E402
-from cosmos_predict25.training.measure import ATTRIBUTES, judge, see  # noqa: E402
-from cosmos_predict25.training.prompts import describe  # noqa: E402
-from cosmos_predict25.training.world import NUM_FRAMES, SIDE, Scene, random_scene  # noqa: E402
 
 
 def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
@@ -48,11 +48,11 @@ def make(model: LocalModel, prompt: str, seed: int, options: dict) -> torch.Tens
     return generate(model, GenerationRequest(prompt=prompt, seed=seed, **size, **options)).frames
 
 
-def obedience(
+def adherence(
     model: LocalModel, pairs: list[tuple[Scene, str]], options: dict, exact: LocalModel | None
 ) -> list[float]:
     """Shares with each attribute right and with all right, seconds a video and, with `exact`, PSNR and SSIM."""
-    rows, seconds, likeness = [], 0.0, []
+    rows, seconds, similarity = [], 0.0, []
     for seed, (scene, prompt) in enumerate(pairs):
         start = time.perf_counter()
         frames = make(model, prompt, seed, options)
@@ -61,9 +61,9 @@ def obedience(
         rows.append([*(right[name] for name in ATTRIBUTES), all(right.values())])
         if exact:
             wanted = make(exact, prompt, seed, {**options, "num_inference_steps": 35})
-            likeness.append([psnr(frames, wanted), ssim(frames, wanted)])
+            similarity.append([psnr(frames, wanted), ssim(frames, wanted)])
     shares = torch.tensor(rows, dtype=torch.float32).mean(0).tolist()
-    return [*shares, seconds / len(pairs), *(torch.tensor(likeness).mean(0).tolist() if exact else [])]
+    return [*shares, seconds / len(pairs), *(torch.tensor(similarity).mean(0).tolist() if exact else [])]
 
 
 def negative_effect(model: LocalModel, word: str, count: int, options: dict) -> None:
@@ -100,7 +100,7 @@ def main() -> None:
     for guidance in options.guidance:
         for steps in options.steps:
             chosen = {"guidance_scale": guidance, "num_inference_steps": steps}
-            figures = obedience(model, pairs, chosen, exact)
+            figures = adherence(model, pairs, chosen, exact)
             print(f"{guidance:>8g}{steps:>6}" + "".join(f"{figure:>11.3f}" for figure in figures), flush=True)
     return None
 

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 import av
 import torch
 from clip import moving_clip
-from likeness import psnr, ssim
+from metrics import psnr, ssim
 from torch import Tensor
 
 REPO = Path(__file__).resolve().parents[1]

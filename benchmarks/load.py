@@ -23,7 +23,7 @@ CASES = [(loader, dtype) for dtype in ("float32", "bfloat16") for loader in ("di
 
 def load(loader: str, folder: Path, dtype: torch.dtype) -> list[torch.nn.Module]:
     if loader == "ours":
-        from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder
+        from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 
         model = load_pipeline_folder(folder, dtype)
         return [model.text_encoder, model.transformer, model.vae]
@@ -58,7 +58,7 @@ def measure_in_a_fresh_process(loader: str, folder: Path, dtype: str) -> dict[st
 def main() -> None:
     import_pack()
 
-    from cosmos_predict25.pipeline.local.find import size_of_weights
+    from cosmos_predict25.pipeline.local.load.find import size_of_weights
     from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
 
     if len(sys.argv) == 4:

@@ -1,6 +1,6 @@
 """Draw the README's picture: frames of videos that the demo checkpoint makes, each row under its prompt.
 
-python training/picture.py FILE.png
+python demo/picture.py FILE.png
 """
 
 import sys
@@ -14,11 +14,11 @@ from pack import import_pack
 
 import_pack()
 
-from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder  # noqa: E402
-from cosmos_predict25.pipeline.local.find import DEMO_FOLDER  # noqa: E402
+from cosmos_predict25.demo.world import NUM_FRAMES, SIDE  # noqa: E402
 from cosmos_predict25.pipeline.local.generate import generate  # noqa: E402
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder  # noqa: E402
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER  # noqa: E402
 from cosmos_predict25.pipeline.request import GenerationRequest  # noqa: E402
-from cosmos_predict25.training.world import NUM_FRAMES, SIDE  # noqa: E402
 
 PROMPTS = (
     "A large red circle moves left over a blue background.",

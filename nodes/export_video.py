@@ -109,7 +109,9 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..pipeline.export import export, remux
         from ..pipeline.export.formats import find_format
-        from . import host
+        from .host.observers import NodeObserver, show_text
+        from .host.output import make_proxy, next_output_file, shown_on_node, workflow_metadata
+        from .host.videos import GifVideo, alpha_of, file_of, with_its_own_rate
 
         check_connections(video is not None, images is not None, audio is not None)
         check_prefix(filename_prefix)
@@ -118,17 +120,17 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             # Exporting checks fps, whatever it is.
             parts = Types.VideoComponents(images, fps, audio)  # pyright: ignore[reportArgumentType]
             video = InputImpl.VideoFromComponents(parts)
-        video = host.with_its_own_rate(video)
+        video = with_its_own_rate(video)
         components = cache(video.get_components)  # decodes when the video is in a file
-        path = host.next_output_file(filename_prefix, target.extension, *video.get_dimensions())
-        metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        observer = host.NodeObserver(cls.hidden.unique_id)
+        path = next_output_file(filename_prefix, target.extension, *video.get_dimensions())
+        metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        observer = NodeObserver(cls.hidden.unique_id)
 
         # Browsers cannot show ProRes. Made first, so that nothing comes between a saved file and the end of the run.
-        proxy = host.make_proxy(components(), path, colour, observer) if target.container == "mov" else None
+        proxy = make_proxy(components(), path, colour, observer) if target.container == "mov" else None
         exported, notes = None, []
         if quality == AS_IS:
-            if file := host.file_of(video):
+            if file := file_of(video):
                 exported = remux(file, path, format=format, metadata=metadata, observer=observer)
             if exported is None:
                 quality = HIGH
@@ -137,7 +139,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             exported = export(
                 components().images,
                 path,
-                alpha=host.alpha_of(components()),
+                alpha=alpha_of(components()),
                 fps=components().frame_rate,
                 format=format,
                 quality=quality,
@@ -147,10 +149,10 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
                 observer=observer,
             )
         lines = [f"{path.name}, {exported.file_size / 1000:,.0f} kB", *notes, *exported.notes]
-        host.show_text("\n".join(lines), cls.hidden.unique_id)
+        show_text("\n".join(lines), cls.hidden.unique_id)
         is_gif = target.container == "gif"
-        saved = host.GifVideo(str(path), exported.fps) if is_gif else InputImpl.VideoFromFile(str(path))
-        return io.NodeOutput(saved, ui=host.shown_on_node(path, proxy))
+        saved = GifVideo(str(path), exported.fps) if is_gif else InputImpl.VideoFromFile(str(path))
+        return io.NodeOutput(saved, ui=shown_on_node(path, proxy))
 
 
 def check_connections(video: bool, images: bool, audio: bool) -> None:

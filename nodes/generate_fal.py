@@ -98,8 +98,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, endpoint: dict[str, Any]) -> bool | str:
         """Without a key nothing runs. ComfyUI gives the message once for each input that is named here."""
-        from ..pipeline.fal.policy import NetworkPolicy
-        from ..pipeline.fal.transport import key_for
+        from ..pipeline.fal.queue.policy import NetworkPolicy
+        from ..pipeline.fal.queue.transport import key_for
 
         try:
             key_for(NetworkPolicy.from_environment())
@@ -121,7 +121,10 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
     ) -> io.NodeOutput:
         """ComfyUI leaves out an `endpoint` that is none of the options."""
         from ..pipeline import fal
-        from .host import FalObserver, fal_folders, in_background, show_text, video_of
+        from .host.background import in_background
+        from .host.observers import FalObserver, show_text
+        from .host.output import fal_folders
+        from .host.videos import video_of
 
         if endpoint is None:
             raise InvalidRequest(f"endpoint must be {TEXT_TO_VIDEO} or {DISTILLED}.")

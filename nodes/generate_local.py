@@ -8,7 +8,7 @@ from ..pipeline.request import GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, CosmosModel, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
-    from .host import HostedModel
+    from .host.memory import HostedModel
 
 
 class CosmosPredict25Generate(io.ComfyNode):
@@ -41,7 +41,7 @@ class CosmosPredict25Generate(io.ComfyNode):
     def execute(cls, model: "HostedModel", prompt: Prompt, settings: SamplerSettings) -> io.NodeOutput:
         from ..pipeline.local.generate import fit, generate
         from ..pipeline.local.guardrail import cosmos_guardrail
-        from .host import NodeObserver, show_text
+        from .host.observers import NodeObserver, show_text
 
         start = time.monotonic()
         asked = GenerationRequest.combine(prompt, settings)

@@ -5,7 +5,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..pipeline.errors import CheckpointNotFound, InvalidRequest, MissingDependency
-from ..pipeline.local.find import files_below, find_checkpoints, find_text_encoders, nothing_found
+from ..pipeline.local.load.find import files_below, find_checkpoints, find_text_encoders, nothing_found
 from .sockets import CATEGORY, CosmosModel
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
@@ -91,8 +91,9 @@ class CosmosPredict25Loader(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, guardrail: bool, transformer: str, vae: str, text_encoder: str) -> io.NodeOutput:
         try:
-            from ..pipeline.local import checkpoint as loading
-            from . import host
+            from ..pipeline.local.load import checkpoint as loading
+            from .host.memory import HostedModel, weight_dtype
+            from .host.observers import show_text
         except ImportError as error:
             raise MissingDependency(
                 f"Local generation cannot start: {error}. Install what it needs into ComfyUI's Python with: "
@@ -100,11 +101,11 @@ class CosmosPredict25Loader(io.ComfyNode):
             ) from error
         if checkpoint == SINGLE_FILES:
             files = _single_files(transformer, vae, text_encoder)
-            model = loading.load_single_files(*files, dtype=host.weight_dtype())
+            model = loading.load_single_files(*files, dtype=weight_dtype())
         else:
-            model = loading.load_pipeline_folder(_folder_of(checkpoint), host.weight_dtype())
-        host.show_text(f"Loaded {model.name}", cls.hidden.unique_id)
-        return io.NodeOutput(host.HostedModel(model, guardrail))
+            model = loading.load_pipeline_folder(_folder_of(checkpoint), weight_dtype())
+        show_text(f"Loaded {model.name}", cls.hidden.unique_id)
+        return io.NodeOutput(HostedModel(model, guardrail))
 
 
 def _roots(kind: str) -> list[Path]:

@@ -38,7 +38,7 @@ class CosmosPredict25Prompt(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, prompt: str | None = None) -> bool | str:
         """None stands for a linked input. What is refused here is not kept in ComfyUI's history."""
-        from ..pipeline.key import refuse_own_key_in
+        from ..pipeline.fal.key import refuse_own_key_in
 
         try:
             if prompt is not None:

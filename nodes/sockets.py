@@ -11,4 +11,4 @@ CosmosSettings = io.Custom("COSMOS_SETTINGS")
 """A `pipeline.request.SamplerSettings`."""
 
 CosmosModel = io.Custom("COSMOS_MODEL")
-"""A `nodes.host.HostedModel`."""
+"""A `nodes.host.memory.HostedModel`."""

@@ -15,7 +15,7 @@ import pytest
 from cosmos_predict25.pipeline.errors import FalError, JobKept
 from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
 from cosmos_predict25.pipeline.fal.journal import Record
-from cosmos_predict25.pipeline.fal.policy import RELAY_VARIABLE
+from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests import fal_worker

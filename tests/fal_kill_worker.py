@@ -34,8 +34,8 @@ from comfy_execution.graph import DynamicPrompt  # noqa: E402
 from comfy_execution.progress import reset_progress_state  # noqa: E402
 from server import PromptServer  # noqa: E402
 
-from cosmos_predict25.nodes import host  # noqa: E402, F401
 from cosmos_predict25.nodes.generate_fal import CosmosPredict25GenerateFal  # noqa: E402
+from cosmos_predict25.nodes.host import background, output, videos  # noqa: E402, F401
 from cosmos_predict25.pipeline.errors import CosmosError  # noqa: E402
 from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy  # noqa: E402
 from cosmos_predict25.pipeline.request import Prompt, SamplerSettings  # noqa: E402

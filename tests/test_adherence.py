@@ -6,12 +6,12 @@ What the other tests cannot see, these do: a text path, a guidance or a schedule
 import pytest
 import torch
 
-from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder
-from cosmos_predict25.pipeline.local.find import DEMO_FOLDER
+from cosmos_predict25.demo.adherence import Seen, see
+from cosmos_predict25.demo.world import Thing
 from cosmos_predict25.pipeline.local.generate import LocalModel, fit, generate
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.request import GenerationRequest
-from cosmos_predict25.training.measure import Seen, see
-from cosmos_predict25.training.world import Thing
 
 PROMPTS = {
     "A large red circle moves left over a blue background.": Seen((Thing("red", "circle"),), ("left",), "blue"),

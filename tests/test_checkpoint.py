@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from cosmos_predict25.benchmarks.load import measure_in_a_fresh_process
 from cosmos_predict25.pipeline.errors import CheckpointNotFound, WrongCheckpoint
-from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder, load_single_files, load_vae_file
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
-from cosmos_predict25.pipeline.local.find import (
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder, load_single_files, load_vae_file
+from cosmos_predict25.pipeline.local.load.find import (
     DEMO,
     DOWNLOAD,
     find_checkpoints,

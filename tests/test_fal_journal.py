@@ -17,7 +17,7 @@ import pytest
 from cosmos_predict25.pipeline.errors import FalError, JobExpired, JobKept, OutcomeUnknown
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
 from cosmos_predict25.pipeline.fal.journal import Record, State
-from cosmos_predict25.pipeline.fal.order import order_of
+from cosmos_predict25.pipeline.fal.submission import order_of
 from cosmos_predict25.pipeline.observer import Silent
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (

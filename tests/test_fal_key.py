@@ -18,8 +18,8 @@ import trustme
 
 from cosmos_predict25.pipeline.errors import FalError, InvalidRequest, KeyMissing, OutcomeUnknown
 from cosmos_predict25.pipeline.fal import FalClient, NetworkPolicy
-from cosmos_predict25.pipeline.fal.policy import RELAY_VARIABLE
-from cosmos_predict25.pipeline.key import FalKey, find_key, parse_key, redact, refuse_key_in
+from cosmos_predict25.pipeline.fal.key import FalKey, find_key, parse_key, redact, refuse_key_in
+from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
 from cosmos_predict25.tests.fal import FAST, REQUEST, make, policy_with, records_of, run, videos_of
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Json, Reply, Reset, content_policy
 

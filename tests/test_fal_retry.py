@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from cosmos_predict25.pipeline.fal.retry import (
+from cosmos_predict25.pipeline.fal.queue.retry import (
     backoff,
     is_certificate_failure,
     is_ingress,

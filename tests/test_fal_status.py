@@ -14,8 +14,8 @@ from cosmos_predict25.pipeline.errors import CosmosError, JobExpired
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
 from cosmos_predict25.pipeline.fal.display import text_of
 from cosmos_predict25.pipeline.fal.journal import State
-from cosmos_predict25.pipeline.fal.reply import Garbled, Reply, error_from
-from cosmos_predict25.pipeline.fal.status import clean, parse_status
+from cosmos_predict25.pipeline.fal.queue.reply import Garbled, Reply, error_from
+from cosmos_predict25.pipeline.fal.queue.status import clean, parse_status
 from cosmos_predict25.tests.fal import ENDPOINT, PROMPT, REQUEST, journal_of, make, policy_with, record_of, run
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Fault
 from cosmos_predict25.tests.fal_standin.wire import Response, Wire

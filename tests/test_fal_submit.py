@@ -16,7 +16,7 @@ import trustme
 from cosmos_predict25.pipeline.errors import CosmosError, FalError, InvalidRequest, OutcomeUnknown
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, Endpoint, FalClient, Job
 from cosmos_predict25.pipeline.fal.journal import Record, State
-from cosmos_predict25.pipeline.fal.transport import USER_AGENT
+from cosmos_predict25.pipeline.fal.queue.transport import USER_AGENT
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (

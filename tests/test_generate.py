@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from cosmos_predict25.pipeline.errors import MissingDependency, UnsafeContent
-from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import initial_noise, latent_frames
-from cosmos_predict25.pipeline.local.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.generate import fit, generate
 from cosmos_predict25.pipeline.local.guardrail import cosmos_guardrail
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.placement import OneAtATime
 from cosmos_predict25.pipeline.request import GenerationRequest
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from cosmos_predict25.pipeline.errors import CannotPlace
-from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 
 
 @pytest.fixture
 def hosted(core, checkpoint):
-    from cosmos_predict25.nodes.host import HostedModel
+    from cosmos_predict25.nodes.host.memory import HostedModel
 
     return HostedModel(load_pipeline_folder(checkpoint), guardrail=False)
 
@@ -53,6 +53,6 @@ def test_a_part_that_comfyui_leaves_on_the_cpu_is_an_error_that_says_why(hosted)
 
 
 def test_weights_stay_as_they_are_on_the_cpu(core):
-    from cosmos_predict25.nodes.host import weight_dtype
+    from cosmos_predict25.nodes.host.memory import weight_dtype
 
     assert weight_dtype() is None

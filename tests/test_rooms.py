@@ -67,8 +67,8 @@ LIGHT = [
     "pipeline.errors",
     "pipeline.observer",
     "pipeline.video",
-    "pipeline.key",
-    "pipeline.local.find",
+    "pipeline.fal.key",
+    "pipeline.local.load.find",
 ]
 
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from cosmos_predict25.benchmarks.stock import load_stock
-from cosmos_predict25.pipeline.local.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.decode import decode_chunks, denormalize
 from cosmos_predict25.pipeline.local.denoise import denoise, initial_noise, latent_frames, make_schedule
 from cosmos_predict25.pipeline.local.encode import encode_prompt, layer_features, tokenize
-from cosmos_predict25.pipeline.local.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 
 DTYPES = [torch.float32, torch.bfloat16]

@@ -5,11 +5,11 @@ import random
 import pytest
 import torch
 
-from cosmos_predict25.training.measure import judge
-from cosmos_predict25.training.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
-from cosmos_predict25.training.state import Resumable
-from cosmos_predict25.training.vae import training_scene
-from cosmos_predict25.training.world import Scene, Thing, random_scene, render
+from cosmos_predict25.demo.adherence import judge
+from cosmos_predict25.demo.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
+from cosmos_predict25.demo.training.state import Resumable
+from cosmos_predict25.demo.training.vae import training_scene
+from cosmos_predict25.demo.world import Scene, Thing, random_scene, render
 
 
 @pytest.mark.parametrize("two", [0.0, 1.0], ids=["one thing", "two things"])

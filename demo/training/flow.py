@@ -10,11 +10,11 @@ from diffusers import CosmosTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..pipeline.local.denoise import SPATIAL_COMPRESSION, latent_frames
+from ...pipeline.local.denoise import SPATIAL_COMPRESSION, latent_frames
+from ..world import NUM_FRAMES, SIDE
 from .log import Log
 from .muon import Optimizer
 from .state import Resumable
-from .world import NUM_FRAMES, SIDE
 
 BATCH = 32
 LEARNING_RATE = 4e-3

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from ..pipeline.local.encode import MAX_TOKENS, SYSTEM_PROMPT, layer_features, tokenize
-from ..pipeline.request import DEFAULT_NEGATIVE_PROMPT
-from ..scripts.random_checkpoint import as_qwens, random_text_encoder
+from ...pipeline.local.encode import MAX_TOKENS, SYSTEM_PROMPT, layer_features, tokenize
+from ...pipeline.request import DEFAULT_NEGATIVE_PROMPT
+from ...scripts.random_checkpoint import as_qwens, random_text_encoder
+from ..prompts import Caption, all_words, describe, said_attributes
+from ..world import BACKGROUNDS, MOTIONS, SHAPE_COLORS, SHAPES, SIZES, SPEEDS, TEXTURES, random_scene
 from .log import Log
-from .prompts import Caption, all_words, describe, said_attributes
 from .state import Resumable
 from .vae import learning_rate_factor
-from .world import BACKGROUNDS, MOTIONS, SHAPE_COLORS, SHAPES, SIZES, SPEEDS, TEXTURES, random_scene
 
 HIDDEN_SIZE = 64
 NUM_LAYERS = 3

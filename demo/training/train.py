@@ -1,6 +1,6 @@
 """Train the demo checkpoint on generated clips: text encoder, VAE, transformer.
 
-    python training/train.py FOLDER [--state FOLDER] [--steps 14000]
+    python demo/training/train.py FOLDER [--state FOLDER] [--steps 14000]
 
 Writes the checkpoint in diffusers layout into FOLDER, anew every few hundred steps of the transformer, and the log
 beside it. Run again after an interruption, it goes on from the files in --state. It uses two cores.
@@ -22,17 +22,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 from pack import import_pack
 
 import_pack()
 
+from cosmos_predict25.demo.prompts import describe  # noqa: E402
+from cosmos_predict25.demo.training import text, vae  # noqa: E402
+from cosmos_predict25.demo.training.flow import Samples, train_flow  # noqa: E402
+from cosmos_predict25.demo.training.log import Log  # noqa: E402
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT  # noqa: E402
 from cosmos_predict25.scripts.random_checkpoint import random_scheduler, write_checkpoint  # noqa: E402
-from cosmos_predict25.training import text, vae  # noqa: E402
-from cosmos_predict25.training.flow import Samples, train_flow  # noqa: E402
-from cosmos_predict25.training.log import Log  # noqa: E402
-from cosmos_predict25.training.prompts import describe  # noqa: E402
 
 CAPTIONS = 4
 SHORT = 0.25

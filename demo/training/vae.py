@@ -9,10 +9,10 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor, nn
 
+from ..world import NUM_FRAMES, SIDE, Scene, random_scene, render
 from .log import Log
 from .muon import Optimizer
 from .state import Resumable
-from .world import NUM_FRAMES, SIDE, Scene, random_scene, render
 
 IMAGE_STEPS, CLIP_STEPS = 700, 2200
 """First single frames, which are quick, then clips, which teach the temporal convolutions."""

@@ -1,12 +1,20 @@
-"""Text to video on fal.ai: `generate` makes one video and pays once; `FalClient` is the queue's protocol."""
+"""Text to video on fal.ai: `generate` makes one video and pays once; `FalClient` is the queue's protocol.
 
-from .client import FalClient
+What needs httpx is imported when it is first asked for, so that a node has the endpoints' names and limits without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .endpoints import DISTILLED, TEXT_TO_VIDEO, Endpoint
-from .generate import generate
-from .job import Cancellation, Job
-from .journal import Journal
-from .policy import NetworkPolicy
-from .status import Completed, InProgress, Queued
+
+if TYPE_CHECKING:
+    from .generate import generate
+    from .journal import Journal
+    from .queue.client import FalClient
+    from .queue.job import Cancellation, Job
+    from .queue.policy import NetworkPolicy
+    from .queue.status import Completed, InProgress, Queued
 
 __all__ = [
     "DISTILLED",
@@ -22,3 +30,22 @@ __all__ = [
     "Queued",
     "generate",
 ]
+
+_MODULES = {
+    "Cancellation": ".queue.job",
+    "Completed": ".queue.status",
+    "FalClient": ".queue.client",
+    "InProgress": ".queue.status",
+    "Job": ".queue.job",
+    "Journal": ".journal",
+    "NetworkPolicy": ".queue.policy",
+    "Queued": ".queue.status",
+    "generate": ".generate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `_MODULES` when it is first used (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

@@ -4,8 +4,8 @@ import logging
 import time
 
 from ..observer import Observer
-from .platform import Price
-from .status import Completed, InProgress, Queued, Status
+from .queue.platform import Price
+from .queue.status import Completed, InProgress, Queued, Status
 
 MOST_BEFORE_THE_END = 0.95
 """Of the progress bar, while fal has not finished."""

@@ -20,17 +20,17 @@ from ..errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnkno
 from ..observer import Observer, Silent
 from ..request import GenerationRequest
 from ..video import RemoteVideo
-from .client import GO_ON, FalClient
 from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint, is_same_input
-from .job import Job, is_request_id, job_from
 from .journal import Journal, Record, State
-from .media import Broken, Gone, Refused, facts_of, is_data_uri, url_of
-from .order import Order, order_of
-from .policy import NetworkPolicy
-from .probe import probe, remarks
-from .save import save_video
-from .status import InProgress, Queued, Status, clean
+from .media.download import Broken, Gone, Refused, facts_of, is_data_uri, url_of
+from .media.probe import probe, remarks
+from .media.save import save_video
+from .queue.client import GO_ON, FalClient
+from .queue.job import Job, is_request_id, job_from
+from .queue.policy import NetworkPolicy
+from .queue.status import InProgress, Queued, Status, clean
+from .submission import Order, order_of
 
 STOP_TICK = 0.1
 SHOW_TICK = 1.0

@@ -13,10 +13,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..disk import flush_folder
 from ..errors import JobKept
 from ..observer import Observer
-from .disk import flush_folder
-from .job import Job
+from .queue.job import Job
 
 VERSION = 1
 LOCK_PAUSE = 0.1

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InvalidRequest, KeyMissing
+from ..errors import InvalidRequest, KeyMissing
 
 HOW_TO_SET = (
     "Make a key at https://fal.ai/dashboard/keys and set the environment variable FAL_KEY to it before you start "

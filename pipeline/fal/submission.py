@@ -8,7 +8,7 @@ from typing import Any
 from ..request import GenerationRequest
 from .endpoints import Endpoint, arguments, sha256_of
 from .journal import Journal, Record
-from .media import SUFFIXES
+from .media.download import SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import Any, TypeGuard
 import anyio
 import httpx
 
-from .disk import flush_folder
-from .policy import NetworkPolicy
-from .reply import raw_chunks
-from .retry import backoff, may_repeat_read, retry_after
-from .transport import certificates, connect
+from ...disk import flush_folder
+from ..queue.policy import NetworkPolicy
+from ..queue.reply import raw_chunks
+from ..queue.retry import backoff, may_repeat_read, retry_after
+from ..queue.transport import certificates, connect
 
 MAX_TRIES = 5
 HEADER = 64

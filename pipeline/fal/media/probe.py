@@ -6,8 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..video import RemoteVideo
-from .media import CONTENT_TYPES, Refused
+from ...video import RemoteVideo
+from .download import CONTENT_TYPES, Refused
 
 if TYPE_CHECKING:
     from av.container import InputContainer

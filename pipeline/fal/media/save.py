@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ..video import RemoteVideo
-from .media import fetch, put_in_place
-from .policy import NetworkPolicy
+from ...video import RemoteVideo
+from ..queue.policy import NetworkPolicy
+from .download import fetch, put_in_place
 from .probe import probe
 
 

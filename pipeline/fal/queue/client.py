@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import httpx
 
-from ..errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnknown
+from ...errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnknown
+from ...video import RemoteVideo
+from ..endpoints import app_of
 from ..key import refuse_key_in
-from ..video import RemoteVideo
-from .endpoints import app_of
+from ..media.download import CONTENT_TYPES, Broken, Gone, Refused, url_of
+from ..media.save import save_video
 from .job import Cancellation, Job, build_job, job_from, with_logs
-from .media import CONTENT_TYPES, Broken, Gone, Refused, url_of
 from .platform import Price, list_requests, read_price
 from .policy import NetworkPolicy, is_plain_https
 from .reply import Garbled, Reply, error_from
@@ -34,7 +35,6 @@ from .retry import (
     proves_nothing_was_sent,
     retry_after,
 )
-from .save import save_video
 from .status import Completed, Status, parse_status
 from .transport import Trace, Transport, reason_of
 

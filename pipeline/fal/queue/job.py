@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 
 import httpx
 
-from ..errors import InvalidRequest
-from .endpoints import app_of
+from ...errors import InvalidRequest
+from ..endpoints import app_of
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,128}")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from ..errors import FalError
+from ...errors import FalError
 from .reply import Garbled, error_from
 from .status import clean
 from .transport import Transport, reason_of

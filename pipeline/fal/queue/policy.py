@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from ..errors import InvalidRequest
+from ...errors import InvalidRequest
 
 HOST = re.compile(r"[\w.-]+")
 RELAY_VARIABLE = "COSMOS_PREDICT25_FAL_RELAY"

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import httpx
 
-from ..errors import FalError
+from ...errors import FalError
 from ..key import FalKey, redact
 from .retry import says_retryable
 from .status import clean

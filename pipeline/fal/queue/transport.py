@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import httpx
 
-from ..errors import FalError
+from ...errors import FalError
 from ..key import FalKey, find_key
 from .policy import NetworkPolicy
 from .reply import Garbled, Reply, read_limited

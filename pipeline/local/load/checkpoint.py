@@ -11,10 +11,10 @@ from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
 
-from ..errors import CheckpointNotFound, WrongCheckpoint
-from .denoise import SCHEDULER_CONFIG
-from .encode import TextEncoder
-from .generate import LocalModel
+from ...errors import CheckpointNotFound, WrongCheckpoint
+from ..denoise import SCHEDULER_CONFIG
+from ..encode import TextEncoder
+from ..generate import LocalModel
 from .original_names import diffusers_name, name_of_other_model
 from .weights import Source, TensorFile, fill, index_tensors, reading, weight_files
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import CheckpointNotFound
+from ...errors import CheckpointNotFound
 
 PIPELINE_CLASS = "Cosmos2_5_PredictBasePipeline"
 REPOSITORY = "nvidia/Cosmos-Predict2.5-2B"
@@ -13,7 +13,7 @@ DOWNLOAD = f"hf download {REPOSITORY} --revision diffusers/base/post-trained --l
 
 
 DEMO = "Demo: moving shapes (CPU)"
-DEMO_FOLDER = Path(__file__).parents[2] / "checkpoints" / "demo-moving-shapes"
+DEMO_FOLDER = Path(__file__).parents[3] / "demo" / "moving-shapes"
 
 
 def find_checkpoints(roots: Iterable[Path]) -> dict[str, Path]:

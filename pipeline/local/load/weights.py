@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import CheckpointNotFound, WrongCheckpoint
+from ...errors import CheckpointNotFound, WrongCheckpoint
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""Work that goes on in a thread of its own while other nodes keep the graph's loop busy."""
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from comfy import model_management
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+from .observers import FalObserver
+
+T = TypeVar("T")
+
+LOOK = 0.02
+STOP_TICK = 0.1
+STOP_SECONDS = 0.7
+"""A node ends this long after Stop at the latest, whether or not its job at fal is known to be cancelled by then."""
+HISTORY_SECONDS = 60
+
+
+class Background(threading.Thread):
+    """Runs a coroutine in an event loop of its own. A daemon: it does not keep ComfyUI from ending."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        super().__init__(daemon=True)
+        self.result: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._coroutine = coroutine
+        self._loop = asyncio.new_event_loop()
+
+    def run(self) -> None:
+        self._task = self._loop.create_task(self._coroutine)
+        try:
+            self.result.set_result(self._loop.run_until_complete(self._task))
+        except BaseException as error:
+            self.result.set_exception(error)
+        finally:
+            self._loop.close()
+
+    async def is_done_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not self.result.done() and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK)
+        return self.result.done()
+
+    def cancel(self) -> None:
+        with suppress(RuntimeError):  # it has ended meanwhile
+            self._loop.call_soon_threadsafe(lambda: self._task.cancel())
+
+
+async def in_background(coroutine: Coroutine[Any, Any, T], observer: FalObserver) -> T:
+    """Await `coroutine`, which goes on while a local node keeps the graph's own loop busy for minutes.
+
+    Stop ends this within a second; the thread then cancels the job at fal for as long as that takes. When another node
+    ends the graph with an error, the thread lets go of the job, which the next run takes up.
+    """
+    context = get_executing_context()
+    prompt_id = context.prompt_id if context else ""
+    thread = Background(coroutine)
+    thread.start()
+    try:
+        while not await thread.is_done_within(STOP_TICK):
+            if model_management.processing_interrupted():
+                observer.was_stopped = True
+                await thread.is_done_within(STOP_SECONDS)
+                raise model_management.InterruptProcessingException
+    except asyncio.CancelledError:
+        threading.Thread(target=let_go_or_stop, args=(thread, observer, prompt_id), daemon=True).start()
+        raise
+    finally:
+        observer.graph_has_ended = True
+    return thread.result.result()
+
+
+def let_go_or_stop(thread: Background, observer: FalObserver, prompt_id: str) -> None:
+    """Another node has ended the graph. Whether that was Stop, only the history tells, which is written later.
+
+    The flag of Stop does not: a node that sees it takes it down at once.
+    """
+    deadline = time.monotonic() + HISTORY_SECONDS
+    while not thread.result.done() and time.monotonic() < deadline:
+        entry = PromptServer.instance.prompt_queue.get_history(prompt_id, map_function=lambda entry: entry)
+        if entry:
+            messages = [name for name, _ in entry[prompt_id]["status"]["messages"]]
+            observer.was_stopped |= "execution_interrupted" in messages
+            break
+        time.sleep(LOOK)
+    if not observer.was_stopped:
+        thread.cancel()

@@ -1,0 +1,60 @@
+"""Progress, previews and Stop: the pipeline's `Observer` in ComfyUI."""
+
+from contextlib import suppress
+
+import comfy.utils
+import latent_preview
+import torch
+from comfy import latent_formats, model_management
+from comfy_execution.progress import get_progress_state
+from server import PromptServer
+from torch import Tensor
+
+
+def show_text(text: str, node_id: str) -> None:
+    """Show a line on a node while it runs."""
+    PromptServer.instance.send_progress_text(text, node_id)
+
+
+class NodeObserver:
+    """Shows progress on a node: the bar, a line of text and, for each step, a picture of the present latents."""
+
+    def __init__(self, node_id: str, device: torch.device | None = None) -> None:
+        """`device`: where the latents are, or None where there are none."""
+        self._bar = comfy.utils.ProgressBar(1)
+        self._node_id = node_id
+        self._previewer = latent_preview.get_previewer(device, latent_formats.Wan21()) if device else None
+
+    def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
+        preview = None
+        if self._previewer and latents is not None:
+            preview = self._previewer.decode_latent_to_preview_image("JPEG", latents)
+        self._bar.update_absolute(done, total, preview)
+        show_text(message, self._node_id)
+
+    def raise_if_stopped(self) -> None:
+        model_management.throw_exception_if_processing_interrupted()
+
+
+class FalObserver:
+    """Shows a job at fal on its node until the graph has ended. Called from a thread beside the graph's.
+
+    It leaves ComfyUI's flag of Stop up for the other nodes, which ComfyUI's own ProgressBar would not.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self._node_id = node_id
+        self.graph_has_ended = False
+        self.was_stopped = False
+
+    def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
+        if not self.graph_has_ended:
+            with suppress(RuntimeError):  # ComfyUI goes through all nodes' progress, while its thread may add one
+                get_progress_state().update_progress(self._node_id, done, total)
+            show_text(message, self._node_id)
+
+    def raise_if_stopped(self) -> None:
+        if not self.graph_has_ended and model_management.processing_interrupted():
+            self.was_stopped = True
+        if self.was_stopped:
+            raise model_management.InterruptProcessingException

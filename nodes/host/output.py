@@ -1,0 +1,86 @@
+"""Files in ComfyUI's folders, and how a node shows them."""
+
+import json
+import os
+import secrets
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy.cli_args import args
+from comfy_api.latest import Types, io, ui
+
+from ...pipeline.errors import ExportFailed
+from .observers import NodeObserver
+from .videos import alpha_of
+
+PROXY_SIDE = 960
+
+
+def fal_folders() -> tuple[Path, Path]:
+    """For finished videos, in the output folder, and for the records of jobs, which no browser can read."""
+    records = Path(folder_paths.get_system_user_directory("cosmos_predict25"), "fal_jobs")
+    return Path(folder_paths.get_output_directory(), "cosmos_fal"), records
+
+
+def next_output_file(filename_prefix: str, extension: str, width: int, height: int) -> Path:
+    """The next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportFailed` if it cannot."""
+    output = folder_paths.get_output_directory()
+    try:
+        folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, output, width, height)
+    except OSError as error:
+        raise ExportFailed(
+            f"The folder of {filename_prefix!r} in {output} cannot be used ({error.strerror}): choose another "
+            "filename_prefix, or allow ComfyUI to write there."
+        ) from error
+    return Path(folder, f"{name}_{counter:05}_{extension}")
+
+
+def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
+    """What ComfyUI reads the graph from when the file is dropped on its canvas."""
+    if args.disable_metadata:
+        return {}
+    values = {**(extra_pnginfo or {}), "prompt": prompt}
+    return {name: json.dumps(value) for name, value in values.items() if value is not None}
+
+
+def make_proxy(
+    components: Types.VideoComponents, path: Path, background: tuple[float, float, float], observer: NodeObserver
+) -> Path:
+    """A small MP4 in ComfyUI's temp folder that shows what will be in `path`."""
+    from ...pipeline.export import export
+
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    proxy = folder / f"{path.stem}{secrets.token_hex(4)}.mp4"
+    step = max(1, ceil(max(components.images.shape[1:3]) / PROXY_SIDE))
+    alpha = alpha_of(components)
+    export(
+        components.images[:, ::step, ::step],
+        proxy,
+        alpha=None if alpha is None else alpha[:, ::step, ::step],
+        fps=components.frame_rate,
+        quality="low",
+        audio=components.audio,
+        background=background,
+        observer=observer,
+    )
+    return proxy
+
+
+def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:
+    """The `ui` of a node that saved a video at `path`."""
+    saved = saved_result(path, io.FolderType.output)
+    if path.suffix == ".gif":  # the frontend would show an animated result in a <video>, which plays no GIF
+        return {"images": [saved], "animated": (False,)}
+    if proxy:
+        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved]}
+    return ui.PreviewVideo([saved]).as_dict()
+
+
+def saved_result(path: Path, folder: io.FolderType) -> ui.SavedResult:
+    root = folder_paths.get_directory_by_type(folder.value)
+    assert root
+    subfolder = os.path.relpath(path.parent.resolve(), Path(root).resolve())
+    return ui.SavedResult(path.name, "" if subfolder == os.curdir else subfolder, folder)

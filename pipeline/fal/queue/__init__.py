@@ -1,0 +1,1 @@
+"""fal's queue: its protocol, one method an operation, and what may be concluded from a reply."""
