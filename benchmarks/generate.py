@@ -99,10 +99,10 @@ def run_ours(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> 
     from cosmos_predict25.pipeline.local.encode import TextEncoder
     from cosmos_predict25.pipeline.local.generate import LocalModel, generate
     from cosmos_predict25.pipeline.local.placement import OneAtATime
-    from cosmos_predict25.pipeline.observer import Silent
+    from cosmos_predict25.pipeline.observer import NullObserver
     from cosmos_predict25.pipeline.request import GenerationRequest
 
-    class Stepper(Silent):
+    class Stepper(NullObserver):
         def progress(self, message, done, total, latents=None):
             if latents is not None:
                 watch.step()

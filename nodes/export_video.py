@@ -5,7 +5,7 @@ import folder_paths
 from comfy_api.latest import Input, InputImpl, Types, io
 from PIL import ImageColor
 
-from ..pipeline.errors import InvalidRequest
+from ..pipeline.errors import InvalidRequestError
 from ..pipeline.request import FPS, VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from .sockets import CATEGORY
 
@@ -91,7 +91,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             check_connections(*(value is not NOT_CONNECTED for value in (video, images, audio)))
             if filename_prefix is not None:
                 check_prefix(filename_prefix)
-        except InvalidRequest as error:
+        except InvalidRequestError as error:
             return str(error)
         return True
 
@@ -156,32 +156,34 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
 
 
 def check_connections(video: bool, images: bool, audio: bool) -> None:
-    """Raise `InvalidRequest` unless exactly one of video and images is connected, and audio to images only."""
+    """Raise `InvalidRequestError` unless exactly one of video and images is connected, and audio to images only."""
     if video and images:
-        raise InvalidRequest("Both video and images are connected: disconnect one of them.")
+        raise InvalidRequestError("Both video and images are connected: disconnect one of them.")
     if not (video or images):
-        raise InvalidRequest("Neither video nor images is connected: connect the one that is to be saved.")
+        raise InvalidRequestError("Neither video nor images is connected: connect the one that is to be saved.")
     if video and audio:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "audio is connected beside video, which brings its own: disconnect audio, or take the video apart with "
             "Get Video Components and connect its images."
         )
 
 
 def check_prefix(filename_prefix: str) -> None:
-    """Raise `InvalidRequest` for what does not name a file in the output folder."""
+    """Raise `InvalidRequestError` for what does not name a file in the output folder."""
     folder = Path(folder_paths.get_output_directory()).resolve()
     if folder not in (folder / filename_prefix).resolve().parents:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"filename_prefix is {filename_prefix!r}, but must name a file in the output folder, links followed: try "
             "video/cosmos."
         )
 
 
 def read_colour(background: str) -> tuple[float, float, float]:
-    """RGB in 0..1. Raises `InvalidRequest` for what is no colour."""
+    """RGB in 0..1. Raises `InvalidRequestError` for what is no colour."""
     try:
         red, green, blue, *_ = ImageColor.getrgb(background)
     except ValueError as error:
-        raise InvalidRequest(f"background is {background!r}, but must be a colour: try #000000 or white.") from error
+        raise InvalidRequestError(
+            f"background is {background!r}, but must be a colour: try #000000 or white."
+        ) from error
     return red / 255, green / 255, blue / 255

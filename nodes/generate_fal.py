@@ -3,7 +3,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipeline.errors import CosmosError, InvalidRequest
+from ..pipeline.errors import CosmosError, InvalidRequestError
 from ..pipeline.request import (
     DISTILLED_DEFAULT_STEPS,
     DISTILLED_STEPS,
@@ -127,7 +127,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         from .host.videos import video_of
 
         if endpoint is None:
-            raise InvalidRequest(f"endpoint must be {TEXT_TO_VIDEO} or {DISTILLED}.")
+            raise InvalidRequestError(f"endpoint must be {TEXT_TO_VIDEO} or {DISTILLED}.")
         if endpoint["endpoint"] == DISTILLED:
             settings = replace(settings, num_inference_steps=endpoint["num_inference_steps"])
         request = GenerationRequest.combine(

@@ -4,7 +4,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..pipeline.errors import CheckpointNotFound, InvalidRequest, MissingDependency
+from ..pipeline.errors import CheckpointNotFoundError, InvalidRequestError, MissingDependencyError
 from ..pipeline.local.load.find import files_below, find_checkpoints, find_text_encoders, nothing_found
 from .sockets import CATEGORY, CosmosModel
 
@@ -74,7 +74,7 @@ class CosmosPredict25Loader(io.ComfyNode):
             return True
         try:
             _folder_of(checkpoint)
-        except CheckpointNotFound as error:
+        except CheckpointNotFoundError as error:
             return str(error)
         return True
 
@@ -95,7 +95,7 @@ class CosmosPredict25Loader(io.ComfyNode):
             from .host.memory import HostedModel, weight_dtype
             from .host.observers import show_text
         except ImportError as error:
-            raise MissingDependency(
+            raise MissingDependencyError(
                 f"Local generation cannot start: {error}. Install what it needs into ComfyUI's Python with: "
                 f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
             ) from error
@@ -120,7 +120,7 @@ def _folder_of(checkpoint: str) -> Path:
     if checkpoint == AUTO:
         return next(iter(found.values()))
     if checkpoint not in found:
-        raise CheckpointNotFound(
+        raise CheckpointNotFoundError(
             f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}. Found there: {', '.join(found)}. "
             f"Choose one of these, or '{AUTO}'."
         )
@@ -131,13 +131,13 @@ def _single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, 
     chosen = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
     for name, value in chosen.items():
         if value == NONE:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose one of the files listed there, or "
                 f"another checkpoint."
             )
     text_encoders = find_text_encoders(_roots("text_encoders"))
     if text_encoder not in text_encoders:
-        raise CheckpointNotFound(
+        raise CheckpointNotFoundError(
             f"The text encoder {text_encoder!r} is not in {' or '.join(map(str, _roots('text_encoders')))}. "
             f"Found there: {', '.join(text_encoders) or 'none'}."
         )

@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..pipeline.errors import InvalidRequest
+from ..pipeline.errors import InvalidRequestError
 from ..pipeline.request import DEFAULT_NEGATIVE_PROMPT, Prompt, check
 from .sockets import CATEGORY, CosmosPrompt
 
@@ -44,7 +44,7 @@ class CosmosPredict25Prompt(io.ComfyNode):
             if prompt is not None:
                 check("prompt", prompt)
                 refuse_own_key_in("prompt", prompt)
-        except InvalidRequest as error:
+        except InvalidRequestError as error:
             return str(error)
         return True
 

@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..pipeline.errors import InvalidRequest
+from ..pipeline.errors import InvalidRequestError
 from ..pipeline.request import FPS, GUIDANCE_SCALE, NUM_FRAMES, NUM_INFERENCE_STEPS, SEED, SIDE, SamplerSettings, check
 from .sockets import CATEGORY, CosmosSettings
 
@@ -72,7 +72,7 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
             for name, value in (("width", width), ("height", height)):
                 if value is not None:
                     check(name, value)
-        except InvalidRequest as error:
+        except InvalidRequestError as error:
             return str(error)
         return True
 

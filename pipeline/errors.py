@@ -9,35 +9,35 @@ class CosmosError(Exception):
         cls.__module__ = "cosmos_predict25"
 
 
-class InvalidRequest(CosmosError, ValueError):
+class InvalidRequestError(CosmosError, ValueError):
     """A request field is out of its limits. The message names the field, the value and the limit."""
 
 
-class CheckpointNotFound(CosmosError, FileNotFoundError):
+class CheckpointNotFoundError(CosmosError, FileNotFoundError):
     """There is no checkpoint, or a file of it is missing. The message says what to download and where to put it."""
 
 
-class WrongCheckpoint(CosmosError, ValueError):
+class WrongCheckpointError(CosmosError, ValueError):
     """A file is there but holds another model, or not all of this one."""
 
 
-class MissingDependency(CosmosError, ImportError):
+class MissingDependencyError(CosmosError, ImportError):
     """An optional package is needed for what was asked. The message gives the line that installs it."""
 
 
-class CannotPlace(CosmosError, RuntimeError):
+class PlacementError(CosmosError, RuntimeError):
     """A part of the model could not be put on the compute device."""
 
 
-class UnsafeContent(CosmosError):
+class UnsafeContentError(CosmosError):
     """The guardrail refused the prompt or the finished frames."""
 
 
-class ExportFailed(CosmosError, OSError):
+class ExportError(CosmosError, OSError):
     """The system did not let a video be written. The message says why and what to do."""
 
 
-class KeyMissing(CosmosError, ValueError):
+class MissingKeyError(CosmosError, ValueError):
     """There is no fal key, or it is malformed. The message says what to set and never contains the key."""
 
 
@@ -69,13 +69,13 @@ class FalError(CosmosError):
         self.request_id = request_id
 
 
-class OutcomeUnknown(FalError):
+class OutcomeUnknownError(FalError):
     """A job was sent and the answer was lost: it may run and be paid for. It is never sent again by itself."""
 
 
-class JobKept(FalError):
+class JobKeptError(FalError):
     """The paid job could not be followed to its end now. Its record is kept: the same request goes on with it."""
 
 
-class JobExpired(FalError):
+class JobExpiredError(FalError):
     """fal does not know the job, or no longer has its result."""

@@ -19,7 +19,7 @@ class Observer(Protocol):
         """Raise whatever exception ends the work, when the user asked for that. Called many times a second."""
 
 
-class Silent:
+class NullObserver:
     """An observer that shows nothing and never stops the work."""
 
     def progress(self, message: str, done: int, total: int, latents: "Tensor | None" = None) -> None:

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
-from .errors import InvalidRequest
+from .errors import InvalidRequestError
 
 FPS = 16
 """Frames per second that the model makes."""
@@ -53,40 +53,40 @@ def _check_range(name: str, value: Any, limits: Range) -> None:
     whole = isinstance(limits.minimum, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not math.isfinite(value):
         kind = "a whole number" if whole else "a number"
-        raise InvalidRequest(f"{name} must be {kind} from {limits.minimum} to {limits.maximum}, got {value!r}.")
+        raise InvalidRequestError(f"{name} must be {kind} from {limits.minimum} to {limits.maximum}, got {value!r}.")
     if not limits.minimum <= value <= limits.maximum:
-        raise InvalidRequest(f"{name} is {value}, but must be from {limits.minimum} to {limits.maximum}.")
+        raise InvalidRequestError(f"{name} is {value}, but must be from {limits.minimum} to {limits.maximum}.")
     if limits.step > 1 and value % limits.step:
         below = value - value % limits.step
         near = f"{below} or {below + limits.step}"
-        raise InvalidRequest(f"{name} is {value}, but must be a multiple of {limits.step}: try {near}.")
+        raise InvalidRequestError(f"{name} is {value}, but must be a multiple of {limits.step}: try {near}.")
 
 
 def _check_text(name: str, value: Any, may_be_blank: bool) -> None:
     if not isinstance(value, str):
-        raise InvalidRequest(f"{name} must be text, got {type(value).__name__}.")
+        raise InvalidRequestError(f"{name} must be text, got {type(value).__name__}.")
     if not may_be_blank and not value.strip():
-        raise InvalidRequest(f"{name} is blank. Describe the scene and what happens in it, in a few sentences.")
+        raise InvalidRequestError(f"{name} is blank. Describe the scene and what happens in it, in a few sentences.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{name} holds {value[error.start]!a} as its character {error.start + 1}, which is half of a character "
             "and no text: delete it."
         ) from None
 
 
 def check(name: str, value: Any) -> None:
-    """Raise `InvalidRequest` unless `value` is allowed for the request field `name`."""
+    """Raise `InvalidRequestError` unless `value` is allowed for the request field `name`."""
     limits = GenerationRequest.__dataclass_fields__[name].metadata["limits"]
     if isinstance(limits, Range):
         _check_range(name, value, limits)
     elif limits is str:
         _check_text(name, value, may_be_blank=name != "prompt")
     elif limits is bool and not isinstance(value, bool):
-        raise InvalidRequest(f"{name} must be true or false, got {value!r}.")
+        raise InvalidRequestError(f"{name} must be true or false, got {value!r}.")
     elif isinstance(limits, tuple) and value not in limits:
-        raise InvalidRequest(f"{name} is {value!r}, but must be one of {', '.join(limits)}.")
+        raise InvalidRequestError(f"{name} is {value!r}, but must be one of {', '.join(limits)}.")
 
 
 def _field(limits: Any, **default: Any) -> Any:
@@ -101,7 +101,7 @@ class _Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt(_Checked):
-    """What to show, and what not to show. Raises `InvalidRequest` for a blank prompt."""
+    """What to show, and what not to show. Raises `InvalidRequestError` for a blank prompt."""
 
     prompt: str = _field(str)
     negative_prompt: str = _field(str, default=DEFAULT_NEGATIVE_PROMPT)
@@ -109,7 +109,7 @@ class Prompt(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings(_Checked):
-    """How to sample. Raises `InvalidRequest` for a value out of its limits.
+    """How to sample. Raises `InvalidRequestError` for a value out of its limits.
 
     `num_frames`: frames in the finished video, at 16 a second. The model makes the next 4k+1 and the rest is cut.
     `guidance_scale`: g in v = cond + g * (cond - uncond), so 7 here is what other tools call "cfg 8".
@@ -127,7 +127,7 @@ class SamplerSettings(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest(Prompt, SamplerSettings):
-    """One video to make. Raises `InvalidRequest`, which names the field, the value and the limit.
+    """One video to make. Raises `InvalidRequestError`, which names the field, the value and the limit.
 
     The last three fields are for the hosted API; locally the export node chooses.
     """

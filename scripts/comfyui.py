@@ -36,7 +36,7 @@ class ComfyUIError(RuntimeError):
     """The server does not do what was asked of it; the message says what and where to look."""
 
 
-class PromptRefused(ComfyUIError):
+class PromptRefusedError(ComfyUIError):
     """ComfyUI did not accept a prompt; `error` and `node_errors` are what it answered."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class PromptRefused(ComfyUIError):
         super().__init__(f"ComfyUI refused the prompt: {json.dumps(answer, indent=2)}")
 
 
-class PromptFailed(ComfyUIError):
+class PromptFailedError(ComfyUIError):
     """A prompt ended with an error or was interrupted; `entry` is its history entry."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
@@ -144,11 +144,11 @@ class ComfyUI:
         return self.request("/object_info")
 
     def queue(self, prompt: dict[str, Any]) -> str:
-        """Queues a prompt in API format and returns its id; raises PromptRefused."""
+        """Queues a prompt in API format and returns its id; raises PromptRefusedError."""
         try:
             return self.request("/prompt", {"prompt": prompt, "client_id": self.client_id})["prompt_id"]
         except urllib.error.HTTPError as error:
-            raise PromptRefused(json.load(error)) from error
+            raise PromptRefusedError(json.load(error)) from error
 
     def wait(self, prompt_id: str, seconds: float = 600) -> dict[str, Any]:
         """Returns the history entry of a prompt once it has ended, well or badly."""
@@ -161,7 +161,7 @@ class ComfyUI:
         raise ComfyUIError(f"Prompt {prompt_id} did not end within {seconds} s; see {self.log}.")
 
     def run(self, prompt: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
-        """Queues a prompt and returns its history entry; raises PromptRefused or PromptFailed."""
+        """Queues a prompt and returns its history entry; raises PromptRefusedError or PromptFailedError."""
         return succeeded(self.wait(self.queue(prompt), seconds))
 
     def follow(self, prompt: dict[str, Any]) -> Iterator[Message]:
@@ -262,7 +262,7 @@ def free_port() -> int:
 
 def succeeded(entry: dict[str, Any]) -> dict[str, Any]:
     if entry["status"]["status_str"] != "success":
-        raise PromptFailed(entry)
+        raise PromptFailedError(entry)
     return entry
 
 

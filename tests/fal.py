@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import FalError, JobKept
+from cosmos_predict25.pipeline.errors import FalError, JobKeptError
 from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
 from cosmos_predict25.pipeline.fal.journal import Record
 from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
@@ -71,7 +71,7 @@ def running_fal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalStandIn
         yield fal
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """As ComfyUI's own interruption."""
 
 
@@ -95,7 +95,7 @@ class Recorder:
 
     def raise_if_stopped(self) -> None:
         if self.stopped:
-            raise Stopped
+            raise StoppedError
 
 
 async def make(fal: FalStandIn, request: GenerationRequest = REQUEST, **options: Any) -> RemoteVideo:
@@ -133,7 +133,7 @@ def records_of(fal: FalStandIn) -> list[Record]:
     paths = sorted(journal_of(fal).folder.glob("*.json"))
     found = journal_of(fal).records()
     if len(found) != len(paths):
-        raise JobKept(f"Of {paths} only {len(found)} can be read.", stage="journal")
+        raise JobKeptError(f"Of {paths} only {len(found)} can be read.", stage="journal")
     return found
 
 
@@ -160,7 +160,7 @@ def failed(fal: FalStandIn, kind: type[FalError], **options: Any) -> Any:
     with pytest.raises(kind) as caught:
         run(make(fal, **options))
     message = str(caught.value)
-    assert caught.type is kind or kind is JobKept, message
+    assert caught.type is kind or kind is JobKeptError, message
     for request_id in fal.jobs:
         assert request_id in message
         assert caught.value.request_id == request_id

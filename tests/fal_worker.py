@@ -48,10 +48,10 @@ def main() -> None:
     import_pack()
     from cosmos_predict25.pipeline.errors import CosmosError
     from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
-    from cosmos_predict25.pipeline.observer import Silent
+    from cosmos_predict25.pipeline.observer import NullObserver
     from cosmos_predict25.pipeline.request import GenerationRequest
 
-    class Killed(Silent):
+    class Killed(NullObserver):
         def progress(self, message: str, done: int, total: int, latents: Any = None) -> None:
             if order.get("kill_at", "never") in message:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cosmos_predict25.benchmarks.load import measure_in_a_fresh_process
-from cosmos_predict25.pipeline.errors import CheckpointNotFound, WrongCheckpoint
+from cosmos_predict25.pipeline.errors import CheckpointNotFoundError, WrongCheckpointError
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
@@ -166,7 +166,7 @@ def test_wan_vae_file_of_comfyui_decodes_like_comfyui(core, tmp_path):
 
 def test_predict2_is_refused(original_weights, text_encoder, vae_file, tmp_path):
     weights = {name: tensor for name, tensor in original_weights.items() if "crossattn_proj" not in name}
-    with pytest.raises(WrongCheckpoint, match=r"model\.pt is Cosmos-Predict2, not 2\.5"):
+    with pytest.raises(WrongCheckpointError, match=r"model\.pt is Cosmos-Predict2, not 2\.5"):
         load_single_files(write(weights, tmp_path / "model.pt"), vae_file, text_encoder)
 
 
@@ -182,17 +182,17 @@ def test_predict2_is_refused(original_weights, text_encoder, vae_file, tmp_path)
 )
 def test_other_models_are_named(names, what, text_encoder, vae_file, tmp_path):
     file = write({name: torch.zeros(2) for name in names}, tmp_path / "other.safetensors")
-    with pytest.raises(WrongCheckpoint) as error:
+    with pytest.raises(WrongCheckpointError) as error:
         load_single_files(file, vae_file, text_encoder)
     assert str(error.value) == f"{file} is not Cosmos-Predict2.5 but {what}."
 
 
 def test_a_network_with_more_or_less_than_this_one_is_refused(original_weights, text_encoder, vae_file, tmp_path):
     more = {**original_weights, "net.action_embedder.weight": torch.zeros(2)}
-    with pytest.raises(WrongCheckpoint, match=r"action_embedder\.weight is not part of it"):
+    with pytest.raises(WrongCheckpointError, match=r"action_embedder\.weight is not part of it"):
         load_single_files(write(more, tmp_path / "more.pt"), vae_file, text_encoder)
     less = {name: tensor for name, tensor in original_weights.items() if "blocks.1.mlp.layer1" not in name}
-    with pytest.raises(WrongCheckpoint, match=r"transformer_blocks\.1\.ff\.net\.0\.proj\.weight is missing"):
+    with pytest.raises(WrongCheckpointError, match=r"transformer_blocks\.1\.ff\.net\.0\.proj\.weight is missing"):
         load_single_files(write(less, tmp_path / "less.pt"), vae_file, text_encoder)
 
 
@@ -209,7 +209,7 @@ def test_a_network_with_more_or_less_than_this_one_is_refused(original_weights, 
 def test_an_unreadable_file_is_named(name, content, text_encoder, vae_file, tmp_path):
     file = tmp_path / name
     file.write_bytes(vae_file.read_bytes()[:1000] if content is None else content)
-    with pytest.raises(WrongCheckpoint) as error:
+    with pytest.raises(WrongCheckpointError) as error:
         load_single_files(file, vae_file, text_encoder)
     assert str(error.value).startswith(f"{file} ({file.stat().st_size} bytes) cannot be read: ")
     assert str(error.value).endswith("download it again.")
@@ -220,7 +220,7 @@ def test_a_broken_config_is_named(checkpoint, tmp_path):
         folder = tmp_path / part.split("/")[0]
         shutil.copytree(checkpoint, folder)
         (folder / part).write_text("{")
-        with pytest.raises(WrongCheckpoint, match=f"{folder / part.split('/')[0]} cannot be read"):
+        with pytest.raises(WrongCheckpointError, match=f"{folder / part.split('/')[0]} cannot be read"):
             load_pipeline_folder(folder)
 
 
@@ -231,20 +231,20 @@ def test_a_pickle_with_code_is_refused(text_encoder, vae_file, tmp_path):
 
     file = tmp_path / "model.pt"
     torch.save({"net.x_embedder.proj.1.weight": Malicious()}, file)
-    with pytest.raises(WrongCheckpoint, match="cannot be read"):
+    with pytest.raises(WrongCheckpointError, match="cannot be read"):
         load_single_files(file, vae_file, text_encoder)
     assert not (tmp_path / "was here").exists()
 
 
 def test_a_text_encoder_of_another_size_is_refused(checkpoint, original_weights, text_encoder, vae_file, tmp_path):
     weights = {**original_weights, "net.crossattn_proj.0.weight": torch.zeros(TEXT_DIM, 96)}
-    with pytest.raises(WrongCheckpoint, match=r"gives 144 features for each token, but the transformer takes 96"):
+    with pytest.raises(WrongCheckpointError, match=r"gives 144 features for each token, but the transformer takes 96"):
         load_single_files(write(weights, tmp_path / "model.pt"), vae_file, text_encoder)
 
 
 def test_another_file_as_vae_is_refused(checkpoint, text_encoder):
     transformer = checkpoint / "transformer" / "diffusion_pytorch_model.safetensors"
-    with pytest.raises(WrongCheckpoint, match=r"is not the Wan 2\.1 VAE"):
+    with pytest.raises(WrongCheckpointError, match=r"is not the Wan 2\.1 VAE"):
         load_single_files(transformer, transformer, text_encoder)
 
 
@@ -253,7 +253,7 @@ def test_a_folder_without_a_part_is_refused(checkpoint, tmp_path, part):
     folder = tmp_path / "incomplete"
     shutil.copytree(checkpoint, folder)
     shutil.rmtree(folder / part)
-    with pytest.raises(CheckpointNotFound, match=f"lacks its folder {part}"):
+    with pytest.raises(CheckpointNotFoundError, match=f"lacks its folder {part}"):
         load_pipeline_folder(folder)
 
 
@@ -263,11 +263,11 @@ def test_a_folder_without_weights_or_a_shard_is_refused(checkpoint, tmp_path):
     weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     shards = {"a": "diffusion_pytorch_model-00001-of-00002.safetensors"}
     (weights.parent / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
-    with pytest.raises(CheckpointNotFound, match="lacks diffusion_pytorch_model-00001-of-00002"):
+    with pytest.raises(CheckpointNotFoundError, match="lacks diffusion_pytorch_model-00001-of-00002"):
         load_pipeline_folder(folder)
     (weights.parent / "diffusion_pytorch_model.safetensors.index.json").unlink()
     weights.unlink()
-    with pytest.raises(CheckpointNotFound, match=r"lacks a \.safetensors file"):
+    with pytest.raises(CheckpointNotFoundError, match=r"lacks a \.safetensors file"):
         load_pipeline_folder(folder)
 
 
@@ -278,7 +278,7 @@ def test_a_predict2_folder_is_refused(checkpoint, tmp_path):
     config.write_text(
         config.read_text().replace('"use_crossattn_projection": true', '"use_crossattn_projection": false')
     )
-    with pytest.raises(WrongCheckpoint, match="no text projection"):
+    with pytest.raises(WrongCheckpointError, match="no text projection"):
         load_pipeline_folder(folder)
 
 

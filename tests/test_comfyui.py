@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailed, PromptRefused, to_api_prompt
+from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailedError, PromptRefusedError, to_api_prompt
 
 REPO = Path(__file__).resolve().parents[1]
 WORKFLOW = json.loads((REPO / "workflows" / "text_to_video_local.json").read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def test_stop_ends_the_run_within_one_step(any_comfyui):
 def test_bad_input_is_refused_before_anything_runs(any_comfyui, values, kind, says):
     outputs = sorted(any_comfyui.output.rglob("*"))
     prompt = shared_workflow(any_comfyui, **values)
-    with pytest.raises(PromptRefused) as refused:
+    with pytest.raises(PromptRefusedError) as refused:
         any_comfyui.run(prompt)
     errors = refused.value.node_errors[node_id(prompt, kind)]["errors"]
     assert says in f"{errors[0]['message']}: {errors[0]['details']}"
@@ -174,11 +174,11 @@ def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(any_comfyui):
     settings = node_id(prompt, "CosmosPredict25SamplerSettings")
     prompt["width"] = {"class_type": "PrimitiveInt", "inputs": {"value": 100}}
     prompt[settings]["inputs"]["width"] = ["width", 0]
-    with pytest.raises(PromptFailed) as failed:
+    with pytest.raises(PromptFailedError) as failed:
         any_comfyui.run(prompt)
     (error,) = events(failed.value.entry, "execution_error")
     assert error["node_id"] == settings
-    assert error["exception_type"] == "cosmos_predict25.InvalidRequest"
+    assert error["exception_type"] == "cosmos_predict25.InvalidRequestError"
     assert error["exception_message"].startswith("width is 100, but must be a multiple of 16")
     any_comfyui.run(shared_workflow(any_comfyui))
 
@@ -284,7 +284,7 @@ def test_single_files_ask_for_the_one_that_is_missing(comfyui, single_files):
     prompt = shared_workflow(comfyui)
     loader = node_id(prompt, "CosmosPredict25Loader")
     prompt[loader]["inputs"].update({"checkpoint": "single files", **single_files, "vae": "none"})
-    with pytest.raises(PromptFailed, match="checkpoint is 'single files', but vae is 'none'"):
+    with pytest.raises(PromptFailedError, match="checkpoint is 'single files', but vae is 'none'"):
         comfyui.run(prompt)
 
 
@@ -328,7 +328,7 @@ def comfyui_with_guardrail(tmp_path_factory: pytest.TempPathFactory, checkpoint:
 def test_the_guardrail_checks_the_prompt_and_changes_the_frames(comfyui_with_guardrail):
     server = comfyui_with_guardrail
     prompt = shared_workflow(server, guardrail=True, prompt="a forbidden cat")
-    with pytest.raises(PromptFailed, match="The guardrail refused the prompt"):
+    with pytest.raises(PromptFailedError, match="The guardrail refused the prompt"):
         server.run(prompt)
     prompt = shared_workflow(server, guardrail=True)
     prompt["parts"] = {
@@ -360,7 +360,7 @@ def comfyui_without_diffusers(tmp_path_factory: pytest.TempPathFactory, checkpoi
 def test_without_diffusers_the_nodes_are_there_and_the_loader_says_what_to_install(comfyui_without_diffusers):
     assert set(NODES) <= set(comfyui_without_diffusers.object_info())
     with pytest.raises(
-        PromptFailed, match=r"No module named 'diffusers'\. Install .* -m pip install -r .*requirements"
+        PromptFailedError, match=r"No module named 'diffusers'\. Install .* -m pip install -r .*requirements"
     ):
         comfyui_without_diffusers.run(shared_workflow(comfyui_without_diffusers))
 

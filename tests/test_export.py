@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosmos_predict25.benchmarks.clip import moving_clip
-from cosmos_predict25.pipeline.errors import ExportFailed, InvalidRequest
+from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import FORMATS, ExportedVideo, export, remux
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 
@@ -275,7 +275,7 @@ def test_a_gif_has_its_workflow_beside_it(clip, tmp_path):
 def test_a_gif_whose_workflow_cannot_be_written_changes_nothing(clip, tmp_path):
     (tmp_path / "video.gif").write_bytes(b"an older video")
     (tmp_path / "video.gif.json").mkdir()
-    with pytest.raises(ExportFailed, match=r"video\.gif\.json could not be written .* is a folder"):
+    with pytest.raises(ExportError, match=r"video\.gif\.json could not be written .* is a folder"):
         save(clip, tmp_path, GIF, metadata=METADATA)
     assert (tmp_path / "video.gif").read_bytes() == b"an older video"
     assert {entry.name for entry in tmp_path.iterdir()} == {"video.gif", "video.gif.json"}
@@ -386,7 +386,7 @@ def test_8k(tmp_path, format):
 )
 def test_a_wrong_value_is_refused_with_its_limit(tmp_path, change, message):
     given = {"frames": torch.zeros(2, 8, 8, 3), "format": X264, **change}
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidRequestError, match=message):
         export(path=tmp_path / "video", **given)
     assert list(tmp_path.iterdir()) == []
 
@@ -395,7 +395,7 @@ def test_a_wrong_value_is_refused_with_its_limit(tmp_path, change, message):
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_the_suffix_of_another_format_is_refused(clip, tmp_path, format, suffix):
     if suffix != SUFFIX[format]:
-        with pytest.raises(InvalidRequest, match=rf"\{suffix}.*\{SUFFIX[format]}"):
+        with pytest.raises(InvalidRequestError, match=rf"\{suffix}.*\{SUFFIX[format]}"):
             export(clip, tmp_path / f"video{suffix}", format=format)
         assert list(tmp_path.iterdir()) == []
 
@@ -421,7 +421,7 @@ def test_alpha_beside_the_frames_is_as_within_them(clip, tmp_path, format, last,
     assert np.abs(np.array(one) - np.array(other)).mean() * 255 < 1
 
 
-class Stopped(BaseException):
+class StoppedError(BaseException):
     pass
 
 
@@ -436,7 +436,7 @@ class StopsAfter:
 
     def raise_if_stopped(self) -> None:
         if self.left <= 0:
-            raise Stopped
+            raise StoppedError
 
 
 @pytest.mark.parametrize("after", [0, 4])
@@ -445,7 +445,7 @@ def test_stop_leaves_what_was_there(clip, tmp_path, format, after):
     before = tmp_path / f"video{SUFFIX[format]}"
     before.write_bytes(b"an older video")
     observer = StopsAfter(after)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         save(clip, tmp_path, format, observer=observer)
     assert observer.seen == [(done + 1, 9) for done in range(after)]
     assert before.read_bytes() == b"an older video"
@@ -488,7 +488,7 @@ def test_torch_keeps_its_threads(clip, tmp_path):
 
 
 @pytest.mark.usefixtures("three_threads")
-@pytest.mark.parametrize("stopped", [Stopped, RuntimeError])
+@pytest.mark.parametrize("stopped", [StoppedError, RuntimeError])
 def test_nothing_goes_on_while_a_caller_holds_the_exception(clip, tmp_path, stopped):
     class Fails(StopsAfter):
         def raise_if_stopped(self) -> None:
@@ -548,7 +548,7 @@ def test_a_full_disk_leaves_nothing_wherever_it_strikes(large_clip, tmp_path, fo
         if room == 0:
             continue
         with room_for(room, tmp_path / "small") as small:
-            with pytest.raises(ExportFailed, match="video"):
+            with pytest.raises(ExportError, match="video"):
                 save(frames, small, format, audio=tone(1))
             failures += 1
             assert list(small.iterdir()) == []
@@ -559,35 +559,35 @@ def test_a_read_only_folder(clip, tmp_path):
     folder = tmp_path / "read-only"
     folder.mkdir()
     if can_mount(tmp_path / "probe"):
-        with mounted(folder, "-t", "tmpfs", "-o", "ro", "tmpfs"), pytest.raises(ExportFailed, match="another folder"):
+        with mounted(folder, "-t", "tmpfs", "-o", "ro", "tmpfs"), pytest.raises(ExportError, match="another folder"):
             save(clip, folder, X264)
     else:
         folder.chmod(0o500)
-        with pytest.raises(ExportFailed, match="may write"):
+        with pytest.raises(ExportError, match="may write"):
             save(clip, folder, X264)
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_a_folder_that_vanished_or_never_was_one(clip, tmp_path, format):
-    with pytest.raises(ExportFailed, match="make the folder again"):
+    with pytest.raises(ExportError, match="make the folder again"):
         save(clip, tmp_path / "gone", format)
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ExportFailed, match="is a file"):
+    with pytest.raises(ExportError, match="is a file"):
         save(clip, tmp_path / "file", format)
     (tmp_path / f"video{SUFFIX[format]}").mkdir()
-    with pytest.raises(ExportFailed, match="is a folder"):
+    with pytest.raises(ExportError, match="is a folder"):
         save(clip, tmp_path, format)
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", f"video{SUFFIX[format]}"}
 
 
 def test_a_name_that_is_too_long_is_refused_before_the_work(clip, tmp_path):
     observer = StopsAfter(1000)
-    with pytest.raises(ExportFailed, match="shorter name"):
+    with pytest.raises(ExportError, match="shorter name"):
         export(clip, tmp_path / f"{'岩' * 84}.mp4", observer=observer)
     export(clip, tmp_path / f"{'岩' * 83}.mp4")
     (tmp_path / "folder.mp4").mkdir()
-    with pytest.raises(ExportFailed, match="is a folder"):
+    with pytest.raises(ExportError, match="is a folder"):
         export(clip, tmp_path / "folder.mp4", observer=observer)
     assert observer.seen == []
 
@@ -595,7 +595,7 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(clip, tmp_path):
 def test_what_the_encoder_refuses_is_not_blamed_on_the_disk(clip, tmp_path, monkeypatch):
     wrong = replace(FORMATS[X264], codec_options={"preset": "none such"})
     monkeypatch.setattr("cosmos_predict25.pipeline.export.formats.FORMATS", {X264: wrong})
-    with pytest.raises(ExportFailed, match="the encoder refused it") as error:
+    with pytest.raises(ExportError, match="the encoder refused it") as error:
         save(clip, tmp_path, X264)
     assert "disk" not in str(error.value)
 
@@ -617,7 +617,7 @@ class Removes(StopsAfter):
 def test_a_folder_that_vanishes_meanwhile(clip, tmp_path, format):
     folder = tmp_path / "soon gone"
     folder.mkdir()
-    with pytest.raises(ExportFailed, match="make the folder again"):
+    with pytest.raises(ExportError, match="make the folder again"):
         save(clip, folder, format, observer=Removes(folder))
     assert list(tmp_path.iterdir()) == []
 
@@ -627,7 +627,7 @@ def test_a_folder_that_vanishes_meanwhile(clip, tmp_path, format):
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])
 def test_sound_of_many_kinds(clip, tmp_path, format, rate, channels):
     if channels > 6:
-        with pytest.raises(InvalidRequest, match="at most 6"):
+        with pytest.raises(InvalidRequestError, match="at most 6"):
             save(clip, tmp_path, format, audio=tone(0.3, rate, channels))
         return
     saved = save(clip, tmp_path, format, audio=tone(0.3, rate, channels))
@@ -696,7 +696,7 @@ def test_remux_reports_and_stops(clip, tmp_path, format):
     source = save(clip, tmp_path, format, audio=tone(1)).path
     copy = tmp_path / f"copy{SUFFIX[format]}"
     observer = StopsAfter(4)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         remux(source, copy, format=format, observer=observer)
     assert not copy.exists()
     observer = StopsAfter(1000)
@@ -707,7 +707,7 @@ def test_remux_reports_and_stops(clip, tmp_path, format):
 def test_remux_names_a_source_that_cannot_be_read(clip, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     for name in ("broken.mp4", "missing.mp4"):
-        with pytest.raises(InvalidRequest, match=rf"{name} cannot be read \(.*\): "):
+        with pytest.raises(InvalidRequestError, match=rf"{name} cannot be read \(.*\): "):
             remux(tmp_path / name, tmp_path / "copy.mp4", format=X264)
     assert not (tmp_path / "copy.mp4").exists()
 
@@ -724,7 +724,7 @@ def test_remux_does_not_take_another_format(clip, tmp_path):
 
 def test_remux_says_what_is_wrong_with_the_target(clip, tmp_path):
     source = save(clip, tmp_path, X264).path
-    with pytest.raises(ExportFailed, match="make the folder again"):
+    with pytest.raises(ExportError, match="make the folder again"):
         remux(source, tmp_path / "gone" / "copy.mp4", format=X264)
 
 

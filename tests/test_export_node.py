@@ -15,7 +15,7 @@ from PIL import Image
 
 from cosmos_predict25.pipeline.request import VIDEO_QUALITIES
 from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailed, PromptRefused
+from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailedError, PromptRefusedError
 
 REPO = Path(__file__).resolve().parents[1]
 NUM_FRAMES, WIDTH, HEIGHT, FPS = 10, 64, 48, Fraction(25, 2)
@@ -94,7 +94,7 @@ def run(server: ComfyUI, prompt: dict[str, Any]) -> tuple[dict[str, Any], list[M
     messages = list(server.follow(prompt))
     entry = server.wait(messages[-1].data["prompt_id"])
     if entry["status"]["status_str"] != "success":
-        raise PromptFailed(entry)
+        raise PromptFailedError(entry)
     return entry["outputs"]["export"], messages
 
 
@@ -370,7 +370,7 @@ def test_files_are_numbered_and_patterns_filled_in(any_comfyui):
 def test_bad_input_is_refused_before_anything_runs(any_comfyui, values, says):
     make_clip(any_comfyui.base / "input" / "clip.mp4")
     files = sorted(any_comfyui.output.rglob("*"))
-    with pytest.raises(PromptRefused) as refused:
+    with pytest.raises(PromptRefusedError) as refused:
         any_comfyui.run(prompt_with(**values))
     errors = refused.value.node_errors["export"]["errors"]
     assert says in f"{errors[0]['message']}: {errors[0]['details']}"
@@ -389,23 +389,23 @@ def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(comfyui, name, 
     files = sorted(file for file in comfyui.base.rglob("*") if file.suffix in (".mp4", ".part"))
     prompt = prompt_with(video=None, images=["parts", 0], **{name: ["value", 0]})
     prompt["value"] = {"class_type": kind, "inputs": {"value": value}}
-    with pytest.raises(PromptFailed) as failed:
+    with pytest.raises(PromptFailedError) as failed:
         run(comfyui, prompt)
     _, error = failed.value.entry["status"]["messages"][-1]
     assert error["node_id"] == "export"
-    assert error["exception_type"] == "cosmos_predict25.InvalidRequest"
+    assert error["exception_type"] == "cosmos_predict25.InvalidRequestError"
     assert error["exception_message"].startswith(says)
     assert sorted(file for file in comfyui.base.rglob("*") if file.suffix in (".mp4", ".part")) == files
 
 
 def test_a_colour_that_is_none_is_explained(comfyui):
-    with pytest.raises(PromptFailed, match="background is 'reddish', but must be a colour: try #000000 or white"):
+    with pytest.raises(PromptFailedError, match="background is 'reddish', but must be a colour: try #000000 or white"):
         run(comfyui, prompt_with(background="reddish"))
 
 
 def test_a_folder_that_is_a_file_is_explained(comfyui):
     (comfyui.output / "taken").write_text("")
-    with pytest.raises(PromptFailed, match=r"The folder of 'taken/clip' in .* choose another filename_prefix"):
+    with pytest.raises(PromptFailedError, match=r"The folder of 'taken/clip' in .* choose another filename_prefix"):
         run(comfyui, prompt_with(filename_prefix="taken/clip"))
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosmos_predict25.pipeline.errors import InvalidRequest
+from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.export import FORMATS, export
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 
@@ -45,7 +45,7 @@ def test_the_file_has_exactly_what_was_asked_for(width, height, num_frames, chan
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"video{target.extension}"
         if fps > target.max_fps:
-            with pytest.raises(InvalidRequest, match=str(target.max_fps)):
+            with pytest.raises(InvalidRequestError, match=str(target.max_fps)):
                 export(frames, path, fps=fps, format=format, quality=quality)
             assert list(Path(folder).iterdir()) == []
             return

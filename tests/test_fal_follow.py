@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import FalError, JobExpired, JobKept, OutcomeUnknown
+from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import Cancellation, Completed, FalClient, InProgress, Queued
 from cosmos_predict25.pipeline.fal.journal import State
 from cosmos_predict25.tests.fal import (
@@ -24,7 +24,7 @@ from cosmos_predict25.tests.fal import (
     PROMPT,
     REQUEST,
     Recorder,
-    Stopped,
+    StoppedError,
     failed,
     goes_on,
     journal_of,
@@ -203,7 +203,7 @@ def test_t3_an_unknown_state_passes(fal: FalStandIn, fault: Fault) -> None:
 @pytest.mark.parametrize("fault", ODD_STATES, ids=ids)
 def test_t3_an_unknown_state_for_ever(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("status", fault, times=FOREVER)
-    error = failed(fal, JobKept)
+    error = failed(fal, JobKeptError)
     assert (error.stage, len(fal.requests("status"))) == ("status", 5)
     assert "a state that is not known" in str(error)
     assert record_of(fal).state is State.SUBMITTED
@@ -285,7 +285,7 @@ def test_t6_a_new_job_may_be_unknown_for_a_moment(fal: FalStandIn) -> None:
 @pytest.mark.parametrize("fault", [NOT_FOUND, Reply(404, body={"detail": "Not Found"}), ingress(404)], ids=ids)
 def test_t6_unknown_for_ever(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("status", fault, times=FOREVER)
-    error = failed(fal, JobExpired, policy=policy_with(not_found_grace=0.3))
+    error = failed(fal, JobExpiredError, policy=policy_with(not_found_grace=0.3))
     assert (error.stage, error.status) == ("status", 404)
     assert is_set_aside(fal)
     assert fal.accepted == 1
@@ -295,7 +295,7 @@ def test_t6_unknown_for_ever(fal: FalStandIn, fault: Fault) -> None:
 @pytest.mark.parametrize("stage", ["status", "result"])
 def test_t7_a_key_that_is_refused_pauses_the_job(fal: FalStandIn, stage: str, status: int) -> None:
     fal.fault(stage, Reply(status, body={"detail": f"No user found for {fal.key}"}), times=FOREVER)
-    error = failed(fal, JobKept)
+    error = failed(fal, JobKeptError)
     assert (error.stage, error.status) == (stage, status)
     assert "FAL_KEY" in str(error)
     assert "billing" in str(error)
@@ -320,7 +320,7 @@ def test_t7_429_slows_down_and_passes(fal: FalStandIn, stage: str, value: str) -
 @pytest.mark.parametrize("stage", ["status", "result"])
 def test_t8_no_reply_that_can_be_read(fal: FalStandIn, stage: str, fault: Fault) -> None:
     fal.fault(stage, fault, times=FOREVER)
-    error = failed(fal, JobKept)
+    error = failed(fal, JobKeptError)
     assert error.stage == stage
     assert "not understood" in str(error)
     assert len(fal.requests(stage)) == 5
@@ -330,7 +330,7 @@ def test_t8_no_reply_that_can_be_read(fal: FalStandIn, stage: str, fault: Fault)
 def test_t8_a_content_type_that_is_no_text_for_a_terminal(fal: FalStandIn) -> None:
     headers = {"content-type": "text/\x1b[31mhtml; " + "x" * 9000}
     fal.fault("status", Reply(200, headers, b"<html>"), times=FOREVER)
-    error = failed(fal, JobKept)
+    error = failed(fal, JobKeptError)
     assert str(error).isprintable()
     assert len(str(error)) < 1000
     assert goes_on(fal).num_frames == 9
@@ -373,7 +373,7 @@ def test_replies_of_every_framing(fal: FalStandIn, stage: str, fault: Fault) -> 
 @pytest.mark.parametrize("queue_seconds", [0, math.inf])
 def test_t10_a_job_that_never_ends_is_kept_and_not_cancelled(fal: FalStandIn, queue_seconds: float) -> None:
     fal.queue_seconds, fal.run_seconds = queue_seconds, math.inf
-    error = failed(fal, JobKept, policy=BRIEF)
+    error = failed(fal, JobKeptError, policy=BRIEF)
     assert error.stage == "status"
     assert "has not finished" in str(error)
     assert fal.requests("cancel") == []
@@ -384,7 +384,7 @@ def test_t10_a_job_that_never_ends_is_kept_and_not_cancelled(fal: FalStandIn, qu
 
 def test_t10_looks_have_pauses_between(fal: FalStandIn) -> None:
     fal.run_seconds = math.inf
-    failed(fal, JobKept, policy=policy_with(wait_limit=0.6, poll_intervals=((0, 0.05), (0.3, 0.2))))
+    failed(fal, JobKeptError, policy=policy_with(wait_limit=0.6, poll_intervals=((0, 0.05), (0.3, 0.2))))
     assert 3 <= len(fal.requests("status")) <= 11
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
@@ -411,7 +411,7 @@ def test_r1_completed_and_still_in_progress(fal: FalStandIn) -> None:
 
 def test_r1_completed_and_in_progress_for_ever(fal: FalStandIn) -> None:
     fal.fault("result", IN_PROGRESS, times=FOREVER)
-    error = failed(fal, JobKept, policy=BRIEF)
+    error = failed(fal, JobKeptError, policy=BRIEF)
     assert (error.stage, "in progress" in str(error)) == ("result", True)
     assert goes_on(fal).num_frames == 9
 
@@ -524,7 +524,7 @@ def test_r3_a_burst_at_the_result(fal: FalStandIn, fault: Fault, times: int) -> 
 @pytest.mark.parametrize("fault", [ingress(503), Reset(), Reply(429)], ids=ids)
 def test_r3_no_result_for_ever(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("result", fault, times=FOREVER)
-    error = failed(fal, JobKept)
+    error = failed(fal, JobKeptError)
     assert (error.stage, "does not answer" in str(error)) == ("result", True)
     assert goes_on(fal).num_frames == 9
 
@@ -532,13 +532,13 @@ def test_r3_no_result_for_ever(fal: FalStandIn, fault: Fault) -> None:
 @pytest.mark.parametrize("status", [400, 405, 407, 413, 451])
 def test_r3_a_page_of_something_on_the_way_is_no_failure_of_the_job(fal: FalStandIn, status: int) -> None:
     fal.fault("result", ingress(status), times=FOREVER)
-    assert failed(fal, JobKept).stage == "result"
+    assert failed(fal, JobKeptError).stage == "result"
     assert goes_on(fal).num_frames == 9
 
 
 def test_r4_a_result_that_is_gone(fal: FalStandIn) -> None:
     fal.fault("result", NOT_FOUND, times=FOREVER)
-    error = failed(fal, JobExpired)
+    error = failed(fal, JobExpiredError)
     assert (error.stage, error.status) == ("result", 404)
     assert "30 days" in str(error)
     assert is_set_aside(fal)
@@ -548,10 +548,10 @@ def test_r4_a_result_that_is_gone(fal: FalStandIn) -> None:
 @pytest.mark.parametrize("store", [True, False])
 def test_r4_a_job_that_nobody_came_back_to_in_time(fal: FalStandIn, store: bool) -> None:
     fal.run_seconds = math.inf
-    failed(fal, JobKept, policy=BRIEF, store=store)
+    failed(fal, JobKeptError, policy=BRIEF, store=store)
     fal.complete(only_id(fal))
     fal.clock.advance(31 * 86400 if store else 3700)
-    assert failed(fal, JobExpired, store=store).status == 404
+    assert failed(fal, JobExpiredError, store=store).status == 404
     assert is_set_aside(fal)
     assert fal.accepted == 1
 
@@ -572,7 +572,7 @@ NO_VIDEO: list[Fault] = [
 @pytest.mark.parametrize("fault", NO_VIDEO, ids=[str(number) for number in range(len(NO_VIDEO))])
 def test_r5_a_result_without_a_url(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("result", fault, times=FOREVER)
-    assert failed(fal, JobKept).stage == "result"
+    assert failed(fal, JobKeptError).stage == "result"
     assert record_of(fal).request_id == only_id(fal)
     assert fal.requests("media") == []
     assert goes_on(fal).num_frames == 9
@@ -608,7 +608,7 @@ def test_r5_what_else_a_result_may_hold(fal: FalStandIn, name: str) -> None:
 def test_r5_a_bare_result_is_kept_over_a_failed_download(fal: FalStandIn) -> None:
     fal.bare_result = True
     fal.fault("media", Reply(500), times=FOREVER)
-    failed(fal, JobKept)
+    failed(fal, JobKeptError)
     record = record_of(fal)
     assert record.state is State.RESULT_READY
     assert record.result
@@ -677,7 +677,7 @@ BAD_URIS = {
 @pytest.mark.parametrize("name", BAD_URIS)
 def test_r6_a_data_uri_that_is_refused(fal: FalStandIn, name: str) -> None:
     fal.fault("result", with_video(url=BAD_URIS[name]), times=FOREVER)
-    error = failed(fal, JobKept, policy=policy_with(max_media=2**20))
+    error = failed(fal, JobKeptError, policy=policy_with(max_media=2**20))
     assert error.stage == "download"
     assert len(str(error)) < 1000
     assert MP4[:40] not in str(error)
@@ -691,7 +691,7 @@ def test_r7_a_result_without_end(fal: FalStandIn, length: int | None) -> None:
     fal.fault(
         "result", EndlessBody(200 * 2**20, length, b'{"video": "', {"content-type": "application/json"}), times=FOREVER
     )
-    error = failed(fal, JobKept, policy=policy_with(max_reply=2**20))
+    error = failed(fal, JobKeptError, policy=policy_with(max_reply=2**20))
     assert f"more than {2**20} bytes" in str(error)
     fal.wait_for(lambda: {exchange.outcome for exchange in fal.requests("result")} == {"abandoned"})
     assert goes_on(fal).num_frames == 9
@@ -712,7 +712,7 @@ def test_r7_a_result_without_end(fal: FalStandIn, length: int | None) -> None:
 )
 def test_r8_a_redirect_is_not_followed(fal: FalStandIn, stage: str, status: int, where: str) -> None:
     fal.fault(stage, Redirect(status, where), times=FOREVER)
-    error = failed(fal, JobKept)
+    error = failed(fal, JobKeptError)
     assert (error.stage, "redirect" in str(error)) == (stage, True)
     assert len(fal.requests(stage)) == (5 if where.startswith("data:") else 1)
     assert set(fal.connects) == {"queue.fal.run:443", "api.fal.ai:443"}
@@ -722,7 +722,7 @@ def test_r8_a_redirect_is_not_followed(fal: FalStandIn, stage: str, status: int,
 def stopped(fal: FalStandIn, observer: Recorder, **options: Any) -> float:
     """The seconds that a run took which ended as the observer wanted."""
     start = time.monotonic()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(make(fal, observer=observer, **options))
     assert not list(fal.folder.parent.rglob("*.part"))
     return time.monotonic() - start
@@ -1042,7 +1042,7 @@ def test_cancelling_the_task_waits_for_the_submission(fal: FalStandIn) -> None:
 def test_an_unknown_submission_is_reported_while_it_is_not_listed(fal: FalStandIn) -> None:
     fal.listed = "completed"
     fal.fault("submit", Reset(accept=True))
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknownError):
         run(make(fal))
     fal.clock.advance(100)
     assert goes_on(fal).num_frames == 9

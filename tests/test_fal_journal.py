@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import FalError, JobExpired, JobKept, OutcomeUnknown
+from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
 from cosmos_predict25.pipeline.fal.journal import Record, State
 from cosmos_predict25.pipeline.fal.submission import order_of
-from cosmos_predict25.pipeline.observer import Silent
+from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (
     APP,
@@ -28,7 +28,7 @@ from cosmos_predict25.tests.fal import (
     QUEUE,
     REQUEST,
     Recorder,
-    Stopped,
+    StoppedError,
     journal_of,
     make,
     record_of,
@@ -137,7 +137,7 @@ def test_the_request_id_is_on_disk_before_anything_else_happens(fal: FalStandIn)
 
 def test_the_result_is_on_disk_before_the_download_and_the_record_until_the_file_is(fal: FalStandIn) -> None:
     fal.fault("media", Reset(), times=FOREVER)
-    with pytest.raises(JobKept):
+    with pytest.raises(JobKeptError):
         run(make(fal))
     record = record_of(fal)
     (job,) = fal.jobs.values()
@@ -238,7 +238,7 @@ def test_a_record_without_an_id_is_looked_for_and_never_sent(fal: FalStandIn, st
         run(make(fal))
         assert records_of(fal) == []
     else:
-        with pytest.raises(OutcomeUnknown):
+        with pytest.raises(OutcomeUnknownError):
             run(make(fal))
         assert record_of(fal) == record
     assert fal.accepted == len(fal.requests("submit")) == accepted
@@ -275,7 +275,7 @@ def test_an_expired_job_is_told_once_and_its_record_is_set_aside(fal: FalStandIn
     job = submit_job(fal)
     record_for(fal, State.RUNNING, **job)
     fal.restart(forget=True)
-    with pytest.raises(JobExpired, match=job["request_id"]):
+    with pytest.raises(JobExpiredError, match=job["request_id"]):
         run(make(fal))
     assert records_of(fal) == []
     (aside,) = journal_of(fal).folder.glob("*.expired")
@@ -288,7 +288,7 @@ def test_an_expired_job_is_told_once_and_its_record_is_set_aside(fal: FalStandIn
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_run_that_fal_refuses_to_answer_is_paused_and_goes_on(fal: FalStandIn, status: int) -> None:
     fal.fault("status", Reply(status, body={"detail": "Locked"}), times=FOREVER)
-    with pytest.raises(JobKept) as caught:
+    with pytest.raises(JobKeptError) as caught:
         run(make(fal))
     assert (caught.value.status, [caught.value.request_id]) == (status, list(fal.jobs))
     assert record_of(fal).state is State.PAUSED_AUTH
@@ -428,7 +428,7 @@ def test_who_waits_for_another_run_goes_on_when_that_one_fails(fal: FalStandIn) 
         return await asyncio.gather(make(fal), make(fal), return_exceptions=True)
 
     outcomes = run(work())
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["JobKept", "RemoteVideo"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["JobKeptError", "RemoteVideo"]
     assert fal.accepted == 1
 
 
@@ -441,7 +441,7 @@ def test_who_waits_for_another_run_is_told_and_can_be_stopped(fal: FalStandIn) -
         while not fal.accepted:
             await asyncio.sleep(0.01)
         begun = time.monotonic()
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             await make(fal, observer=waiting)
         assert time.monotonic() - begun < 1
         fal.complete(next(iter(fal.jobs)))
@@ -525,7 +525,7 @@ def damage(fal: FalStandIn, record: Record, kind: str) -> Path:
 def test_a_damaged_record_is_refused_and_nothing_is_paid(fal: FalStandIn, kind: str) -> None:
     path = damage(fal, record_for(fal, State.RUNNING), kind)
     content = path.read_bytes()
-    with pytest.raises(JobKept, match="cannot be read") as caught:
+    with pytest.raises(JobKeptError, match="cannot be read") as caught:
         run(make(fal))
     assert str(path) in str(caught.value)
     assert "https://fal.ai/dashboard/requests" in str(caught.value)
@@ -589,7 +589,7 @@ def test_the_key_does_not_go_to_a_url_of_a_record_that_is_not_the_queues_own(fal
 def test_a_journal_that_cannot_be_made_is_told_and_nothing_is_sent(fal: FalStandIn, place: str) -> None:
     file = fal.folder / "file"
     file.touch()
-    with pytest.raises(JobKept, match="cannot be written"):
+    with pytest.raises(JobKeptError, match="cannot be written"):
         run(make(fal, journal=Journal(file / place)))
     assert fal.connects == []
 
@@ -597,7 +597,7 @@ def test_a_journal_that_cannot_be_made_is_told_and_nothing_is_sent(fal: FalStand
 def test_a_journal_that_the_disk_does_not_take_is_told_and_nothing_is_sent(fal: FalStandIn) -> None:
     outcome = fal_worker.outcome_of(start(fal, file_size=64))
     assert outcome
-    assert outcome["error"] == "JobKept"
+    assert outcome["error"] == "JobKeptError"
     assert "cannot be written" in outcome["message"]
     assert fal.requests("submit") == []
     assert records_of(fal) == []
@@ -607,7 +607,7 @@ def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn) -> No
     record = record_for(fal, State.RUNNING, **submit_job(fal))
     folder = journal_of(fal).folder
     (folder / f"{record.job_id}.part").mkdir()
-    with pytest.raises(JobKept, match="cannot be written"):
+    with pytest.raises(JobKeptError, match="cannot be written"):
         journal_of(fal).save(replace(record, state=State.RESULT_READY))
     assert record_of(fal) == record
 
@@ -646,12 +646,12 @@ def test_a_claim_is_for_one_job_and_ends_with_its_block(tmp_path: Path) -> None:
 
     async def work() -> None:
         assert not same.is_claimed("a")
-        async with journal.claim("a", Silent()):
+        async with journal.claim("a", NullObserver()):
             assert same.is_claimed("a")
             assert not same.is_claimed("b")
         assert not same.is_claimed("a")
         with pytest.raises(KeyError):
-            async with journal.claim("a", Silent()):
+            async with journal.claim("a", NullObserver()):
                 raise KeyError
         assert not same.is_claimed("a")
 

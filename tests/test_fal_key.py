@@ -16,7 +16,7 @@ import httpx
 import pytest
 import trustme
 
-from cosmos_predict25.pipeline.errors import FalError, InvalidRequest, KeyMissing, OutcomeUnknown
+from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError, MissingKeyError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import FalClient, NetworkPolicy
 from cosmos_predict25.pipeline.fal.key import FalKey, find_key, parse_key, redact, refuse_key_in
 from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
@@ -65,13 +65,13 @@ def test_the_sources_in_their_order(home: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("name", ["FAL_KEY_ID", "FAL_KEY_SECRET"])
 def test_half_a_pair_is_no_key(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, KEY.secret)
-    with pytest.raises(KeyMissing) as caught:
+    with pytest.raises(MissingKeyError) as caught:
         find_key()
     assert KEY.secret not in str(caught.value)
 
 
 def test_without_a_key_one_message_says_what_to_set_and_where_to_get_one(home: Path) -> None:
-    with pytest.raises(KeyMissing, match=r"FAL_KEY.*~/\.fal/key") as caught:
+    with pytest.raises(MissingKeyError, match=r"FAL_KEY.*~/\.fal/key") as caught:
         find_key()
     assert "https://fal.ai/dashboard/keys" in str(caught.value)
 
@@ -125,7 +125,7 @@ def test_a_malformed_key_is_refused_without_showing_a_byte_of_it(
         monkeypatch.setenv("FAL_KEY", text.replace("\0", "\1"))  # No variable holds a zero.
     if source == "file":
         write_key_file(home, text.encode("utf-8", "surrogateescape").decode("latin-1"))
-    with pytest.raises(KeyMissing) as caught:
+    with pytest.raises(MissingKeyError) as caught:
         find_key(text if source == "argument" else None)
     shown = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
     assert [half for half in (KEY.key_id, KEY.secret) if half in shown] == []
@@ -136,7 +136,7 @@ def test_a_malformed_key_is_refused_without_showing_a_byte_of_it(
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o602, 0o601, 0o777])
 def test_a_key_file_that_others_may_use_is_refused(home: Path, mode: int) -> None:
     path = write_key_file(home, mode=mode)
-    with pytest.raises(KeyMissing, match="chmod 600") as caught:
+    with pytest.raises(MissingKeyError, match="chmod 600") as caught:
         find_key()
     assert str(path) in str(caught.value)
     assert KEY.secret not in str(caught.value)
@@ -151,14 +151,14 @@ def test_a_key_file_of_the_owner_alone_is_read(home: Path, mode: int) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"x" * 2**20], ids=["empty", "binary", "1-mb"])
 def test_a_file_that_holds_no_key_is_refused(home: Path, content: bytes) -> None:
     write_key_file(home).write_bytes(content)
-    with pytest.raises(KeyMissing) as caught:
+    with pytest.raises(MissingKeyError) as caught:
         find_key()
     assert len(str(caught.value)) < 500
 
 
 def test_a_folder_in_the_place_of_the_key_file_is_no_key(home: Path) -> None:
     (home / ".fal" / "key").mkdir(parents=True)
-    with pytest.raises(KeyMissing):
+    with pytest.raises(MissingKeyError):
         find_key()
 
 
@@ -170,7 +170,7 @@ def test_without_a_good_key_nothing_is_sent_or_written(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, text: str | None
 ) -> None:
     monkeypatch.delenv("FAL_KEY")
-    with pytest.raises(KeyMissing):
+    with pytest.raises(MissingKeyError):
         run(make(fal, key=text))
     assert (fal.connects, fal.journal, records_of(fal)) == ([], [], [])
     assert not videos_of(fal).exists()
@@ -185,7 +185,7 @@ def test_a_text_that_holds_the_key_is_refused_before_any_traffic(
     text = f"https://example.com/{texts[part]}"
     request = REQUEST if where == "webhook_url" else replace(REQUEST, **{where: text})
     options = {"webhook_url": text} if where == "webhook_url" else {}
-    with pytest.raises(InvalidRequest, match=f"{where} contains your fal key") as caught:
+    with pytest.raises(InvalidRequestError, match=f"{where} contains your fal key") as caught:
         run(make(fal, request, **options))
     assert texts[part] not in str(caught.value)
     assert fal.requests("submit") == []
@@ -195,9 +195,9 @@ def test_a_text_that_holds_the_key_is_refused_before_any_traffic(
 
 def test_a_text_that_holds_the_key_is_refused_in_a_job_of_before_too(fal: FalStandIn) -> None:
     request = replace(REQUEST, prompt=f"A cube and {fal.key}")
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         run(make(fal, request))
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         run(make(fal, request))
     assert fal.requests("submit") == []
 
@@ -341,7 +341,7 @@ def test_redact_without_a_key_hides_credentials_all_the_same() -> None:
 
 @pytest.mark.parametrize("text", [KEY.key_id, KEY.secret, TEXT, f"a{KEY.secret}b"])
 def test_refuse_key_in(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="the_name contains your fal key"):
+    with pytest.raises(InvalidRequestError, match="the_name contains your fal key"):
         refuse_key_in({"other": "x", "the_name": text}, KEY)
     refuse_key_in({"the_name": text}, None)
     refuse_key_in({"the_name": "A cube."}, KEY)
@@ -366,15 +366,15 @@ def test_refuse_key_in(text: str) -> None:
     ],
 )
 def test_a_policy_takes_https_alone(name: str, url: str) -> None:
-    with pytest.raises(InvalidRequest, match="https"):
+    with pytest.raises(InvalidRequestError, match="https"):
         NetworkPolicy(**{name: url})
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         replace(FAST, **{name: url})
 
 
 @pytest.mark.parametrize("url", ["https://[", "https://host:port", "https://\n"])
 def test_a_url_that_cannot_be_read_is_refused_with_our_own_error(url: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         NetworkPolicy(queue_url=url)
 
 
@@ -383,7 +383,7 @@ def test_the_relay_is_named_by_the_environment_alone(monkeypatch: pytest.MonkeyP
     assert NetworkPolicy().relay_url is None
     assert NetworkPolicy.from_environment().relay_url == "https://relay.example/fal"
     monkeypatch.setenv(RELAY_VARIABLE, "http://relay.example")
-    with pytest.raises(InvalidRequest, match="https"):
+    with pytest.raises(InvalidRequestError, match="https"):
         NetworkPolicy.from_environment()
     monkeypatch.setenv(RELAY_VARIABLE, "")
     assert NetworkPolicy.from_environment().relay_url is None
@@ -478,6 +478,6 @@ def test_a_relay_that_redirects_is_not_followed(fal: FalStandIn, relay: Relay) -
         handler.send_header("content-length", "0"),
         handler.end_headers(),
     )
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknownError):
         run(make(fal, policy=policy_with(relay_url=relay.url)))
     assert (fal.accepted, fal.requests("evil")) == (0, [])

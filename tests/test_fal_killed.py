@@ -67,7 +67,7 @@ def test_killed_at_any_moment_the_next_run_has_the_video_of_the_one_job_or_says_
             with av.open(run["outcome"]["video"]) as container:
                 assert len(list(container.decode(video=0))) == 9
         else:
-            assert run["outcome"]["error"] == "OutcomeUnknown"
+            assert run["outcome"]["error"] == "OutcomeUnknownError"
             assert "may be running and be paid for" in run["outcome"]["message"]
             # fal's list would have told of a job.
             assert (accepted.count(run["seed"]), run["found"]) == (0, "SUBMITTING")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import FalError, JobExpired, JobKept
+from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal.journal import State
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests.fal import (
@@ -84,7 +84,7 @@ def arrives(fal: FalStandIn, **options: Any) -> RemoteVideo:
 
 def is_kept(fal: FalStandIn, says: str, **options: Any) -> None:
     """The download fails, so that nothing is there but the record, from which the same request goes on to the end."""
-    error = failed(fal, JobKept, **options)
+    error = failed(fal, JobKeptError, **options)
     assert error.stage == "download"
     assert says in str(error)
     assert len(str(error)) < 1000
@@ -247,7 +247,7 @@ def test_m5_another_container_than_was_asked_for(fal: FalStandIn, wanted: str) -
     given = "GIF (.gif)" if wanted != "GIF (.gif)" else "X264 (.mp4)"
     request = replace(REQUEST, video_output_type=wanted)
     fal.fault("media", other(given), FOREVER)
-    assert "first bytes" in str(failed(fal, JobKept, request=request))
+    assert "first bytes" in str(failed(fal, JobKeptError, request=request))
     assert goes_on(fal, request=request).num_frames == 9
 
 
@@ -461,7 +461,7 @@ ILLEGAL = [
 @pytest.mark.parametrize("address", ILLEGAL, ids=lambda address: ascii(address)[:50])
 def test_m9_illegal_addresses(fal: FalStandIn, address: str) -> None:
     fal.fault("result", at(address))
-    error = failed(fal, JobKept)
+    error = failed(fal, JobKeptError)
     assert (error.stage, "address" in str(error)) == ("download", True)
     assert len(str(error)) < 1000
     assert set(fal.connects) == {"queue.fal.run:443", "api.fal.ai:443"}
@@ -479,7 +479,7 @@ def test_m10_an_address_that_is_over_is_asked_for_again(fal: FalStandIn, code: i
 
 def test_m10_a_new_address_for_a_job_of_before(fal: FalStandIn) -> None:
     fal.fault("media", Reply(500), FOREVER)
-    failed(fal, JobKept)
+    failed(fal, JobKeptError)
     old = (record_of(fal).result or {})["video"]["url"]
     (request_id,) = fal.jobs
     fal.renew_media(request_id)
@@ -491,7 +491,7 @@ def test_m10_a_new_address_for_a_job_of_before(fal: FalStandIn) -> None:
 @pytest.mark.parametrize("code", [403, 404, 410])
 def test_m10_a_file_that_is_gone_for_ever(fal: FalStandIn, code: int) -> None:
     fal.fault("media", Reply(code), FOREVER)
-    error = failed(fal, JobExpired)
+    error = failed(fal, JobExpiredError)
     assert (error.stage, f"HTTP {code}" in str(error)) == ("download", True)
     assert (len(fal.requests("result")), len(fal.requests("media"))) == (2, 2)
     (aside,) = journal_of(fal).folder.glob("*.expired")
@@ -502,7 +502,7 @@ def test_m10_a_file_that_is_gone_for_ever(fal: FalStandIn, code: int) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "kind", "state"),
-    [(Reply(401), JobKept, State.PAUSED_AUTH), (Reset(), JobKept, None), (Reply(404), JobExpired, None)],
+    [(Reply(401), JobKeptError, State.PAUSED_AUTH), (Reset(), JobKeptError, None), (Reply(404), JobExpiredError, None)],
     ids=ids,
 )
 def test_m10_the_file_is_gone_and_the_result_too(
@@ -511,7 +511,7 @@ def test_m10_the_file_is_gone_and_the_result_too(
     fal.fault("media", Reply(404), FOREVER)
     fal.fault("result", fault, FOREVER, after=1)
     assert failed(fal, kind).stage == "result"
-    if kind is JobKept:
+    if kind is JobKeptError:
         assert state is None or record_of(fal).state is state
         assert goes_on(fal).path.read_bytes() == content()
     assert fal.accepted == 1
@@ -583,7 +583,7 @@ def test_m12_a_disk_that_is_full(fal: FalStandIn) -> None:
     assert reply
     assert reply.keys() == {"error", "message"}, reply
     (request_id,) = fal.jobs
-    assert reply["error"] == "JobKept"
+    assert reply["error"] == "JobKeptError"
     assert "make room" in reply["message"]
     assert str(videos_of(fal)) in reply["message"]
     assert request_id in reply["message"]
@@ -617,7 +617,7 @@ def test_m12_something_else_has_the_name_by_then(fal: FalStandIn) -> None:
         videos_of(fal).mkdir(parents=True)
         target_of(fal).write_text("mine")
 
-    error = failed(fal, JobKept, observer=During("Running", take_the_name))
+    error = failed(fal, JobKeptError, observer=During("Running", take_the_name))
     target = target_of(fal)
     assert (error.stage, str(target) in str(error), "move it away" in str(error)) == ("download", True, True)
     assert target.read_text() == "mine"
@@ -648,7 +648,7 @@ def test_m12_the_folder_is_removed(fal: FalStandIn, when: str) -> None:
 
 
 def test_m12_the_folder_is_a_file_by_now(fal: FalStandIn) -> None:
-    error = failed(fal, JobKept, observer=During("Running", lambda: videos_of(fal).write_text("mine")))
+    error = failed(fal, JobKeptError, observer=During("Running", lambda: videos_of(fal).write_text("mine")))
     assert (error.stage, str(videos_of(fal)) in str(error)) == ("download", True)
     assert record_of(fal).state is State.RESULT_READY
     videos_of(fal).unlink()
@@ -657,7 +657,7 @@ def test_m12_the_folder_is_a_file_by_now(fal: FalStandIn) -> None:
 
 def test_m12_the_folder_is_removed_while_the_file_comes(fal: FalStandIn) -> None:
     fal.fault("media", Body(lambda whole: shutil.rmtree(videos_of(fal)) or whole))
-    error = failed(fal, JobKept)
+    error = failed(fal, JobKeptError)
     assert (error.stage, str(videos_of(fal)) in str(error)) == ("download", True)
     assert record_of(fal).state is State.RESULT_READY
     assert goes_on(fal).path.read_bytes() == content()

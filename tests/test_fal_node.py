@@ -26,7 +26,7 @@ from cosmos_predict25.pipeline.fal import Journal
 from cosmos_predict25.pipeline.fal.journal import Record
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
 from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailed, PromptRefused, to_api_prompt
+from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailedError, PromptRefusedError, to_api_prompt
 from cosmos_predict25.tests.fal_standin import (
     FIELD_ERROR,
     FOREVER,
@@ -249,7 +249,7 @@ def events(entry: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def error_of(server: ComfyUI, prompt: Graph) -> dict[str, Any]:
-    with pytest.raises(PromptFailed) as failed:
+    with pytest.raises(PromptFailedError) as failed:
         server.run(prompt, 30)
     (error,) = events(failed.value.entry, "execution_error")
     return error
@@ -257,7 +257,7 @@ def error_of(server: ComfyUI, prompt: Graph) -> dict[str, Any]:
 
 def refusal_of(server: ComfyUI, prompt: Graph, node: str) -> str:
     """ComfyUI repeats what a node's own validation says for each input that it looks at."""
-    with pytest.raises(PromptRefused) as refused:
+    with pytest.raises(PromptRefusedError) as refused:
         server.queue(prompt)
     return "\n".join(f"{error['message']}: {error['details']}" for error in refused.value.node_errors[node]["errors"])
 
@@ -710,7 +710,7 @@ def test_a_webhook_that_fal_may_not_call_ends_in_an_error_before_anything_is_sen
     submitted = len(fal.requests("submit"))
     error = error_of(server, graph(seed, webhook_url=webhook_url))
     assert error["node_id"] == f"fal{seed}"
-    assert error["exception_type"] == "cosmos_predict25.InvalidRequest"
+    assert error["exception_type"] == "cosmos_predict25.InvalidRequestError"
     assert f"webhook_url is '{webhook_url}', but must be https://host/... without a user" in error["exception_message"]
     assert len(fal.requests("submit")) == submitted
     assert record_of(server, seed) is None

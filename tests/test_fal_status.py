@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from cosmos_predict25.pipeline.errors import CosmosError, JobExpired
+from cosmos_predict25.pipeline.errors import CosmosError, JobExpiredError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
 from cosmos_predict25.pipeline.fal.display import text_of
 from cosmos_predict25.pipeline.fal.journal import State
-from cosmos_predict25.pipeline.fal.queue.reply import Garbled, Reply, error_from
+from cosmos_predict25.pipeline.fal.queue.reply import Reply, UnreadableReplyError, error_from
 from cosmos_predict25.pipeline.fal.queue.status import clean, parse_status
 from cosmos_predict25.tests.fal import ENDPOINT, PROMPT, REQUEST, journal_of, make, policy_with, record_of, run
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Fault
@@ -243,12 +243,14 @@ def test_10000_mutated_replies_raise_nothing_but_our_own_errors() -> None:
         assert PROMPT not in str(error)
         try:
             status = parse_status(reply.json())
-        except Garbled as garbled:
+        except UnreadableReplyError as garbled:
             status = garbled
         if isinstance(status, InProgress | Completed):
             assert all(line.isprintable() and 0 < len(line) <= 200 for line in status.logs)
         kinds[type(status).__name__] = kinds.get(type(status).__name__, 0) + 1
-    assert all(kinds[name] > 100 for name in ("Queued", "InProgress", "Completed", "NoneType", "Garbled")), kinds
+    assert all(
+        kinds[name] > 100 for name in ("Queued", "InProgress", "Completed", "NoneType", "UnreadableReplyError")
+    ), kinds
 
 
 def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
@@ -274,7 +276,7 @@ def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.Lo
     assert len(fal.requests("status")) == 10_000
     assert all(ID in message and PROMPT not in message for message in messages)
     assert all(
-        seen[name] > 50 for name in ("Queued", "InProgress", "Completed", "NoneType", "JobKept", "JobExpired")
+        seen[name] > 50 for name in ("Queued", "InProgress", "Completed", "NoneType", "JobKeptError", "JobExpiredError")
     ), seen
 
 
@@ -288,7 +290,7 @@ def test_mutated_status_replies_lose_no_record(fal: FalStandIn) -> None:
         for _ in range(30):
             with pytest.raises(CosmosError) as caught:
                 await make(fal, policy=policy)
-            assert not isinstance(caught.value, JobExpired)
+            assert not isinstance(caught.value, JobExpiredError)
             record = record_of(fal)
             first = first or record
             assert record.request_id in fal.jobs

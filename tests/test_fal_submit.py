@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from cosmos_predict25.pipeline.errors import CosmosError, FalError, InvalidRequest, OutcomeUnknown
+from cosmos_predict25.pipeline.errors import CosmosError, FalError, InvalidRequestError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, Endpoint, FalClient, Job
 from cosmos_predict25.pipeline.fal.journal import Record, State
 from cosmos_predict25.pipeline.fal.queue.transport import USER_AGENT
@@ -27,7 +27,7 @@ from cosmos_predict25.tests.fal import (
     QUEUE,
     REQUEST,
     Recorder,
-    Stopped,
+    StoppedError,
     journal_of,
     make,
     policy_with,
@@ -167,7 +167,7 @@ def test_the_distilled_endpoint_has_no_guidance_scale(fal: FalStandIn) -> None:
 
 @pytest.mark.parametrize("steps", [21, 35, 50])
 def test_steps_out_of_the_distilled_range_are_refused_before_any_traffic(fal: FalStandIn, steps: int) -> None:
-    with pytest.raises(InvalidRequest, match=f"num_inference_steps is {steps}.*1 to 20"):
+    with pytest.raises(InvalidRequestError, match=f"num_inference_steps is {steps}.*1 to 20"):
         run(make(fal, replace(REQUEST, num_inference_steps=steps), endpoint=DISTILLED))
     assert fal.connects == []
 
@@ -208,7 +208,7 @@ def test_without_options_none_is_sent(fal: FalStandIn) -> None:
     ids=str,
 )
 def test_an_option_that_fal_would_refuse_is_refused_here(fal: FalStandIn, option: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest, match=next(iter(option))):
+    with pytest.raises(InvalidRequestError, match=next(iter(option))):
         run(make(fal, **option))
     assert fal.requests("submit") == []
     assert records_of(fal) == []
@@ -222,7 +222,7 @@ def test_arguments_that_are_no_json_are_refused_before_any_traffic(fal: FalStand
         async with FalClient(policy=FAST) as client:
             await client.submit(ENDPOINT, arguments)
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         run(work())
     assert fal.connects == []
 
@@ -235,7 +235,7 @@ def test_an_id_that_is_no_endpoint_is_refused_before_any_traffic(fal: FalStandIn
         async with FalClient(policy=FAST) as client:
             await client.submit(endpoint_id, INPUT)
 
-    with pytest.raises(InvalidRequest, match="no endpoint"):
+    with pytest.raises(InvalidRequestError, match="no endpoint"):
         run(work())
     assert fal.connects == []
 
@@ -311,7 +311,7 @@ def test_s1_a_certificate_that_is_not_valid_ends_it_at_once(fal: FalStandIn, mon
 def test_s2_a_connection_that_ends_before_the_request_is_read_is_not_repeated(fal: FalStandIn, rst: bool) -> None:
     fal.fault("submit", Reset(read_request=False, rst=rst))
     error = error_of(fal, policy=policy_with(platform_url=NO_PLATFORM))
-    assert isinstance(error, OutcomeUnknown)
+    assert isinstance(error, OutcomeUnknownError)
     assert fal.connects == ["queue.fal.run:443"]
     assert fal.requests("submit") == []
     assert record_of(fal).state is State.SUBMIT_UNKNOWN
@@ -359,7 +359,7 @@ def test_a_job_whose_answer_was_lost_is_found_and_not_sent_again(fal: FalStandIn
     fal.fault("listing", ingress(), times=FOREVER)
     begun = time.monotonic()
     error = error_of(fal, policy=policy_with(**IMPATIENT))
-    assert isinstance(error, OutcomeUnknown)
+    assert isinstance(error, OutcomeUnknownError)
     assert "may be running and be paid for" in str(error)
     assert time.monotonic() - begun < 8
     record = record_of(fal)
@@ -393,7 +393,7 @@ def test_a_lost_answer_is_unknown_even_if_the_job_was_not_taken(fal: FalStandIn,
     fal.fault("submit", fault, times=FOREVER)
     for _ in range(2):
         error = error_of(fal, policy=policy_with(**IMPATIENT))
-        assert isinstance(error, OutcomeUnknown)
+        assert isinstance(error, OutcomeUnknownError)
         assert "no job like it" in str(error)
         assert record_of(fal).state is State.SUBMIT_UNKNOWN
     assert len(fal.requests("submit")) == 1
@@ -468,7 +468,7 @@ def test_s7_429_and_then_a_lost_answer_is_unknown(fal: FalStandIn) -> None:
     fal.fault("submit", Reply(429), times=2)
     fal.fault("submit", Reset(accept=True))
     fal.fault("listing", ingress(), times=FOREVER)
-    assert isinstance(error_of(fal), OutcomeUnknown)
+    assert isinstance(error_of(fal), OutcomeUnknownError)
     assert (len(fal.requests("submit")), fal.accepted) == (3, 1)
 
 
@@ -480,7 +480,7 @@ async def end_at(fal: FalStandIn, moment: Callable[[Recorder], object], how: str
         await asyncio.sleep(0.01)
     begun = time.monotonic()
     observer.stop() if how == "stop" else making.cancel()
-    with pytest.raises(Stopped if how == "stop" else asyncio.CancelledError):
+    with pytest.raises(StoppedError if how == "stop" else asyncio.CancelledError):
         await making
     return time.monotonic() - begun
 
@@ -513,7 +513,7 @@ def test_ended_while_it_looks_for_a_lost_job_it_goes_on_with_it_later(fal: FalSt
 def test_stopped_before_it_began_it_pays_nothing(fal: FalStandIn) -> None:
     observer = Recorder()
     observer.stop()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(make(fal, observer=observer))
     assert fal.accepted == 0
     assert records_of(fal) == []
@@ -535,7 +535,7 @@ PLACES = {
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_s9_a_redirect_is_never_followed(fal: FalStandIn, status: int, place: str) -> None:
     fal.fault("submit", Redirect(status, PLACES[place]), times=FOREVER)
-    assert isinstance(error_of(fal), OutcomeUnknown)
+    assert isinstance(error_of(fal), OutcomeUnknownError)
     assert [record.state for record in records_of(fal)] == [State.SUBMIT_UNKNOWN]
     assert (len(fal.requests("submit")), fal.accepted) == (1, 0)
     assert fal.requests("media") == fal.requests("evil") == []
@@ -716,7 +716,7 @@ def test_s11_other_urls_of_the_queue_are_used_as_they_are(fal: FalStandIn) -> No
 @pytest.mark.parametrize(
     ("kill_at", "accepted_then", "end"),
     [
-        ("Sending the job", 0, "OutcomeUnknown"),
+        ("Sending the job", 0, "OutcomeUnknownError"),
         ("Sent to fal", 1, "video"),
         ("Running at fal", 1, "video"),
         ("Downloading", 1, "video"),
@@ -748,7 +748,7 @@ def test_s12_a_process_killed_before_the_answer_does_not_pay_twice(fal: FalStand
         run(make(fal))
         check_one_job(fal)
     else:
-        assert isinstance(error_of(fal), OutcomeUnknown)
+        assert isinstance(error_of(fal), OutcomeUnknownError)
         assert (len(fal.requests("submit")), fal.accepted) == (1, 0)
 
 
@@ -799,7 +799,7 @@ def test_s13_the_prompt_arrives_as_it_is(fal: FalStandIn, prompt: str) -> None:
 
 @pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
 def test_s13_half_a_character_is_refused_here(field: str) -> None:
-    with pytest.raises(InvalidRequest, match=field):
+    with pytest.raises(InvalidRequestError, match=field):
         replace(REQUEST, **{field: "a cube \ud83d"})
 
 
@@ -894,7 +894,7 @@ def lose_answer(fal: FalStandIn, **options: Any) -> Record:
     """A job that fal has and that is unknown here."""
     fal.fault("submit", Reset(accept=True))
     fal.fault("listing", ingress(), times=FOREVER)
-    assert isinstance(error_of(fal, **options), OutcomeUnknown)
+    assert isinstance(error_of(fal, **options), OutcomeUnknownError)
     fal.clear_faults()
     return record_of(fal)
 
@@ -915,7 +915,7 @@ def test_p4_no_candidate_is_unknown(fal: FalStandIn) -> None:
     submit_by_another(endpoint_id=DISTILLED.id)
     fal.fault("submit", ingress())
     error = error_of(fal)
-    assert isinstance(error, OutcomeUnknown)
+    assert isinstance(error, OutcomeUnknownError)
     assert "no job like it, or not yet" in str(error)
 
 
@@ -947,7 +947,7 @@ def test_p4_two_candidates_are_unknown(fal: FalStandIn) -> None:
     lose_answer(fal)
     submit_by_another()
     error = error_of(fal)
-    assert isinstance(error, OutcomeUnknown)
+    assert isinstance(error, OutcomeUnknownError)
     assert "2 jobs like it" in str(error)
     assert fal.accepted == 2
     assert record_of(fal).state is State.SUBMIT_UNKNOWN
@@ -959,7 +959,7 @@ def test_p4_a_candidate_that_another_record_claims_is_left_out(fal: FalStandIn) 
     claim = Record("another", ENDPOINT, "0", "0", [], 1, state=State.RUNNING, request_id=claimed)
     journal_of(fal).save(claim)
     fal.fault("submit", ingress())
-    assert isinstance(error_of(fal), OutcomeUnknown)
+    assert isinstance(error_of(fal), OutcomeUnknownError)
     submit_by_another()
     run(make(fal))
     assert records_of(fal) == [claim]
@@ -980,7 +980,7 @@ def test_p4_a_job_that_is_listed_late_is_found_in_a_later_run(fal: FalStandIn, l
 def test_p4_a_job_that_was_not_stored_is_not_found_and_not_sent_again(fal: FalStandIn) -> None:
     lose_answer(fal, store=False)
     for _ in range(2):
-        assert isinstance(error_of(fal, store=False), OutcomeUnknown)
+        assert isinstance(error_of(fal, store=False), OutcomeUnknownError)
     assert len(fal.requests("submit")) == 1
 
 
@@ -1019,7 +1019,7 @@ def test_p4_a_job_that_failed_is_found_and_told(fal: FalStandIn) -> None:
 def test_p4_a_listing_that_is_of_no_use_leaves_it_unknown(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("submit", Reset(accept=True))
     fal.fault("listing", fault, times=FOREVER)
-    assert isinstance(error_of(fal), OutcomeUnknown)
+    assert isinstance(error_of(fal), OutcomeUnknownError)
     assert record_of(fal).state is State.SUBMIT_UNKNOWN
     fal.clear_faults()
     run(make(fal))
@@ -1053,7 +1053,7 @@ def test_p5_pages_without_end_are_not_read_without_end(fal: FalStandIn) -> None:
 
     fal.fault("submit", ingress())
     fal.fault("listing", Json(more), times=300)
-    assert isinstance(error_of(fal), OutcomeUnknown)
+    assert isinstance(error_of(fal), OutcomeUnknownError)
     assert len(fal.requests("listing")) < 300
 
 
@@ -1099,7 +1099,7 @@ def test_x5_a_clock_that_jumped_does_not_lead_to_a_second_job(fal: FalStandIn, h
     journal_of(fal).save(record)
     try:
         run(make(fal))
-    except OutcomeUnknown:
+    except OutcomeUnknownError:
         assert record_of(fal).state is State.SUBMIT_UNKNOWN
     assert (len(fal.requests("submit")), fal.accepted) == (1, 1)
 
@@ -1166,7 +1166,7 @@ def test_stop_while_it_connects_sends_nothing(fal: FalStandIn) -> None:
         task = asyncio.ensure_future(make(fal, observer=observer))
         await asyncio.to_thread(fal.wait_for, lambda: bool(fal.connects))
         observer.stop()
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             await task
 
     asyncio.run(main())

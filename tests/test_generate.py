@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 
-from cosmos_predict25.pipeline.errors import MissingDependency, UnsafeContent
+from cosmos_predict25.pipeline.errors import MissingDependencyError, UnsafeContentError
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import initial_noise, latent_frames
 from cosmos_predict25.pipeline.local.generate import fit, generate
@@ -19,7 +19,7 @@ from cosmos_predict25.pipeline.local.placement import OneAtATime
 from cosmos_predict25.pipeline.request import GenerationRequest
 
 
-class Stopped(BaseException):
+class StoppedError(BaseException):
     """Like ComfyUI's interruption: not an Exception."""
 
 
@@ -40,7 +40,7 @@ class Recorder:
     def raise_if_stopped(self):
         self.questions += 1
         if self.questions == self.stop_at:
-            raise Stopped
+            raise StoppedError
 
 
 @dataclass
@@ -164,7 +164,7 @@ def test_stops_wherever_it_is_asked_and_leaves_nothing_behind(model):
     model.prompt_embeds.clear()
     before = live_tensor_bytes()
     for question in range(1, whole.questions + 1):
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             generate(model, request(), observer=Recorder(stop_at=question))
         model.prompt_embeds.clear()
     assert live_tensor_bytes() == before
@@ -254,17 +254,17 @@ def test_guardrail_sees_the_prompt_before_and_the_frames_after_and_is_gone_in_be
 
 def test_guardrail_refuses_a_prompt_before_anything_runs(model):
     observer = Recorder()
-    with pytest.raises(UnsafeContent, match="refused the prompt"):
+    with pytest.raises(UnsafeContentError, match="refused the prompt"):
         generate(model, request(), guardrail=lambda: Checker([], text_is_safe=False), observer=observer)
     assert len(observer.reports) == 1
 
 
 def test_guardrail_refuses_a_video(model):
-    with pytest.raises(UnsafeContent, match="refused the finished video"):
+    with pytest.raises(UnsafeContentError, match="refused the finished video"):
         generate(model, request(), guardrail=lambda: Checker([], frames_are_safe=False))
 
 
 def test_a_missing_guardrail_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cosmos_guardrail", None)
-    with pytest.raises(MissingDependency, match="pip install cosmos-guardrail"):
+    with pytest.raises(MissingDependencyError, match="pip install cosmos-guardrail"):
         cosmos_guardrail()

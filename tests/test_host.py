@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cosmos_predict25.pipeline.errors import CannotPlace
+from cosmos_predict25.pipeline.errors import PlacementError
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 
 
@@ -48,7 +48,9 @@ def test_unloading_puts_the_weights_from_disk_back(hosted):
 
 def test_a_part_that_comfyui_leaves_on_the_cpu_is_an_error_that_says_why(hosted):
     hosted.device = torch.device("meta")
-    with pytest.raises(CannotPlace, match="ComfyUI left the AutoencoderKLWan on cpu instead of meta, as with --novram"):
+    with pytest.raises(
+        PlacementError, match="ComfyUI left the AutoencoderKLWan on cpu instead of meta, as with --novram"
+    ):
         hosted.use(hosted.model.vae, activation_bytes=0)
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import InvalidRequest
+from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest, Prompt, SamplerSettings
 
 
@@ -79,7 +79,7 @@ def test_allowed(field, values):
     ],
 )
 def test_refused(field, value, says):
-    with pytest.raises(InvalidRequest) as error:
+    with pytest.raises(InvalidRequestError) as error:
         GenerationRequest(**{"prompt": "a cat", field: value})
     assert str(error.value).startswith(field)
     assert says in str(error.value)
@@ -96,9 +96,9 @@ def test_combine_takes_every_field_of_both_halves():
 
 
 def test_halves_are_checked_alone():
-    with pytest.raises(InvalidRequest, match="width"):
+    with pytest.raises(InvalidRequestError, match="width"):
         SamplerSettings(width=100)
-    with pytest.raises(InvalidRequest, match="blank"):
+    with pytest.raises(InvalidRequestError, match="blank"):
         Prompt(prompt="")
 
 

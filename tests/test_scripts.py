@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, ComfyUIError, PromptFailed, PromptRefused, to_api_prompt
+from cosmos_predict25.scripts.comfyui import ComfyUI, ComfyUIError, PromptFailedError, PromptRefusedError, to_api_prompt
 
 PROGRAMS = [environment.REPO / "scripts" / "demo", environment.REPO / "scripts" / "test"]
 
@@ -93,7 +93,7 @@ def test_follow_yields_the_messages_of_a_run(any_comfyui: ComfyUI) -> None:
 def test_a_refused_prompt_carries_the_errors_of_its_nodes(any_comfyui: ComfyUI) -> None:
     prompt = to_api_prompt(red_video(["auto"]), any_comfyui.object_info())
     prompt["3"]["inputs"]["height"] = 0
-    with pytest.raises(PromptRefused) as refused:
+    with pytest.raises(PromptRefusedError) as refused:
         any_comfyui.queue(prompt)
     assert refused.value.node_errors["3"]["errors"][0]["type"] == "value_smaller_than_min"
 
@@ -101,7 +101,7 @@ def test_a_refused_prompt_carries_the_errors_of_its_nodes(any_comfyui: ComfyUI) 
 def test_a_failed_prompt_names_the_node_and_the_reason(any_comfyui: ComfyUI) -> None:
     prompt = to_api_prompt(red_video(["auto"]), any_comfyui.object_info())
     prompt["5"]["inputs"]["filename_prefix"] = "../outside"
-    with pytest.raises(PromptFailed, match=r"SaveVideo: .*outside the output folder"):
+    with pytest.raises(PromptFailedError, match=r"SaveVideo: .*outside the output folder"):
         any_comfyui.run(prompt)
 
 

@@ -7,7 +7,7 @@ from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ...pipeline.errors import CannotPlace
+from ...pipeline.errors import PlacementError
 
 if TYPE_CHECKING:  # the local room needs diffusers
     from ...pipeline.local.generate import LocalModel
@@ -69,13 +69,13 @@ class HostedModel:
         return self._patchers[self.model.transformer]
 
     def use(self, module: nn.Module, activation_bytes: int) -> torch.device:
-        """Raises `CannotPlace` where ComfyUI was told to keep no weights on the GPU."""
+        """Raises `PlacementError` where ComfyUI was told to keep no weights on the GPU."""
         model_management.load_models_gpu(
             [self._patchers[module]], memory_required=activation_bytes, force_full_load=True
         )
         device = next(module.parameters()).device
         if device.type != self.device.type:
-            raise CannotPlace(
+            raise PlacementError(
                 f"ComfyUI left the {type(module).__name__} on {device} instead of {self.device}, as with --novram. "
                 "Start ComfyUI with --lowvram or without either: the parts of this model take turns on the GPU anyway."
             )

@@ -11,7 +11,7 @@ import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import Types, io, ui
 
-from ...pipeline.errors import ExportFailed
+from ...pipeline.errors import ExportError
 from .observers import NodeObserver
 from .videos import alpha_of
 
@@ -25,12 +25,12 @@ def fal_folders() -> tuple[Path, Path]:
 
 
 def next_output_file(filename_prefix: str, extension: str, width: int, height: int) -> Path:
-    """The next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportFailed` if it cannot."""
+    """The next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportError` if it cannot."""
     output = folder_paths.get_output_directory()
     try:
         folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, output, width, height)
     except OSError as error:
-        raise ExportFailed(
+        raise ExportError(
             f"The folder of {filename_prefix!r} in {output} cannot be used ({error.strerror}): choose another "
             "filename_prefix, or allow ComfyUI to write there."
         ) from error

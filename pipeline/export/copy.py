@@ -14,9 +14,9 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from ..errors import InvalidRequest
-from ..observer import Observer, Silent
-from .export import complete_with_sidecar
+from ..errors import InvalidRequestError
+from ..observer import NullObserver, Observer
+from .export import atomic_write_with_sidecar
 from .formats import Format, check_suffix, find_format
 from .result import ExportedVideo
 
@@ -36,9 +36,9 @@ def remux(
     """Copy the streams of `source` to `path`, bit for bit, and add `metadata` to what is there but for a graph.
 
     Returns None, and writes nothing, when `source` is not a file of that format: then its frames are to be exported.
-    Raises as `export` does, and `InvalidRequest` when `source` cannot be read.
+    Raises as `export` does, and `InvalidRequestError` when `source` cannot be read.
     """
-    observer = observer or Silent()
+    observer = observer or NullObserver()
     target = find_format(format)
     source, path = Path(source), Path(path)
     with readable(source):
@@ -47,7 +47,7 @@ def remux(
         if not is_of_format(container, source, target):
             return None
         check_suffix(path, target)
-        with complete_with_sidecar(path, target, metadata or {}) as temporary:
+        with atomic_write_with_sidecar(path, target, metadata or {}) as temporary:
             packets = read(container, source, f"Copying to {path.name}", observer)
             if target.keeps_metadata:
                 num_frames = copy_streams(container, packets, temporary, target, metadata or {})
@@ -86,11 +86,11 @@ def is_of_format(container: InputContainer, source: Path, target: Format) -> boo
 
 @contextmanager
 def readable(source: Path) -> Iterator[None]:
-    """What goes wrong inside is raised as `InvalidRequest` with `source`."""
+    """What goes wrong inside is raised as `InvalidRequestError` with `source`."""
     try:
         yield
     except (OSError, FFmpegError) as error:
-        raise InvalidRequest(f"{source} cannot be read ({error.strerror}): choose another file.") from error
+        raise InvalidRequestError(f"{source} cannot be read ({error.strerror}): choose another file.") from error
 
 
 def read(container: InputContainer, source: Path, message: str, observer: Observer) -> Iterator[Packet]:

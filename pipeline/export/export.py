@@ -15,15 +15,15 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from ..errors import InvalidRequest
-from ..observer import Observer, Silent
-from .file import complete_or_absent, reported
+from ..errors import InvalidRequestError
+from ..observer import NullObserver, Observer
+from .file import atomic_write, reported
 from .formats import Format, check_suffix, find_format
-from .gif import GifPainter
+from .gif import GifConverter
 from .result import ExportedVideo
 from .sound import Sound, check_audio
 from .tensors import Clip
-from .yuv import BT709, LIMITED, YuvPainter
+from .yuv import BT709, LIMITED, YuvConverter
 
 MOST_THREADS = 4
 """Of the encoder. Each holds frames of its own."""
@@ -60,10 +60,10 @@ def export(
     pictures is cut.
     `metadata`: text by key, kept in the file; for a GIF in NAME.gif.json beside it.
 
-    Raises `InvalidRequest` for a value out of its limits, and `ExportFailed` when the system does not let the file be
-    written. Whatever `observer` raises to stop the work passes through. After any of these there is no file.
+    Raises `InvalidRequestError` for a value out of its limits, and `ExportError` when the system does not let the file
+    be written. Whatever `observer` raises to stop the work passes through. After any of these there is no file.
     """
-    observer = observer or Silent()
+    observer = observer or NullObserver()
     target = find_format(format)
     rate = frame_rate(fps)
     check_frames(frames)
@@ -77,10 +77,10 @@ def export(
     audible = has_sound(audio)
     if audible and target.audio_codec:
         check_audio(audio)
-    width, height = painted_size(clip, target)
+    width, height = encoded_size(clip, target)
 
-    with complete_with_sidecar(path, target, metadata or {}) as temporary:
-        painter = make_painter(target, quality, clip, background, observer)
+    with atomic_write_with_sidecar(path, target, metadata or {}) as temporary:
+        painter = make_converter(target, quality, clip, background, observer)
         with av.open(str(temporary), "w", format=target.container, options=dict(target.container_options)) as output:
             if target.keeps_metadata:
                 output.metadata.update(metadata or {})
@@ -103,40 +103,42 @@ def export(
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
-    """Raises `InvalidRequest` for what is not a number, or too long a fraction."""
+    """Raises `InvalidRequestError` for what is not a number, or too long a fraction."""
     try:
         rate = Fraction(fps).limit_denominator(FPS_DENOMINATOR) if isinstance(fps, float) else Fraction(fps)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidRequest(f"fps must be a number above 0, got {fps!r}.") from error
+        raise InvalidRequestError(f"fps must be a number above 0, got {fps!r}.") from error
     if max(abs(rate.numerator), rate.denominator) > LARGEST_IN_FPS:
-        raise InvalidRequest(f"fps is {rate}, but its numerator and denominator must be at most {LARGEST_IN_FPS}.")
+        raise InvalidRequestError(f"fps is {rate}, but its numerator and denominator must be at most {LARGEST_IN_FPS}.")
     return rate
 
 
 def check_frames(frames: Tensor) -> None:
-    """Raise `InvalidRequest` for what is not at least one frame of RGB or RGBA."""
+    """Raise `InvalidRequestError` for what is not at least one frame of RGB or RGBA."""
     if frames.ndim != 4 or frames.shape[3] not in (3, 4):
         shape = tuple(frames.shape)
-        raise InvalidRequest(f"The frames' shape is {shape}, but must be (frames, height, width, 3 or 4 channels).")
+        raise InvalidRequestError(
+            f"The frames' shape is {shape}, but must be (frames, height, width, 3 or 4 channels)."
+        )
     if not (frames.is_floating_point() or frames.dtype == torch.uint8):
-        raise InvalidRequest(f"The frames are {frames.dtype}, but must be floats in 0..1 or uint8.")
+        raise InvalidRequestError(f"The frames are {frames.dtype}, but must be floats in 0..1 or uint8.")
     if len(frames) == 0:
-        raise InvalidRequest("There are no frames to write: connect at least one.")
+        raise InvalidRequestError("There are no frames to write: connect at least one.")
 
 
 def check_alpha(frames: Tensor, alpha: Tensor | None) -> None:
-    """Raise `InvalidRequest` for an alpha that does not fit to the frames."""
+    """Raise `InvalidRequestError` for an alpha that does not fit to the frames."""
     if alpha is None:
         return
     if frames.shape[3] == 4:
-        raise InvalidRequest("The frames have 4 channels and alpha is given too: give one of the two.")
+        raise InvalidRequestError("The frames have 4 channels and alpha is given too: give one of the two.")
     if tuple(alpha.shape) not in (tuple(frames.shape[:3]), (*frames.shape[:3], 1)):
-        raise InvalidRequest(f"alpha's shape is {tuple(alpha.shape)}, but the frames' is {tuple(frames.shape)}.")
+        raise InvalidRequestError(f"alpha's shape is {tuple(alpha.shape)}, but the frames' is {tuple(frames.shape)}.")
     if not alpha.is_floating_point():
-        raise InvalidRequest(f"alpha is {alpha.dtype}, but must be floats in 0..1.")
+        raise InvalidRequestError(f"alpha is {alpha.dtype}, but must be floats in 0..1.")
 
 
-def painted_size(clip: Clip, target: Format) -> tuple[int, int]:
+def encoded_size(clip: Clip, target: Format) -> tuple[int, int]:
     """Width and height in the file."""
     width, height = clip.width, clip.height
     return (width + width % 2, height + height % 2) if target.even_sides else (width, height)
@@ -148,7 +150,7 @@ def has_sound(audio: Any) -> bool:
 
 def notes(clip: Clip, target: Format, audio: Any, found_nan: bool) -> Iterator[str]:
     width, height, channels = clip.width, clip.height, clip.channels
-    padded = painted_size(clip, target)
+    padded = encoded_size(clip, target)
     if padded != (width, height):
         yield f"{width}x{height} became {padded[0]}x{padded[1]} by repeating the edge: {target.name} needs even sides."
     if channels == 4 and target.pixel_format_with_alpha is None:
@@ -161,13 +163,13 @@ def notes(clip: Clip, target: Format, audio: Any, found_nan: bool) -> Iterator[s
         yield "Some values in the frames were not numbers (NaN) and became black."
 
 
-def make_painter(
+def make_converter(
     target: Format, quality: str, clip: Clip, background: tuple[float, float, float], observer: Observer
-) -> YuvPainter | GifPainter:
+) -> YuvConverter | GifConverter:
     if target.container == "gif":
-        return GifPainter.for_clip(clip, quality, observer.raise_if_stopped)
+        return GifConverter.for_clip(clip, quality, observer.raise_if_stopped)
     with_alpha = clip.channels == 4 and target.pixel_format_with_alpha
-    return YuvPainter(with_alpha or target.pixel_format, target.even_sides, background)
+    return YuvConverter(with_alpha or target.pixel_format, target.even_sides, background)
 
 
 def add_video(
@@ -228,20 +230,20 @@ def encode(
 
 
 @contextmanager
-def complete_with_sidecar(path: Path, target: Format, metadata: Mapping[str, str]) -> Iterator[Path]:
-    """As `complete_or_absent`, and where the format keeps no metadata they lie beside the file, in `sidecar_of` it."""
+def atomic_write_with_sidecar(path: Path, target: Format, metadata: Mapping[str, str]) -> Iterator[Path]:
+    """As `atomic_write`, and where the format keeps no metadata they lie beside the file, in `sidecar_of` it."""
     if target.keeps_metadata:
-        with complete_or_absent(path) as temporary:
+        with atomic_write(path) as temporary:
             yield temporary
         return
     sidecar = sidecar_of(path)
     if metadata:
-        with complete_or_absent(sidecar) as text, complete_or_absent(path) as temporary:
+        with atomic_write(sidecar) as text, atomic_write(path) as temporary:
             with reported(sidecar):
                 text.write_text(json.dumps(as_workflow(metadata)), encoding="utf-8")
             yield temporary
         return
-    with complete_or_absent(path) as temporary:
+    with atomic_write(path) as temporary:
         yield temporary
     if sidecar.is_file():
         # That of the file that was replaced.

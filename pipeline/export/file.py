@@ -9,7 +9,7 @@ from pathlib import Path
 
 from av.error import FFmpegError
 
-from ..errors import ExportFailed
+from ..errors import ExportError
 
 _ADVICE = {
     errno.ENOSPC: "free some disk space",
@@ -30,24 +30,24 @@ LONGEST_NAME = 255
 
 @contextmanager
 def reported(path: Path) -> Iterator[None]:
-    """What goes wrong inside is raised as `ExportFailed` with `path` and what to do."""
+    """What goes wrong inside is raised as `ExportError` with `path` and what to do."""
     try:
         yield
-    except ExportFailed:
+    except ExportError:
         raise
     except (OSError, FFmpegError) as error:
         advice = _ADVICE.get(error.errno or 0)
         if advice is None and isinstance(error, FFmpegError):
-            raise ExportFailed(f"{path} could not be written: the encoder refused it ({error}).") from error
+            raise ExportError(f"{path} could not be written: the encoder refused it ({error}).") from error
         advice = advice or "look at the disk and the folder, then try again"
-        raise ExportFailed(f"{path} could not be written ({error.strerror}): {advice}.") from error
+        raise ExportError(f"{path} could not be written ({error.strerror}): {advice}.") from error
 
 
 @contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to, which takes the place of `path` at the end and vanishes on any failure.
 
-    Raises `ExportFailed` when the system does not let the file be written.
+    Raises `ExportError` when the system does not let the file be written.
     """
     temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}.part")
     try:

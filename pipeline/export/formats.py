@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequestError
 from ..request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 
 
@@ -42,38 +42,38 @@ class Format:
         return f".{self.container}"
 
     def options(self, quality: str) -> dict[str, str]:
-        """The encoder's options. Raises `InvalidRequest` for a quality that does not exist."""
+        """The encoder's options. Raises `InvalidRequestError` for a quality that does not exist."""
         if quality not in self.qualities:
-            raise InvalidRequest(f"quality is {quality!r}, but must be one of {', '.join(self.qualities)}.")
+            raise InvalidRequestError(f"quality is {quality!r}, but must be one of {', '.join(self.qualities)}.")
         return {**self.codec_options, **self.qualities[quality]}
 
     def check_fps(self, fps: Fraction) -> None:
-        """Raise `InvalidRequest` for a frame rate that the format cannot keep."""
+        """Raise `InvalidRequestError` for a frame rate that the format cannot keep."""
         if not Fraction(1, 100) <= fps <= self.max_fps:
-            raise InvalidRequest(f"fps is {float(fps):g}, but {self.name} takes 0.01 to {self.max_fps}.")
+            raise InvalidRequestError(f"fps is {float(fps):g}, but {self.name} takes 0.01 to {self.max_fps}.")
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise `InvalidRequest` for frames that the format cannot hold."""
+        """Raise `InvalidRequestError` for frames that the format cannot hold."""
         if not (1 <= width <= self.max_side and 1 <= height <= self.max_side):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"The frames are {width}x{height} pixels, but {self.name} takes sides of 1 to {self.max_side}."
             )
 
 
 def check_suffix(path: Path, target: Format) -> None:
-    """Raise `InvalidRequest` for a name that would say another format than the file has."""
+    """Raise `InvalidRequestError` for a name that would say another format than the file has."""
     for other in FORMATS.values():
         if other is not target and path.suffix.lower() == other.extension:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"The file's name ends in {path.suffix}, but format is {target.name!r}: "
                 f"end it in {target.extension}, or choose {other.name!r}."
             )
 
 
 def find_format(name: str) -> Format:
-    """The format of that name. Raises `InvalidRequest` when there is none."""
+    """The format of that name. Raises `InvalidRequestError` when there is none."""
     if name not in FORMATS:
-        raise InvalidRequest(f"format is {name!r}, but must be one of {', '.join(FORMATS)}.")
+        raise InvalidRequestError(f"format is {name!r}, but must be one of {', '.join(FORMATS)}.")
     return FORMATS[name]
 
 

@@ -20,7 +20,7 @@ BITS = 6
 """Of each channel, to look up the nearest colour."""
 
 
-class GifPainter:
+class GifConverter:
     """Makes one `av.VideoFrame` after another, in the colours of `palette` (n, 3), uint8.
 
     `tolerance`: a pixel keeps the colour that it shows while the new one is not farther away than that many levels.
@@ -36,7 +36,7 @@ class GifPainter:
         self._shown: Tensor | None = None
 
     @classmethod
-    def for_clip(cls, clip: Clip, quality: str, raise_if_stopped: Callable[[], None]) -> "GifPainter":
+    def for_clip(cls, clip: Clip, quality: str, raise_if_stopped: Callable[[], None]) -> "GifConverter":
         """With the best palette for these frames, which are looked at once."""
         colours, tolerance = QUALITIES[quality]
         return cls(make_palette(clip, colours, raise_if_stopped), tolerance)

@@ -11,7 +11,7 @@ from av.codec import Codec
 from av.container import OutputContainer
 from av.packet import Packet
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequestError
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 OPUS_LAYOUTS = {**LAYOUTS, 4: "quad"}
@@ -19,14 +19,14 @@ LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 
 
 def check_audio(audio: Any) -> None:
-    """Raise `InvalidRequest` for sound that cannot be written."""
+    """Raise `InvalidRequestError` for sound that cannot be written."""
     shape, rate = tuple(audio["waveform"].shape), audio["sample_rate"]
     if len(shape) != 3 or shape[0] != 1 or shape[1] not in LAYOUTS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"The audio's shape is {shape}, but must be (1, channels, samples) with at most {max(LAYOUTS)} channels."
         )
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise InvalidRequest(f"The audio's sample_rate is {rate}, but must be {LOWEST_RATE} to {HIGHEST_RATE}.")
+        raise InvalidRequestError(f"The audio's sample_rate is {rate}, but must be {LOWEST_RATE} to {HIGHEST_RATE}.")
 
 
 class Sound:

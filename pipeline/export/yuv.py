@@ -16,7 +16,7 @@ LIMITED = 1
 """FFmpeg's AVCOL_RANGE_MPEG."""
 
 
-class YuvPainter:
+class YuvConverter:
     """Makes one `av.VideoFrame` after another.
 
     `background`: the colour (3,) in 0..1 to put behind transparent frames where `pixel_format` has no alpha.

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequestError
 from ..request import DISTILLED_DEFAULT_STEPS, DISTILLED_STEPS, NUM_INFERENCE_STEPS, GenerationRequest, Range
 
 FIELDS = (
@@ -55,11 +55,11 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
     """The JSON object to send, without the fields that are at the endpoint's default.
 
     `width` and `height` are not sent: the service makes 1280 x 704. Nor is `guidance_scale` where the endpoint has
-    none. Raises `InvalidRequest` for steps out of the endpoint's range.
+    none. Raises `InvalidRequestError` for steps out of the endpoint's range.
     """
     limits = endpoint.num_inference_steps
     if not limits.minimum <= request.num_inference_steps <= limits.maximum:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"num_inference_steps is {request.num_inference_steps}, but {endpoint.id} takes {limits.minimum} to "
             f"{limits.maximum}: its default is {endpoint.default_steps}."
         )
@@ -89,10 +89,10 @@ def is_same_input(endpoint: Endpoint, given: Any, keys: list[str], sha256: str) 
 
 
 def app_of(endpoint_id: str) -> str:
-    """`owner/app` of an endpoint's id, which is all that the URLs of its jobs have. Raises `InvalidRequest`."""
+    """`owner/app` of an endpoint's id, which is all that the URLs of its jobs have. Raises `InvalidRequestError`."""
     parts = endpoint_id.split("/")
     if not ENDPOINT_ID.fullmatch(endpoint_id) or {".", "..", "requests"} & set(parts):
-        raise InvalidRequest(f"{endpoint_id!r} is no endpoint of fal: it must be like {TEXT_TO_VIDEO.id!r}.")
+        raise InvalidRequestError(f"{endpoint_id!r} is no endpoint of fal: it must be like {TEXT_TO_VIDEO.id!r}.")
     return "/".join(parts[:2])
 
 

@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 import anyio
 
-from ..errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnknown
-from ..observer import Observer, Silent
+from ..errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
+from ..observer import NullObserver, Observer
 from ..request import GenerationRequest
 from ..video import RemoteVideo
 from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint, is_same_input
 from .journal import Journal, Record, State
-from .media.download import Broken, Gone, Refused, facts_of, is_data_uri, url_of
+from .media.download import DownloadError, MediaGoneError, MediaRefusedError, facts_of, is_data_uri, url_of
 from .media.probe import probe, remarks
 from .media.save import save_video
 from .queue.client import GO_ON, FalClient
@@ -67,16 +67,17 @@ async def generate(
     `cancel_wait` later. Cancelling the task leaves the job running, for the same request to go on with.
 
     `key`, `policy`: see `FalClient`. `webhook_url`, `priority`, `start_timeout`, `store`: see `FalClient.submit`.
-    Raises `InvalidRequest`, `KeyMissing`, `FalError`, `OutcomeUnknown`, `JobKept` and `JobExpired`.
+    Raises `InvalidRequestError`, `MissingKeyError`, `FalError`, `OutcomeUnknownError`, `JobKeptError` and
+    `JobExpiredError`.
     """
-    observer = observer or Silent()
+    observer = observer or NullObserver()
     order = order_of(request, endpoint, journal, folder)
     options = {"webhook_url": webhook_url, "priority": priority, "start_timeout": start_timeout, "store": store}
     async with FalClient(key, policy) as client, journal.claim(order.job_id, observer):
         return await PaidJob(client, journal, order, observer, options).run()
 
 
-class WasCancelled(Exception):
+class JobCancelledError(Exception):
     """The job was ended by a cancellation, so there is no video and nothing more to wait for."""
 
 
@@ -126,7 +127,7 @@ class PaidJob:
             video = await asyncio.to_thread(
                 probe, target, target.suffix, self._client.policy.max_pixels, self._order.seed
             )
-        except Refused as refusal:
+        except MediaRefusedError as refusal:
             then = "downloaded again, without paying again" if record else "made again, which is to be paid for again"
             job = f" Request id: {record.request_id}." if record else ""
             raise FalError(
@@ -148,7 +149,7 @@ class PaidJob:
                 if not self._job:
                     await self._reconcile()
                 return await self._finish()
-            except WasCancelled:
+            except JobCancelledError:
                 self._display.say("The job of before was cancelled, so a new one is sent")
 
     async def _submit(self) -> None:
@@ -161,11 +162,11 @@ class PaidJob:
         self._display.say("Sending the job to fal")
         try:
             job = await self._client.submit(self._order.endpoint.id, self._order.sent, **self._options)
-        except OutcomeUnknown as error:
+        except OutcomeUnknownError as error:
             record.state, record.error = State.SUBMIT_UNKNOWN, str(error)
             self._journal.save(record)
             log.warning("%s", error)
-        except (FalError, InvalidRequest, asyncio.CancelledError) as error:
+        except (FalError, InvalidRequestError, asyncio.CancelledError) as error:
             hide(error, self._order.sent)
             self._forget()
             raise
@@ -179,8 +180,8 @@ class PaidJob:
         record.state, record.error = State.SUBMITTED, None
         try:
             self._journal.save(record)
-        except JobKept as error:
-            raise JobKept(
+        except JobKeptError as error:
+            raise JobKeptError(
                 f"{error} fal has taken the job. Request id: {job.request_id}.",
                 stage="journal",
                 request_id=job.request_id,
@@ -188,7 +189,10 @@ class PaidJob:
         self._display.say(f"Sent to fal, request id {job.request_id}")
 
     async def _reconcile(self) -> None:
-        """Find the job whose reply was lost in fal's own list. Raises `OutcomeUnknown` unless there is exactly one."""
+        """Find the job whose reply was lost in fal's own list.
+
+        Raises `OutcomeUnknownError` unless there is exactly one.
+        """
         record = self._known_record
         found = ""
         for pause in self._client.policy.reconcile_pauses:
@@ -203,7 +207,7 @@ class PaidJob:
                 return self._adopt(self._client.job(record.endpoint, matches.pop()))
             number = f"{len(matches)} jobs like it, so which is not clear" if matches else "no job like it, or not yet"
             found = f"fal's list shows {number}."
-        raise OutcomeUnknown(
+        raise OutcomeUnknownError(
             f"The job was sent to fal and the answer was lost, so it may be running and be paid for. {found} Run the "
             "same again to look once more, without paying. Or look at "
             "https://fal.ai/dashboard/requests: if the job is not there, delete "
@@ -226,19 +230,19 @@ class PaidJob:
         }
 
     async def _finish(self) -> RemoteVideo:
-        """From an accepted job to the file. Raises `WasCancelled` when an earlier cancellation had its effect."""
+        """From an accepted job to the file. Raises `JobCancelledError` when an earlier cancellation had its effect."""
         record = self._known_record
         try:
             return await self._download(await self._result())
-        except JobExpired as error:
+        except JobExpiredError as error:
             if record.state is State.CANCEL_REQUESTED:
                 self._forget()
-                raise WasCancelled from None
+                raise JobCancelledError from None
             record.state, record.error = State.EXPIRED, str(error)
             self._journal.save(record)
             self._journal.set_aside(record)
             raise
-        except JobKept as error:
+        except JobKeptError as error:
             if error.status in (401, 403) and record.state is not State.CANCEL_REQUESTED:
                 record.state = State.PAUSED_AUTH
             record.error = str(error)
@@ -250,7 +254,7 @@ class PaidJob:
             was_asked = record.state is State.CANCEL_REQUESTED
             self._forget()
             if was_cancelled and was_asked:
-                raise WasCancelled from None
+                raise JobCancelledError from None
             self._display.say("fal could not make the video")
             raise
 
@@ -279,7 +283,7 @@ class PaidJob:
         result = await self._client.result(job, max_bytes=max_bytes)
         url = url_of(result)
         if not url:
-            raise JobKept(
+            raise JobKeptError(
                 f"fal has finished the job and names no video. {GO_ON} Request id: {job.request_id}.",
                 stage="result",
                 request_id=job.request_id,
@@ -290,19 +294,19 @@ class PaidJob:
         return result
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
-        """Only when the file is in place the record goes. Raises `JobKept` and `JobExpired`."""
+        """Only when the file is in place the record goes. Raises `JobKeptError` and `JobExpiredError`."""
         target = self._order.target
         if not self._is_stopping:
             self._display.say("Downloading the video")
         self._set_state(State.DOWNLOADING)
         try:
             result, video = await self._save(result)
-        except Refused as refusal:
+        except MediaRefusedError as refusal:
             raise self._not_saved(
                 f"The file that fal made is not used, because {refusal}. Look at it at "
                 "https://fal.ai/dashboard/requests; another seed makes another video."
             ) from None
-        except Broken as broken:
+        except DownloadError as broken:
             raise self._not_saved(f"The finished video was not brought: {broken}. {GO_ON}") from None
         self._forget()
         found = remarks(video, facts_of(result), self._order.request.num_frames)
@@ -315,14 +319,14 @@ class PaidJob:
         record = self._known_record
         try:
             return result, await self._save_once(result)
-        except Gone:
+        except MediaGoneError:
             job = self._job
             assert job
             result = await self._read_result(job)
         try:
             return result, await self._save_once(result)
-        except Gone as gone:
-            raise JobExpired(
+        except MediaGoneError as gone:
+            raise JobExpiredError(
                 f"The finished video is not to be had at its address any more ({gone}). Look for it at "
                 "https://fal.ai/dashboard/requests. To run the same again makes a new job, which is to be paid for. "
                 f"Request id: {record.request_id}.",
@@ -330,10 +334,10 @@ class PaidJob:
                 request_id=record.request_id,
             ) from None
 
-    def _not_saved(self, message: str) -> JobKept:
+    def _not_saved(self, message: str) -> JobKeptError:
         self._set_state(State.RESULT_READY)
         request_id = self._known_record.request_id
-        return JobKept(f"{message} Request id: {request_id}.", stage="download", request_id=request_id)
+        return JobKeptError(f"{message} Request id: {request_id}.", stage="download", request_id=request_id)
 
     async def _save_once(self, result: dict[str, Any]) -> RemoteVideo:
         return await save_video(result["video"]["url"], self._order.target, self._client.policy, self._order.seed)
@@ -353,7 +357,7 @@ class PaidJob:
             with anyio.fail_after(self._client.policy.cancel_wait):
                 video = await self._finish()
             self._display.say(f"Stopped, but fal had finished: {video.path.name}")
-        except WasCancelled:
+        except JobCancelledError:
             self._display.say("Stopped, and cancelled at fal")
         except TimeoutError:
             log.warning("What came of cancelling job %s is not known yet: its record is kept.", job.request_id)

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..disk import flush_folder
-from ..errors import JobKept
+from ..errors import JobKeptError
 from ..observer import Observer
 from .queue.job import Job
 
@@ -118,7 +118,7 @@ class Journal:
         return False
 
     def load(self, job_id: str) -> Record | None:
-        """Raises `JobKept` for a record that cannot be read: a paid job may be behind it."""
+        """Raises `JobKeptError` for a record that cannot be read: a paid job may be behind it."""
         path = self.path_of(job_id)
         return self._read(path) if path.exists() else None
 
@@ -128,12 +128,15 @@ class Journal:
         for path in self.folder.glob("*.json"):
             try:
                 found.append(self._read(path))
-            except (JobKept, FileNotFoundError):
+            except (JobKeptError, FileNotFoundError):
                 continue
         return sorted(found, key=lambda record: record.created)
 
     def save(self, record: Record) -> None:
-        """Replace the record on disk, all or nothing, and flush it. Raises `JobKept` when the disk does not take it."""
+        """Replace the record on disk, all or nothing, and flush it.
+
+        Raises `JobKeptError` when the disk does not take it.
+        """
         with self._usable():
             self._write(self.path_of(record.job_id), json.dumps(asdict(record), indent=1))
 
@@ -167,7 +170,7 @@ class Journal:
             names = {item.name for item in fields(Record)}
             return Record(**{name: value for name, value in values.items() if name in names})
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise JobKept(
+            raise JobKeptError(
                 f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({error}): look for "
                 "the job at https://fal.ai/dashboard/requests, then delete the file, and try again.",
                 stage="journal",
@@ -185,12 +188,12 @@ class Journal:
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
-        """The folder, which is made. Raises `JobKept` when the disk does not allow what is done there."""
+        """The folder, which is made. Raises `JobKeptError` when the disk does not allow what is done there."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             yield
         except OSError as error:
-            raise JobKept(
+            raise JobKeptError(
                 f"The records of jobs in {self.folder} cannot be written ({error.strerror}): make room, or allow "
                 "writing there, and run the same again.",
                 stage="journal",

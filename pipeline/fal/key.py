@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InvalidRequest, KeyMissing
+from ..errors import InvalidRequestError, MissingKeyError
 
 HOW_TO_SET = (
     "Make a key at https://fal.ai/dashboard/keys and set the environment variable FAL_KEY to it before you start "
@@ -34,17 +34,19 @@ class FalKey:
 
 
 def parse_key(text: str, source: str) -> FalKey:
-    """Raises `KeyMissing`, which names `source` and shows nothing of the key."""
+    """Raises `MissingKeyError`, which names `source` and shows nothing of the key."""
     key_id, colon, secret = text.strip().partition(":")
     if not text.isascii() or not all(33 <= ord(character) < 127 for character in key_id + secret):
-        raise KeyMissing(f"{source} holds characters that no key has, such as a space or a line break. {HOW_TO_SET}")
+        raise MissingKeyError(
+            f"{source} holds characters that no key has, such as a space or a line break. {HOW_TO_SET}"
+        )
     if not (key_id and colon and secret):
-        raise KeyMissing(f"{source} is no fal key: a key is an id and a secret with a colon between. {HOW_TO_SET}")
+        raise MissingKeyError(f"{source} is no fal key: a key is an id and a secret with a colon between. {HOW_TO_SET}")
     return FalKey(key_id, secret)
 
 
 def find_key(explicit: str | None = None) -> FalKey:
-    """The key from the argument, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `KeyMissing`."""
+    """The key from the argument, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `MissingKeyError`."""
     environ = os.environ
     if explicit is not None:
         return parse_key(explicit, "The key that was given")
@@ -57,28 +59,28 @@ def find_key(explicit: str | None = None) -> FalKey:
     try:
         return parse_key(read_key_file(KEY_FILE.expanduser()), str(KEY_FILE))
     except (OSError, RuntimeError) as error:  # of a home that may not be read, or is not known
-        raise KeyMissing(f"{KEY_FILE} cannot be read ({type(error).__name__}). {HOW_TO_SET}") from None
+        raise MissingKeyError(f"{KEY_FILE} cannot be read ({type(error).__name__}). {HOW_TO_SET}") from None
 
 
 def read_key_file(file: Path) -> str:
-    """Raises `KeyMissing` and `OSError`."""
+    """Raises `MissingKeyError` and `OSError`."""
     if not file.is_file():
-        raise KeyMissing(f"There is no fal key. {HOW_TO_SET}")
+        raise MissingKeyError(f"There is no fal key. {HOW_TO_SET}")
     if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
-        raise KeyMissing(f"Others on this computer can read {file}: run `chmod 600 {file}`, and try again.")
+        raise MissingKeyError(f"Others on this computer can read {file}: run `chmod 600 {file}`, and try again.")
     return file.read_text(encoding="utf-8", errors="replace")
 
 
 def refuse_key_in(texts: dict[str, str], key: FalKey | None) -> None:
-    """Raises `InvalidRequest` where a text that fal and saved workflows would keep holds the key."""
+    """Raises `InvalidRequestError` where a text that fal and saved workflows would keep holds the key."""
     for name, text in texts.items():
         if key and key.is_in(text):
-            raise InvalidRequest(f"{name} contains your fal key: delete it there, and make a new key at fal.ai.")
+            raise InvalidRequestError(f"{name} contains your fal key: delete it there, and make a new key at fal.ai.")
 
 
 def refuse_own_key_in(name: str, text: str) -> None:
     """As `refuse_key_in`, with the key of the environment, if there is one."""
-    with suppress(KeyMissing):
+    with suppress(MissingKeyError):
         refuse_key_in({name: text}, find_key())
 
 

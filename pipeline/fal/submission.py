@@ -35,7 +35,7 @@ class Order:
 
 
 def order_of(request: GenerationRequest, endpoint: Endpoint, journal: Journal, folder: Path) -> Order:
-    """Without a seed in the request, that of its unfinished job, or a new one. Raises `InvalidRequest`."""
+    """Without a seed in the request, that of its unfinished job, or a new one. Raises `InvalidRequestError`."""
     wanted = arguments(endpoint, request)
     request_sha256 = sha256_of(wanted)
     seed = request.seed

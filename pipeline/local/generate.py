@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..observer import Observer, Silent
+from ..observer import NullObserver, Observer
 from ..request import FPS, GenerationRequest
 from ..video import LocalVideo
 from .decode import decode_chunks, decode_tiles, denormalize
@@ -91,10 +91,11 @@ def generate(
     """Make the video that `request` asks for.
 
     Without `placement` everything runs on the CPU; without `guardrail` no guard model is loaded. What the observer
-    raises to stop the work passes through. Raises `UnsafeContent` when the guardrail refuses the prompt or the video.
+    raises to stop the work passes through. Raises `UnsafeContentError` when the guardrail refuses the prompt or the
+    video.
     """
     placement = placement or OneAtATime("cpu")
-    observer = observer or Silent()
+    observer = observer or NullObserver()
     seed = request.seed_or_random()
     progress = _Progress(observer, 1 + request.num_inference_steps + latent_frames(request.num_frames))
 

@@ -8,7 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..errors import MissingDependency, UnsafeContent
+from ..errors import MissingDependencyError, UnsafeContentError
 
 
 class SafetyChecker(Protocol):
@@ -26,11 +26,14 @@ SafetyCheckerFactory = Callable[[], SafetyChecker]
 
 
 def cosmos_guardrail() -> SafetyChecker:
-    """NVIDIA's checker. Its first use downloads its models. Raises `MissingDependency` when it is not installed."""
+    """NVIDIA's checker. Its first use downloads its models.
+
+    Raises `MissingDependencyError` when it is not installed.
+    """
     try:
         from cosmos_guardrail import CosmosSafetyChecker  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise MissingDependency(
+        raise MissingDependencyError(
             "The guardrail is switched on, but the package cosmos-guardrail cannot be imported "
             f"({error}). Install it with: pip install cosmos-guardrail"
         ) from error
@@ -38,22 +41,22 @@ def cosmos_guardrail() -> SafetyChecker:
 
 
 def check_prompt(make_checker: SafetyCheckerFactory, prompt: str, device: torch.device) -> None:
-    """Raise `UnsafeContent` when the guardrail refuses `prompt`."""
+    """Raise `UnsafeContentError` when the guardrail refuses `prompt`."""
     with _checker(make_checker, device) as checker:
         safe = checker.check_text_safety(prompt)
     if not safe:
-        raise UnsafeContent("The guardrail refused the prompt. Change the text.")
+        raise UnsafeContentError("The guardrail refused the prompt. Change the text.")
 
 
 def check_frames(make_checker: SafetyCheckerFactory, frames: Tensor, device: torch.device) -> Tensor:
     """The frames (F, H, W, 3), float32 in 0..1, as the guardrail gives them back: NVIDIA's blurs faces.
 
-    Raises `UnsafeContent` when they are refused.
+    Raises `UnsafeContentError` when they are refused.
     """
     with _checker(make_checker, device) as checker:
         checked = checker.check_video_safety((frames * 255).round().to(torch.uint8).numpy())
     if checked is None:
-        raise UnsafeContent("The guardrail refused the finished video. Change the prompt or the seed.")
+        raise UnsafeContentError("The guardrail refused the finished video. Change the prompt or the seed.")
     return torch.from_numpy(checked).float() / 255
 
 

@@ -30,15 +30,15 @@ NUMBERS = ("file_size", "width", "height", "fps", "num_frames")
 NOT_A_VIDEO = ("text/", "application/json", "application/xml")
 
 
-class Refused(Exception):
+class MediaRefusedError(Exception):
     """The file is not what it should be, and asking for it again does not change that."""
 
 
-class Gone(Exception):
+class MediaGoneError(Exception):
     """The URL no longer leads to a file. The result may name a new one."""
 
 
-class Broken(Exception):
+class DownloadError(Exception):
     """The file did not arrive whole, or could not be saved. A new try may bring it; `pause`: seconds before it."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
@@ -71,8 +71,8 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 async def fetch(url: str, part: Path, suffix: str, policy: NetworkPolicy) -> None:
     """Bring the file at `url`, which may be a data URI, to `part`, whole and flushed to disk.
 
-    Raises `Refused`, also for another container than that of `suffix`; `Gone`; and `Broken` when no try brought the
-    whole file or the disk does not take it.
+    Raises `MediaRefusedError`, also for another container than that of `suffix`; `MediaGoneError`; and `DownloadError`
+    when no try brought the whole file or the disk does not take it.
     """
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -84,15 +84,15 @@ async def fetch(url: str, part: Path, suffix: str, policy: NetworkPolicy) -> Non
         check_container(part, suffix)
         flush(part)
     except TimeoutError:
-        raise Broken(f"it was not complete within {policy.media_deadline:g} s") from None
+        raise DownloadError(f"it was not complete within {policy.media_deadline:g} s") from None
     except OSError as error:
         raise not_saved(part.parent, error) from None
 
 
 def put_in_place(part: Path, target: Path) -> None:
-    """Never over another file. Raises `Broken`."""
+    """Never over another file. Raises `DownloadError`."""
     if target.exists():
-        raise Broken(f"there is something else at {target}: move it away")
+        raise DownloadError(f"there is something else at {target}: move it away")
     try:
         part.rename(target)
     except OSError as error:
@@ -100,17 +100,17 @@ def put_in_place(part: Path, target: Path) -> None:
     flush_folder(target.parent)
 
 
-def not_saved(folder: Path, error: OSError) -> Broken:
-    return Broken(f"it could not be saved in {folder} ({error.strerror}): make room, or allow writing there")
+def not_saved(folder: Path, error: OSError) -> DownloadError:
+    return DownloadError(f"it could not be saved in {folder} ({error.strerror}): make room, or allow writing there")
 
 
 async def download(url: str, part: Path, policy: NetworkPolicy) -> None:
-    """Raises `Refused`, `Gone`, `OSError`, and `Broken` when no try has brought it."""
+    """Raises `MediaRefusedError`, `MediaGoneError`, `OSError`, and `DownloadError` when no try has brought it."""
     async with connect("*/*", httpx.Limits(), certificates()) as http:
         for attempt in range(1, MAX_TRIES):
             try:
                 return await download_once(http, url, part, policy)
-            except Broken as broken:
+            except DownloadError as broken:
                 pause = broken.pause or backoff(attempt, policy.backoff, policy.backoff_cap)
             await asyncio.sleep(pause)
         return await download_once(http, url, part, policy)
@@ -120,9 +120,9 @@ async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: N
     try:
         await follow_redirects(http, url, part, policy)
     except (httpx.TransportError, ssl.SSLError) as error:
-        raise Broken(type(error).__name__) from None
+        raise DownloadError(type(error).__name__) from None
     except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-        raise Refused("it is behind a redirect to what is no URL") from None
+        raise MediaRefusedError("it is behind a redirect to what is no URL") from None
 
 
 async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
@@ -134,42 +134,45 @@ async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy
                 check_response(response)
                 return await write_body(response, part, policy)
             checked = checked_url(response.headers.get("location", ""), policy.media_hosts, checked)
-    raise Refused(f"it is behind more than {policy.max_redirects} redirects")
+    raise MediaRefusedError(f"it is behind more than {policy.max_redirects} redirects")
 
 
 def checked_url(url: str, hosts: tuple[str, ...], base: httpx.URL | None = None) -> httpx.URL:
     """https, port 443, no user, and one of `hosts` or a subdomain. The host is lower-case, without a final dot.
 
-    A redirect may be relative to `base`. Raises `Refused`.
+    A redirect may be relative to `base`. Raises `MediaRefusedError`.
     """
     try:
         parts = base.join(url) if base else httpx.URL(url)
         host = parts.raw_host.decode("ascii").lower().rstrip(".")
     except (httpx.InvalidURL, UnicodeError):
-        raise Refused("its address is no URL") from None
+        raise MediaRefusedError("its address is no URL") from None
     allowed = all(host.split(".")) and any(host == name or host.endswith(f".{name}") for name in hosts)
     if parts.scheme != "https" or parts.port not in (None, 443) or parts.userinfo or not allowed:
-        raise Refused(f"its address is not an https one at {' or '.join(hosts)}")
+        raise MediaRefusedError(f"its address is not an https one at {' or '.join(hosts)}")
     return parts.copy_with(host=host, port=None, fragment=None)
 
 
 def check_response(response: httpx.Response) -> None:
-    """Raises `Refused`, `Gone` and `Broken` unless a body that may be a video follows."""
+    """Raises `MediaRefusedError`, `MediaGoneError` and `DownloadError` unless a body that may be a video follows."""
     status = response.status_code
     if status in (403, 404, 410):
-        raise Gone(f"HTTP {status}")
+        raise MediaGoneError(f"HTTP {status}")
     if may_repeat_read(status):
-        raise Broken(f"HTTP {status}", retry_after(response.headers))
+        raise DownloadError(f"HTTP {status}", retry_after(response.headers))
     if status != 200:
-        raise Refused(f"its address answers HTTP {status}")
+        raise MediaRefusedError(f"its address answers HTTP {status}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused("it is compressed, which was not asked for")
+        raise MediaRefusedError("it is compressed, which was not asked for")
     if response.headers.get("content-type", "").lower().startswith(NOT_A_VIDEO):
-        raise Refused("its address brings text and no video")
+        raise MediaRefusedError("its address brings text and no video")
 
 
 async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy) -> None:
-    """Count while it streams; the announced length is checked before. Raises `Refused`, `Broken`, `OSError`."""
+    """Count while it streams; the announced length is checked before.
+
+    Raises `MediaRefusedError`, `DownloadError`, `OSError`.
+    """
     length = response.headers.get("content-length", "")
     check_size(int(length) if re.fullmatch("[0-9]+", length) else 0, part.parent, policy)
     guard = RateGuard(policy)
@@ -179,7 +182,7 @@ async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy
             async for chunk in chunks:
                 size += len(chunk)
                 if size > policy.max_media:
-                    raise Refused(f"it has more than {policy.max_media // 2**20} MiB")
+                    raise MediaRefusedError(f"it has more than {policy.max_media // 2**20} MiB")
                 file.write(chunk)
                 guard.count(len(chunk))
 
@@ -193,39 +196,39 @@ class RateGuard:
         self._size = 0
 
     def count(self, size: int) -> None:
-        """Raises `Broken` when a window of time has brought too few bytes."""
+        """Raises `DownloadError` when a window of time has brought too few bytes."""
         self._size += size
         seconds = time.monotonic() - self._start
         if seconds < self._policy.rate_window:
             return
         if self._size < self._policy.minimum_rate * seconds:
-            raise Broken(f"less than {self._policy.minimum_rate:g} bytes a second")
+            raise DownloadError(f"less than {self._policy.minimum_rate:g} bytes a second")
         self._start, self._size = time.monotonic(), 0
 
 
 def check_size(announced: int, folder: Path, policy: NetworkPolicy) -> None:
     if announced > policy.max_media:
-        raise Refused(f"it has {announced / 2**20:.0f} MiB, and the limit is {policy.max_media // 2**20} MiB")
+        raise MediaRefusedError(f"it has {announced / 2**20:.0f} MiB, and the limit is {policy.max_media // 2**20} MiB")
     free = shutil.disk_usage(folder).free
     if announced > free:
         raise OSError(28, f"No space left: {announced} bytes are needed and {free} are free")
 
 
 def write_data_uri(uri: str, part: Path, policy: NetworkPolicy) -> None:
-    """Raises `Refused`."""
+    """Raises `MediaRefusedError`."""
     head = DATA_URI.match(uri)
     if not head or head[1].lower() not in (*CONTENT_TYPES.values(), "application/octet-stream"):
-        raise Refused("its data URI is no video in base64")
+        raise MediaRefusedError("its data URI is no video in base64")
     check_size((len(uri) - head.end()) * 3 // 4, part.parent, policy)
     try:
         content = base64.b64decode(uri[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        raise Refused("its data URI is damaged") from None
+        raise MediaRefusedError("its data URI is damaged") from None
     part.write_bytes(content)
 
 
 def check_container(part: Path, suffix: str) -> None:
-    """Raises `Refused` unless the first bytes are those of the container that `suffix` names."""
+    """Raises `MediaRefusedError` unless the first bytes are those of the container that `suffix` names."""
     with part.open("rb") as file:
         start = file.read(HEADER)
     fits = {
@@ -235,7 +238,7 @@ def check_container(part: Path, suffix: str) -> None:
         ".gif": start.startswith((b"GIF87a", b"GIF89a")),
     }
     if not fits[suffix]:
-        raise Refused(f"its first bytes are not those of a {suffix} file")
+        raise MediaRefusedError(f"its first bytes are not those of a {suffix} file")
 
 
 def flush(part: Path) -> None:

@@ -7,28 +7,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...video import RemoteVideo
-from .download import CONTENT_TYPES, Refused
+from .download import CONTENT_TYPES, MediaRefusedError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 
 def probe(path: Path, suffix: str, max_pixels: int, seed: int | None) -> RemoteVideo:
-    """Decode every frame of `path`. Raises `Refused` when that fails, or when it holds more than `max_pixels`."""
+    """Decode every frame of `path`.
+
+    Raises `MediaRefusedError` when that fails, or when it holds more than `max_pixels`.
+    """
     import av
     from av.error import FFmpegError
 
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise Refused("it holds no video")
+                raise MediaRefusedError("it holds no video")
             stream = container.streams.video[0]
             width, height, rate = stream.width, stream.height, stream.average_rate
             num_frames, seconds = decode(container, max_pixels // max(1, width * height))
     except (FFmpegError, ValueError) as error:
-        raise Refused(f"it cannot be decoded: {error}") from error
+        raise MediaRefusedError(f"it cannot be decoded: {error}") from error
     if not num_frames or not rate:
-        raise Refused("it holds no frames")
+        raise MediaRefusedError("it holds no frames")
     # FFmpeg takes a GIF's rate from its shortest delay.
     fps = (num_frames / seconds).limit_denominator(100) if suffix == ".gif" and seconds else Fraction(rate)
     return RemoteVideo(
@@ -45,12 +48,15 @@ def probe(path: Path, suffix: str, max_pixels: int, seed: int | None) -> RemoteV
 
 
 def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
-    """The number of frames and the end of the last one in seconds. Raises `Refused` for more frames than `most`."""
+    """The number of frames and the end of the last one in seconds.
+
+    Raises `MediaRefusedError` for more frames than `most`.
+    """
     num_frames, end = 0, Fraction(0)
     for frame in container.decode(video=0):
         num_frames += 1
         if num_frames > most:
-            raise Refused("it holds far more pixels than a video of this model")
+            raise MediaRefusedError("it holds far more pixels than a video of this model")
         if frame.pts is not None and frame.time_base:
             end = (frame.pts + frame.duration) * frame.time_base
     return num_frames, end

@@ -12,7 +12,10 @@ from .probe import probe
 
 
 async def save_video(url: str, target: Path, policy: NetworkPolicy, seed: int | None) -> RemoteVideo:
-    """Nothing of it is left when it fails. Raises `Refused`, `Gone` and `Broken`, see `fetch` and `probe`."""
+    """Nothing of it is left when it fails.
+
+    Raises `MediaRefusedError`, `MediaGoneError` and `DownloadError`, see `fetch` and `probe`.
+    """
     part = target.with_name(f"{target.name}.part")
     try:
         await fetch(url, part, target.suffix, policy)

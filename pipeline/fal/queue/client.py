@@ -14,16 +14,16 @@ from typing import Any, Literal
 
 import httpx
 
-from ...errors import FalError, InvalidRequest, JobExpired, JobKept, OutcomeUnknown
+from ...errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from ...video import RemoteVideo
 from ..endpoints import app_of
 from ..key import refuse_key_in
-from ..media.download import CONTENT_TYPES, Broken, Gone, Refused, url_of
+from ..media.download import CONTENT_TYPES, DownloadError, MediaGoneError, MediaRefusedError, url_of
 from ..media.save import save_video
 from .job import Cancellation, Job, build_job, job_from, with_logs
 from .platform import Price, list_requests, read_price
 from .policy import NetworkPolicy, is_plain_https
-from .reply import Garbled, Reply, error_from
+from .reply import Reply, UnreadableReplyError, error_from
 from .retry import (
     backoff,
     is_certificate_failure,
@@ -49,8 +49,8 @@ log = logging.getLogger("cosmos_predict25.fal")
 class FalClient:
     """Talks to fal's queue. To be used in `async with`, in one event loop.
 
-    `key` is id:secret; without it, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `KeyMissing` where
-    there is none, before anything is sent. `on_trouble` is told what was tried again.
+    `key` is id:secret; without it, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `MissingKeyError`
+    where there is none, before anything is sent. `on_trouble` is told what was tried again.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class FalClient:
 
         Cancelling the task has no effect while the request is on its way, so that its reply is not lost.
 
-        Raises `InvalidRequest`; `FalError` when fal refused or could not be reached, so that there is nothing to pay;
-        and `OutcomeUnknown` when the reply was lost.
+        Raises `InvalidRequestError`; `FalError` when fal refused or could not be reached, so that there is nothing to
+        pay; and `OutcomeUnknownError` when the reply was lost.
         """
         app_of(endpoint_id)
         texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
@@ -111,13 +111,13 @@ class FalClient:
         raise asyncio.CancelledError
 
     def job(self, endpoint_id: str, request_id: str) -> Job:
-        """A job of before, by its request id. Raises `InvalidRequest`."""
+        """A job of before, by its request id. Raises `InvalidRequestError`."""
         return build_job(self.policy.queue_url, endpoint_id, request_id)
 
     async def status(self, job: Job, *, logs: bool = True) -> Status | None:
         """One look, repeated while it fails. None stands for a state that is not known.
 
-        Raises `JobExpired` for a job that fal does not know, and `JobKept` when there is no answer to be had.
+        Raises `JobExpiredError` for a job that fal does not know, and `JobKeptError` when there is no answer to be had.
         """
         reply = await self._read("status", with_logs(job.status_url, logs), job, self.policy.api_timeout)
         if not reply.is_success:
@@ -127,7 +127,7 @@ class FalClient:
     async def follow(self, job: Job, *, is_new: bool = False) -> AsyncIterator[Status]:
         """Yield the job's state, with the policy's pauses between, until it is complete.
 
-        A job that `is_new` may be unknown to fal for some seconds. Raises as `status` does, and `JobKept` at the
+        A job that `is_new` may be unknown to fal for some seconds. Raises as `status` does, and `JobKeptError` at the
         policy's wait limit.
         """
         start = time.monotonic()
@@ -136,10 +136,10 @@ class FalClient:
             waited = time.monotonic() - start
             try:
                 status = await self.status(job)
-            except JobExpired:
+            except JobExpiredError:
                 if not is_new or waited > self.policy.not_found_grace:
                     raise
-            except JobKept as trouble:
+            except JobKeptError as trouble:
                 if not trouble.retryable:
                     raise
                 self.on_trouble("Connection trouble: fal does not answer, still trying")
@@ -153,7 +153,7 @@ class FalClient:
                     raise kept("status", "a state that is not known", job)
             if waited > self.policy.wait_limit:
                 minutes = self.policy.wait_limit / 60
-                raise JobKept(
+                raise JobKeptError(
                     f"fal has not finished the job within {minutes:.0f} minutes. {GO_ON}{named(job)}",
                     stage="status",
                     request_id=job.request_id,
@@ -163,7 +163,7 @@ class FalClient:
     async def result(self, job: Job, *, max_bytes: int | None = None) -> dict[str, Any]:
         """The output of a completed job. Waits while fal says that it is in progress.
 
-        Raises `FalError` when the job failed, `JobExpired`, and `JobKept` when there is no answer to be had.
+        Raises `FalError` when the job failed, `JobExpiredError`, and `JobKeptError` when there is no answer to be had.
         """
         start = time.monotonic()
         while is_in_progress(reply := await self._read_result(job, max_bytes)):
@@ -180,17 +180,17 @@ class FalClient:
     async def save(self, result: dict[str, Any], path: Path) -> RemoteVideo:
         """Download the video that a result names to `path`, a new file ending in .mp4, .webm, .mov or .gif.
 
-        Raises `InvalidRequest`, and `JobKept` when the file is refused or cannot be had.
+        Raises `InvalidRequestError`, and `JobKeptError` when the file is refused or cannot be had.
         """
         url, seed = url_of(result), result.get("seed")
         if path.suffix not in CONTENT_TYPES:
-            raise InvalidRequest(f"{path.name} must end in one of {', '.join(CONTENT_TYPES)}.")
+            raise InvalidRequestError(f"{path.name} must end in one of {', '.join(CONTENT_TYPES)}.")
         if not url:
-            raise JobKept("The result names no video.", stage="download")
+            raise JobKeptError("The result names no video.", stage="download")
         try:
             return await save_video(url, path, self.policy, seed if isinstance(seed, int) else None)
-        except (Refused, Gone, Broken) as reason:
-            raise JobKept(f"The video that fal made is not saved: {reason}.", stage="download") from None
+        except (MediaRefusedError, MediaGoneError, DownloadError) as reason:
+            raise JobKeptError(f"The video that fal made is not saved: {reason}.", stage="download") from None
 
     async def cancel(self, job: Job) -> Cancellation:
         """Ask fal to cancel a job. Raises `FalError` when three tries have failed."""
@@ -255,7 +255,7 @@ class FalClient:
                     content=content,
                     trace=trace,
                 )
-            except Garbled as error:
+            except UnreadableReplyError as error:
                 raise unknown(f"its reply cannot be read: {error}") from None
             except httpx.TransportError as error:
                 if is_certificate_failure(error):
@@ -268,7 +268,7 @@ class FalClient:
                 return None
 
     def _accepted(self, reply: Reply, endpoint_id: str) -> Job:
-        """The job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknown`."""
+        """The job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
         if leaves_submission_unknown(reply.status):
             raise unknown(f"the answer is HTTP {reply.status}", reply.status)
         if not reply.is_success:
@@ -282,7 +282,7 @@ class FalClient:
         return job
 
     async def _read(self, stage: str, url: str, job: Job, timeout: float, max_bytes: int | None = None) -> Reply:
-        """GET, repeated while a new try can help. A success is JSON. Raises `JobKept` when no try has helped."""
+        """GET, repeated while a new try can help. A success is JSON. Raises `JobKeptError` when no try has helped."""
         reason, not_understood = "", 0
         for attempt in range(1, self.policy.read_tries + 1):
             pause = None
@@ -295,7 +295,7 @@ class FalClient:
                 if not may_repeat(reply, stage):
                     return reply
                 reason, pause = f"HTTP {reply.status}", retry_after(reply.headers)
-            except Garbled as error:
+            except UnreadableReplyError as error:
                 reason, not_understood = str(error), not_understood + 1
                 if not_understood == NOT_UNDERSTOOD:
                     raise kept(stage, reason, job) from None
@@ -306,7 +306,7 @@ class FalClient:
             if attempt == self.policy.read_tries:
                 break
             await asyncio.sleep(pause or backoff(attempt, self.policy.backoff, self.policy.backoff_cap))
-        raise JobKept(
+        raise JobKeptError(
             f"fal does not answer when it is asked for the {stage} ({reason}). {GO_ON}{named(job)}",
             stage=stage,
             retryable=True,
@@ -322,7 +322,7 @@ class FalClient:
         if reply.is_redirect:
             return kept(stage, "a redirect, which is never followed", job)
         if reply.status in (401, 403):
-            return JobKept(
+            return JobKeptError(
                 "fal does not let this key see the job: check FAL_KEY, and the account's balance at "
                 f"https://fal.ai/dashboard/billing. {GO_ON}{named(job)}",
                 stage=stage,
@@ -331,7 +331,7 @@ class FalClient:
                 request_id=job.request_id,
             )
         if reply.status == 404:
-            return JobExpired(
+            return JobExpiredError(
                 "fal does not know this job, or has no result of it any more: results are kept for 30 days, or for "
                 "minutes where storing was switched off. A job of another account looks the same. To run the same "
                 f"again makes a new job, which is to be paid for.{named(job)}",
@@ -347,7 +347,7 @@ class FalClient:
             reply = await self._transport.send(
                 self._http, "PUT", job.cancel_url, timeout=self.policy.connect_timeout, deadline=self.policy.api_timeout
             )
-        except (httpx.TransportError, Garbled) as error:
+        except (httpx.TransportError, UnreadableReplyError) as error:
             raise FalError(
                 f"fal could not be asked to cancel the job ({reason_of(error)}): it may go on and be paid for."
                 f"{named(job)}",
@@ -368,16 +368,16 @@ def named(job: Job) -> str:
     return f" Request id: {job.request_id}."
 
 
-def kept(stage: str, got: str, job: Job) -> JobKept:
-    return JobKept(
+def kept(stage: str, got: str, job: Job) -> JobKeptError:
+    return JobKeptError(
         f"fal's answer for the {stage} is not understood: {got}. {GO_ON}{named(job)}",
         stage=stage,
         request_id=job.request_id,
     )
 
 
-def unknown(reason: str, status: int | None = None) -> OutcomeUnknown:
-    return OutcomeUnknown(
+def unknown(reason: str, status: int | None = None) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
         f"The job was sent to fal and the answer was lost ({reason}): it may be running and be paid for. Look for it "
         "at https://fal.ai/dashboard/requests before you send it again.",
         stage="submit",
@@ -409,18 +409,18 @@ def json_of(arguments: dict[str, Any]) -> bytes:
     try:
         return json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"The input cannot be sent as JSON in UTF-8: {type(error).__name__}.") from None
+        raise InvalidRequestError(f"The input cannot be sent as JSON in UTF-8: {type(error).__name__}.") from None
 
 
 def submit_headers(priority: str | None, start_timeout: float | None, store: bool) -> dict[str, str]:
     headers = {}
     if priority is not None:
         if priority not in ("normal", "low"):
-            raise InvalidRequest(f"priority is {priority!r}, but must be normal or low.")
+            raise InvalidRequestError(f"priority is {priority!r}, but must be normal or low.")
         headers["X-Fal-Queue-Priority"] = priority
     if start_timeout is not None:
         if not (math.isfinite(start_timeout) and start_timeout > 1):
-            raise InvalidRequest(f"start_timeout is {start_timeout}, but must be more than 1 second.")
+            raise InvalidRequestError(f"start_timeout is {start_timeout}, but must be more than 1 second.")
         headers["X-Fal-Request-Start-Timeout"] = headers["X-Fal-Request-Timeout"] = str(float(start_timeout))
     if not store:
         headers["X-Fal-Store-IO"] = "0"
@@ -431,5 +431,5 @@ def webhook_query(webhook_url: str | None) -> str:
     if not webhook_url:
         return ""
     if not is_plain_https(webhook_url):
-        raise InvalidRequest(f"webhook_url is {webhook_url!r}, but must be https://host/... without a user in it.")
+        raise InvalidRequestError(f"webhook_url is {webhook_url!r}, but must be https://host/... without a user in it.")
     return f"?{urllib.parse.urlencode({'fal_webhook': webhook_url})}"

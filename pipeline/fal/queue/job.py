@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 import httpx
 
-from ...errors import InvalidRequest
+from ...errors import InvalidRequestError
 from ..endpoints import app_of
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,128}")
@@ -37,9 +37,11 @@ class Cancellation(enum.Enum):
 
 
 def build_job(queue_url: str, endpoint_id: str, request_id: str) -> Job:
-    """Raises `InvalidRequest`. The URLs leave out what follows owner/app in the endpoint's id, as fal's do."""
+    """Raises `InvalidRequestError`. The URLs leave out what follows owner/app in the endpoint's id, as fal's do."""
     if not is_request_id(request_id):
-        raise InvalidRequest(f"{request_id!r} is no request id of fal: it must be 8 to 128 letters, digits, - or _.")
+        raise InvalidRequestError(
+            f"{request_id!r} is no request id of fal: it must be 8 to 128 letters, digits, - or _."
+        )
     url = f"{queue_url}/{app_of(endpoint_id)}/requests/{request_id}"
     return Job(request_id, f"{url}/status", url, f"{url}/cancel")
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from ...errors import FalError
-from .reply import Garbled, error_from
+from .reply import UnreadableReplyError, error_from
 from .status import clean
 from .transport import Transport, reason_of
 
@@ -42,7 +42,15 @@ async def read_price(transport: Transport, http: httpx.AsyncClient, endpoint_id:
         amount = float(entry["unit_price"])
         unit = clean(str(entry["unit"]), 20).removesuffix("s")
         price = Price(amount, clean(str(entry["currency"]), 8), unit)
-    except (httpx.TransportError, Garbled, LookupError, TypeError, ValueError, OverflowError, StopIteration):
+    except (
+        httpx.TransportError,
+        UnreadableReplyError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        StopIteration,
+    ):
         return None
     return price if math.isfinite(amount) else None
 
@@ -74,7 +82,7 @@ async def _read_page(transport: Transport, http: httpx.AsyncClient, query: dict[
     try:
         reply = await transport.send(http, "GET", url, timeout=TIMEOUT, deadline=2 * TIMEOUT)
         body = reply.json()
-    except (httpx.TransportError, Garbled) as error:
+    except (httpx.TransportError, UnreadableReplyError) as error:
         raise FalError(f"fal did not list the account's jobs ({reason_of(error)}).", stage="listing") from None
     if not reply.is_success or not isinstance(body, dict) or not isinstance(body.get("items"), list):
         raise error_from(reply, "listing", "fal did not list the account's jobs", transport.key)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from ...errors import InvalidRequest
+from ...errors import InvalidRequestError
 
 HOST = re.compile(r"[\w.-]+")
 RELAY_VARIABLE = "COSMOS_PREDICT25_FAL_RELAY"
@@ -58,14 +58,14 @@ class NetworkPolicy:
         for name in ("queue_url", "platform_url", "relay_url"):
             url = getattr(self, name)
             if url is not None and not is_plain_https(url):
-                raise InvalidRequest(f"{name} must be https://host/..., without a user or a password in it.")
+                raise InvalidRequestError(f"{name} must be https://host/..., without a user or a password in it.")
 
     @classmethod
     def from_environment(cls) -> "NetworkPolicy":
         """The strict policy, through the relay that COSMOS_PREDICT25_FAL_RELAY names, if it is set."""
         relay_url = os.environ.get(RELAY_VARIABLE) or None
         if relay_url and not is_plain_https(relay_url):
-            raise InvalidRequest(f"{RELAY_VARIABLE} must be https://host/..., without a user or a password in it.")
+            raise InvalidRequestError(f"{RELAY_VARIABLE} must be https://host/..., without a user or a password in it.")
         return cls(relay_url=relay_url)
 
     def poll_interval(self, waited: float) -> float:

@@ -40,7 +40,7 @@ ADVICE_BY_STATUS = {
 }
 
 
-class Garbled(Exception):
+class UnreadableReplyError(Exception):
     """A reply that cannot be read: too large, cut short, or not what it says it is."""
 
 
@@ -59,30 +59,32 @@ class Reply:
         return 300 <= self.status < 400
 
     def json(self) -> Any:
-        """Raises `Garbled`."""
+        """Raises `UnreadableReplyError`."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
             kind = clean(self.headers.get("content-type", "something else"), 60)
-            raise Garbled(f"it is no JSON but {kind}") from error
+            raise UnreadableReplyError(f"it is no JSON but {kind}") from error
 
     def json_or_none(self) -> Any:
         try:
             return self.json()
-        except Garbled:
+        except UnreadableReplyError:
             return None
 
 
 async def read_limited(response: httpx.Response, limit: int) -> Reply:
-    """Raises `Garbled` for a body of more than `limit` bytes, or an encoded one, which may be a bomb."""
+    """Raises `UnreadableReplyError` for a body of more than `limit` bytes, or an encoded one, which may be a bomb."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Garbled(f"it is encoded as {clean(response.headers['content-encoding'], 20)}, which was not asked for")
+        raise UnreadableReplyError(
+            f"it is encoded as {clean(response.headers['content-encoding'], 20)}, which was not asked for"
+        )
     body = bytearray()
     async with raw_chunks(response) as chunks:
         async for chunk in chunks:
             body += chunk
             if len(body) > limit:
-                raise Garbled(f"it has more than {limit} bytes")
+                raise UnreadableReplyError(f"it has more than {limit} bytes")
     return Reply(response.status_code, response.headers, bytes(body))
 
 

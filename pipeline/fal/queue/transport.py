@@ -13,7 +13,7 @@ import httpx
 from ...errors import FalError
 from ..key import FalKey, find_key
 from .policy import NetworkPolicy
-from .reply import Garbled, Reply, read_limited
+from .reply import Reply, UnreadableReplyError, read_limited
 
 FAL = ("fal.run", "fal.ai", "fal.media")
 Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
@@ -21,7 +21,7 @@ USER_AGENT = "comfyui-cosmos-predict25/0.1.0 (python)"
 
 
 class Transport:
-    """Raises `KeyMissing` when it is made without a key. With a relay no key is read."""
+    """Raises `MissingKeyError` when it is made without a key. With a relay no key is read."""
 
     def __init__(self, key: str | None, policy: NetworkPolicy) -> None:
         self.policy = policy
@@ -51,7 +51,7 @@ class Transport:
         """`timeout`: seconds for each read. `deadline`: seconds in all; bytes that drip in never run into the former.
         `trace`: told of each step of the connection, see httpx' request extensions.
 
-        Raises `httpx.TransportError`, and `Garbled` for a reply that cannot be read.
+        Raises `httpx.TransportError`, and `UnreadableReplyError` for a reply that cannot be read.
         """
         stream = http.stream(
             method,
@@ -68,7 +68,7 @@ class Transport:
         except ssl.SSLError as error:  # httpx translates those of the handshake only
             raise httpx.ReadError(type(error).__name__) from None
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-            raise Garbled("it redirects to what is no URL") from None
+            raise UnreadableReplyError("it redirects to what is no URL") from None
         except TimeoutError:
             raise httpx.ReadTimeout(f"no complete reply within {deadline:g} s") from None
 
@@ -77,7 +77,7 @@ class Transport:
 
 
 def key_for(policy: NetworkPolicy, explicit: str | None = None) -> FalKey | None:
-    """None where a relay adds the key. Raises `KeyMissing`."""
+    """None where a relay adds the key. Raises `MissingKeyError`."""
     return None if policy.relay_url else find_key(explicit)
 
 
@@ -124,6 +124,6 @@ class HideRequests(logging.Filter):
         return not any(isinstance(item, httpx.URL) and item.host.endswith(self.hosts) for item in arguments)
 
 
-def reason_of(error: httpx.TransportError | Garbled) -> str:
+def reason_of(error: httpx.TransportError | UnreadableReplyError) -> str:
     """The kind of error alone: texts of httpx may hold URLs."""
-    return str(error) if isinstance(error, Garbled) else type(error).__name__
+    return str(error) if isinstance(error, UnreadableReplyError) else type(error).__name__

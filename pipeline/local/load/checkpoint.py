@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
 
-from ...errors import CheckpointNotFound, WrongCheckpoint
+from ...errors import CheckpointNotFoundError, WrongCheckpointError
 from ..denoise import SCHEDULER_CONFIG
 from ..encode import TextEncoder
 from ..generate import LocalModel
@@ -25,11 +25,11 @@ PATCH = 4
 def load_pipeline_folder(folder: Path, dtype: torch.dtype | None = None) -> LocalModel:
     """Load a folder in diffusers layout, with its weights in `dtype`, or in their own where that is None.
 
-    Raises `CheckpointNotFound` for a missing part and `WrongCheckpoint` for another model's.
+    Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
     """
     config = _config(CosmosTransformer3DModel, folder, "transformer")
     if not config.get("use_crossattn_projection"):
-        raise WrongCheckpoint(
+        raise WrongCheckpointError(
             f"{folder / 'transformer'} is not Cosmos-Predict2.5: it has no text projection (crossattn_proj), "
             "so it is Cosmos-Predict2 or older."
         )
@@ -53,7 +53,7 @@ def load_single_files(
     """Load a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own names or
     diffusers') and a transformers folder with Qwen2.5-VL and its tokenizer, in `dtype` or, for None, as they are.
 
-    Raises `WrongCheckpoint` for a file of another model.
+    Raises `WrongCheckpointError` for a file of another model.
     """
     sources = index_tensors([transformer], diffusers_name)
     return _assemble(
@@ -69,7 +69,10 @@ def load_single_files(
 
 
 def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, Any]:
-    """The transformer's config, read off the shapes in its file. Raises `WrongCheckpoint` for another model's file."""
+    """The transformer's config, read off the shapes in its file.
+
+    Raises `WrongCheckpointError` for another model's file.
+    """
 
     def shape(name: str) -> tuple[int, ...]:
         source = sources[name]
@@ -77,9 +80,9 @@ def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, A
 
     if "patch_embed.proj.weight" not in sources or "transformer_blocks.0.attn2.to_k.weight" not in sources:
         names = [source.name for source in sources.values()]
-        raise WrongCheckpoint(f"{path} is not Cosmos-Predict2.5 but {name_of_other_model(names)}.")
+        raise WrongCheckpointError(f"{path} is not Cosmos-Predict2.5 but {name_of_other_model(names)}.")
     if "crossattn_proj.0.weight" not in sources:
-        raise WrongCheckpoint(f"{path} is Cosmos-Predict2, not 2.5: it has no text projection (crossattn_proj).")
+        raise WrongCheckpointError(f"{path} is Cosmos-Predict2, not 2.5: it has no text projection (crossattn_proj).")
     hidden_size, patch_values = shape("patch_embed.proj.weight")
     head_dim = shape("transformer_blocks.0.attn1.norm_q.weight")[0]
     return {
@@ -107,7 +110,7 @@ def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
         names = convert_wan_vae_to_diffusers(names)
     first = names.get("encoder.conv_in.weight")
     if first is None or len(file.shape(first)) != 5:
-        raise WrongCheckpoint(f"{path} is not the Wan 2.1 VAE: it has no encoder.conv1 or encoder.conv_in.")
+        raise WrongCheckpointError(f"{path} is not the Wan 2.1 VAE: it has no encoder.conv1 or encoder.conv_in.")
     vae = _on_meta(AutoencoderKLWan, {"base_dim": file.shape(first)[0]})
     fill(vae, {parameter: Source(file, name) for parameter, name in names.items()}, dtype, "the Wan 2.1 VAE")
     return vae
@@ -129,7 +132,7 @@ def _assemble(
     language_model = _load_language_model(text_encoder_folder, dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     if features != transformer.config.crossattn_proj_in_channels:
-        raise WrongCheckpoint(
+        raise WrongCheckpointError(
             f"{text_encoder_folder} gives {features} features for each token, but the transformer takes "
             f"{transformer.config.crossattn_proj_in_channels}. Use the text encoder of the same checkpoint "
             "(for the 2B and 14B models that is Cosmos-Reason1-7B)."
@@ -174,5 +177,5 @@ def _config(cls: Any, folder: Path, part: str) -> dict[str, Any]:
 
 def _part(folder: Path, name: str) -> Path:
     if not (folder / name).is_dir():
-        raise CheckpointNotFound(f"{folder} lacks its folder {name}. Download the checkpoint again, all of it.")
+        raise CheckpointNotFoundError(f"{folder} lacks its folder {name}. Download the checkpoint again, all of it.")
     return folder / name

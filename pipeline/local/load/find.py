@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...errors import CheckpointNotFound
+from ...errors import CheckpointNotFoundError
 
 PIPELINE_CLASS = "Cosmos2_5_PredictBasePipeline"
 REPOSITORY = "nvidia/Cosmos-Predict2.5-2B"
@@ -54,9 +54,9 @@ def size_of_weights(folder: Path) -> int:
     return sum(file.stat().st_size for file in files_below(folder) if file.suffix == ".safetensors")
 
 
-def nothing_found(roots: Sequence[Path]) -> CheckpointNotFound:
+def nothing_found(roots: Sequence[Path]) -> CheckpointNotFoundError:
     """The error to raise when there is no checkpoint in any of `roots`; the first is where one should be put."""
-    return CheckpointNotFound(
+    return CheckpointNotFoundError(
         f"No Cosmos-Predict2.5 checkpoint was found in {' or '.join(map(str, roots))}. The model is gated: accept its "
         f"license at https://huggingface.co/{REPOSITORY}, log in with a token (hf auth login), then download it (about "
         f'20 GB) with: {DOWNLOAD} "{roots[0] / REPOSITORY.split("/")[1]}"'

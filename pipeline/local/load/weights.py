@@ -11,17 +11,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ...errors import CheckpointNotFound, WrongCheckpoint
+from ...errors import CheckpointNotFoundError, WrongCheckpointError
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading `path` into a `WrongCheckpoint` that names it."""
+    """Turn what goes wrong in reading `path` into a `WrongCheckpointError` that names it."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
-        raise WrongCheckpoint(
+        raise WrongCheckpointError(
             f"{path}{size} cannot be read: {error}. It may be incomplete or another kind of file: download it again."
         ) from error
 
@@ -29,7 +29,7 @@ def reading(path: Path) -> Iterator[None]:
 class TensorFile:
     """The tensors of one file, read when asked for: a safetensors file, or a pickle, which is read with `weights_only`.
 
-    Raises `WrongCheckpoint` for a file that is neither.
+    Raises `WrongCheckpointError` for a file that is neither.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +73,7 @@ def weight_files(folder: Path) -> list[Path]:
         files = sorted(folder.glob("*.safetensors"))
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
-        raise CheckpointNotFound(
+        raise CheckpointNotFoundError(
             f"{folder} lacks {', '.join(missing) or 'a .safetensors file'}. Download the checkpoint again, all of it."
         )
     return files
@@ -98,7 +98,7 @@ def index_tensors(paths: Iterable[Path], rename: Callable[[str], str | None]) ->
 
 
 def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str, Source], what: str) -> None:
-    """Raise `WrongCheckpoint` unless the files hold just the parameters of `what`, in their shapes."""
+    """Raise `WrongCheckpointError` unless the files hold just the parameters of `what`, in their shapes."""
     shapes = {name: tuple(tensor.shape) for name, tensor in expected}
     problems = [f"{name} is missing" for name in shapes if name not in sources]
     problems += [f"{name} is not part of it" for name in sources if name not in shapes]
@@ -110,11 +110,14 @@ def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str
     if problems:
         path = next((source.file.path for source in sources.values()), "The file")
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise WrongCheckpoint(f"{path} does not hold {what}: {'; '.join(problems[:3])}{more}.")
+        raise WrongCheckpointError(f"{path} does not hold {what}: {'; '.join(problems[:3])}{more}.")
 
 
 def fill(module: nn.Module, sources: dict[str, Source], dtype: torch.dtype | None, what: str) -> None:
-    """Give `module`, built on the meta device, the tensors of `sources`. Raises `WrongCheckpoint` when they differ."""
+    """Give `module`, built on the meta device, the tensors of `sources`.
+
+    Raises `WrongCheckpointError` when they differ.
+    """
     check_same_tensors(module.state_dict().items(), sources, what)
     module.load_state_dict(
         {name: source.file.read(source.name, dtype) for name, source in sources.items()}, assign=True
