@@ -9,7 +9,6 @@ beside it. Run again after an interruption, it goes on from the files in --state
 import argparse
 import json
 import random
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,18 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-from pack import import_pack
-
-import_pack()
-
-from cosmos_predict25.demo.prompts import describe  # noqa: E402
-from cosmos_predict25.demo.training import text, vae  # noqa: E402
-from cosmos_predict25.demo.training.flow import Samples, train_flow  # noqa: E402
-from cosmos_predict25.demo.training.log import Log  # noqa: E402
-from cosmos_predict25.pipeline.disk import atomic_write  # noqa: E402
-from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT  # noqa: E402
-from cosmos_predict25.scripts.random_checkpoint import random_scheduler, write_checkpoint  # noqa: E402
+from cosmos_predict25.demo.prompts import describe
+from cosmos_predict25.demo.training import text, vae
+from cosmos_predict25.demo.training.flow import Samples, train_flow
+from cosmos_predict25.demo.training.log import Log
+from cosmos_predict25.pipeline.disk import atomic_write
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
+from cosmos_predict25.scripts.random_checkpoint import random_scheduler, write_checkpoint
 
 CAPTIONS = 4
 SHORT = 0.25
