@@ -25,9 +25,10 @@ import_pack()
 from cosmos_predict25.demo.adherence import ATTRIBUTES, judge, see  # noqa: E402
 from cosmos_predict25.demo.prompts import describe  # noqa: E402
 from cosmos_predict25.demo.world import NUM_FRAMES, SIDE, Scene, random_scene  # noqa: E402
-from cosmos_predict25.pipeline.local.generate import LocalModel, generate  # noqa: E402
+from cosmos_predict25.pipeline.local.generate import generate  # noqa: E402
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder  # noqa: E402
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER  # noqa: E402
+from cosmos_predict25.pipeline.local.model import LocalModel  # noqa: E402
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest  # noqa: E402
 
 
@@ -43,7 +44,6 @@ def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
 
 def make(model: LocalModel, prompt: str, seed: int, options: dict) -> torch.Tensor:
     """Frames (NUM_FRAMES, SIDE, SIDE, 3), float32 in 0..1."""
-    model.prompt_embeds.clear()
     size = {"width": SIDE, "height": SIDE, "num_frames": NUM_FRAMES}
     return generate(model, GenerationRequest(prompt=prompt, seed=seed, **size, **options)).frames
 

@@ -1,4 +1,4 @@
-"""Find a Cosmos-Predict2.5 checkpoint on disk and load it. Nothing is ever downloaded."""
+"""Load a Cosmos-Predict2.5 checkpoint from disk. Nothing is ever downloaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +13,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryE
 
 from ...errors import CheckpointNotFoundError, WrongCheckpointError
 from ..denoise import SCHEDULER_CONFIG
-from ..encode import TextEncoder
-from ..generate import LocalModel
+from ..model import LocalModel, TextEncoder
 from .original_names import diffusers_name, name_of_other_model
 from .weights import Source, TensorFile, fill, index_tensors, reading, weight_files
 
