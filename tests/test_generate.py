@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 import numpy
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cosmos_predict25.pipeline.errors import MissingDependencyError, UnsafeContentError
 from cosmos_predict25.pipeline.local.decode import decode_chunks
+from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.generate import clamp_request, generate
 from cosmos_predict25.pipeline.local.guardrail import cosmos_guardrail
 from cosmos_predict25.pipeline.local.latents import denormalize, initial_noise, latent_frames, normalize
@@ -213,6 +216,30 @@ def test_one_part_at_a_time_is_on_the_device():
         assert [each.weight.device.type for each in parts] == places
     assert placement.make_room(1) == torch.device("meta")
     assert [each.weight.device.type for each in parts] == ["cpu", "cpu"]
+
+
+def put_on_fake_gpu(part: torch.nn.Module) -> None:
+    """Within a FakeTensorMode: the shapes of its weights on a GPU that computes nothing."""
+    for module in part.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                fake = torch.empty_like(weight, device="cuda")
+                module._parameters[name] = torch.nn.Parameter(fake, requires_grad=False)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = torch.empty_like(buffer, device="cuda")
+
+
+def test_no_operation_mixes_devices(model):
+    """On a real GPU each part computes there what it was given there; here fake tensors tell where that would fail."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for part in (model.text_encoder, model.transformer, model.vae):
+            put_on_fake_gpu(part)
+        latents = torch.empty(1, 16, 3, 8, 8, device="cuda")
+        embeds = encode_prompt(model.text_encoder, model.tokenizer, "a cat")
+        sigma = torch.rand(1, device="cuda")
+        velocity = predict_velocity(model.transformer, latents, sigma, embeds, nothing_given(latents))
+        frames = list(decode_chunks(model.vae, denormalize(model.vae, velocity)))
+    assert {tensor.device.type for tensor in (embeds, velocity, *frames)} == {"cuda"}
 
 
 class Occupied(OneAtATime):
