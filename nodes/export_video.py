@@ -108,7 +108,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         background: str = BLACK,
     ) -> io.NodeOutput:
         from ..pipeline.export import export, remux
-        from ..pipeline.export.formats import find_format
+        from ..pipeline.formats import find_format
         from .host.observers import NodeObserver, show_text
         from .host.output import make_proxy, next_output_file, shown_on_node, workflow_metadata
         from .host.videos import GifVideo, alpha_of, file_of, with_its_own_rate
@@ -122,12 +122,12 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             video = InputImpl.VideoFromComponents(parts)
         video = with_its_own_rate(video)
         components = cache(video.get_components)  # decodes when the video is in a file
-        path = next_output_file(filename_prefix, target.extension, *video.get_dimensions())
+        path = next_output_file(filename_prefix, target.suffix, *video.get_dimensions())
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         observer = NodeObserver(cls.hidden.unique_id)
 
         # Browsers cannot show ProRes. Made first, so that nothing comes between a saved file and the end of the run.
-        proxy = make_proxy(components(), path, colour, observer) if target.container == "mov" else None
+        proxy = make_proxy(components(), path, colour, observer) if target.html_element is None else None
         exported, notes = None, []
         if quality == AS_IS:
             if file := file_of(video):
@@ -150,8 +150,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             )
         lines = [f"{path.name}, {exported.file_size / 1000:,.0f} kB", *notes, *exported.notes]
         show_text("\n".join(lines), cls.hidden.unique_id)
-        is_gif = target.container == "gif"
-        saved = GifVideo(str(path), exported.fps) if is_gif else InputImpl.VideoFromFile(str(path))
+        saved = GifVideo(str(path), exported.fps) if target.container == "gif" else InputImpl.VideoFromFile(str(path))
         return io.NodeOutput(saved, ui=shown_on_node(path, proxy))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from .errors import InvalidRequestError
+from .formats import FORMATS
 
 FPS = 16
 """Frames per second that the model makes."""
@@ -20,7 +21,7 @@ DEFAULT_NEGATIVE_PROMPT = (
     "color banding, unnatural transitions, outdated special effects, fake elements, unconvincing visuals, poorly "
     "edited content, jump cuts, visual noise, and flickering. Overall, the video is of poor quality."
 )
-VIDEO_OUTPUT_TYPES = ("X264 (.mp4)", "VP9 (.webm)", "PRORES4444 (.mov)", "GIF (.gif)")
+VIDEO_OUTPUT_TYPES = tuple(FORMATS)
 VIDEO_QUALITIES = ("low", "medium", "high", "maximum")
 
 
@@ -135,7 +136,7 @@ class GenerationRequest(Prompt, SamplerSettings):
     """
 
     sync_mode: bool = _field(bool, default=False)
-    video_output_type: str = _field(VIDEO_OUTPUT_TYPES, default="X264 (.mp4)")
+    video_output_type: str = _field(VIDEO_OUTPUT_TYPES, default=VIDEO_OUTPUT_TYPES[0])
     video_quality: str = _field(VIDEO_QUALITIES, default="high")
 
     @classmethod

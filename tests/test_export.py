@@ -22,8 +22,10 @@ from torch import Tensor
 
 from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
-from cosmos_predict25.pipeline.export import FORMATS, ExportedVideo, export, remux
+from cosmos_predict25.pipeline.export import export, remux
+from cosmos_predict25.pipeline.export.encodings import ENCODINGS
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
+from cosmos_predict25.pipeline.video import VideoFile
 
 X264, VP9, PRORES, GIF = VIDEO_OUTPUT_TYPES
 SUFFIX = {X264: ".mp4", VP9: ".webm", PRORES: ".mov", GIF: ".gif"}
@@ -108,7 +110,7 @@ def psnr(path: Path, frames: Tensor) -> float:
     return -10 * math.log10(np.mean([((a - b.numpy()) ** 2).mean() for a, b in zip(shown, frames, strict=True)]))
 
 
-def save(frames: Tensor, folder: Path, format: str, **options) -> ExportedVideo:
+def save(frames: Tensor, folder: Path, format: str, **options) -> VideoFile:
     return export(frames, folder / f"video{SUFFIX[format]}", format=format, **options)
 
 
@@ -593,8 +595,8 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(clip, tmp_path):
 
 
 def test_what_the_encoder_refuses_is_not_blamed_on_the_disk(clip, tmp_path, monkeypatch):
-    wrong = replace(FORMATS[X264], codec_options={"preset": "none such"})
-    monkeypatch.setattr("cosmos_predict25.pipeline.export.formats.FORMATS", {X264: wrong})
+    wrong = replace(ENCODINGS[X264], encoder_options={"preset": "none such"})
+    monkeypatch.setattr("cosmos_predict25.pipeline.export.encodings.ENCODINGS", {X264: wrong})
     with pytest.raises(ExportError, match="the encoder refused it") as error:
         save(clip, tmp_path, X264)
     assert "disk" not in str(error.value)

@@ -31,6 +31,7 @@ from cosmos_predict25.demo.prompts import describe  # noqa: E402
 from cosmos_predict25.demo.training import text, vae  # noqa: E402
 from cosmos_predict25.demo.training.flow import Samples, train_flow  # noqa: E402
 from cosmos_predict25.demo.training.log import Log  # noqa: E402
+from cosmos_predict25.pipeline.disk import atomic_write  # noqa: E402
 from cosmos_predict25.pipeline.local.latents import normalize  # noqa: E402
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT  # noqa: E402
 from cosmos_predict25.scripts.random_checkpoint import random_scheduler, write_checkpoint  # noqa: E402
@@ -105,8 +106,8 @@ def make_scenes(first: int, state: Path, log: Log) -> None:
         return
     encoder, autoencoder = train_one("text", state, log), train_one("vae", state, log)
     scenes = {"latents": vae.encode_clips(autoencoder, first, CHUNK), **captions(encoder, first)}
-    torch.save(scenes, file.with_suffix(".partial"))
-    file.with_suffix(".partial").replace(file)
+    with atomic_write(file) as temporary:
+        torch.save(scenes, temporary)
 
 
 def captions(encoder: Any, first: int) -> dict[str, Tensor]:

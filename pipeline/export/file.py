@@ -2,13 +2,13 @@
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from av.error import FFmpegError
 
+from ..disk import atomic_write
 from ..errors import ExportError
 
 _ADVICE = {
@@ -44,20 +44,12 @@ def reported(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, which takes the place of `path` at the end and vanishes on any failure.
-
-    Raises `ExportError` when the system does not let the file be written.
-    """
-    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}.part")
-    try:
-        with reported(path):
-            check_target(path)
+def video_file(path: Path) -> Iterator[Path]:
+    """As `atomic_write`. Raises `ExportError` when the system does not let the file be written."""
+    with reported(path):
+        check_target(path)
+        with atomic_write(path) as temporary:
             yield temporary
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def check_target(path: Path) -> None:
