@@ -289,7 +289,7 @@ def test_a_predict2_folder_is_refused(checkpoint, tmp_path):
         load_pipeline_folder(folder)
 
 
-def test_sharded_folders_load(checkpoint, tmp_path):
+def test_a_sharded_folder_gives_the_weights_of_the_whole_one(checkpoint, tmp_path):
     from diffusers import CosmosTransformer3DModel
 
     folder = tmp_path / "sharded"

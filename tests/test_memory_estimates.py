@@ -48,7 +48,7 @@ def check(live: LiveBytes, estimate: int) -> None:
     assert live.peak <= estimate <= 1.1 * live.peak
 
 
-def test_one_pass_of_the_2b_transformer_at_93_frames(bfloat16_on_meta):
+def test_one_pass_of_the_2b_transformer_at_93_frames_takes_what_is_estimated(bfloat16_on_meta):
     """Every block needs the same, so two of the 28 are enough."""
     transformer = CosmosTransformer3DModel(
         in_channels=17, num_attention_heads=16, attention_head_dim=128, num_layers=2, extra_pos_embed_type=None
@@ -59,7 +59,7 @@ def test_one_pass_of_the_2b_transformer_at_93_frames(bfloat16_on_meta):
     check(live, denoise_activation_bytes(transformer, latents(24)))
 
 
-def test_decoding_with_the_wan_vae(bfloat16_on_meta):
+def test_decoding_with_the_wan_vae_takes_what_is_estimated(bfloat16_on_meta):
     """From the second latent frame on, each needs the same."""
     vae = AutoencoderKLWan()
     with LiveBytes() as live:

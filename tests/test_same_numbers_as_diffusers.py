@@ -94,7 +94,7 @@ def uint8(frames: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("prompt", ["", "a cat", LONG_PROMPT], ids=["empty", "short", "over 512 tokens"])
-def test_prompt_embeddings(stock, ours, device, dtype, prompt):
+def test_prompt_embeddings_are_those_of_diffusers(stock, ours, device, dtype, prompt):
     token_ids = tokenize(ours.tokenizer, prompt)
     assert token_ids.shape == (1, 512)
     features = layer_features(ours.text_encoder.language_model, token_ids.to(device))
@@ -130,7 +130,9 @@ CASES = [
         f"{len(prompt)} chars-{ours} frames-{steps} steps-g{guidance:g}" for prompt, _, ours, steps, guidance in CASES
     ],
 )
-def test_every_step_and_frame(stock, exact, ours, device, dtype, prompt, stock_frames, num_frames, steps, guidance):
+def test_every_step_and_frame_is_that_of_diffusers(
+    stock, exact, ours, device, dtype, prompt, stock_frames, num_frames, steps, guidance
+):
     """diffusers repeats frames when a count is not 4k+1; there it is asked for the next 4k+1 and cut like ours.
 
     float32 agrees to 1e-4. In bfloat16 a one-row product is rounded another way than the stock pipeline's product of
@@ -177,7 +179,7 @@ def test_the_demo_checkpoint_makes_the_same_video():
 
 
 @pytest.mark.parametrize("num_frames", [1, 9, 93])
-def test_frames_of_the_same_latents(stock, ours, device, dtype, num_frames):
+def test_frames_of_the_same_latents_are_those_of_diffusers(stock, ours, device, dtype, num_frames):
     latents = initial_noise(3, num_frames, device=device, **SIZE)
     with torch.no_grad():
         video = stock.vae.decode(denormalize(ours.vae, latents).to(dtype), return_dict=False)[0]
