@@ -77,9 +77,9 @@ def _check_text(name: str, value: Any, may_be_blank: bool) -> None:
         ) from None
 
 
-def check(name: str, value: Any) -> None:
-    """Raise `InvalidRequestError` unless `value` is allowed for the request field `name`."""
-    limits = GenerationRequest.__dataclass_fields__[name].metadata["limits"]
+def check_field(request_type: type, name: str, value: Any) -> None:
+    """Raise `InvalidRequestError` unless `value` is allowed for the field `name` of the dataclass `request_type`."""
+    limits = next(item for item in fields(request_type) if item.name == name).metadata["limits"]
     if isinstance(limits, Range):
         _check_range(name, value, limits)
     elif limits is str:
@@ -95,9 +95,11 @@ def _field(limits: Any, **default: Any) -> Any:
 
 
 class _Checked:
+    """A dataclass whose fields, those of its heirs too, have limits that every value is held to."""
+
     def __post_init__(self) -> None:
         for item in fields(self):  # pyright: ignore[reportArgumentType]
-            check(item.name, getattr(self, item.name))
+            check_field(type(self), item.name, getattr(self, item.name))
 
 
 @dataclass(frozen=True, kw_only=True)

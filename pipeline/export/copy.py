@@ -20,6 +20,7 @@ from ..observer import NullObserver, Observer
 from ..video import VideoFile, gif_frame_rate
 from .encodings import Encoding, check_suffix, find_encoding
 from .export import video_file_with_sidecar
+from .file import finished_file
 
 GRAPH = {"prompt", "workflow"}
 """ComfyUI's own keys. Those of the source tell how the source was made, not this file."""
@@ -41,14 +42,14 @@ def remux(
     observer = observer or NullObserver()
     target = find_encoding(format)
     source, path = Path(source), Path(path)
-    with readable(source):
+    with as_invalid_request(source):
         container = av.open(str(source))
     with container:
         if not is_of_format(container, source, target.format):
             return None
         check_suffix(path, target.format)
         with video_file_with_sidecar(path, target, metadata or {}) as temporary:
-            packets = read(container, source, f"Copying to {path.name}", observer)
+            packets = demux_packets(container, source, f"Copying to {path.name}", observer)
             if target.keeps_metadata:
                 num_frames = copy_streams(container, packets, temporary, target, metadata or {})
             else:
@@ -57,17 +58,8 @@ def remux(
         video = container.streams.video[0]
         rate = rate_of(video, num_frames)
         size = (video.width, video.height)
-    return VideoFile(
-        path=path,
-        content_type=target.format.content_type,
-        file_size=path.stat().st_size,
-        width=size[0],
-        height=size[1],
-        fps=rate,
-        duration=float(num_frames / rate),
-        num_frames=num_frames,
-        notes=("The file was copied as it is, not encoded again.",),
-    )
+    notes = ("The file was copied as it is, not encoded again.",)
+    return finished_file(path, target.format, size, rate, num_frames, notes)
 
 
 def is_of_format(container: InputContainer, source: Path, target: VideoFormat) -> bool:
@@ -84,7 +76,7 @@ def is_of_format(container: InputContainer, source: Path, target: VideoFormat) -
 
 
 @contextmanager
-def readable(source: Path) -> Iterator[None]:
+def as_invalid_request(source: Path) -> Iterator[None]:
     """What goes wrong inside is raised as `InvalidRequestError` with `source`."""
     try:
         yield
@@ -92,17 +84,17 @@ def readable(source: Path) -> Iterator[None]:
         raise InvalidRequestError(f"{source} cannot be read ({error.strerror}): choose another file.") from error
 
 
-def read(container: InputContainer, source: Path, message: str, observer: Observer) -> Iterator[Packet]:
-    """All packets. Reports the frames that went by, and ends when the user stops the work."""
+def demux_packets(container: InputContainer, source: Path, message: str, observer: Observer) -> Iterator[Packet]:
+    """All packets in the file's order. Reports the frames that went by, and ends when the user stops the work."""
     video = container.streams.video[0]
     seconds = (container.duration or 0) / 1_000_000
     total = video.frames or round(seconds * (video.average_rate or 0))
     done = 0
-    with readable(source):
+    with as_invalid_request(source):
         packets = container.demux()
     while True:
         observer.raise_if_stopped()
-        with readable(source):
+        with as_invalid_request(source):
             packet = next(packets, None)
         if packet is None:
             return
@@ -115,7 +107,7 @@ def read(container: InputContainer, source: Path, message: str, observer: Observ
 
 
 def copy_file(source: Path, path: Path) -> None:
-    with readable(source):
+    with as_invalid_request(source):
         opened = source.open("rb")
     with opened, path.open("wb") as copy:
         shutil.copyfileobj(opened, copy)
@@ -130,7 +122,7 @@ def without_graph(metadata: Mapping[str, str], added: Mapping[str, str]) -> dict
 def copy_streams(
     container: InputContainer, packets: Iterator[Packet], path: Path, target: Encoding, metadata: Mapping[str, str]
 ) -> int:
-    """Returns the number of frames."""
+    """Write the packets and the metadata to `path`. Returns the number of frames."""
     num_frames = 0
     with av.open(str(path), "w", format=target.format.container, options=dict(target.container_options)) as output:
         output.metadata.update({**without_graph(container.metadata, metadata), **metadata})

@@ -19,7 +19,7 @@ from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
 from ..video import VideoFile
 from .encodings import Encoding, check_suffix, find_encoding
-from .file import reported, video_file
+from .file import as_export_error, finished_file, video_file
 from .gif import GifConverter
 from .sound import Sound, check_audio
 from .tensors import Clip
@@ -74,37 +74,27 @@ def export(
     options = target.options(quality)
     path = Path(path)
     check_suffix(path, target.format)
-    audible = has_sound(audio)
-    if audible and target.audio_encoder:
+    if with_sound := has_sound(audio) and target.format.has_sound:
         check_audio(audio)
-    width, height = encoded_size(clip, target)
+    size = encoded_size(clip, target)
 
     with video_file_with_sidecar(path, target, metadata or {}) as temporary:
-        painter = make_converter(target, quality, clip, background, observer)
+        converter = make_converter(target, quality, clip, background, observer)
         with av.open(
             str(temporary), "w", format=target.format.container, options=dict(target.container_options)
         ) as output:
             if target.keeps_metadata:
                 output.metadata.update(metadata or {})
-            stream = add_video(output, target, rate, (width, height), clip.channels == 4, options)
-            sound = Sound(audio, output, target.audio_encoder) if audible and target.audio_encoder else None
-            with closing(one_ahead(painter.paint, clip)) as pictures:
+            stream = add_video(output, target, rate, size, clip.channels == 4, options)
+            sound = Sound(audio, output, target.audio_encoder) if with_sound and target.audio_encoder else None
+            with closing(convert_ahead(converter.convert, clip)) as pictures:
                 encode(output, stream, pictures, sound, clip.num_frames, f"Writing {path.name}", observer)
-    return VideoFile(
-        path=path,
-        content_type=target.format.content_type,
-        file_size=path.stat().st_size,
-        width=width,
-        height=height,
-        fps=rate,
-        duration=float(clip.num_frames / rate),
-        num_frames=clip.num_frames,
-        notes=tuple(notes(clip, target, audio, painter.cleaner.found_nan)),
-    )
+    notes = tuple(notes_on_export(clip, target, audio, converter.floats.found_nan))
+    return finished_file(path, target.format, size, rate, clip.num_frames, notes)
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
-    """Raises `InvalidRequestError` for what is not a number, or too long a fraction."""
+    """`fps` as a fraction. Raises `InvalidRequestError` for what is not a number, or too long a fraction."""
     try:
         rate = Fraction(fps).limit_denominator(FPS_DENOMINATOR) if isinstance(fps, float) else Fraction(fps)
     except (TypeError, ValueError, OverflowError) as error:
@@ -146,10 +136,12 @@ def encoded_size(clip: Clip, target: Encoding) -> tuple[int, int]:
 
 
 def has_sound(audio: Any) -> bool:
+    """Whether there is audio with at least one sample."""
     return audio is not None and audio["waveform"].numel() > 0
 
 
-def notes(clip: Clip, target: Encoding, audio: Any, found_nan: bool) -> Iterator[str]:
+def notes_on_export(clip: Clip, target: Encoding, audio: Any, found_nan: bool) -> Iterator[str]:
+    """What had to be done to the frames or the audio, each a sentence for the user."""
     width, height, channels = clip.width, clip.height, clip.channels
     padded = encoded_size(clip, target)
     if padded != (width, height):
@@ -194,16 +186,16 @@ def add_video(
     return stream
 
 
-def one_ahead(paint: Callable[[Tensor], av.VideoFrame], clip: Clip) -> Generator[av.VideoFrame, None, None]:
-    """The painted frames in order; the next is painted while this one is encoded."""
+def convert_ahead(convert: Callable[[Tensor], av.VideoFrame], clip: Clip) -> Generator[av.VideoFrame, None, None]:
+    """All frames of `clip` in order, each converted in a thread while the one before it is encoded."""
 
-    def painted(index: int) -> av.VideoFrame:
-        return paint(clip.frame(index))
+    def converted(index: int) -> av.VideoFrame:
+        return convert(clip.frame(index))
 
-    with ThreadPoolExecutor(max_workers=1) as painter:
-        coming = painter.submit(painted, 0)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(converted, 0)
         for following in range(1, clip.num_frames):
-            picture, coming = coming.result(), painter.submit(painted, following)
+            picture, coming = coming.result(), thread.submit(converted, following)
             yield picture
         yield coming.result()
 
@@ -240,7 +232,7 @@ def video_file_with_sidecar(path: Path, target: Encoding, metadata: Mapping[str,
     sidecar = sidecar_of(path)
     if metadata:
         with video_file(sidecar) as text, video_file(path) as temporary:
-            with reported(sidecar):
+            with as_export_error(sidecar):
                 text.write_text(json.dumps(as_workflow(metadata)), encoding="utf-8")
             yield temporary
         return
@@ -248,7 +240,7 @@ def video_file_with_sidecar(path: Path, target: Encoding, metadata: Mapping[str,
         yield temporary
     if sidecar.is_file():
         # That of the file that was replaced.
-        with reported(sidecar):
+        with as_export_error(sidecar):
             sidecar.unlink()
 
 
