@@ -115,7 +115,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         from ..pipeline.formats import find_format
         from .host.observers import NodeObserver, show_text
         from .host.output import make_proxy, next_output_file, shown_on_node, workflow_metadata
-        from .host.videos import GifVideo, with_its_own_rate
+        from .host.videos import GifVideo, with_gif_frame_rate
 
         check_connections(video is not None, images is not None, audio is not None)
         check_prefix(filename_prefix)
@@ -124,7 +124,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             # Exporting checks fps, whatever it is.
             parts = Types.VideoComponents(images, fps, audio)  # pyright: ignore[reportArgumentType]
             video = InputImpl.VideoFromComponents(parts)
-        video = with_its_own_rate(video)
+        video = with_gif_frame_rate(video)
         components = cache(video.get_components)  # decodes when the video is in a file
         path = next_output_file(filename_prefix, target.suffix, *video.get_dimensions())
         observer = NodeObserver(cls.hidden.unique_id)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.export import export
-from cosmos_predict25.pipeline.formats import FORMATS
+from cosmos_predict25.pipeline.export.encodings import find_encoding
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 
 RATES = st.one_of(
@@ -42,9 +42,9 @@ PIXELS = {
 )
 def test_the_file_has_exactly_what_was_asked_for(width, height, num_frames, channels, fps, format, quality):
     frames = torch.rand(num_frames, height, width, channels, generator=torch.Generator().manual_seed(width))
-    target = FORMATS[format]
+    target = find_encoding(format)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"video{target.suffix}"
+        path = Path(folder) / f"video{target.format.suffix}"
         if fps > target.max_fps:
             with pytest.raises(InvalidRequestError, match=str(target.max_fps)):
                 export(frames, path, fps=fps, format=format, quality=quality)
@@ -61,18 +61,18 @@ def test_the_file_has_exactly_what_was_asked_for(width, height, num_frames, chan
     size = (width + width % 2, height + height % 2) if even else (width, height)
     assert (saved.width, saved.height) == size
     assert {(frame.width, frame.height) for frame in shown} == {size}
-    assert {frame.format.name for frame in shown} == {PIXELS[target.container][channels - 3]}
+    assert {frame.format.name for frame in shown} == {PIXELS[target.format.container][channels - 3]}
     assert len(shown) == saved.num_frames == num_frames
     assert saved.fps == fps
-    if target.container in ("mp4", "mov"):
+    if target.format.container in ("mp4", "mov"):
         assert [frame.pts * frame.time_base for frame in shown] == [index / fps for index in range(num_frames)]
         assert rate == fps
     else:
         # WebM counts milliseconds and GIF hundredths of a second.
-        tick = Fraction(1, 1000 if target.container == "webm" else 100)
+        tick = Fraction(1, 1000 if target.format.container == "webm" else 100)
         for index, frame in enumerate(shown):
             assert abs(frame.pts * frame.time_base - index / fps) <= tick / 2
-        if target.container == "webm":
+        if target.format.container == "webm":
             assert abs(1 / rate - 1 / fps) <= tick
         else:
             assert abs(duration - num_frames / fps) <= tick / 2

@@ -39,7 +39,8 @@ class GifVideo(InputImpl.VideoFromFile):
         return self._true_frame_rate or gif_frame_rate(self.get_frame_count(), self.get_duration())
 
 
-def with_its_own_rate(video: Input.Video) -> Input.Video:
+def with_gif_frame_rate(video: Input.Video) -> Input.Video:
+    """A GIF as `GifVideo`; any other video as it is."""
     file = file_of(video)
     if file is None or isinstance(video, GifVideo) or not str(file).lower().endswith(".gif"):
         return video
