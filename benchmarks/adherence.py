@@ -19,9 +19,10 @@ from cosmos_predict25.benchmarks.metrics import psnr, ssim
 from cosmos_predict25.demo.adherence import ATTRIBUTES, compare_with_scene, detect_attributes
 from cosmos_predict25.demo.prompts import describe
 from cosmos_predict25.demo.world import NUM_FRAMES, SIDE, Scene, random_scene
-from cosmos_predict25.pipeline.local.generate import LocalModel, generate
+from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.model import LocalModel
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 
 
@@ -37,7 +38,6 @@ def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
 
 def make(model: LocalModel, prompt: str, seed: int, options: dict) -> torch.Tensor:
     """Frames (NUM_FRAMES, SIDE, SIDE, 3), float32 in 0..1."""
-    model.prompt_embeds.clear()
     size = {"width": SIDE, "height": SIDE, "num_frames": NUM_FRAMES}
     return generate(model, GenerationRequest(prompt=prompt, seed=seed, **size, **options)).frames
 

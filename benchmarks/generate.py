@@ -95,8 +95,8 @@ def run_stock(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) ->
 
 
 def run_ours(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> torch.Tensor:
-    from cosmos_predict25.pipeline.local.encode import TextEncoder
-    from cosmos_predict25.pipeline.local.generate import LocalModel, generate
+    from cosmos_predict25.pipeline.local.generate import generate
+    from cosmos_predict25.pipeline.local.model import LocalModel, TextEncoder
     from cosmos_predict25.pipeline.local.placement import OneAtATime
     from cosmos_predict25.pipeline.observer import NullObserver
     from cosmos_predict25.pipeline.request import GenerationRequest
@@ -121,7 +121,7 @@ def request_fields(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def pipeline_scale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    from cosmos_predict25.pipeline.local.decode import denormalize
+    from cosmos_predict25.pipeline.local.latents import denormalize
 
     return denormalize(vae, latents).cpu()
 

@@ -152,5 +152,5 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             observer,
         )
         made = f"{video.num_frames} frames, {video.width} x {video.height}, {video.duration:.1f} s, seed {video.seed}"
-        show_text("\n".join([made, video.path.name, *video.remarks]), cls.hidden.unique_id)
+        show_text("\n".join([made, video.path.name, *video.notes]), cls.hidden.unique_id)
         return io.NodeOutput(video_of(video), video.seed)

@@ -120,7 +120,7 @@ def test_the_states_that_are_shown(fal: FalStandIn) -> None:
         "fal has finished",
         "Downloading the video",
     ]
-    assert (video.seed, video.num_frames, video.remarks) == (7, 9, ())
+    assert (video.seed, video.num_frames, video.notes) == (7, 9, ())
     targets = [exchange.target for exchange in fal.requests("status")]
     assert set(targets) == {f"/{APP}/requests/{only_id(fal)}/status?logs=1"}
     assert [exchange.target for exchange in fal.requests("result")] == [f"/{APP}/requests/{only_id(fal)}"]

@@ -312,7 +312,7 @@ class PaidJob:
         found = remarks(video, facts_of(result), self._order.request.num_frames)
         for remark in found:
             log.warning("%s: %s.", target.name, remark)
-        return replace(video, remarks=found)
+        return replace(video, notes=found)
 
     async def _save(self, result: dict[str, Any]) -> tuple[dict[str, Any], RemoteVideo]:
         """Where the address leads nowhere any more, the result is read again, which may name a new one."""
