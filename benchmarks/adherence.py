@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from cosmos_predict25.benchmarks.metrics import psnr, ssim
+from cosmos_predict25.benchmarks.report import publish
 from cosmos_predict25.demo.adherence import ATTRIBUTES, compare_with_scene, detect_attributes
 from cosmos_predict25.demo.prompts import describe
 from cosmos_predict25.demo.world import NUM_FRAMES, SIDE, Scene, random_scene
@@ -62,13 +63,15 @@ def adherence(
 
 def negative_effect(model: LocalModel, word: str, count: int, options: dict) -> None:
     """How often a colour appears when the prompt leaves it open, with the default negative prompt and with the word."""
+    rows = []
     for negative in (DEFAULT_NEGATIVE_PROMPT, word):
         shown = 0
         for seed in range(count):
             prompt = random.Random(seed).choice(("a circle moving left", "a square moving right", "a triangle falling"))
             detection = detect_attributes(make(model, prompt, seed, {**options, "negative_prompt": negative}))
             shown += any(scene_object.color == word for scene_object in detection.objects)
-        print(f"negative prompt {negative[:24]!r}: {word} in {shown} of {count}", flush=True)
+        rows.append([word if negative == word else "the default", f"{shown} of {count}"])
+    publish(["negative prompt", f"videos with {word}"], rows)
 
 
 def main() -> None:
@@ -90,12 +93,13 @@ def main() -> None:
     exact = load_pipeline_folder(options.checkpoint, torch.float32) if options.exact else None
     pairs = held_out_prompts(options.count, options.two)
     columns = [*ATTRIBUTES, "all", "s/video", *(["PSNR", "SSIM"] if exact else [])]
-    print(f"{'guidance':>8}{'steps':>6}" + "".join(f"{column:>11}" for column in columns))
+    rows = []
     for guidance in options.guidance:
         for steps in options.steps:
             chosen = {"guidance_scale": guidance, "num_inference_steps": steps}
             figures = adherence(model, pairs, chosen, exact)
-            print(f"{guidance:>8g}{steps:>6}" + "".join(f"{figure:>11.3f}" for figure in figures), flush=True)
+            rows.append([f"{guidance:g}", str(steps), *(f"{figure:.3f}" for figure in figures)])
+    publish(["guidance", "steps", *columns], rows)
     return None
 
 
