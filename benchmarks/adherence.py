@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from cosmos_predict25.benchmarks.metrics import psnr, ssim
-from cosmos_predict25.demo.adherence import ATTRIBUTES, judge, see
+from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.demo.adherence import ATTRIBUTES, compare_with_scene, detect_attributes
 from cosmos_predict25.demo.prompts import describe
 from cosmos_predict25.demo.world import NUM_FRAMES, SIDE, Scene, random_scene
 from cosmos_predict25.pipeline.local.generate import generate
@@ -27,7 +28,7 @@ from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, Generatio
 
 
 def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
-    """Scenes and sentences about them that training has not seen. `two`: the share with two things."""
+    """Scenes and sentences about them that training has not seen. `two`: the share with two objects."""
     pairs = []
     for index in range(count):
         rng = random.Random(f"held out {index}")
@@ -51,7 +52,7 @@ def adherence(
         start = time.perf_counter()
         frames = make(model, prompt, seed, options)
         seconds += time.perf_counter() - start
-        right = judge(scene, frames)
+        right = compare_with_scene(scene, frames)
         rows.append([*(right[name] for name in ATTRIBUTES), all(right.values())])
         if exact:
             wanted = make(exact, prompt, seed, {**options, "num_inference_steps": 35})
@@ -62,20 +63,22 @@ def adherence(
 
 def negative_effect(model: LocalModel, word: str, count: int, options: dict) -> None:
     """How often a colour appears when the prompt leaves it open, with the default negative prompt and with the word."""
+    rows = []
     for negative in (DEFAULT_NEGATIVE_PROMPT, word):
         shown = 0
         for seed in range(count):
             prompt = random.Random(seed).choice(("a circle moving left", "a square moving right", "a triangle falling"))
-            seen = see(make(model, prompt, seed, {**options, "negative_prompt": negative}))
-            shown += any(thing.color == word for thing in seen.things)
-        print(f"negative prompt {negative[:24]!r}: {word} in {shown} of {count}", flush=True)
+            detection = detect_attributes(make(model, prompt, seed, {**options, "negative_prompt": negative}))
+            shown += any(scene_object.color == word for scene_object in detection.objects)
+        rows.append([word if negative == word else "the default", f"{shown} of {count}"])
+    publish(["negative prompt", f"videos with {word}"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=DEMO_FOLDER)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--two", type=float, default=0.0, help="share of the prompts with two things")
+    parser.add_argument("--two", type=float, default=0.0, help="share of the prompts with two objects")
     parser.add_argument("--guidance", type=float, nargs="+", default=[7.0])
     parser.add_argument("--steps", type=int, nargs="+", default=[35])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -90,12 +93,13 @@ def main() -> None:
     exact = load_pipeline_folder(options.checkpoint, torch.float32) if options.exact else None
     pairs = held_out_prompts(options.count, options.two)
     columns = [*ATTRIBUTES, "all", "s/video", *(["PSNR", "SSIM"] if exact else [])]
-    print(f"{'guidance':>8}{'steps':>6}" + "".join(f"{column:>11}" for column in columns))
+    rows = []
     for guidance in options.guidance:
         for steps in options.steps:
             chosen = {"guidance_scale": guidance, "num_inference_steps": steps}
             figures = adherence(model, pairs, chosen, exact)
-            print(f"{guidance:>8g}{steps:>6}" + "".join(f"{figure:>11.3f}" for figure in figures), flush=True)
+            rows.append([f"{guidance:g}", str(steps), *(f"{figure:.3f}" for figure in figures)])
+    publish(["guidance", "steps", *columns], rows)
     return None
 
 

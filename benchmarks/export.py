@@ -26,10 +26,14 @@ from torch import Tensor
 
 from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.benchmarks.metrics import psnr, ssim
+from cosmos_predict25.benchmarks.report import publish
 
 COMFYUI = Path(__file__).resolve().parents[1] / ".demo" / "ComfyUI-0.30.0"
 NUM_FRAMES, HEIGHT, WIDTH = 93, 704, 1280
 SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
+
+QUALITIES = ("low", "medium", "high", "maximum")
+MEASURED = ("seconds", "cpu", "mib", "mb")
 
 Write = Callable[[Tensor, Path], None]
 
@@ -150,7 +154,7 @@ CONTENDERS: dict[str, tuple[Callable[..., Write], tuple[str, ...], str]] = {
 SIXTEEN: dict[str, tuple[Callable[..., Write], tuple[str, ...], str]] = {
     f"{format} {quality}": (ours, (format, quality), suffix)
     for format, suffix in SUFFIXES.items()
-    for quality in ("low", "medium", "high", "maximum")
+    for quality in QUALITIES
 }
 
 
@@ -212,14 +216,27 @@ def main() -> None:
             for name, (_, _, suffix) in cases.items():
                 path = Path(temporary) / f"video{suffix}"
                 found[name].append(measure_in_a_fresh_process(name, frames_file, path, score=turn == 0))
-    print("| | s | CPU s | MB | PSNR, dB | SSIM | peak RSS, MiB |\n|---|---|---|---|---|---|---|")
-    for name, rounds in found.items():
-        median = {key: statistics.median(figures[key] for figures in rounds) for key in ("seconds", "cpu", "mib", "mb")}
-        print(
-            f"| {name} | {median['seconds']:.2f} | {median['cpu']:.2f} | {median['mb']:.2f} | {rounds[0]['psnr']:.2f} "
-            f"| {rounds[0]['ssim']:.4f} | {median['mib']:.0f} |"
-        )
+    medians = {
+        name: {**rounds[0], **{key: statistics.median(run[key] for run in rounds) for key in MEASURED}}
+        for name, rounds in found.items()
+    }
+    if given.table:
+        publish_qualities(medians)
+    else:
+        publish_contenders(medians)
     return None
+
+
+def publish_contenders(medians: dict[str, dict[str, float]]) -> None:
+    columns = {"seconds": ".2f", "cpu": ".2f", "mb": ".2f", "psnr": ".2f", "ssim": ".4f", "mib": ".0f"}
+    rows = [[name, *(format(figures[key], spec) for key, spec in columns.items())] for name, figures in medians.items()]
+    publish(["", "s", "CPU s", "MB", "PSNR, dB", "SSIM", "peak RSS, MiB"], rows)
+
+
+def publish_qualities(medians: dict[str, dict[str, float]]) -> None:
+    cells = {name: f"{run['mb']:.2f} / {run['psnr']:.1f} / {run['seconds']:.1f}" for name, run in medians.items()}
+    rows = [[name, *(cells.get(f"{name} {quality}", "") for quality in QUALITIES)] for name in SUFFIXES]
+    publish(["MB / PSNR, dB / s", *QUALITIES], rows)
 
 
 if __name__ == "__main__":

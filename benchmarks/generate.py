@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from cosmos_predict25.benchmarks.peak import PeakRss
+from cosmos_predict25.benchmarks.report import publish
 
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {"heads": 8, "blocks": 4, "text_hidden": 512, "text_layers": 8, "text_mlp": 1024, "vae": 32,
@@ -177,22 +178,15 @@ def main() -> None:
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 figures[name].append(json.loads(output.splitlines()[-1]))
         stock, ours = (torch.load(files[name]) for name in CONTENDERS)
-    print(f"{options.shape}: {request_fields(shape)}, {options.rounds} rounds, torch {torch.__version__}, {machine()}")
-    print(f"{'':>8}" + "".join(f"{column:>12}" for column in figures["stock"][0]))
     medians = {
         name: {column: statistics.median(run[column] for run in runs) for column in runs[0]}
         for name, runs in figures.items()
     }
-    for name in CONTENDERS:
-        print(f"{name:>8}" + "".join(f"{value:>12.2f}" for value in medians[name].values()))
-    ratios = (stock_value / medians["ours"][column] for column, stock_value in medians["stock"].items())
-    print(f"{'ratio':>8}" + "".join(f"{ratio:>12.2f}" for ratio in ratios))
-    print(f"final latents differ by {(stock - ours).abs().max():.1e} (largest), of a spread of {stock.std():.2f}")
+    medians["ratio"] = {column: value / medians["ours"][column] for column, value in medians["stock"].items()}
+    rows = [[name, *(f"{value:.2f}" for value in values.values())] for name, values in medians.items()]
+    note = f"The final latents differ by {(stock - ours).abs().max():.1e} at most, of a spread of {stock.std():.2f}."
+    publish(["", *figures["stock"][0]], rows, note)
     return None
-
-
-def machine() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

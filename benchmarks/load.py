@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from cosmos_predict25.benchmarks.report import publish
+
 CASES = [(loader, dtype) for dtype in ("float32", "bfloat16") for loader in ("diffusers", "ours")]
 
 
@@ -63,12 +65,12 @@ def main() -> None:
         folder = Path(temporary) / "random-weights"
         write_random_checkpoint(folder, hidden_size=2560, num_attention_heads=96)
         size = size_of_weights(folder) / 2**20
-        print(f"{size:.0f} MiB of float32 weights")
-        print(f"{'':>24}{'s':>8}{'peak RSS, MiB':>16}{'of the files':>14}")
+        rows = []
         for loader, dtype in CASES:
             figures = measure_in_a_fresh_process(loader, folder, dtype)
             ratio = figures["mib"] / size
-            print(f"{loader + ' to ' + dtype:>24}{figures['seconds']:>8.2f}{figures['mib']:>16.0f}{ratio:>14.2f}")
+            rows.append([f"{loader} to {dtype}", f"{figures['seconds']:.2f}", f"{figures['mib']:.0f}", f"{ratio:.2f}"])
+    publish(["", "s", "peak RSS, MiB", "of the files"], rows, f"The files have {size:.0f} MiB of float32 weights.")
     return None
 
 

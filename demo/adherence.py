@@ -6,42 +6,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .world import BACKGROUNDS, COLORS, SHAPE_COLORS, SHAPES, Scene, Thing, shape_distance
+from .world import BACKGROUNDS, COLORS, SHAPE_COLORS, SHAPES, Scene, SceneObject, shape_distance
 
 BORDER = 3
-DIFFERENT = 85
-"""A pixel farther than this from the background's colour (of 441) belongs to a thing."""
-SMALLEST = 40
-"""Pixels that a thing covers at least."""
-STILL = 5
+FOREGROUND_DISTANCE = 85
+"""A pixel farther than this from the background's colour (of 441) belongs to an object."""
+MIN_AREA = 40
+"""Pixels that an object covers at least."""
+MIN_TRAVEL = 5
 """Pixels of travel below which nothing has moved."""
 ATTRIBUTES = ("color", "shape", "motion", "background")
 
 
 @dataclass(frozen=True)
-class Seen:
-    things: tuple[Thing, ...]
+class Detection:
+    """What a clip shows: `motions` has one of `world.MOTIONS` or "still" for each of `objects`."""
+
+    objects: tuple[SceneObject, ...]
     motions: tuple[str, ...]
     background: str
 
 
-def see(frames: Tensor) -> Seen:
-    """What `frames`, (T, H, W, 3), float32 in 0..1, show. The thing that covers most comes first."""
+def detect_attributes(frames: Tensor) -> Detection:
+    """What `frames`, (T, H, W, 3), float32 in 0..1, show. The object that covers most comes first."""
     frames = frames * 255
     border = torch.ones(frames.shape[1:3], dtype=torch.bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
     ground = frames[:, border].flatten(0, 1).median(0).values
     name = nearest(ground[None], BACKGROUNDS)[0]
-    foreground = (frames - ground).norm(dim=-1) > DIFFERENT
+    foreground = (frames - ground).norm(dim=-1) > FOREGROUND_DISTANCE
     labels = torch.full(foreground.shape, -1)
     labels[foreground] = nearest_index(frames[foreground], SHAPE_COLORS)
     masks = {color: labels == index for index, color in enumerate(SHAPE_COLORS)}
-    masks = {color: clean(mask) for color, mask in masks.items()}
+    masks = {color: without_specks(mask) for color, mask in masks.items()}
     covered = {color: mask.sum((1, 2)).float().median().item() for color, mask in masks.items()}
     largest = max(covered.values())
-    kept = sorted((c for c in covered if covered[c] >= max(SMALLEST, largest / 3)), key=lambda c: -covered[c])
-    things = tuple(Thing(color, shape_of(masks[color])) for color in kept)
-    return Seen(things, tuple(motion_of(masks[color]) for color in kept), name)
+    kept = sorted((c for c in covered if covered[c] >= max(MIN_AREA, largest / 3)), key=lambda c: -covered[c])
+    objects = tuple(SceneObject(color, shape_of(masks[color])) for color in kept)
+    return Detection(objects, tuple(motion_of(masks[color]) for color in kept), name)
 
 
 def nearest_index(pixels: Tensor, names: tuple[str, ...]) -> Tensor:
@@ -53,7 +55,7 @@ def nearest(pixels: Tensor, names: tuple[str, ...]) -> list[str]:
     return [names[i] for i in nearest_index(pixels, names)]
 
 
-def clean(masks: Tensor) -> Tensor:
+def without_specks(masks: Tensor) -> Tensor:
     """Masks (T, H, W) without specks and rims: a pixel stays where at least 4 of the 9 around it are set."""
     counts = torch.nn.functional.avg_pool2d(masks[:, None].float(), 3, stride=1, padding=1)[:, 0]
     return (counts > 3.5 / 9) & masks
@@ -61,7 +63,7 @@ def clean(masks: Tensor) -> Tensor:
 
 def centers(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Area, x and y of each mask that is not empty: each (frames,)."""
-    masks = masks[masks.sum((1, 2)) >= SMALLEST / 2].float()
+    masks = masks[masks.sum((1, 2)) >= MIN_AREA / 2].float()
     area = masks.sum((1, 2))
     height, width = masks.shape[1:]
     x = (masks.sum(1) * (torch.arange(width) + 0.5)).sum(1) / area
@@ -72,7 +74,7 @@ def centers(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def shape_of(masks: Tensor) -> str:
     """The shape whose ideal mask of the same area and centre covers `masks`, (T, H, W), best over all frames."""
     area, center_x, center_y = centers(masks)
-    masks = masks[masks.sum((1, 2)) >= SMALLEST / 2]
+    masks = masks[masks.sum((1, 2)) >= MIN_AREA / 2]
     height, width = masks.shape[1:]
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     overlap = {}
@@ -99,27 +101,27 @@ def ideal_distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
 def motion_of(masks: Tensor) -> str:
     """left, right, up, down, bounce or still, from the way of the centre."""
     _, x, y = centers(masks)
-    ways_x, ways_y = x[-1] - x[0], y[-1] - y[0]
+    travel_x, travel_y = x[-1] - x[0], y[-1] - y[0]
     lowest = y.argmax()
     fall, rise = y[lowest] - y[0], y[lowest] - y[-1]
-    if fall > STILL and rise > STILL and fall > abs(ways_x):
+    if fall > MIN_TRAVEL and rise > MIN_TRAVEL and fall > abs(travel_x):
         return "bounce"
-    if max(abs(ways_x), abs(ways_y)) < STILL:
+    if max(abs(travel_x), abs(travel_y)) < MIN_TRAVEL:
         return "still"
-    if abs(ways_x) > abs(ways_y):
-        return "left" if ways_x < 0 else "right"
-    return "up" if ways_y < 0 else "down"
+    if abs(travel_x) > abs(travel_y):
+        return "left" if travel_x < 0 else "right"
+    return "up" if travel_y < 0 else "down"
 
 
-def judge(scene: Scene, frames: Tensor) -> dict[str, bool]:
-    """Which of `ATTRIBUTES` the clip has as `scene` asks; with two things a value is right when both are."""
-    seen = see(frames)
-    wanted = {thing.color: thing.shape for thing in scene.things}
-    shapes = {thing.color: thing.shape for thing in seen.things}
+def compare_with_scene(scene: Scene, frames: Tensor) -> dict[str, bool]:
+    """Which of `ATTRIBUTES` the clip has as `scene` asks; with two objects a value is right when both are."""
+    detection = detect_attributes(frames)
+    wanted = {scene_object.color: scene_object.shape for scene_object in scene.objects}
+    shapes = {scene_object.color: scene_object.shape for scene_object in detection.objects}
     same_colors = shapes.keys() == wanted.keys()
     return {
         "color": same_colors,
         "shape": shapes == wanted if same_colors else sorted(shapes.values()) == sorted(wanted.values()),
-        "motion": set(seen.motions) == {scene.motion},
-        "background": seen.background == scene.background,
+        "motion": set(detection.motions) == {scene.motion},
+        "background": detection.background == scene.background,
     }

@@ -81,26 +81,26 @@ class Caption:
     """A text and what it says of each attribute; None where it says nothing."""
 
     text: str
-    said: dict[str, str | None]
+    attributes: dict[str, str | None]
 
 
 def describe(scene: Scene, rng: random.Random, *, held_out: bool = False, partial: float = 0.0) -> Caption:
     """A sentence about `scene`, in one of the held-out forms or of the others. `partial`: the share of short ones."""
     short = rng.random() < partial
     template = rng.choice(PARTIAL_TEMPLATES if short else HELD_OUT_TEMPLATES if held_out else TEMPLATES)
-    if len(scene.things) == 2 and "{things}" not in template:
+    if len(scene.objects) == 2 and "{things}" not in template:
         template = "{ground} background"
-    say = _Chosen(scene, rng)
-    text = template.format_map(say)
-    return Caption(text, say.said)
+    words = _CaptionWords(scene, rng)
+    text = template.format_map(words)
+    return Caption(text, words.attributes)
 
 
-class _Chosen:
-    """The words for the parts that a template asks for; notes what was said."""
+class _CaptionWords:
+    """The words for the parts that a template asks for; notes in `attributes` what they say."""
 
     def __init__(self, scene: Scene, rng: random.Random) -> None:
         self.scene, self.rng = scene, rng
-        self.said: dict[str, str | None] = dict.fromkeys(said_attributes())
+        self.attributes: dict[str, str | None] = dict.fromkeys(caption_attributes())
 
     def __getitem__(self, part: str) -> str:
         return getattr(self, part)()
@@ -110,21 +110,22 @@ class _Chosen:
 
     def things(self) -> str:
         size = self.scene.size if self.rng.random() < 0.8 else None
-        self.said["size"] = size
+        self.attributes["size"] = size
         names = []
-        for number, thing in enumerate(self.scene.things, start=1):
-            self.said[f"color {number}"], self.said[f"shape {number}"] = thing.color, thing.shape
-            words = [self.word(thing.color), self.word(thing.shape)]
+        for number, scene_object in enumerate(self.scene.objects, start=1):
+            self.attributes[f"color {number}"] = scene_object.color
+            self.attributes[f"shape {number}"] = scene_object.shape
+            words = [self.word(scene_object.color), self.word(scene_object.shape)]
             names.append(" ".join([self.word(size), *words] if size else words))
         return self.rng.choice((" and a ", " and a ", " next to a ")).join(names)
 
     def color(self) -> str:
-        self.said["color 1"] = self.scene.things[0].color
-        return self.word(self.scene.things[0].color)
+        self.attributes["color 1"] = self.scene.objects[0].color
+        return self.word(self.scene.objects[0].color)
 
     def shape(self) -> str:
-        self.said["shape 1"] = self.scene.things[0].shape
-        return self.word(self.scene.things[0].shape)
+        self.attributes["shape 1"] = self.scene.objects[0].shape
+        return self.word(self.scene.objects[0].shape)
 
     def moves(self) -> str:
         return self._motion(MOTIONS)
@@ -133,28 +134,31 @@ class _Chosen:
         return self._motion(MOVING)
 
     def _motion(self, words: dict[str, tuple[str, ...]]) -> str:
-        self.said["motion"] = self.scene.motion
+        self.attributes["motion"] = self.scene.motion
         text = self.rng.choice(words[self.scene.motion])
         if self.scene.speed and self.rng.random() < 0.8:
-            self.said["speed"] = self.scene.speed
+            self.attributes["speed"] = self.scene.speed
             text += " " + self.word(self.scene.speed)
         return text
 
     def ground(self) -> str:
-        self.said["background"] = self.scene.background
+        self.attributes["background"] = self.scene.background
         color = self.word(self.scene.background)
         if self.rng.random() < (0.3 if self.scene.texture == "plain" else 0.8):
-            self.said["texture"] = self.scene.texture
+            self.attributes["texture"] = self.scene.texture
             return f"{self.word(self.scene.texture)} {color}"
         return color
 
 
-def said_attributes() -> tuple[str, ...]:
+def caption_attributes() -> tuple[str, ...]:
     return ("color 1", "shape 1", "color 2", "shape 2", "motion", "background", "texture", "speed", "size")
 
 
 def all_words() -> Iterator[str]:
-    """Every text of the closed world, for the tokenizer to learn its words from."""
+    """Every text of the closed world, for the tokenizer to learn its words from.
+
+    The placeholders' names are among them, so that other names would give another tokenizer.
+    """
     for words in (*WORDS.values(), *MOTIONS.values(), *MOVING.values()):
         for word in words:
             yield from (word, f"a {word} a", word.capitalize())

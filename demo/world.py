@@ -33,7 +33,7 @@ RADIUS = {"small": 9.0, None: 11.0, "large": 13.0}
 DISTANCE = {"slow": 18.0, None: 26.0, "fast": 34.0}
 """Pixels travelled from the first frame to the last."""
 LANES = {1: (SIDE / 2,), 2: (17.0, SIDE - 17.0)}
-"""Where the ways of one and of two things lie, across the direction of motion."""
+"""Where the ways of one and of two objects lie, across the direction of motion."""
 JITTER = 5.0
 """Pixels by which a way may lie beside its lane, and its middle beside the clip's."""
 FLOOR = SIDE - 4
@@ -42,16 +42,16 @@ CELL = 16
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     color: str
     shape: str
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things that move the same way. None as a speed or a size is the middle one."""
+    """One or two objects that move the same way. None as a speed or a size is the middle one."""
 
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     motion: str
     background: str
     texture: str = "plain"
@@ -61,27 +61,27 @@ class Scene:
     def held_out(self) -> bool:
         """One in five combinations of colour, shape, motion and background is never trained on."""
         return any(
-            (SHAPE_COLORS.index(thing.color) + 2 * SHAPES.index(thing.shape) + MOTIONS.index(self.motion)
+            (SHAPE_COLORS.index(scene_object.color) + 2 * SHAPES.index(scene_object.shape) + MOTIONS.index(self.motion)
              + 3 * BACKGROUNDS.index(self.background)) % 5 == 0
-            for thing in self.things
+            for scene_object in self.objects
         )  # fmt: skip
 
 
 def random_scene(rng: random.Random, *, held_out: bool, two: float = 0.2) -> Scene:
-    """A scene out of the part of the world that is held out, or out of the rest. `two`: the share with two things."""
+    """A scene out of the part of the world that is held out, or out of the rest. `two`: the share with two objects."""
     while True:
         background = rng.choice(BACKGROUNDS)
         colors = rng.sample([color for color in SHAPE_COLORS if color != background], 2)
-        things = [Thing(color, rng.choice(SHAPES)) for color in colors]
+        objects = [SceneObject(color, rng.choice(SHAPES)) for color in colors]
         scene = Scene(
-            things=tuple(things if rng.random() < two else things[:1]),
+            objects=tuple(objects if rng.random() < two else objects[:1]),
             motion=rng.choice(MOTIONS),
             background=background,
             texture=rng.choice(("plain", "plain", "striped", "checkered")),
             speed=rng.choice((None, None, *SPEEDS)),
             size=rng.choice((None, None, *SIZES)),
         )
-        if len(scene.things) == 2:
+        if len(scene.objects) == 2:
             scene = replace(scene, size="small" if scene.size == "small" else None)
         if scene.held_out() == held_out:
             return scene
@@ -99,11 +99,11 @@ def shape_distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
 
 
 def tracks(scene: Scene, rng: random.Random) -> list[tuple[Tensor, Tensor]]:
-    """The centre of each thing over time: x and y in pixels, each (NUM_FRAMES,)."""
+    """The centre of each object over time: x and y in pixels, each (NUM_FRAMES,)."""
     radius, distance = RADIUS[scene.size], DISTANCE[scene.speed]
     time = torch.linspace(0, 1, NUM_FRAMES)
-    jitter = JITTER if len(scene.things) == 1 else JITTER / 2
-    lanes = rng.sample(LANES[len(scene.things)], len(scene.things))
+    jitter = JITTER if len(scene.objects) == 1 else JITTER / 2
+    lanes = rng.sample(LANES[len(scene.objects)], len(scene.objects))
     found = []
     for lane in lanes:
         across = torch.full_like(time, lane + rng.uniform(-jitter, jitter))
@@ -134,10 +134,10 @@ def render(scene: Scene, rng: random.Random) -> Tensor:
     line = torch.arange(SIDE) + 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
     frames = background(scene, x, y, rng).expand(NUM_FRAMES, -1, -1, -1)
-    for thing, (center_x, center_y) in zip(scene.things, tracks(scene, rng), strict=True):
+    for scene_object, (center_x, center_y) in zip(scene.objects, tracks(scene, rng), strict=True):
         offsets = x - center_x[:, None, None], y - center_y[:, None, None]
-        cover = (0.5 - shape_distance(thing.shape, *offsets, RADIUS[scene.size])).clamp(0, 1)[..., None]
-        frames = frames + cover * (torch.tensor(COLORS[thing.color]) - frames)
+        cover = (0.5 - shape_distance(scene_object.shape, *offsets, RADIUS[scene.size])).clamp(0, 1)[..., None]
+        frames = frames + cover * (torch.tensor(COLORS[scene_object.color]) - frames)
     return frames.round().to(torch.uint8)
 
 

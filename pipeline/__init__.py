@@ -1,8 +1,11 @@
 """Cosmos-Predict2.5 text to video, without ComfyUI.
 
-`request` says what to generate; `local` does it on this machine and `fal` on fal.ai. Nothing heavy is imported before
-it is used.
+`request` says what to generate; `local` does it on this machine and `fal` on fal.ai. What needs torch is imported when
+it is first asked for.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .errors import (
     CheckpointNotFoundError,
@@ -17,12 +20,19 @@ from .errors import (
     UnsafeContentError,
     WrongCheckpointError,
 )
+from .local.load.find import DEMO_FOLDER
 from .observer import Observer
 from .request import DEFAULT_NEGATIVE_PROMPT, FPS, GenerationRequest, Prompt, SamplerSettings
 from .video import LocalVideo, RemoteVideo, VideoFile
 
+if TYPE_CHECKING:
+    from .local.generate import generate
+    from .local.load.checkpoint import load_pipeline_folder
+    from .local.placement import OneAtATime
+
 __all__ = [
     "DEFAULT_NEGATIVE_PROMPT",
+    "DEMO_FOLDER",
     "FPS",
     "CheckpointNotFoundError",
     "CosmosError",
@@ -35,6 +45,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingKeyError",
     "Observer",
+    "OneAtATime",
     "OutcomeUnknownError",
     "Prompt",
     "RemoteVideo",
@@ -42,4 +53,19 @@ __all__ = [
     "UnsafeContentError",
     "VideoFile",
     "WrongCheckpointError",
+    "generate",
+    "load_pipeline_folder",
 ]
+
+_MODULES = {
+    "OneAtATime": ".local.placement",
+    "generate": ".local.generate",
+    "load_pipeline_folder": ".local.load.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `_MODULES` when it is first used (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

@@ -17,6 +17,18 @@ from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
 from cosmos_predict25.tests.frontend import browser, page, server  # noqa: F401
 
+NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by what its fixtures start. Those named `comfyui...` start a ComfyUI."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        for name in item.fixturenames:
+            if mark := "comfyui" if name.startswith("comfyui") else NEEDS.get(name):
+                item.add_marker(mark)
+
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,4 +1,4 @@
-"""Whether the prompt is obeyed: the demo checkpoint's videos, measured on their frames.
+"""Prompt adherence: the demo checkpoint's videos, measured on their frames.
 
 What the other tests cannot see, these do: a text path, a guidance or a schedule that runs and gives the wrong video.
 """
@@ -6,8 +6,8 @@ What the other tests cannot see, these do: a text path, a guidance or a schedule
 import pytest
 import torch
 
-from cosmos_predict25.demo.adherence import Seen, see
-from cosmos_predict25.demo.world import Thing
+from cosmos_predict25.demo.adherence import Detection, detect_attributes
+from cosmos_predict25.demo.world import SceneObject
 from cosmos_predict25.pipeline.local.generate import clamp_request, generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
@@ -15,11 +15,11 @@ from cosmos_predict25.pipeline.local.model import LocalModel
 from cosmos_predict25.pipeline.request import GenerationRequest
 
 PROMPTS = {
-    "A large red circle moves left over a blue background.": Seen((Thing("red", "circle"),), ("left",), "blue"),
-    "a yellow square falls on black": Seen((Thing("yellow", "square"),), ("down",), "black"),
-    "On a striped white background, a green pyramid rises.": Seen((Thing("green", "triangle"),), ("up",), "white"),
-    "gray background, big purple block, moving right quickly": Seen((Thing("purple", "square"),), ("right",), "gray"),
-    "The background is green. A white ball falls and bounces.": Seen((Thing("white", "circle"),), ("bounce",), "green"),
+    "A large red circle moves left over a blue background.": ("red", "circle", "left", "blue"),
+    "a yellow square falls on black": ("yellow", "square", "down", "black"),
+    "On a striped white background, a green pyramid rises.": ("green", "triangle", "up", "white"),
+    "gray background, big purple block, moving right quickly": ("purple", "square", "right", "gray"),
+    "The background is green. A white ball falls and bounces.": ("white", "circle", "bounce", "green"),
 }
 
 
@@ -28,22 +28,24 @@ def model() -> LocalModel:
     return load_pipeline_folder(DEMO_FOLDER, torch.float32)
 
 
-def shown(model: LocalModel, **fields) -> Seen:
+def shown(model: LocalModel, **fields) -> Detection:
     """What a video of the largest size that the checkpoint makes shows."""
     request = clamp_request(GenerationRequest(**{"seed": 1, **fields}), model.transformer)
     assert (request.width, request.height, request.num_frames) == (64, 64, 25)
-    return see(generate(model, request).frames)
+    return detect_attributes(generate(model, request).frames)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_the_video_shows_what_the_prompt_asks_for(model, prompt):
-    assert shown(model, prompt=prompt) == PROMPTS[prompt]
+    color, shape, motion, background = PROMPTS[prompt]
+    assert shown(model, prompt=prompt) == Detection((SceneObject(color, shape),), (motion,), background)
 
 
 def test_a_color_in_the_negative_prompt_is_avoided(model):
     def with_red(**fields) -> int:
         options = {"prompt": "a circle moving left", "num_inference_steps": 20, **fields}
-        return sum("red" in {thing.color for thing in shown(model, seed=seed, **options).things} for seed in (1, 2, 5))
+        clips = [shown(model, seed=seed, **options) for seed in (1, 2, 5)]
+        return sum(any(scene_object.color == "red" for scene_object in clip.objects) for clip in clips)
 
     assert with_red() == 3
     assert with_red(negative_prompt="red") == 0

@@ -5,39 +5,39 @@ import random
 import pytest
 import torch
 
-from cosmos_predict25.demo.adherence import judge
+from cosmos_predict25.demo.adherence import compare_with_scene
 from cosmos_predict25.demo.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
 from cosmos_predict25.demo.training.state import Resumable
 from cosmos_predict25.demo.training.vae import training_scene
-from cosmos_predict25.demo.world import Scene, Thing, random_scene, render
+from cosmos_predict25.demo.world import Scene, SceneObject, random_scene, render
 
 
-@pytest.mark.parametrize("two", [0.0, 1.0], ids=["one thing", "two things"])
+@pytest.mark.parametrize("two", [0.0, 1.0], ids=["one object", "two objects"])
 def test_the_measure_sees_what_was_drawn(two):
     for index in range(60):
         rng = random.Random(index)
         scene = random_scene(rng, held_out=True, two=two)
-        right = judge(scene, render(scene, rng).float() / 255)
+        right = compare_with_scene(scene, render(scene, rng).float() / 255)
         assert all(right.values()), (scene, right)
 
 
 def test_the_measure_sees_what_is_wrong():
-    drawn = Scene((Thing("red", "circle"),), "left", "blue")
+    drawn = Scene((SceneObject("red", "circle"),), "left", "blue")
     frames = render(drawn, random.Random(0)).float() / 255
     for scene, wrong in (
-        (Scene((Thing("green", "circle"),), "left", "blue"), "color"),
-        (Scene((Thing("red", "square"),), "left", "blue"), "shape"),
-        (Scene((Thing("red", "circle"),), "right", "blue"), "motion"),
-        (Scene((Thing("red", "circle"),), "left", "black"), "background"),
+        (Scene((SceneObject("green", "circle"),), "left", "blue"), "color"),
+        (Scene((SceneObject("red", "square"),), "left", "blue"), "shape"),
+        (Scene((SceneObject("red", "circle"),), "right", "blue"), "motion"),
+        (Scene((SceneObject("red", "circle"),), "left", "black"), "background"),
     ):
-        assert [name for name, right in judge(scene, frames).items() if not right] == [wrong]
-    assert not judge(drawn, frames[:1].expand_as(frames))["motion"]
+        assert [name for name, right in compare_with_scene(scene, frames).items() if not right] == [wrong]
+    assert not compare_with_scene(drawn, frames[:1].expand_as(frames))["motion"]
 
 
 def test_held_out_scenes_and_sentences_are_not_trained_on():
     assert not any(training_scene(index)[0].held_out() for index in range(500))
     assert not set(HELD_OUT_TEMPLATES) & {*TEMPLATES, *PARTIAL_TEMPLATES}
-    scene = Scene((Thing("red", "circle"),), "left", "blue")
+    scene = Scene((SceneObject("red", "circle"),), "left", "blue")
     texts = [{describe(scene, random.Random(i), held_out=held_out).text for i in range(500)} for held_out in (0, 1)]
     assert not texts[0] & texts[1]
 

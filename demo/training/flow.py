@@ -30,8 +30,8 @@ LOG_SIGMA_MEAN, LOG_SIGMA_STD = 1.0, 1.7
 def new_transformer(text_features: int) -> CosmosTransformer3DModel:
     """Cosmos-Predict2.5's own configuration but for the sizes and the learned positions, which Cosmos 1.0 has.
 
-    With rotary positions alone, attention over tokens of pure noise gives every token the same: where a thing is would
-    be decided by chance, not by the prompt, until a far larger network has learned to take its hints from the noise.
+    With rotary positions alone, attention over tokens of pure noise gives every token the same: where an object is
+    would be decided by chance, not by the prompt, until a far larger network has learned to take hints from the noise.
     """
     transformer = CosmosTransformer3DModel(
         in_channels=17,

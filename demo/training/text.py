@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from ...pipeline.local.encode import MAX_TOKENS, SYSTEM_PROMPT, layer_features, tokenize
 from ...pipeline.request import DEFAULT_NEGATIVE_PROMPT
 from ...scripts.random_checkpoint import as_qwens, random_text_encoder
-from ..prompts import Caption, all_words, describe, said_attributes
+from ..prompts import Caption, all_words, caption_attributes, describe
 from ..world import BACKGROUNDS, MOTIONS, SHAPE_COLORS, SHAPES, SIZES, SPEEDS, TEXTURES, random_scene
 from .log import Log
 from .state import Resumable
@@ -65,7 +65,7 @@ def caption(step: int, index: int) -> Caption:
     rng = random.Random(f"text {step} {index}")
     if rng.random() < 0.04:
         text = DEFAULT_NEGATIVE_PROMPT if all_tokens(step) else ""
-        return Caption(text, dict.fromkeys(said_attributes()))
+        return Caption(text, dict.fromkeys(caption_attributes()))
     return describe(random_scene(rng, held_out=False, two=0.4), rng, partial=0.3)
 
 
@@ -105,7 +105,7 @@ def read_attributes(heads: nn.ModuleDict, states: Tensor, captions: list[Caption
     losses, right = [], []
     for name, head in heads.items():
         values = [None, *VALUES[name]]
-        wanted = torch.tensor([values.index(caption.said[name]) for caption in captions])
+        wanted = torch.tensor([values.index(caption.attributes[name]) for caption in captions])
         wanted = wanted[:, None].expand(-1, states.shape[1]).flatten()
         logits = head(states).flatten(0, 1)
         losses.append(functional.cross_entropy(logits, wanted))

@@ -23,7 +23,7 @@ LATENT_NOISE = 0.2
 """Spread of the noise that the decoder learns to bear, as the transformer's latents are not exact."""
 LATENT_WEIGHT = 1e-3
 TWO = 0.1
-"""Share of the training scenes with two things."""
+"""Share of the training scenes with two objects."""
 SMALLEST_STD = 0.25
 """Floor for latents_std: a latent channel that the VAE does not use is not blown up to unit variance."""
 

@@ -1,0 +1,52 @@
+"""What `pip install .` gives to a program that has never seen the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from cosmos_predict25.scripts.environment import REPO
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which a copy of the repository was installed, without its dependencies."""
+    source, target = tmp_path_factory.mktemp("source") / "pack", tmp_path_factory.mktemp("installed")
+    # A build leaves files beside what it builds.
+    shutil.copytree(REPO, source, ignore=shutil.ignore_patterns(".demo", ".git", "build", "*.egg-info"))
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, str(source)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target / "cosmos_predict25"
+
+
+def files(root: Path, *folders: str) -> set[str]:
+    """Paths below `folders` of `root`, relative to it, but for what Python compiles."""
+    found = (path for folder in folders for path in (root / folder).rglob("*"))
+    return {str(path.relative_to(root)) for path in found if path.is_file() and "__pycache__" not in path.parts}
+
+
+def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_and_the_workflows(installed: Path) -> None:
+    folders = ("nodes", "pipeline", "web", "workflows", "demo/moving-shapes")
+    assert files(installed, *folders) == files(REPO, *folders)
+    assert {path.name for path in installed.iterdir() if path.is_file()} == {"__init__.py", "requirements.txt"}
+
+
+def test_the_readmes_program_makes_a_video_from_anywhere(installed: Path, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(from cosmos_predict25.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in program.splitlines() if line]) <= 6
+    where = "import cosmos_predict25\nprint(cosmos_predict25.__file__)\n"
+    environ = {**os.environ, "PYTHONPATH": str(installed.parent)}
+    command = [sys.executable, "-c", where + program]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == str(installed / "__init__.py")
+    with av.open(str(tmp_path / "ball.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 25
