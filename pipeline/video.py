@@ -30,7 +30,7 @@ class RemoteVideo:
     """A video that fal made: the server's own file. Every number was read from the decoded file.
 
     `width`, `height`: pixels. `duration`: seconds. `file_size`: bytes. `seed`: the seed that was used,
-    None where fal did not say. `remarks`: for the user, where the file is not what was asked for or announced.
+    None where fal did not say. `notes`: for the user, where the file is not what was asked for or announced.
     """
 
     path: Path
@@ -42,4 +42,4 @@ class RemoteVideo:
     duration: float
     num_frames: int
     seed: int | None
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -104,12 +104,12 @@ async def make(fal: FalStandIn, request: GenerationRequest = REQUEST, **options:
     return await generate(request, **options)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T], seconds: float = 60) -> T:
     """To its end, in a new event loop, which must leave no task behind."""
 
     async def whole() -> T:
         try:
-            return await asyncio.wait_for(work, 60)
+            return await asyncio.wait_for(work, seconds)
         finally:
             assert asyncio.all_tasks() == {asyncio.current_task()}
 

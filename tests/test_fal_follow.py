@@ -120,7 +120,7 @@ def test_the_states_that_are_shown(fal: FalStandIn) -> None:
         "fal has finished",
         "Downloading the video",
     ]
-    assert (video.seed, video.num_frames, video.remarks) == (7, 9, ())
+    assert (video.seed, video.num_frames, video.notes) == (7, 9, ())
     targets = [exchange.target for exchange in fal.requests("status")]
     assert set(targets) == {f"/{APP}/requests/{only_id(fal)}/status?logs=1"}
     assert [exchange.target for exchange in fal.requests("result")] == [f"/{APP}/requests/{only_id(fal)}"]
@@ -633,7 +633,7 @@ def test_r6_the_video_in_the_result_itself(fal: FalStandIn, name: str, kind: str
     assert (video.content_type, video.num_frames, video.width) == (kind, 9, 96)
     assert fal.requests("media") == []
     assert records_of(fal) == []
-    assert run(make(fal, request)) == replace(video, remarks=())
+    assert run(make(fal, request)) == replace(video, notes=())
     assert fal.accepted == 1
 
 
@@ -681,7 +681,7 @@ def test_r6_a_data_uri_that_is_refused(fal: FalStandIn, name: str) -> None:
     assert error.stage == "download"
     assert len(str(error)) < 1000
     assert MP4[:40] not in str(error)
-    assert journal_of(fal).path_of(record_of(fal).job_id).stat().st_size < 4000
+    assert journal_of(fal).path_of(record_of(fal).fingerprint).stat().st_size < 4000
     assert list(videos_of(fal).iterdir()) == []
     assert goes_on(fal).num_frames == 9
 

@@ -111,7 +111,7 @@ def test_every_format_is_the_servers_own_file(fal: FalStandIn, name: str, kind: 
     assert (video.width, video.height, video.num_frames, video.seed) == (96, 64, num_frames, 7)
     assert float(video.fps) == pytest.approx(16, rel=0.05 if name == "GIF (.gif)" else 0)
     assert video.duration == pytest.approx(num_frames / 16, rel=0.05)
-    assert video.remarks == ()
+    assert video.notes == ()
     before = len(fal.journal)
     assert run(make(fal, request)) == video
     assert len(fal.journal) == before
@@ -294,7 +294,7 @@ def test_m6_said_to_be_as_it_is(fal: FalStandIn) -> None:
 def test_m7_a_number_that_is_not_the_files(fal: FalStandIn, name: str, value: int, real: float) -> None:
     fal.fault("result", with_video(**{name: value}))
     video = arrives(fal)
-    assert video.remarks == (f"fal announced {name} {value}, and the file has {real:g}",)
+    assert video.notes == (f"fal announced {name} {value}, and the file has {real:g}",)
     assert (video.file_size, video.width, video.height, video.fps, video.num_frames) == (len(content()), 96, 64, 16, 9)
 
 
@@ -302,15 +302,15 @@ def test_m7_a_number_that_is_not_the_files(fal: FalStandIn, name: str, value: in
 def test_m7_numbers_that_fal_announces_may_be_anything(fal: FalStandIn, value: Any) -> None:
     names = ("file_size", "width", "height", "fps", "num_frames", "duration", "content_type")
     fal.fault("result", with_video(**dict.fromkeys(names, value)))
-    assert all(len(remark) < 200 for remark in arrives(fal).remarks)
+    assert all(len(note) < 200 for note in arrives(fal).notes)
 
 
 def test_m7_fewer_frames_than_were_asked_for(fal: FalStandIn) -> None:
     fal.fault("media", Body(lambda _: content(num_frames=12)))
     video = run(make(fal))
     assert (video.num_frames, video.duration) == (12, 0.75)
-    assert "9 frames were asked for, and the file has 12" in video.remarks
-    assert f"fal announced file_size {len(content())}, and the file has {video.file_size}" in video.remarks
+    assert "9 frames were asked for, and the file has 12" in video.notes
+    assert f"fal announced file_size {len(content())}, and the file has {video.file_size}" in video.notes
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -609,7 +609,7 @@ class During(Recorder):
 def target_of(fal: FalStandIn) -> Path:
     """Where the video of `REQUEST` belongs."""
     record = record_of(fal)
-    return videos_of(fal) / f"cosmos_7_{record.job_id[:12]}.mp4"
+    return videos_of(fal) / f"cosmos_7_{record.fingerprint[:12]}.mp4"
 
 
 def test_m12_something_else_has_the_name_by_then(fal: FalStandIn) -> None:

@@ -364,7 +364,7 @@ def test_a_job_whose_answer_was_lost_is_found_and_not_sent_again(fal: FalStandIn
     assert time.monotonic() - begun < 8
     record = record_of(fal)
     assert (record.state, record.request_id) == (State.SUBMIT_UNKNOWN, None)
-    assert str(journal_of(fal).path_of(record.job_id)) in str(error)
+    assert str(journal_of(fal).path_of(record.fingerprint)) in str(error)
 
     fal.clear_faults()
     assert run(make(fal)).num_frames == 9
@@ -399,7 +399,7 @@ def test_a_lost_answer_is_unknown_even_if_the_job_was_not_taken(fal: FalStandIn,
     assert len(fal.requests("submit")) == 1
 
     fal.clear_faults()
-    journal_of(fal).path_of(record_of(fal).job_id).unlink()
+    journal_of(fal).path_of(record_of(fal).fingerprint).unlink()
     run(make(fal))
     assert fal.accepted == 1
 

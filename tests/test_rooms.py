@@ -67,6 +67,8 @@ LIGHT = [
     "pipeline.errors",
     "pipeline.observer",
     "pipeline.video",
+    "pipeline.fal",
+    "pipeline.fal.endpoints",
     "pipeline.fal.key",
     "pipeline.local.load.find",
 ]

@@ -46,7 +46,7 @@ class DownloadError(Exception):
         self.pause = pause
 
 
-def url_of(result: dict[str, Any]) -> str | None:
+def video_url(result: dict[str, Any]) -> str | None:
     """The address of the video in fal's output object."""
     video = result.get("video")
     url = video.get("url") if isinstance(video, dict) else None
@@ -57,7 +57,7 @@ def is_data_uri(url: str) -> bool:
     return url[:5].lower() == "data:"
 
 
-def facts_of(result: dict[str, Any]) -> dict[str, int | float]:
+def announced_numbers(result: dict[str, Any]) -> dict[str, int | float]:
     """The numbers that fal's output object gives for its video, without those that are none."""
     video = result.get("video")
     numbers = {name: video.get(name) for name in NUMBERS} if isinstance(video, dict) else {}

@@ -62,7 +62,7 @@ def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
     return num_frames, end
 
 
-def remarks(video: RemoteVideo, announced: Mapping[str, int | float], num_frames: int) -> tuple[str, ...]:
+def notes_on(video: RemoteVideo, announced: Mapping[str, int | float], num_frames: int) -> tuple[str, ...]:
     """Where the file is not what fal announced, or not as long as was asked for. A GIF's rate is rounded."""
     real = {name: getattr(video, name) for name in announced}
     found = [
