@@ -507,7 +507,7 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "null": lambda _: None,
     "no-object": lambda _: 5,
     "deep": lambda _: b"[" * 100_000,
-    "other-version": lambda record: {**record, "v": 2},
+    "other-version": lambda record: {**record, "v": 1},
     "no-seed": lambda record: {name: value for name, value in record.items() if name != "seed"},
     "unknown-state": lambda record: {**record, "state": "PONDERING"},
     "state-in-a-list": lambda record: {**record, "state": ["RUNNING"]},

@@ -18,7 +18,7 @@ from ..errors import JobKeptError
 from ..observer import Observer
 from .queue.job import Job
 
-VERSION = 1
+VERSION = 2
 LOCK_PAUSE = 0.1
 YEAR_5000 = 95_000_000_000
 
