@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from cosmos_predict25.tests.fal import ENDPOINT, REQUEST, Recorder, make, run
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Hang, Reply
 
@@ -47,8 +49,11 @@ def test_the_price_is_asked_for_in_each_run(fal: FalStandIn) -> None:
     assert any("$1.50 a video" in message for message in messages)
 
 
-def test_asking_for_the_price_ends_with_the_run(fal: FalStandIn) -> None:
-    """`run` does not let a task be left behind."""
+def test_a_question_for_the_price_is_given_up_when_the_run_ends(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is cancelled, so that it does not tell of a failure when the connections are closed under it."""
     fal.fault("pricing", Hang(), times=FOREVER)
     run(make(fal))
     assert [request.status for request in fal.requests("pricing")] == [None]
+    assert [record.message for record in caplog.records if "price" in record.getMessage()] == []
