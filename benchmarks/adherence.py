@@ -10,25 +10,20 @@ A prompt's combination of colour, shape, motion and background, and its sentence
 
 import argparse
 import random
-import sys
 import time
 from pathlib import Path
 
 import torch
-from metrics import psnr, ssim
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from pack import import_pack
-
-import_pack()
-
-from cosmos_predict25.demo.adherence import ATTRIBUTES, judge, see  # noqa: E402
-from cosmos_predict25.demo.prompts import describe  # noqa: E402
-from cosmos_predict25.demo.world import NUM_FRAMES, SIDE, Scene, random_scene  # noqa: E402
-from cosmos_predict25.pipeline.local.generate import LocalModel, generate  # noqa: E402
-from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder  # noqa: E402
-from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER  # noqa: E402
-from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest  # noqa: E402
+from cosmos_predict25.benchmarks.metrics import psnr, ssim
+from cosmos_predict25.demo.adherence import ATTRIBUTES, judge, see
+from cosmos_predict25.demo.prompts import describe
+from cosmos_predict25.demo.world import NUM_FRAMES, SIDE, Scene, random_scene
+from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.model import LocalModel
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 
 
 def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
@@ -43,7 +38,6 @@ def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
 
 def make(model: LocalModel, prompt: str, seed: int, options: dict) -> torch.Tensor:
     """Frames (NUM_FRAMES, SIDE, SIDE, 3), float32 in 0..1."""
-    model.prompt_embeds.clear()
     size = {"width": SIDE, "height": SIDE, "num_frames": NUM_FRAMES}
     return generate(model, GenerationRequest(prompt=prompt, seed=seed, **size, **options)).frames
 

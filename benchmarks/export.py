@@ -22,15 +22,12 @@ from types import SimpleNamespace
 
 import av
 import torch
-from clip import moving_clip
-from metrics import psnr, ssim
 from torch import Tensor
 
-REPO = Path(__file__).resolve().parents[1]
-COMFYUI = REPO / ".demo" / "ComfyUI-0.30.0"
-sys.path.append(str(REPO / "scripts"))
-from pack import import_pack  # noqa: E402
+from cosmos_predict25.benchmarks.clip import moving_clip
+from cosmos_predict25.benchmarks.metrics import psnr, ssim
 
+COMFYUI = Path(__file__).resolve().parents[1] / ".demo" / "ComfyUI-0.30.0"
 NUM_FRAMES, HEIGHT, WIDTH = 93, 704, 1280
 SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
 
@@ -38,7 +35,6 @@ Write = Callable[[Tensor, Path], None]
 
 
 def ours(format: str, quality: str) -> Write:
-    import_pack()
     from cosmos_predict25.pipeline.export import export
 
     def write(frames: Tensor, path: Path) -> None:
@@ -173,7 +169,7 @@ def quality_of(path: Path, frames: Tensor) -> dict[str, float]:
 
 def measure(name: str, frames_file: Path, path: Path, score: bool) -> None:
     """Run one case in this process and print its figures as JSON."""
-    from peak import PeakRss
+    from cosmos_predict25.benchmarks.peak import PeakRss
 
     make, arguments, _ = {**CONTENDERS, **SIXTEEN}[name]
     write = make(*arguments)

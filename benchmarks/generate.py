@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peak import PeakRss
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from pack import import_pack
+from cosmos_predict25.benchmarks.peak import PeakRss
 
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {"heads": 8, "blocks": 4, "text_hidden": 512, "text_layers": 8, "text_mlp": 1024, "vae": 32,
@@ -78,7 +76,8 @@ class Stopwatch:
 
 def run_stock(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> torch.Tensor:
     from diffusers import Cosmos2_5_PredictBasePipeline
-    from stock import AllowEverything
+
+    from cosmos_predict25.benchmarks.stock import AllowEverything
 
     latents = torch.empty(0)
 
@@ -96,8 +95,8 @@ def run_stock(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) ->
 
 
 def run_ours(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> torch.Tensor:
-    from cosmos_predict25.pipeline.local.encode import TextEncoder
-    from cosmos_predict25.pipeline.local.generate import LocalModel, generate
+    from cosmos_predict25.pipeline.local.generate import generate
+    from cosmos_predict25.pipeline.local.model import LocalModel, TextEncoder
     from cosmos_predict25.pipeline.local.placement import OneAtATime
     from cosmos_predict25.pipeline.observer import NullObserver
     from cosmos_predict25.pipeline.request import GenerationRequest
@@ -122,14 +121,13 @@ def request_fields(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def pipeline_scale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    from cosmos_predict25.pipeline.local.decode import denormalize
+    from cosmos_predict25.pipeline.local.latents import denormalize
 
     return denormalize(vae, latents).cpu()
 
 
 def contend(name: str, shape: dict[str, Any], latents_file: Path) -> None:
     """Run one contender in this process and print its figures as JSON."""
-    import_pack()
     from cosmos_predict25.scripts.random_checkpoint import random_scheduler, random_tokenizer
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

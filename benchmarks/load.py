@@ -15,9 +15,6 @@ from pathlib import Path
 
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from pack import import_pack
-
 CASES = [(loader, dtype) for dtype in ("float32", "bfloat16") for loader in ("diffusers", "ours")]
 
 
@@ -28,7 +25,7 @@ def load(loader: str, folder: Path, dtype: torch.dtype) -> list[torch.nn.Module]
         model = load_pipeline_folder(folder, dtype)
         return [model.text_encoder, model.transformer, model.vae]
 
-    from stock import load_stock
+    from cosmos_predict25.benchmarks.stock import load_stock
 
     pipeline = load_stock(folder, dtype)
     return [pipeline.text_encoder, pipeline.transformer, pipeline.vae]
@@ -37,7 +34,8 @@ def load(loader: str, folder: Path, dtype: torch.dtype) -> list[torch.nn.Module]
 def measure(loader: str, folder: Path, dtype: torch.dtype) -> None:
     """Run one case in this process and print its figures as JSON."""
     import transformers.models.qwen2_5_vl.modeling_qwen2_5_vl  # noqa: F401
-    from peak import PeakRss
+
+    from cosmos_predict25.benchmarks.peak import PeakRss
 
     with PeakRss() as rss:
         start = time.perf_counter()
@@ -56,8 +54,6 @@ def measure_in_a_fresh_process(loader: str, folder: Path, dtype: str) -> dict[st
 
 
 def main() -> None:
-    import_pack()
-
     from cosmos_predict25.pipeline.local.load.find import size_of_weights
     from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
 

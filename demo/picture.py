@@ -4,21 +4,15 @@ python demo/picture.py FILE.png
 """
 
 import sys
-from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from pack import import_pack
-
-import_pack()
-
-from cosmos_predict25.demo.world import NUM_FRAMES, SIDE  # noqa: E402
-from cosmos_predict25.pipeline.local.generate import generate  # noqa: E402
-from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder  # noqa: E402
-from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER  # noqa: E402
-from cosmos_predict25.pipeline.request import GenerationRequest  # noqa: E402
+from cosmos_predict25.demo.world import NUM_FRAMES, SIDE
+from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.request import GenerationRequest
 
 PROMPTS = (
     "A large red circle moves left over a blue background.",

@@ -1,5 +1,7 @@
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy_api.latest import Input, InputImpl, Types, io
@@ -8,6 +10,9 @@ from PIL import ImageColor
 from ..pipeline.errors import InvalidRequestError
 from ..pipeline.request import FPS, VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from .sockets import CATEGORY
+
+if TYPE_CHECKING:
+    from ..pipeline.video import VideoFile
 
 AS_IS = "as is"
 HIGH = "high"
@@ -107,11 +112,10 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         fps: float = FPS,
         background: str = BLACK,
     ) -> io.NodeOutput:
-        from ..pipeline.export import export, remux
-        from ..pipeline.export.formats import find_format
+        from ..pipeline.formats import find_format
         from .host.observers import NodeObserver, show_text
         from .host.output import make_proxy, next_output_file, shown_on_node, workflow_metadata
-        from .host.videos import GifVideo, alpha_of, file_of, with_its_own_rate
+        from .host.videos import GifVideo, with_its_own_rate
 
         check_connections(video is not None, images is not None, audio is not None)
         check_prefix(filename_prefix)
@@ -122,37 +126,52 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             video = InputImpl.VideoFromComponents(parts)
         video = with_its_own_rate(video)
         components = cache(video.get_components)  # decodes when the video is in a file
-        path = next_output_file(filename_prefix, target.extension, *video.get_dimensions())
-        metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        path = next_output_file(filename_prefix, target.suffix, *video.get_dimensions())
         observer = NodeObserver(cls.hidden.unique_id)
+        metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        options: Any = {"format": format, "metadata": metadata, "observer": observer}
 
         # Browsers cannot show ProRes. Made first, so that nothing comes between a saved file and the end of the run.
-        proxy = make_proxy(components(), path, colour, observer) if target.container == "mov" else None
-        exported, notes = None, []
-        if quality == AS_IS:
-            if file := file_of(video):
-                exported = remux(file, path, format=format, metadata=metadata, observer=observer)
-            if exported is None:
-                quality = HIGH
-                notes = [f"Encoded at {HIGH}: only a whole file that is {format} already can be saved as it is."]
-        if exported is None:
-            exported = export(
-                components().images,
-                path,
-                alpha=alpha_of(components()),
-                fps=components().frame_rate,
-                format=format,
-                quality=quality,
-                audio=components().audio,
-                metadata=metadata,
-                background=colour,
-                observer=observer,
-            )
-        lines = [f"{path.name}, {exported.file_size / 1000:,.0f} kB", *notes, *exported.notes]
+        proxy = make_proxy(components(), path, colour, observer) if target.html_element is None else None
+        saved, notes = copy_or_encode(video, components, path, quality, colour, options)
+        lines = [f"{path.name}, {saved.file_size / 1000:,.0f} kB", *notes, *saved.notes]
         show_text("\n".join(lines), cls.hidden.unique_id)
         is_gif = target.container == "gif"
-        saved = GifVideo(str(path), exported.fps) if is_gif else InputImpl.VideoFromFile(str(path))
-        return io.NodeOutput(saved, ui=shown_on_node(path, proxy))
+        video = GifVideo(str(path), saved.fps) if is_gif else InputImpl.VideoFromFile(str(path))
+        return io.NodeOutput(video, ui=shown_on_node(path, proxy))
+
+
+def copy_or_encode(
+    video: Input.Video,
+    components: Callable[[], Types.VideoComponents],
+    path: Path,
+    quality: str,
+    background: tuple[float, float, float],
+    options: dict[str, Any],
+) -> tuple["VideoFile", list[str]]:
+    """The file at `path`, and a note where it could not be saved as it is. `options`: of `export` and `remux` both."""
+    from ..pipeline.export import export, remux
+    from .host.videos import alpha_of, file_of
+
+    notes = []
+    if quality == AS_IS:
+        file = file_of(video)
+        if file and (copied := remux(file, path, **options)):
+            return copied, notes
+        quality = HIGH
+        notes = [f"Encoded at {HIGH}: only a whole file that is {options['format']} already can be saved as it is."]
+    frames = components()
+    encoded = export(
+        frames.images,
+        path,
+        alpha=alpha_of(frames),
+        fps=frames.frame_rate,
+        quality=quality,
+        audio=frames.audio,
+        background=background,
+        **options,
+    )
+    return encoded, notes
 
 
 def check_connections(video: bool, images: bool, audio: bool) -> None:

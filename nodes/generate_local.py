@@ -39,19 +39,20 @@ class CosmosPredict25Generate(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: "HostedModel", prompt: Prompt, settings: SamplerSettings) -> io.NodeOutput:
-        from ..pipeline.local.generate import fit, generate
+        from ..pipeline.local.generate import clamp_request, generate
         from ..pipeline.local.guardrail import cosmos_guardrail
         from .host.observers import NodeObserver, show_text
 
         start = time.monotonic()
         asked = GenerationRequest.combine(prompt, settings)
-        request = fit(asked, model.model.transformer)
+        request = clamp_request(asked, model.model.transformer)
         video = generate(
             model.model,
             request,
             placement=model,
             observer=NodeObserver(cls.hidden.unique_id, model.device),
             guardrail=cosmos_guardrail if model.guardrail else None,
+            prompts=model.prompts,
         )
         made = f"{len(video.frames)} frames in {time.monotonic() - start:.0f} s, seed {video.seed}"
         if request != asked:

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
 from ..pipeline.errors import InvalidRequestError
-from ..pipeline.request import DEFAULT_NEGATIVE_PROMPT, Prompt, check
+from ..pipeline.request import DEFAULT_NEGATIVE_PROMPT, Prompt, check_field
 from .sockets import CATEGORY, CosmosPrompt
 
 
@@ -42,7 +42,7 @@ class CosmosPredict25Prompt(io.ComfyNode):
 
         try:
             if prompt is not None:
-                check("prompt", prompt)
+                check_field(Prompt, "prompt", prompt)
                 refuse_own_key_in("prompt", prompt)
         except InvalidRequestError as error:
             return str(error)

@@ -1,7 +1,16 @@
 from comfy_api.latest import io
 
 from ..pipeline.errors import InvalidRequestError
-from ..pipeline.request import FPS, GUIDANCE_SCALE, NUM_FRAMES, NUM_INFERENCE_STEPS, SEED, SIDE, SamplerSettings, check
+from ..pipeline.request import (
+    FPS,
+    GUIDANCE_SCALE,
+    NUM_FRAMES,
+    NUM_INFERENCE_STEPS,
+    SEED,
+    SIDE,
+    SamplerSettings,
+    check_field,
+)
 from .sockets import CATEGORY, CosmosSettings
 
 DEFAULTS = SamplerSettings()
@@ -71,7 +80,7 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
         try:
             for name, value in (("width", width), ("height", height)):
                 if value is not None:
-                    check(name, value)
+                    check_field(SamplerSettings, name, value)
         except InvalidRequestError as error:
             return str(error)
         return True

@@ -19,7 +19,7 @@ from .errors import (
 )
 from .observer import Observer
 from .request import DEFAULT_NEGATIVE_PROMPT, FPS, GenerationRequest, Prompt, SamplerSettings
-from .video import LocalVideo, RemoteVideo
+from .video import LocalVideo, RemoteVideo, VideoFile
 
 __all__ = [
     "DEFAULT_NEGATIVE_PROMPT",
@@ -40,5 +40,6 @@ __all__ = [
     "RemoteVideo",
     "SamplerSettings",
     "UnsafeContentError",
+    "VideoFile",
     "WrongCheckpointError",
 ]

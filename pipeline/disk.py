@@ -1,8 +1,58 @@
-"""What is on disk stays there when the power fails."""
+"""Files that are on disk whole or not at all, and stay there when the power fails."""
 
 import os
-from contextlib import suppress
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+REPLACE_SECONDS = 5.0
+REPLACE_PAUSE = 0.05
+HELD_BY_ANOTHER_PROCESS = (5, 32)
+"""Windows' ERROR_ACCESS_DENIED and ERROR_SHARING_VIOLATION: a virus scanner or a search index reads the file."""
+
+
+@contextmanager
+def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """Give an empty file beside `path` to fill. When that ends well it takes the place of `path`, else it vanishes.
+
+    `mode`: of the new file, less the umask. Raises `OSError`.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}.part")
+    # Never through a link that someone else has put there.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), mode))
+    try:
+        yield temporary
+        flush_file(temporary)
+        replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename `source` to `target`, over a file that is there. Raises `OSError`.
+
+    Tried again for some seconds while another process holds the file, which Windows alone forbids.
+    """
+    deadline = time.monotonic() + REPLACE_SECONDS
+    while True:
+        try:
+            source.replace(target)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in HELD_BY_ANOTHER_PROCESS or time.monotonic() > deadline:
+                raise
+            time.sleep(REPLACE_PAUSE)
+        else:
+            return
+
+
+def flush_file(path: Path) -> None:
+    """Have what was written to `path` on the disk itself. Raises `OSError`."""
+    with path.open("r+b") as file:  # Windows flushes only what may be written
+        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from .errors import InvalidRequestError
+from .formats import FORMATS
 
 FPS = 16
 """Frames per second that the model makes."""
@@ -20,7 +21,7 @@ DEFAULT_NEGATIVE_PROMPT = (
     "color banding, unnatural transitions, outdated special effects, fake elements, unconvincing visuals, poorly "
     "edited content, jump cuts, visual noise, and flickering. Overall, the video is of poor quality."
 )
-VIDEO_OUTPUT_TYPES = ("X264 (.mp4)", "VP9 (.webm)", "PRORES4444 (.mov)", "GIF (.gif)")
+VIDEO_OUTPUT_TYPES = tuple(FORMATS)
 VIDEO_QUALITIES = ("low", "medium", "high", "maximum")
 
 
@@ -76,9 +77,9 @@ def _check_text(name: str, value: Any, may_be_blank: bool) -> None:
         ) from None
 
 
-def check(name: str, value: Any) -> None:
-    """Raise `InvalidRequestError` unless `value` is allowed for the request field `name`."""
-    limits = GenerationRequest.__dataclass_fields__[name].metadata["limits"]
+def check_field(request_type: type, name: str, value: Any) -> None:
+    """Raise `InvalidRequestError` unless `value` is allowed for the field `name` of the dataclass `request_type`."""
+    limits = next(item for item in fields(request_type) if item.name == name).metadata["limits"]
     if isinstance(limits, Range):
         _check_range(name, value, limits)
     elif limits is str:
@@ -94,9 +95,11 @@ def _field(limits: Any, **default: Any) -> Any:
 
 
 class _Checked:
+    """A dataclass whose fields, those of its heirs too, have limits that every value is held to."""
+
     def __post_init__(self) -> None:
         for item in fields(self):  # pyright: ignore[reportArgumentType]
-            check(item.name, getattr(self, item.name))
+            check_field(type(self), item.name, getattr(self, item.name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,7 @@ class GenerationRequest(Prompt, SamplerSettings):
     """
 
     sync_mode: bool = _field(bool, default=False)
-    video_output_type: str = _field(VIDEO_OUTPUT_TYPES, default="X264 (.mp4)")
+    video_output_type: str = _field(VIDEO_OUTPUT_TYPES, default=VIDEO_OUTPUT_TYPES[0])
     video_quality: str = _field(VIDEO_QUALITIES, default="high")
 
     @classmethod

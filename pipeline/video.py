@@ -1,4 +1,4 @@
-"""What a generation returns."""
+"""What a generation or an export returns."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+GIF_RATE_DENOMINATOR = 100
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,12 @@ class LocalVideo:
     fps: int
 
 
-@dataclass(frozen=True)
-class RemoteVideo:
-    """A video that fal made: the server's own file. Every number was read from the decoded file.
+@dataclass(frozen=True, kw_only=True)
+class VideoFile:
+    """A finished video file.
 
-    `width`, `height`: pixels. `duration`: seconds. `file_size`: bytes. `seed`: the seed that was used,
-    None where fal did not say. `notes`: for the user, where the file is not what was asked for or announced.
+    `file_size`: bytes. `width`, `height`: pixels. `fps`: frames per second. `duration`: seconds, of the pictures.
+    `notes`: for the user, where the file differs from what was asked for, each a sentence.
     """
 
     path: Path
@@ -41,5 +43,27 @@ class RemoteVideo:
     fps: Fraction
     duration: float
     num_frames: int
-    seed: int | None
     notes: tuple[str, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteVideo(VideoFile):
+    """A video that fal made: the server's own file. Every number was read from the decoded file.
+
+    `seed`: the seed that was used, None where fal did not say.
+    """
+
+    seed: int | None
+
+
+def gif_frame_rate(num_frames: int, seconds: Fraction | float) -> Fraction:
+    """The frames per second of a GIF that shows `num_frames` in `seconds`.
+
+    FFmpeg takes a GIF's rate from its shortest delay, which is up to 11 % too fast: delays are whole hundredths of a
+    second, and only their average is right.
+    """
+    return Fraction(num_frames / seconds).limit_denominator(GIF_RATE_DENOMINATOR)

@@ -73,6 +73,7 @@ def build(checkout: Path | None) -> None:
     source = checkout or fetch_comfyui(NEWEST)
     listed = [line for folder in (source, REPO) for line in read_requirements(folder / "requirements.txt")]
     install("runtime", [*TORCH, TOML_READER, *listed])
+    make_importable()
 
 
 def check_free_disk(folder: Path, needed_gb: float) -> None:
@@ -104,6 +105,12 @@ def create_env() -> None:
             f"{sys.executable} could not create {ENV}: on Debian and Ubuntu, `apt install python3-venv` brings what "
             f"is missing. It said:\n{made.stdout}{made.stderr}"
         )
+
+
+def make_importable() -> None:
+    """Lets every program in the environment import the pack as `cosmos_predict25`."""
+    packages = ENV / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    shutil.copyfile(REPO / "scripts" / "pack.py", packages / "cosmos_predict25.py")
 
 
 def stamp(name: str) -> Path:

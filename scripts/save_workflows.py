@@ -13,10 +13,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import environment
-from comfyui import ComfyUI
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+
+from cosmos_predict25.scripts import environment
+from cosmos_predict25.scripts.comfyui import ComfyUI
 
 WORKFLOWS = environment.REPO / "workflows"
 THUMBNAIL_WIDTH = 800

@@ -1,5 +1,6 @@
 """Imports the pack as `cosmos_predict25` and gives the tests a checkpoint of random weights and running ComfyUIs."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -7,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).resolve().parent.parent
+# The checkout whose tests these are, whichever one the environment belongs to; for child processes too.
+os.environ["COSMOS_PREDICT25_CHECKOUT"] = str(Path(__file__).resolve().parent.parent)
 
-
-sys.path.append(str(REPO / "scripts"))
-from pack import import_pack  # noqa: E402
-
-import_pack()
-
-from cosmos_predict25.scripts import environment  # noqa: E402
-from cosmos_predict25.scripts.comfyui import ComfyUI  # noqa: E402
-from cosmos_predict25.tests.fal import fal, running_fal  # noqa: E402, F401
-from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: E402, F401
-from cosmos_predict25.tests.frontend import browser, page, server  # noqa: E402, F401
+from cosmos_predict25.scripts import environment
+from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
+from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
+from cosmos_predict25.tests.frontend import browser, page, server  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -75,5 +71,5 @@ def run_comfyui(
     assert source.exists(), f"There is no {source}: run scripts/test, which fetches it."
     base = tmp_path_factory.mktemp(source.name)
     shutil.copytree(checkpoint, base / "models" / "diffusers" / checkpoint.name)
-    with ComfyUI(source, base, REPO) as running:
+    with ComfyUI(source, base, environment.REPO) as running:
         yield running

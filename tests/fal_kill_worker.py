@@ -17,28 +17,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parent
-sys.path.append(str(TESTS.parent / "scripts"))
-import environment  # noqa: E402
-from pack import import_pack  # noqa: E402
+from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
 
-sys.path.append(str(environment.source_folder(environment.NEWEST)))
-from comfy.cli_args import args  # noqa: E402
+# isort: split
+import folder_paths
+from comfy_api.latest import io
+from comfy_execution.graph import DynamicPrompt
+from comfy_execution.progress import reset_progress_state
+from server import PromptServer
 
-args.cpu = True
-import_pack()
-
-import folder_paths  # noqa: E402
-from comfy_api.latest import io  # noqa: E402
-from comfy_execution.graph import DynamicPrompt  # noqa: E402
-from comfy_execution.progress import reset_progress_state  # noqa: E402
-from server import PromptServer  # noqa: E402
-
-from cosmos_predict25.nodes.generate_fal import CosmosPredict25GenerateFal  # noqa: E402
-from cosmos_predict25.nodes.host import background, output, videos  # noqa: E402, F401
-from cosmos_predict25.pipeline.errors import CosmosError  # noqa: E402
-from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy  # noqa: E402
-from cosmos_predict25.pipeline.request import Prompt, SamplerSettings  # noqa: E402
+from cosmos_predict25.nodes.generate_fal import CosmosPredict25GenerateFal
+from cosmos_predict25.nodes.host import background, output, videos  # noqa: F401
+from cosmos_predict25.pipeline.errors import CosmosError
+from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy
+from cosmos_predict25.pipeline.request import Prompt, SamplerSettings
 
 TICK = 0.002
 WHOLE_RUNS = 3

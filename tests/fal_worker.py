@@ -17,8 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parent.parent
-
 
 def start(environ: dict[str, str], **order: Any) -> "subprocess.Popen[str]":
     worker = subprocess.Popen(
@@ -42,10 +40,6 @@ def outcome_of(worker: "subprocess.Popen[str]") -> dict[str, Any] | None:
 
 def main() -> None:
     order = json.load(sys.stdin)
-    sys.path.append(str(REPO / "scripts"))
-    from pack import import_pack
-
-    import_pack()
     from cosmos_predict25.pipeline.errors import CosmosError
     from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
     from cosmos_predict25.pipeline.observer import NullObserver

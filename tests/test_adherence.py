@@ -8,9 +8,10 @@ import torch
 
 from cosmos_predict25.demo.adherence import Seen, see
 from cosmos_predict25.demo.world import Thing
-from cosmos_predict25.pipeline.local.generate import LocalModel, fit, generate
+from cosmos_predict25.pipeline.local.generate import clamp_request, generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.model import LocalModel
 from cosmos_predict25.pipeline.request import GenerationRequest
 
 PROMPTS = {
@@ -29,7 +30,7 @@ def model() -> LocalModel:
 
 def shown(model: LocalModel, **fields) -> Seen:
     """What a video of the largest size that the checkpoint makes shows."""
-    request = fit(GenerationRequest(**{"seed": 1, **fields}), model.transformer)
+    request = clamp_request(GenerationRequest(**{"seed": 1, **fields}), model.transformer)
     assert (request.width, request.height, request.num_frames) == (64, 64, 25)
     return see(generate(model, request).frames)
 

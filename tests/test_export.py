@@ -22,8 +22,11 @@ from torch import Tensor
 
 from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
-from cosmos_predict25.pipeline.export import FORMATS, ExportedVideo, export, remux
+from cosmos_predict25.pipeline.export import export, remux
+from cosmos_predict25.pipeline.export.encodings import ENCODINGS
+from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
+from cosmos_predict25.pipeline.video import VideoFile
 
 X264, VP9, PRORES, GIF = VIDEO_OUTPUT_TYPES
 SUFFIX = {X264: ".mp4", VP9: ".webm", PRORES: ".mov", GIF: ".gif"}
@@ -108,7 +111,7 @@ def psnr(path: Path, frames: Tensor) -> float:
     return -10 * math.log10(np.mean([((a - b.numpy()) ** 2).mean() for a, b in zip(shown, frames, strict=True)]))
 
 
-def save(frames: Tensor, folder: Path, format: str, **options) -> ExportedVideo:
+def save(frames: Tensor, folder: Path, format: str, **options) -> VideoFile:
     return export(frames, folder / f"video{SUFFIX[format]}", format=format, **options)
 
 
@@ -222,6 +225,18 @@ def test_floats_are_rounded_and_not_cut(tmp_path, format):
     assert abs((shown - ramp[1].numpy()).mean() * 255) < 0.1
 
 
+@pytest.mark.parametrize("row", [0, 1], ids=["upper", "lower"])
+@pytest.mark.parametrize("column", [0, 1], ids=["left", "right"])
+def test_a_colour_sample_is_the_mean_of_all_four_pixels(row, column):
+    """ITU-R BT.709-6, item 3: one red pixel beside three black ones moves each difference by a quarter."""
+    frame = torch.zeros(16, 16, 3)
+    frame[row::2, column::2, 0] = 1.0
+    picture = YuvConverter("yuv420p", even_sides=True, background=(0, 0, 0)).convert(frame)
+    blue, red = (np.frombuffer(plane, np.uint8).reshape(8, -1)[:, :8] for plane in picture.planes[1:])
+    assert np.abs(blue - (128 - 224 * 0.2126 / 1.8556 / 4)).max() <= 0.5
+    assert np.abs(red - (128 + 224 * 0.5 / 4)).max() <= 0.5
+
+
 def test_prores_has_more_than_eight_bits_from_end_to_end(tmp_path):
     ramp = torch.linspace(0, 1, 1024)[None, None, :, None].expand(1, 16, -1, 3)
     (frame,) = pictures(save(ramp, tmp_path, PRORES, quality="maximum").path)
@@ -252,7 +267,9 @@ def test_x264_puts_the_background_behind_transparent_frames(clip, tmp_path):
     assert any("background" in note for note in saved.notes)
 
 
-@pytest.mark.parametrize("fps", [Fraction(16), Fraction(24), Fraction(30000, 1001), Fraction(10), Fraction(50)])
+@pytest.mark.parametrize(
+    "fps", [Fraction(16), Fraction(24), Fraction(30000, 1001), Fraction(10), Fraction(50)], ids=str
+)
 def test_a_gif_keeps_time_on_average(tmp_path, fps):
     frames = moving_clip(33, 16, 16)
     saved = save(frames, tmp_path, GIF, fps=fps)
@@ -339,7 +356,7 @@ def test_nan_and_values_outside_become_black_and_the_nearest(tmp_path, format, c
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("side", [1, 2, 3])
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
-def test_the_smallest_frames(tmp_path, format, side, channels):
+def test_frames_of_a_few_pixels_are_written(tmp_path, format, side, channels):
     frames = torch.tensor([0.5, 0.5, 0.5, 1.0])[:channels].expand(1, side, side, -1)
     saved = save(frames, tmp_path, format)
     (frame,) = pictures(saved.path)
@@ -348,7 +365,7 @@ def test_the_smallest_frames(tmp_path, format, side, channels):
 
 
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
-def test_8k(tmp_path, format):
+def test_a_frame_of_8k_is_written_whole(tmp_path, format):
     frame = F.interpolate(moving_clip(1, 216, 384).movedim(-1, 1), (4320, 7680)).movedim(1, -1)
     saved = save(frame, tmp_path, format, quality="low")
     (shown,) = pictures(saved.path)
@@ -383,6 +400,7 @@ def test_8k(tmp_path, format):
         ({"alpha": torch.zeros(1, 8, 8)}, r"\(1, 8, 8\)"),
         ({"alpha": torch.zeros(2, 8, 8, dtype=torch.uint8)}, "uint8"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_a_wrong_value_is_refused_with_its_limit(tmp_path, change, message):
     given = {"frames": torch.zeros(2, 8, 8, 3), "format": X264, **change}
@@ -400,7 +418,7 @@ def test_the_suffix_of_another_format_is_refused(clip, tmp_path, format, suffix)
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("fps", [Fraction(100_003, 10_007), Fraction(2**31 - 1, 2**27)])
+@pytest.mark.parametrize("fps", [Fraction(100_003, 10_007), Fraction(2**31 - 1, 2**27)], ids=str)
 def test_a_fraction_stays_as_it_is(clip, tmp_path, fps):
     assert save(clip, tmp_path, X264, fps=fps).fps == fps
 
@@ -555,7 +573,7 @@ def test_a_full_disk_leaves_nothing_wherever_it_strikes(large_clip, tmp_path, fo
     assert failures >= 1
 
 
-def test_a_read_only_folder(clip, tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_explained(clip, tmp_path):
     folder = tmp_path / "read-only"
     folder.mkdir()
     if can_mount(tmp_path / "probe"):
@@ -569,7 +587,7 @@ def test_a_read_only_folder(clip, tmp_path):
 
 
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
-def test_a_folder_that_vanished_or_never_was_one(clip, tmp_path, format):
+def test_a_folder_that_vanished_or_never_was_one_is_explained(clip, tmp_path, format):
     with pytest.raises(ExportError, match="make the folder again"):
         save(clip, tmp_path / "gone", format)
     (tmp_path / "file").write_text("not a folder")
@@ -593,8 +611,8 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(clip, tmp_path):
 
 
 def test_what_the_encoder_refuses_is_not_blamed_on_the_disk(clip, tmp_path, monkeypatch):
-    wrong = replace(FORMATS[X264], codec_options={"preset": "none such"})
-    monkeypatch.setattr("cosmos_predict25.pipeline.export.formats.FORMATS", {X264: wrong})
+    wrong = replace(ENCODINGS[X264], encoder_options={"preset": "none such"})
+    monkeypatch.setattr("cosmos_predict25.pipeline.export.encodings.ENCODINGS", {X264: wrong})
     with pytest.raises(ExportError, match="the encoder refused it") as error:
         save(clip, tmp_path, X264)
     assert "disk" not in str(error.value)
@@ -614,7 +632,7 @@ class Removes(StopsAfter):
 
 
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
-def test_a_folder_that_vanishes_meanwhile(clip, tmp_path, format):
+def test_a_folder_that_vanishes_meanwhile_is_explained(clip, tmp_path, format):
     folder = tmp_path / "soon gone"
     folder.mkdir()
     with pytest.raises(ExportError, match="make the folder again"):
@@ -625,7 +643,7 @@ def test_a_folder_that_vanishes_meanwhile(clip, tmp_path, format):
 @pytest.mark.parametrize("channels", range(1, 9))
 @pytest.mark.parametrize("rate", [8000, 11025, 48000, 192000])
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])
-def test_sound_of_many_kinds(clip, tmp_path, format, rate, channels):
+def test_sound_of_every_rate_and_number_of_channels_is_kept(clip, tmp_path, format, rate, channels):
     if channels > 6:
         with pytest.raises(InvalidRequestError, match="at most 6"):
             save(clip, tmp_path, format, audio=tone(0.3, rate, channels))
@@ -722,6 +740,38 @@ def test_remux_does_not_take_another_format(clip, tmp_path):
             target.unlink(missing_ok=True)
 
 
+def video_with_another_stream(path: Path, kind: str) -> Path:
+    """Four black frames, and a packet of subtitles or of data."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=16)
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        if kind == "subtitle":
+            other = container.add_stream("mov_text")
+            other.codec_context.subtitle_header = b"[Script Info]\n[V4+ Styles]\n[Events]\n"
+        else:
+            other = container.add_data_stream("bin_data")
+        for _ in range(4):
+            black = np.zeros((64, 64, 3), np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(black, format="rgb24")))
+        container.mux(video.encode(None))
+        packet = av.Packet(b"\0\5hello")
+        packet.stream, packet.pts, packet.dts, packet.duration = other, 0, 0, 200
+        packet.time_base = Fraction(1, 1000)
+        container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["subtitle", "data"])
+def test_remux_takes_no_file_with_more_than_video_and_sound(tmp_path, kind):
+    """Subtitles and data would go along unseen, and not every container takes them: the frames are exported instead."""
+    source = video_with_another_stream(tmp_path / "source.mp4", kind)
+    with av.open(str(source)) as container:
+        assert [stream.type for stream in container.streams] == ["video", kind]
+    assert remux(source, tmp_path / "copy.mp4", format=X264) is None
+    assert not (tmp_path / "copy.mp4").exists()
+
+
 def test_remux_says_what_is_wrong_with_the_target(clip, tmp_path):
     source = save(clip, tmp_path, X264).path
     with pytest.raises(ExportError, match="make the folder again"):
@@ -730,8 +780,6 @@ def test_remux_says_what_is_wrong_with_the_target(clip, tmp_path):
 
 PEAK = """
 import sys
-sys.path.insert(0, {tests!r})
-import conftest
 import torch
 from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.benchmarks.peak import PeakRss
@@ -750,7 +798,7 @@ print(rss.mib)
 
 @pytest.mark.parametrize(("format", "alpha"), [(X264, False), (VP9, True), (PRORES, True), (GIF, False), (GIF, True)])
 def test_memory_stays_low_beside_the_frames(tmp_path, format, alpha):
-    values = {"tests": str(Path(__file__).parent), "format": format, "path": str(tmp_path / f"v{SUFFIX[format]}")}
+    values = {"format": format, "path": str(tmp_path / f"v{SUFFIX[format]}")}
     program = PEAK.format(alpha=alpha, **values)
     result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ)
     assert float(result.stdout.splitlines()[-1]) <= 150

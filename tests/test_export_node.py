@@ -238,7 +238,7 @@ def test_disable_metadata_is_honoured(comfyui_without_metadata, format):
 
 
 @all_formats
-def test_transparent_images(comfyui, format):
+def test_transparent_images_stay_so_or_get_the_background(comfyui, format):
     make_half_transparent_picture(comfyui.base / "input" / "half.png")
     file = export(comfyui, with_picture(prompt_with(format=format, background="#ff0000"), "half.png", 3))
     left, right = left_and_right(file)

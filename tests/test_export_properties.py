@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosmos_predict25.pipeline.errors import InvalidRequestError
-from cosmos_predict25.pipeline.export import FORMATS, export
+from cosmos_predict25.pipeline.export import export
+from cosmos_predict25.pipeline.formats import FORMATS
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 
 RATES = st.one_of(
@@ -43,7 +44,7 @@ def test_the_file_has_exactly_what_was_asked_for(width, height, num_frames, chan
     frames = torch.rand(num_frames, height, width, channels, generator=torch.Generator().manual_seed(width))
     target = FORMATS[format]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"video{target.extension}"
+        path = Path(folder) / f"video{target.suffix}"
         if fps > target.max_fps:
             with pytest.raises(InvalidRequestError, match=str(target.max_fps)):
                 export(frames, path, fps=fps, format=format, quality=quality)

@@ -11,7 +11,6 @@ import pytest
 from cosmos_predict25.tests.fal_secrets import BLOCK, Watch
 from cosmos_predict25.tests.fal_standin import FalStandIn
 
-REPO = Path(__file__).resolve().parents[1]
 ID, SECRET = "0f1e2d3c-4b5a-4697-8877-665544332211", "00112233445566778899aabbccddeeff"
 
 
@@ -62,14 +61,7 @@ def test_other_ids_and_less_than_half_are_no_leak(watch, tmp_path):
     assert watch.leaks([tmp_path]) == []
 
 
-CONFTEST = f"""
-import sys
-
-sys.path.append({str(REPO / "scripts")!r})
-from pack import import_pack
-
-import_pack()
-
+CONFTEST = """
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere
 """
 TESTS = """

@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 import numpy
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cosmos_predict25.pipeline.errors import MissingDependencyError, UnsafeContentError
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import initial_noise, latent_frames
-from cosmos_predict25.pipeline.local.generate import fit, generate
+from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.encode import encode_prompt
+from cosmos_predict25.pipeline.local.generate import clamp_request, generate
 from cosmos_predict25.pipeline.local.guardrail import cosmos_guardrail
+from cosmos_predict25.pipeline.local.latents import denormalize, initial_noise, latent_frames, normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.placement import OneAtATime
+from cosmos_predict25.pipeline.local.prompt_cache import PromptCache
 from cosmos_predict25.pipeline.request import GenerationRequest
 
 
@@ -82,6 +86,16 @@ def request(**fields) -> GenerationRequest:
     return GenerationRequest(prompt="a cat", **{**SMALL, **fields})
 
 
+def assert_same(frames: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal but for the last bits: what a matrix product rounds to depends on where its operands lie in memory."""
+    torch.testing.assert_close(frames, expected, rtol=0, atol=1e-4)
+
+
+def assert_different(frames: torch.Tensor, others: torch.Tensor) -> None:
+    """By more than `assert_same` lets pass."""
+    assert (frames - others).abs().max() > 1e-3
+
+
 def live_tensor_bytes() -> int:
     gc.collect()
     return sum(item.nbytes for item in gc.get_objects() if type(item) in (torch.Tensor, torch.nn.Parameter))
@@ -97,32 +111,40 @@ def test_every_frame_count_gives_that_many_frames(model):
     for num_frames in (10, 11, 12, 13):
         video = generate(model, request(num_frames=num_frames))
         thirteen = generate(model, request(num_frames=13))
-        assert video.frames.equal(thirteen.frames[:num_frames])
-        assert video.latents.equal(thirteen.latents)
+        assert_same(video.frames, thirteen.frames[:num_frames])
+        assert_same(video.latents, thirteen.latents)
 
 
 def test_a_request_is_made_to_fit_the_positions_that_a_transformer_has(model):
     largest = request(num_frames=93, width=1920, height=1920)
-    assert fit(largest, model.transformer) == largest
+    assert clamp_request(largest, model.transformer) == largest
     demo = load_pipeline_folder(DEMO_FOLDER)
-    assert fit(largest, demo.transformer) == request(num_frames=25, width=64, height=64)
-    assert fit(request(), demo.transformer) == request()
+    assert clamp_request(largest, demo.transformer) == request(num_frames=25, width=64, height=64)
+    assert clamp_request(request(), demo.transformer) == request()
 
 
 def test_frames_are_what_the_latents_decode_to(model):
     video = generate(model, request())
     assert video.frames.dtype == torch.float32
     assert 0 <= video.frames.min() < video.frames.max() <= 1
-    assert torch.cat(list(decode_chunks(model.vae, video.latents))).equal(video.frames)
+    assert_same(torch.cat(list(decode_chunks(model.vae, video.latents))), video.frames)
+
+
+def test_latents_come_back_from_the_other_scale(model):
+    latents = torch.randn(1, 16, 2, 4, 4)
+    scaled = denormalize(model.vae, latents)
+    mean, std = (torch.tensor(model.vae.config[name])[3] for name in ("latents_mean", "latents_std"))
+    torch.testing.assert_close(scaled[:, 3], latents[:, 3] * std + mean)
+    torch.testing.assert_close(normalize(model.vae, scaled), latents)
 
 
 def test_the_seed_alone_decides(model):
     first = generate(model, request(seed=5))
     assert first.seed == 5
-    assert generate(model, request(seed=5)).frames.equal(first.frames)
-    assert not generate(model, request(seed=6)).frames.equal(first.frames)
+    assert_same(generate(model, request(seed=5)).frames, first.frames)
+    assert_different(generate(model, request(seed=6)).frames, first.frames)
     drawn = generate(model, request(seed=None))
-    assert generate(model, request(seed=drawn.seed)).frames.equal(drawn.frames)
+    assert_same(generate(model, request(seed=drawn.seed)).frames, drawn.frames)
 
 
 def test_noise_is_drawn_on_the_cpu_as_diffusers_draws_it():
@@ -134,25 +156,28 @@ def test_noise_is_drawn_on_the_cpu_as_diffusers_draws_it():
 
 def test_prompt_negative_prompt_and_guidance_matter(model):
     base = generate(model, request(guidance_scale=7)).frames
-    assert not generate(model, request(guidance_scale=6)).frames.equal(base)
-    assert not generate(model, request(negative_prompt="dull")).frames.equal(base)
+    assert_different(generate(model, request(guidance_scale=6)).frames, base)
+    assert_different(generate(model, request(negative_prompt="dull")).frames, base)
     alone = generate(model, request(guidance_scale=1)).frames
-    assert generate(model, request(guidance_scale=1, negative_prompt="dull")).frames.equal(alone)
+    assert_same(generate(model, request(guidance_scale=1, negative_prompt="dull")).frames, alone)
 
 
 def test_progress_counts_up_to_the_total_with_a_preview_for_each_step(model):
     observer = Recorder()
     generate(model, request(num_inference_steps=4), observer=observer)
     total = 1 + 4 + 3
-    assert [report[1:] for report in observer.reports] == [(done, total) for done in range(total + 1)]
-    assert observer.reports[0][0] == "Encoding the prompt"
-    assert observer.reports[-1][0] == "Decoding, frame 9 of 9"
+    assert observer.reports == [
+        ("Encoding the prompt", 0, total),
+        ("Encoding the prompt", 1, total),
+        ("Denoising", 1, total),
+        *((f"Denoising, step {step} of 4", 1 + step, total) for step in range(1, 5)),
+        ("Decoding", 5, total),
+        *((f"Decoding, frame {frame} of 9", done, total) for done, frame in ((6, 1), (7, 5), (8, 9))),
+    ]
     assert [preview.shape for preview in observer.previews] == [(1, 16, 3, 4, 4)] * 4
 
 
 def test_the_last_preview_is_the_result(model):
-    from cosmos_predict25.pipeline.local.decode import denormalize
-
     observer = Recorder()
     video = generate(model, request(num_inference_steps=4), observer=observer)
     torch.testing.assert_close(denormalize(model.vae, observer.previews[-1]), video.latents, rtol=0, atol=1e-5)
@@ -161,60 +186,126 @@ def test_the_last_preview_is_the_result(model):
 def test_stops_wherever_it_is_asked_and_leaves_nothing_behind(model):
     whole = Recorder()
     expected = generate(model, request(), observer=whole).frames
-    model.prompt_embeds.clear()
     before = live_tensor_bytes()
     for question in range(1, whole.questions + 1):
         with pytest.raises(StoppedError):
             generate(model, request(), observer=Recorder(stop_at=question))
-        model.prompt_embeds.clear()
     assert live_tensor_bytes() == before
     blocks = [*model.transformer.transformer_blocks, *model.text_encoder.language_model.layers]
     assert not any(block._forward_pre_hooks for block in blocks)
-    assert generate(model, request()).frames.equal(expected)
+    assert_same(generate(model, request()).frames, expected)
     # Asked before each block of each pass: encoding 2 prompts, 2 steps with 2 passes, and each latent frame.
     assert whole.questions == 2 * 3 + 2 * 2 * 3 + 3
 
 
-def test_one_part_at_a_time_on_the_device(model):
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    video = generate(model, request(), placement=OneAtATime(device))
-    for module in (model.text_encoder, model.transformer, model.vae):
-        module.to("cpu")
-    assert video.frames.device.type == video.latents.device.type == "cpu"
-    torch.testing.assert_close(video.frames, generate(model, request()).frames, rtol=0, atol=0.02)
+class Part(torch.nn.Linear):
+    """Can go to the meta device, which stands for a GPU, and come back. Its values are lost on the way."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+
+    def to(self, device):
+        return self.to_empty(device=device)
 
 
-class Uses(OneAtATime):
-    """Notes which parts are used."""
+def test_one_part_at_a_time_is_on_the_device():
+    parts = Part(), Part()
+    placement = OneAtATime("meta")
+    for part, places in ((0, ["meta", "cpu"]), (1, ["cpu", "meta"]), (1, ["cpu", "meta"]), (0, ["meta", "cpu"])):
+        assert placement.use(parts[part], activation_bytes=1) == torch.device("meta")
+        assert [each.weight.device.type for each in parts] == places
+    assert placement.make_room(1) == torch.device("meta")
+    assert [each.weight.device.type for each in parts] == ["cpu", "cpu"]
+
+
+def put_on_fake_gpu(part: torch.nn.Module) -> None:
+    """Within a FakeTensorMode: the shapes of its weights on a GPU that computes nothing."""
+    for module in part.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                fake = torch.empty_like(weight, device="cuda")
+                module._parameters[name] = torch.nn.Parameter(fake, requires_grad=False)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = torch.empty_like(buffer, device="cuda")
+
+
+def test_no_operation_mixes_devices(model):
+    """On a real GPU each part computes there what it was given there; here fake tensors tell where that would fail."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for part in (model.text_encoder, model.transformer, model.vae):
+            put_on_fake_gpu(part)
+        latents = torch.empty(1, 16, 3, 8, 8, device="cuda")
+        embeds = encode_prompt(model.text_encoder, model.tokenizer, "a cat")
+        sigma = torch.rand(1, device="cuda")
+        velocity = predict_velocity(model.transformer, latents, sigma, embeds, nothing_given(latents))
+        frames = list(decode_chunks(model.vae, denormalize(model.vae, velocity)))
+    assert {tensor.device.type for tensor in (embeds, velocity, *frames)} == {"cuda"}
+
+
+class Occupied(OneAtATime):
+    """Remembers which part is on the device, and which were in use."""
 
     def __init__(self):
         super().__init__("cpu")
-        self.parts = []
+        self.present = None
+        self.used = []
 
     def use(self, module, activation_bytes):
         assert activation_bytes > 0
-        self.parts.append(module)
-        return super().use(module, activation_bytes)
+        device = super().use(module, activation_bytes)
+        self.present = module
+        self.used.append(module)
+        return device
+
+    def make_room(self, size):
+        self.present = None
+        return super().make_room(size)
+
+
+def test_every_part_is_on_the_device_whenever_it_computes(model):
+    """Also after a preview for which another model took the device."""
+    placement = Occupied()
+
+    class PreviewsWithAModel(Recorder):
+        def progress(self, message, done, total, latents=None):
+            super().progress(message, done, total, latents)
+            if latents is not None:
+                placement.make_room(1)
+
+    passes = []
+    for part, module in (
+        (model.text_encoder, model.text_encoder.language_model),
+        (model.transformer, model.transformer),
+        (model.vae, model.vae.decoder),
+    ):
+        module.register_forward_pre_hook(lambda *_, part=part: passes.append(placement.present is part))
+    generate(model, request(), placement=placement, observer=PreviewsWithAModel())
+    assert passes == [True] * (2 + 2 * 2 + 3)
 
 
 def test_a_prompt_is_encoded_once_and_the_text_encoder_is_not_needed_again(model):
-    first, second, fresh = Uses(), Uses(), request(seed=8)
-    generate(model, request(), placement=first)
-    assert first.parts[:3] == [model.text_encoder, model.text_encoder, model.transformer]
-    video = generate(model, fresh, placement=second)
-    assert model.text_encoder not in second.parts
-    model.prompt_embeds.clear()
-    assert generate(model, fresh).frames.equal(video.frames)
+    first, second, fresh, prompts = Occupied(), Occupied(), request(seed=8), PromptCache()
+    generate(model, request(), placement=first, prompts=prompts)
+    assert first.used[:3] == [model.text_encoder, model.text_encoder, model.transformer]
+    video = generate(model, fresh, placement=second, prompts=prompts)
+    assert model.text_encoder not in second.used
+    assert_same(generate(model, fresh).frames, video.frames)
 
 
-def test_only_the_last_prompts_are_kept(model):
-    for number in range(20):
-        generate(model, GenerationRequest(prompt=f"cat {number}", **{**SMALL, "guidance_scale": 1}))
-    assert list(model.prompt_embeds) == [f"cat {number}" for number in range(4, 20)]
+def test_the_prompts_that_were_used_last_are_kept():
+    prompts, encoded = PromptCache(size=2), []
+
+    def encode(text: str) -> torch.Tensor:
+        encoded.append(text)
+        return torch.zeros(1)
+
+    for text in ("a cat", "a dog", "a cat", "a cow", "a cat", "a dog"):
+        prompts.get_or_encode(text, encode)
+    assert encoded == ["a cat", "a dog", "a cow", "a dog"]
 
 
 def test_decodes_in_tiles_when_memory_is_short(model):
-    large = request(width=384, height=272, num_inference_steps=1)
+    large = request(width=272, height=32, num_inference_steps=1)
     whole = generate(model, large)
     decoder_calls = 0
 
@@ -230,7 +321,7 @@ def test_decodes_in_tiles_when_memory_is_short(model):
     hook.remove()
     assert "Decoding in tiles: memory is short" in [report[0] for report in observer.reports]
     assert tiled.frames.shape == whole.frames.shape
-    assert tiled.latents.equal(whole.latents)
+    assert_same(tiled.latents, whole.latents)
     difference = (tiled.frames - whole.frames).abs()
     print(f"\ntiles differ from whole frames by {difference.mean() * 255:.2f} levels on average", end="")
     assert difference.mean() < 0.02
@@ -256,7 +347,7 @@ def test_guardrail_refuses_a_prompt_before_anything_runs(model):
     observer = Recorder()
     with pytest.raises(UnsafeContentError, match="refused the prompt"):
         generate(model, request(), guardrail=lambda: Checker([], text_is_safe=False), observer=observer)
-    assert len(observer.reports) == 1
+    assert [report[0] for report in observer.reports] == ["Checking the prompt"]
 
 
 def test_guardrail_refuses_a_video(model):

@@ -8,9 +8,8 @@ from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import predict_velocity
-from cosmos_predict25.pipeline.local.generate import decode_activation_bytes, denoise_activation_bytes
+from cosmos_predict25.pipeline.local.decode import decode_activation_bytes, decode_chunks
+from cosmos_predict25.pipeline.local.denoise import denoise_activation_bytes, nothing_given, predict_velocity
 
 
 class LiveBytes(TorchDispatchMode):
@@ -49,17 +48,18 @@ def check(live: LiveBytes, estimate: int) -> None:
     assert live.peak <= estimate <= 1.1 * live.peak
 
 
-def test_one_pass_of_the_2b_transformer_at_93_frames(bfloat16_on_meta):
+def test_one_pass_of_the_2b_transformer_at_93_frames_takes_what_is_estimated(bfloat16_on_meta):
     """Every block needs the same, so two of the 28 are enough."""
     transformer = CosmosTransformer3DModel(
         in_channels=17, num_attention_heads=16, attention_head_dim=128, num_layers=2, extra_pos_embed_type=None
     )
     with LiveBytes() as live:
-        predict_velocity(transformer, latents(24), torch.empty(1), torch.empty(1, 512, 1024))
+        noise = latents(24)
+        predict_velocity(transformer, noise, torch.empty(1), torch.empty(1, 512, 1024), nothing_given(noise))
     check(live, denoise_activation_bytes(transformer, latents(24)))
 
 
-def test_decoding_with_the_wan_vae(bfloat16_on_meta):
+def test_decoding_with_the_wan_vae_takes_what_is_estimated(bfloat16_on_meta):
     """From the second latent frame on, each needs the same."""
     vae = AutoencoderKLWan()
     with LiveBytes() as live:

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from cosmos_predict25.pipeline.errors import InvalidRequestError
-from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest, Prompt, SamplerSettings
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest, Prompt, Range, SamplerSettings
 
 
-def test_defaults():
+def test_the_defaults_are_the_hosted_apis():
     request = GenerationRequest(prompt="a cat")
     assert dataclasses.asdict(request) == {
         "prompt": "a cat",
@@ -41,8 +41,9 @@ def test_defaults():
         ("video_quality", ["low", "medium", "high", "maximum"]),
         ("sync_mode", [True, False]),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_allowed(field, values):
+def test_every_value_within_the_limits_is_allowed(field, values):
     for value in values:
         assert getattr(GenerationRequest(**{"prompt": "a cat", field: value}), field) == value
 
@@ -77,8 +78,9 @@ def test_allowed(field, values):
         ("video_quality", "best", "'best', but must be one of low, medium, high, maximum"),
         ("sync_mode", "yes", "must be true or false, got 'yes'"),
     ],
+    ids=lambda value: ascii(value).strip("'")[:40],
 )
-def test_refused(field, value, says):
+def test_a_value_out_of_its_limits_is_refused_with_the_field_the_value_and_the_limit(field, value, says):
     with pytest.raises(InvalidRequestError) as error:
         GenerationRequest(**{"prompt": "a cat", field: value})
     assert str(error.value).startswith(field)
@@ -93,6 +95,21 @@ def test_combine_takes_every_field_of_both_halves():
         prompt="a cat", negative_prompt="a dog", num_frames=9, num_inference_steps=2, guidance_scale=3, seed=4,
         width=32, height=48, video_quality="low",
     )  # fmt: skip
+
+
+def test_another_type_of_request_has_limits_of_its_own():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Extension(SamplerSettings):
+        overlap: int = dataclasses.field(metadata={"limits": Range(1, 5)}, default=1)
+        num_frames: int = dataclasses.field(metadata={"limits": Range(1, 77)}, default=5)
+
+    assert (Extension().overlap, Extension(num_frames=5).num_frames) == (1, 5)
+    with pytest.raises(InvalidRequestError, match="overlap is 6, but must be from 1 to 5"):
+        Extension(overlap=6)
+    with pytest.raises(InvalidRequestError, match="num_frames is 93, but must be from 1 to 77"):
+        Extension(num_frames=93)
+    with pytest.raises(InvalidRequestError, match="width is 100"):
+        Extension(width=100)
 
 
 def test_halves_are_checked_alone():
@@ -110,6 +127,6 @@ def test_a_given_seed_is_kept_and_a_missing_one_drawn():
     assert all(0 <= seed <= 2147483647 for seed in drawn)
 
 
-def test_frozen():
+def test_a_request_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         GenerationRequest(prompt="a cat").seed = 3

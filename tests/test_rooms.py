@@ -55,6 +55,37 @@ def test_rooms_of_the_pipeline_do_not_know_each_other(room):
             assert not name.startswith(tuple(others)), f"{file} imports {name}"
 
 
+STEPS = ["encode", "denoise", "decode"]
+
+
+@pytest.mark.parametrize(
+    ("file", "others"),
+    [
+        ("latents.py", ["model", "load", "placement", *STEPS, "generate"]),
+        ("model.py", ["load", "placement", *STEPS, "generate"]),
+        ("placement.py", ["model", "load", *STEPS, "generate"]),
+        ("encode.py", ["load", "placement", "denoise", "decode", "generate"]),
+        ("denoise.py", ["load", "placement", "encode", "decode", "generate"]),
+        ("decode.py", ["load", "placement", "encode", "denoise", "generate"]),
+        ("load", ["placement", "encode", "decode", "generate"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_part_of_local_generation_knows_no_other_step_and_not_the_whole(file, others):
+    found = REPO / "pipeline" / "local" / file
+    for path in files(f"pipeline/local/{file}") or [found]:
+        for name in imports(path):
+            for other in others:
+                assert not f"{name}.".startswith(f"pack.pipeline.local.{other}."), f"{path} imports {name}"
+
+
+def test_what_adapts_comfyui_knows_no_node():
+    nodes = [file.stem for file in (REPO / "nodes").glob("*.py") if file.stem != "__init__"]
+    for file in files("nodes/host"):
+        for name in imports(file):
+            assert name.split(".")[:2] != ["pack", "nodes"] or name.split(".")[2] not in nodes, f"{file} imports {name}"
+
+
 def test_all_imports_within_the_pack_are_relative():
     for file in [REPO / "__init__.py", *files("nodes"), *files("pipeline")]:
         for name in imports(file):
@@ -64,7 +95,9 @@ def test_all_imports_within_the_pack_are_relative():
 LIGHT = [
     "pipeline",
     "pipeline.request",
+    "pipeline.disk",
     "pipeline.errors",
+    "pipeline.formats",
     "pipeline.observer",
     "pipeline.video",
     "pipeline.fal",

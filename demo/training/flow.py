@@ -10,7 +10,7 @@ from diffusers import CosmosTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...pipeline.local.denoise import SPATIAL_COMPRESSION, latent_frames
+from ...pipeline.local.latents import SPATIAL_COMPRESSION, latent_frames
 from ..world import NUM_FRAMES, SIDE
 from .log import Log
 from .muon import Optimizer

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ...pipeline.disk import atomic_write
+
 
 class Resumable:
     """The steps of one stage. `parts`: name -> object with state_dict; they are filled from `file` if it exists.
@@ -34,6 +36,5 @@ class Resumable:
 
     def save(self) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        partial = self.file.with_suffix(".partial")
-        torch.save({"done": self.done, "seconds": self.seconds, **state}, partial)
-        partial.replace(self.file)
+        with atomic_write(self.file) as temporary:
+            torch.save({"done": self.done, "seconds": self.seconds, **state}, temporary)

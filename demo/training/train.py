@@ -9,7 +9,6 @@ beside it. Run again after an interruption, it goes on from the files in --state
 import argparse
 import json
 import random
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,17 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
-from pack import import_pack
-
-import_pack()
-
-from cosmos_predict25.demo.prompts import describe  # noqa: E402
-from cosmos_predict25.demo.training import text, vae  # noqa: E402
-from cosmos_predict25.demo.training.flow import Samples, train_flow  # noqa: E402
-from cosmos_predict25.demo.training.log import Log  # noqa: E402
-from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT  # noqa: E402
-from cosmos_predict25.scripts.random_checkpoint import random_scheduler, write_checkpoint  # noqa: E402
+from cosmos_predict25.demo.prompts import describe
+from cosmos_predict25.demo.training import text, vae
+from cosmos_predict25.demo.training.flow import Samples, train_flow
+from cosmos_predict25.demo.training.log import Log
+from cosmos_predict25.pipeline.disk import atomic_write
+from cosmos_predict25.pipeline.local.latents import normalize
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
+from cosmos_predict25.scripts.random_checkpoint import random_scheduler, write_checkpoint
 
 CAPTIONS = 4
 SHORT = 0.25
@@ -71,7 +67,8 @@ def train(folder: Path, state: Path, num_steps: int, num_scenes: int) -> None:
     # A tokenizer keeps how it was last used to pad and to cut, so the one that is written is a fresh one.
     parts = {"text_encoder": encoder, "vae": autoencoder, "tokenizer": tokenizer, "scheduler": random_scheduler()}
     blank = text.kept_features(encoder, text.new_tokenizer(), ["", DEFAULT_NEGATIVE_PROMPT])
-    samples = Samples(vae.normalize(autoencoder, data["latents"]), data["features"], data["log_counts"], blank)
+    latents = normalize(autoencoder, data["latents"].float()).half()
+    samples = Samples(latents, data["features"], data["log_counts"], blank)
     with stage("transformer", log):
         for transformer in train_flow(samples, state / "flow.pt", num_steps, log):
             write_checkpoint(folder, {**parts, "transformer": transformer})
@@ -103,8 +100,8 @@ def make_scenes(first: int, state: Path, log: Log) -> None:
         return
     encoder, autoencoder = train_one("text", state, log), train_one("vae", state, log)
     scenes = {"latents": vae.encode_clips(autoencoder, first, CHUNK), **captions(encoder, first)}
-    torch.save(scenes, file.with_suffix(".partial"))
-    file.with_suffix(".partial").replace(file)
+    with atomic_write(file) as temporary:
+        torch.save(scenes, temporary)
 
 
 def captions(encoder: Any, first: int) -> dict[str, Tensor]:

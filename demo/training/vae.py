@@ -129,9 +129,3 @@ def set_latent_scale(vae: AutoencoderKLWan, latents: Tensor) -> None:
     mean = latents.float().mean((0, 2, 3, 4))
     std = latents.float().std((0, 2, 3, 4)).clamp(min=SMALLEST_STD)
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
-
-
-def normalize(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Latents (N, 16, T, h, w) of the VAE in the transformer's unit scale, float16."""
-    mean, std = (torch.tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
-    return ((latents.float() - mean) / std).half()

@@ -8,9 +8,10 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ...pipeline.errors import PlacementError
+from ...pipeline.local.prompt_cache import PromptCache
 
 if TYPE_CHECKING:  # the local room needs diffusers
-    from ...pipeline.local.generate import LocalModel
+    from ...pipeline.local.model import LocalModel
 
 
 def weight_dtype() -> torch.dtype | None:
@@ -53,6 +54,7 @@ class HostedModel:
     def __init__(self, model: "LocalModel", guardrail: bool) -> None:
         self.model = model
         self.guardrail = guardrail
+        self.prompts = PromptCache()
         self.device = model_management.get_torch_device()
         self._patchers: dict[nn.Module, ModelPatcher] = {
             part: CosmosPredict25Patcher(part, self.device, offload_device)

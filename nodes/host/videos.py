@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import Input, InputImpl, Types
 from torch import Tensor
 
+from ...pipeline.video import gif_frame_rate
+
 if TYPE_CHECKING:
     from ...pipeline.video import RemoteVideo
 
@@ -30,15 +32,11 @@ class GifVideo(InputImpl.VideoFromFile):
 
     def get_components(self) -> Types.VideoComponents:
         components = super().get_components()
-        components.frame_rate = self._true_frame_rate or rate_of(len(components.images), self.get_duration())
+        components.frame_rate = self._true_frame_rate or gif_frame_rate(len(components.images), self.get_duration())
         return components
 
     def get_frame_rate(self) -> Fraction:
-        return self._true_frame_rate or rate_of(self.get_frame_count(), self.get_duration())
-
-
-def rate_of(num_frames: int, seconds: float) -> Fraction:
-    return Fraction(num_frames / seconds).limit_denominator(100)
+        return self._true_frame_rate or gif_frame_rate(self.get_frame_count(), self.get_duration())
 
 
 def with_its_own_rate(video: Input.Video) -> Input.Video:

@@ -7,7 +7,5 @@ export(frames, "conveyor.mp4", fps=16, format="X264 (.mp4)", quality="high")
 
 from .copy import remux
 from .export import export
-from .formats import FORMATS, Format
-from .result import ExportedVideo
 
-__all__ = ["FORMATS", "ExportedVideo", "Format", "export", "remux"]
+__all__ = ["export", "remux"]

@@ -15,12 +15,13 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..errors import InvalidRequestError
+from ..formats import VideoFormat
 from ..observer import NullObserver, Observer
-from .export import atomic_write_with_sidecar
-from .formats import Format, check_suffix, find_format
-from .result import ExportedVideo
+from ..video import VideoFile, gif_frame_rate
+from .encodings import Encoding, check_suffix, find_encoding
+from .export import video_file_with_sidecar
+from .file import finished_file
 
-CODECS = {"X264 (.mp4)": "h264", "VP9 (.webm)": "vp9", "PRORES4444 (.mov)": "prores", "GIF (.gif)": "gif"}
 GRAPH = {"prompt", "workflow"}
 """ComfyUI's own keys. Those of the source tell how the source was made, not this file."""
 
@@ -32,23 +33,23 @@ def remux(
     format: str,
     metadata: Mapping[str, str] | None = None,
     observer: Observer | None = None,
-) -> ExportedVideo | None:
+) -> VideoFile | None:
     """Copy the streams of `source` to `path`, bit for bit, and add `metadata` to what is there but for a graph.
 
     Returns None, and writes nothing, when `source` is not a file of that format: then its frames are to be exported.
     Raises as `export` does, and `InvalidRequestError` when `source` cannot be read.
     """
     observer = observer or NullObserver()
-    target = find_format(format)
+    target = find_encoding(format)
     source, path = Path(source), Path(path)
-    with readable(source):
+    with as_invalid_request(source):
         container = av.open(str(source))
     with container:
-        if not is_of_format(container, source, target):
+        if not is_of_format(container, source, target.format):
             return None
-        check_suffix(path, target)
-        with atomic_write_with_sidecar(path, target, metadata or {}) as temporary:
-            packets = read(container, source, f"Copying to {path.name}", observer)
+        check_suffix(path, target.format)
+        with video_file_with_sidecar(path, target, metadata or {}) as temporary:
+            packets = demux_packets(container, source, f"Copying to {path.name}", observer)
             if target.keeps_metadata:
                 num_frames = copy_streams(container, packets, temporary, target, metadata or {})
             else:
@@ -57,35 +58,25 @@ def remux(
         video = container.streams.video[0]
         rate = rate_of(video, num_frames)
         size = (video.width, video.height)
-    return ExportedVideo(
-        path=path,
-        content_type=target.content_type,
-        file_name=path.name,
-        file_size=path.stat().st_size,
-        width=size[0],
-        height=size[1],
-        fps=rate,
-        duration=float(num_frames / rate),
-        num_frames=num_frames,
-        notes=("The file was copied as it is, not encoded again.",),
-    )
+    notes = ("The file was copied as it is, not encoded again.",)
+    return finished_file(path, target.format, size, rate, num_frames, notes)
 
 
-def is_of_format(container: InputContainer, source: Path, target: Format) -> bool:
+def is_of_format(container: InputContainer, source: Path, target: VideoFormat) -> bool:
     """Whether the file has the format's container, its codec, one video stream and at most sound beside it."""
     videos = container.streams.video
     kinds = {stream.type for stream in container.streams}
     return (
         len(videos) == 1
         and kinds <= {"video", "audio"}
-        and videos[0].codec_context.codec.canonical_name == CODECS[target.name]
-        and source.suffix.lower() == target.extension
+        and videos[0].codec_context.codec.canonical_name == target.codec
+        and source.suffix.lower() == target.suffix
         and (target.container != "mov" or videos[0].codec_context.codec_tag == "ap4h")
     )
 
 
 @contextmanager
-def readable(source: Path) -> Iterator[None]:
+def as_invalid_request(source: Path) -> Iterator[None]:
     """What goes wrong inside is raised as `InvalidRequestError` with `source`."""
     try:
         yield
@@ -93,17 +84,17 @@ def readable(source: Path) -> Iterator[None]:
         raise InvalidRequestError(f"{source} cannot be read ({error.strerror}): choose another file.") from error
 
 
-def read(container: InputContainer, source: Path, message: str, observer: Observer) -> Iterator[Packet]:
-    """All packets. Reports the frames that went by, and ends when the user stops the work."""
+def demux_packets(container: InputContainer, source: Path, message: str, observer: Observer) -> Iterator[Packet]:
+    """All packets in the file's order. Reports the frames that went by, and ends when the user stops the work."""
     video = container.streams.video[0]
     seconds = (container.duration or 0) / 1_000_000
     total = video.frames or round(seconds * (video.average_rate or 0))
     done = 0
-    with readable(source):
+    with as_invalid_request(source):
         packets = container.demux()
     while True:
         observer.raise_if_stopped()
-        with readable(source):
+        with as_invalid_request(source):
             packet = next(packets, None)
         if packet is None:
             return
@@ -116,7 +107,7 @@ def read(container: InputContainer, source: Path, message: str, observer: Observ
 
 
 def copy_file(source: Path, path: Path) -> None:
-    with readable(source):
+    with as_invalid_request(source):
         opened = source.open("rb")
     with opened, path.open("wb") as copy:
         shutil.copyfileobj(opened, copy)
@@ -129,15 +120,15 @@ def without_graph(metadata: Mapping[str, str], added: Mapping[str, str]) -> dict
 
 
 def copy_streams(
-    container: InputContainer, packets: Iterator[Packet], path: Path, target: Format, metadata: Mapping[str, str]
+    container: InputContainer, packets: Iterator[Packet], path: Path, target: Encoding, metadata: Mapping[str, str]
 ) -> int:
-    """Returns the number of frames."""
+    """Write the packets and the metadata to `path`. Returns the number of frames."""
     num_frames = 0
-    with av.open(str(path), "w", format=target.container, options=dict(target.container_options)) as output:
+    with av.open(str(path), "w", format=target.format.container, options=dict(target.container_options)) as output:
         output.metadata.update({**without_graph(container.metadata, metadata), **metadata})
         streams = {}
         for stream in container.streams:
-            if target.container == "mov" and isinstance(stream, VideoStream):
+            if target.format.container == "mov" and isinstance(stream, VideoStream):
                 copy = add_prores(output, stream)
             else:
                 copy = output.add_stream_from_template(stream)
@@ -164,5 +155,5 @@ def add_prores(output: OutputContainer, source: VideoStream) -> VideoStream:
 def rate_of(video: VideoStream, num_frames: int) -> Fraction:
     """Frames per second. A GIF's delays are whole hundredths of a second, and only their average is right."""
     if video.codec_context.name == "gif" and video.duration and video.time_base:
-        return num_frames / (video.duration * video.time_base)
+        return gif_frame_rate(num_frames, video.duration * video.time_base)
     return video.average_rate or video.guessed_rate or Fraction(16)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
-from .file import atomic_write, reported
-from .formats import Format, check_suffix, find_format
+from ..video import VideoFile
+from .encodings import Encoding, check_suffix, find_encoding
+from .file import as_export_error, finished_file, video_file
 from .gif import GifConverter
-from .result import ExportedVideo
 from .sound import Sound, check_audio
 from .tensors import Clip
 from .yuv import BT709, LIMITED, YuvConverter
@@ -47,7 +47,7 @@ def export(
     metadata: Mapping[str, str] | None = None,
     background: tuple[float, float, float] = (0, 0, 0),
     observer: Observer | None = None,
-) -> ExportedVideo:
+) -> VideoFile:
     """Write `frames` to `path`, which appears when it is complete; a file that was there is replaced.
 
     `frames`: (F, H, W, 3 or 4), float in 0..1 or uint8, RGB or RGBA with straight alpha, on any device. Values outside
@@ -64,7 +64,7 @@ def export(
     be written. Whatever `observer` raises to stop the work passes through. After any of these there is no file.
     """
     observer = observer or NullObserver()
-    target = find_format(format)
+    target = find_encoding(format)
     rate = frame_rate(fps)
     check_frames(frames)
     check_alpha(frames, alpha)
@@ -73,37 +73,28 @@ def export(
     target.check_size(clip.width, clip.height)
     options = target.options(quality)
     path = Path(path)
-    check_suffix(path, target)
-    audible = has_sound(audio)
-    if audible and target.audio_codec:
+    check_suffix(path, target.format)
+    if with_sound := has_sound(audio) and target.format.has_sound:
         check_audio(audio)
-    width, height = encoded_size(clip, target)
+    size = encoded_size(clip, target)
 
-    with atomic_write_with_sidecar(path, target, metadata or {}) as temporary:
-        painter = make_converter(target, quality, clip, background, observer)
-        with av.open(str(temporary), "w", format=target.container, options=dict(target.container_options)) as output:
+    with video_file_with_sidecar(path, target, metadata or {}) as temporary:
+        converter = make_converter(target, quality, clip, background, observer)
+        with av.open(
+            str(temporary), "w", format=target.format.container, options=dict(target.container_options)
+        ) as output:
             if target.keeps_metadata:
                 output.metadata.update(metadata or {})
-            stream = add_video(output, target, rate, (width, height), clip.channels == 4, options)
-            sound = Sound(audio, output, target.audio_codec) if audible and target.audio_codec else None
-            with closing(one_ahead(painter.paint, clip)) as pictures:
+            stream = add_video(output, target, rate, size, clip.channels == 4, options)
+            sound = Sound(audio, output, target.audio_encoder) if with_sound and target.audio_encoder else None
+            with closing(convert_ahead(converter.convert, clip)) as pictures:
                 encode(output, stream, pictures, sound, clip.num_frames, f"Writing {path.name}", observer)
-    return ExportedVideo(
-        path=path,
-        content_type=target.content_type,
-        file_name=path.name,
-        file_size=path.stat().st_size,
-        width=width,
-        height=height,
-        fps=rate,
-        duration=float(clip.num_frames / rate),
-        num_frames=clip.num_frames,
-        notes=tuple(notes(clip, target, audio, painter.cleaner.found_nan)),
-    )
+    notes = tuple(notes_on_export(clip, target, audio, converter.floats.found_nan))
+    return finished_file(path, target.format, size, rate, clip.num_frames, notes)
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
-    """Raises `InvalidRequestError` for what is not a number, or too long a fraction."""
+    """`fps` as a fraction. Raises `InvalidRequestError` for what is not a number, or too long a fraction."""
     try:
         rate = Fraction(fps).limit_denominator(FPS_DENOMINATOR) if isinstance(fps, float) else Fraction(fps)
     except (TypeError, ValueError, OverflowError) as error:
@@ -138,71 +129,73 @@ def check_alpha(frames: Tensor, alpha: Tensor | None) -> None:
         raise InvalidRequestError(f"alpha is {alpha.dtype}, but must be floats in 0..1.")
 
 
-def encoded_size(clip: Clip, target: Format) -> tuple[int, int]:
+def encoded_size(clip: Clip, target: Encoding) -> tuple[int, int]:
     """Width and height in the file."""
     width, height = clip.width, clip.height
     return (width + width % 2, height + height % 2) if target.even_sides else (width, height)
 
 
 def has_sound(audio: Any) -> bool:
+    """Whether there is audio with at least one sample."""
     return audio is not None and audio["waveform"].numel() > 0
 
 
-def notes(clip: Clip, target: Format, audio: Any, found_nan: bool) -> Iterator[str]:
+def notes_on_export(clip: Clip, target: Encoding, audio: Any, found_nan: bool) -> Iterator[str]:
+    """What had to be done to the frames or the audio, each a sentence for the user."""
     width, height, channels = clip.width, clip.height, clip.channels
     padded = encoded_size(clip, target)
     if padded != (width, height):
-        yield f"{width}x{height} became {padded[0]}x{padded[1]} by repeating the edge: {target.name} needs even sides."
-    if channels == 4 and target.pixel_format_with_alpha is None:
-        yield f"{target.name} has no transparency: the frames were put on the background colour."
-    if channels == 4 and target.container == "gif":
+        became = f"{width}x{height} became {padded[0]}x{padded[1]}"
+        yield f"{became} by repeating the edge: {target.format.name} needs even sides."
+    if channels == 4 and not target.format.has_alpha:
+        yield f"{target.format.name} has no transparency: the frames were put on the background colour."
+    if channels == 4 and target.format.container == "gif":
         yield "A GIF's pixels are opaque or not: those below half alpha became transparent."
-    if has_sound(audio) and target.audio_codec is None:
+    if has_sound(audio) and not target.format.has_sound:
         yield "A GIF has no sound: the audio was left out."
     if found_nan:
         yield "Some values in the frames were not numbers (NaN) and became black."
 
 
 def make_converter(
-    target: Format, quality: str, clip: Clip, background: tuple[float, float, float], observer: Observer
+    target: Encoding, quality: str, clip: Clip, background: tuple[float, float, float], observer: Observer
 ) -> YuvConverter | GifConverter:
-    if target.container == "gif":
+    if target.format.container == "gif":
         return GifConverter.for_clip(clip, quality, observer.raise_if_stopped)
-    with_alpha = clip.channels == 4 and target.pixel_format_with_alpha
-    return YuvConverter(with_alpha or target.pixel_format, target.even_sides, background)
+    return YuvConverter(target.pixel_formats[clip.channels == 4], target.even_sides, background)
 
 
 def add_video(
     output: OutputContainer,
-    target: Format,
+    target: Encoding,
     rate: Fraction,
     size: tuple[int, int],
     with_alpha: bool,
     options: dict[str, str],
 ) -> VideoStream:
-    stream: VideoStream = output.add_stream(target.codec, rate=rate, options=options)  # pyright: ignore
+    stream: VideoStream = output.add_stream(target.encoder, rate=rate, options=options)  # pyright: ignore
     stream.width, stream.height = size
-    stream.pix_fmt = (with_alpha and target.pixel_format_with_alpha) or target.pixel_format
+    stream.pix_fmt = target.pixel_formats[with_alpha]
     stream.codec_context.time_base = 1 / rate
     stream.codec_context.thread_count = THREADS
     stream.codec_context.thread_type = "AUTO"
-    if target.container != "gif":
+    if target.format.container != "gif":
         context = stream.codec_context
         context.color_primaries = context.color_trc = context.colorspace = BT709
         context.color_range = LIMITED
     return stream
 
 
-def one_ahead(paint: Callable[[Tensor], av.VideoFrame], clip: Clip) -> Generator[av.VideoFrame, None, None]:
-    """The painted frames in order; the next is painted while this one is encoded."""
+def convert_ahead(convert: Callable[[Tensor], av.VideoFrame], clip: Clip) -> Generator[av.VideoFrame, None, None]:
+    """All frames of `clip` in order, each converted in a thread while the one before it is encoded."""
 
-    def painted(index: int) -> av.VideoFrame:
-        return paint(clip.frame(index))
+    def converted(index: int) -> av.VideoFrame:
+        return convert(clip.frame(index))
 
-    with ThreadPoolExecutor(max_workers=1) as painter:
-        coming = painter.submit(painted, 0)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(converted, 0)
         for following in range(1, clip.num_frames):
-            picture, coming = coming.result(), painter.submit(painted, following)
+            picture, coming = coming.result(), thread.submit(converted, following)
             yield picture
         yield coming.result()
 
@@ -230,24 +223,24 @@ def encode(
 
 
 @contextmanager
-def atomic_write_with_sidecar(path: Path, target: Format, metadata: Mapping[str, str]) -> Iterator[Path]:
-    """As `atomic_write`, and where the format keeps no metadata they lie beside the file, in `sidecar_of` it."""
+def video_file_with_sidecar(path: Path, target: Encoding, metadata: Mapping[str, str]) -> Iterator[Path]:
+    """As `video_file`, and where the format keeps no metadata they lie beside the file, in `sidecar_of` it."""
     if target.keeps_metadata:
-        with atomic_write(path) as temporary:
+        with video_file(path) as temporary:
             yield temporary
         return
     sidecar = sidecar_of(path)
     if metadata:
-        with atomic_write(sidecar) as text, atomic_write(path) as temporary:
-            with reported(sidecar):
+        with video_file(sidecar) as text, video_file(path) as temporary:
+            with as_export_error(sidecar):
                 text.write_text(json.dumps(as_workflow(metadata)), encoding="utf-8")
             yield temporary
         return
-    with atomic_write(path) as temporary:
+    with video_file(path) as temporary:
         yield temporary
     if sidecar.is_file():
         # That of the file that was replaced.
-        with reported(sidecar):
+        with as_export_error(sidecar):
             sidecar.unlink()
 
 

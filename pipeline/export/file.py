@@ -2,14 +2,17 @@
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 from av.error import FFmpegError
 
+from ..disk import atomic_write
 from ..errors import ExportError
+from ..formats import VideoFormat
+from ..video import VideoFile
 
 _ADVICE = {
     errno.ENOSPC: "free some disk space",
@@ -29,7 +32,7 @@ LONGEST_NAME = 255
 
 
 @contextmanager
-def reported(path: Path) -> Iterator[None]:
+def as_export_error(path: Path) -> Iterator[None]:
     """What goes wrong inside is raised as `ExportError` with `path` and what to do."""
     try:
         yield
@@ -43,21 +46,30 @@ def reported(path: Path) -> Iterator[None]:
         raise ExportError(f"{path} could not be written ({error.strerror}): {advice}.") from error
 
 
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, which takes the place of `path` at the end and vanishes on any failure.
+def finished_file(
+    path: Path, format: VideoFormat, size: tuple[int, int], rate: Fraction, num_frames: int, notes: tuple[str, ...]
+) -> VideoFile:
+    """What there is to say of a file that was just written. `size`: width, height. `rate`: frames per second."""
+    return VideoFile(
+        path=path,
+        content_type=format.content_type,
+        file_size=path.stat().st_size,
+        width=size[0],
+        height=size[1],
+        fps=rate,
+        duration=float(num_frames / rate),
+        num_frames=num_frames,
+        notes=notes,
+    )
 
-    Raises `ExportError` when the system does not let the file be written.
-    """
-    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}.part")
-    try:
-        with reported(path):
-            check_target(path)
+
+@contextmanager
+def video_file(path: Path) -> Iterator[Path]:
+    """As `atomic_write`. Raises `ExportError` when the system does not let the file be written."""
+    with as_export_error(path):
+        check_target(path)
+        with atomic_write(path) as temporary:
             yield temporary
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def check_target(path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .tensors import Cleaner, Clip
+from .tensors import Clip, FloatConverter
 
 TRANSPARENT = 255
 SAMPLES = 1 << 18
@@ -27,7 +27,7 @@ class GifConverter:
     """
 
     def __init__(self, palette: Tensor, tolerance: float) -> None:
-        self.cleaner = Cleaner(STRIP_PIXELS)
+        self.floats = FloatConverter(STRIP_PIXELS)
         self._palette = np.zeros((256, 4), np.uint8)
         self._palette[: len(palette), :3] = palette.numpy()
         self._palette[:TRANSPARENT, 3] = 255
@@ -41,11 +41,11 @@ class GifConverter:
         colours, tolerance = QUALITIES[quality]
         return cls(make_palette(clip, colours, raise_if_stopped), tolerance)
 
-    def paint(self, frame: Tensor) -> av.VideoFrame:
+    def convert(self, frame: Tensor) -> av.VideoFrame:
         """`frame`: (H, W, 3 or 4), float in 0..1 or uint8."""
         height, width, channels = frame.shape
         indices = torch.empty(height, width, dtype=torch.uint8)
-        for where, rows in self.cleaner.strips(frame):
+        for where, rows in self.floats.strips(frame):
             new = self._nearest[cells(rows[..., :3])]
             if channels == 4:
                 new[rows[..., 3] < 0.5] = TRANSPARENT
@@ -53,10 +53,10 @@ class GifConverter:
                 new = self._keep_near(self._shown[where], new)
             indices[where] = new
         self._shown = indices
-        painted = av.VideoFrame(width, height, "pal8")
+        picture = av.VideoFrame(width, height, "pal8")
         for index, values in enumerate((indices.numpy(), self._palette[:, [2, 1, 0, 3]])):
-            write(painted, index, values)
-        return painted
+            write(picture, index, values)
+        return picture
 
     def _keep_near(self, shown: Tensor, new: Tensor) -> Tensor:
         pair = shown.to(torch.int32).mul_(256).add_(new)
@@ -81,7 +81,7 @@ def make_palette(clip: Clip, colours: int, raise_if_stopped: Callable[[], None])
 
 def opaque_levels(frame: Tensor) -> Tensor:
     """The pixels that are not transparent, (n, 3), uint8."""
-    pixels = Cleaner().clean(frame).reshape(-1, frame.shape[2])
+    pixels = FloatConverter().convert(frame).reshape(-1, frame.shape[2])
     if frame.shape[2] == 4:
         pixels = pixels[pixels[:, 3] >= 0.5, :3]
     return (pixels * 255 + 0.5).to(torch.uint8)

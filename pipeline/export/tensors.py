@@ -1,4 +1,4 @@
-"""From the tensor that is there to clean float rows, a strip at a time, so that memory does not grow with the frame."""
+"""From any tensor of frames to floats in 0..1, a strip at a time, so that memory does not grow with the frame."""
 
 from collections.abc import Iterator
 
@@ -36,8 +36,8 @@ class Clip:
         return joined
 
 
-class Cleaner:
-    """Gives the values of a frame in 0..1 as float32 on the CPU: those outside are clipped and NaN becomes 0.
+class FloatConverter:
+    """Converts the values of a frame to float32 in 0..1 on the CPU: those outside are clipped and NaN becomes 0.
 
     `strip_pixels`: about the size of a strip. `found_nan`: whether there was any.
     """
@@ -53,9 +53,10 @@ class Cleaner:
         rows = max(2, self._strip_pixels // width // 2 * 2)
         for start in range(0, height, rows):
             where = slice(start, min(start + rows, height))
-            yield where, self.clean(frame[where])
+            yield where, self.convert(frame[where])
 
-    def clean(self, values: Tensor) -> Tensor:
+    def convert(self, values: Tensor) -> Tensor:
+        """`values`: (..., C), float or uint8."""
         if values.dtype == torch.uint8:
             return values.cpu().float().div_(255)
         unit = values.to("cpu", torch.float32).clamp(0, 1)

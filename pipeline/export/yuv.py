@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .tensors import Cleaner, composite, pad_to_even
+from .tensors import FloatConverter, composite, pad_to_even
 
 RED, GREEN, BLUE = 0.2126, 0.7152, 0.0722
 """What each adds to luma: ITU-R BT.709-6, item 3.2."""
@@ -23,7 +23,7 @@ class YuvConverter:
     """
 
     def __init__(self, pixel_format: str, even_sides: bool, background: tuple[float, float, float]) -> None:
-        self.cleaner = Cleaner()
+        self.floats = FloatConverter()
         self._format = pixel_format
         self._even_sides = even_sides
         self._background = torch.tensor(background, dtype=torch.float32)
@@ -31,15 +31,15 @@ class YuvConverter:
         self._depth = 10 if "10le" in pixel_format else 8
         self._matrix, self._offset = yuv_matrix(self._depth, with_alpha="yuva" in pixel_format)
 
-    def paint(self, frame: Tensor) -> av.VideoFrame:
+    def convert(self, frame: Tensor) -> av.VideoFrame:
         """`frame`: (H, W, 3 or 4), float in 0..1 or uint8."""
         if self._even_sides:
             frame = pad_to_even(frame)
         height, width, channels = frame.shape
-        painted = av.VideoFrame(width, height, self._format)
-        painted.colorspace, painted.color_range = BT709, LIMITED
-        planes = [plane_of(painted, index, self._depth) for index in range(len(painted.planes))]
-        for where, rows in self.cleaner.strips(frame):
+        picture = av.VideoFrame(width, height, self._format)
+        picture.colorspace, picture.color_range = BT709, LIMITED
+        planes = [plane_of(picture, index, self._depth) for index in range(len(picture.planes))]
+        for where, rows in self.floats.strips(frame):
             if channels > len(planes):
                 rows = composite(rows, self._background)
             flat = rows.reshape(-1, rows.shape[-1])
@@ -50,7 +50,7 @@ class YuvConverter:
                     plane[half].copy_(subsample(values))
                 else:
                     plane[where].copy_(values)
-        return painted
+        return picture
 
 
 def yuv_matrix(depth: int, with_alpha: bool) -> tuple[Tensor, Tensor]:

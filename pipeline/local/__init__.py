@@ -1,5 +1,5 @@
 """Cosmos-Predict2.5 on this machine.
 
-`find` and `checkpoint` get a model from disk. `encode`, `denoise` and `decode` are its steps, each to be called alone;
-`generate` does them in order. `placement` says what is on the device when, `guardrail` checks what goes in and out.
+`load` gets a `model` from disk. `encode`, `denoise` and `decode` are its steps, each to be called alone; `generate`
+does them in order. `placement` says what is on the device when, `guardrail` checks what goes in and out.
 """

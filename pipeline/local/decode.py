@@ -7,14 +7,10 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor
 
+from .latents import SPATIAL_COMPRESSION
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
-
-
-def denormalize(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
-    """Latents of the transformer's unit scale, (1, 16, T, h, w), in the scale that the VAE decodes."""
-    mean, std = (latents.new_tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
-    return latents * std + mean
 
 
 @torch.inference_mode()
@@ -46,3 +42,9 @@ def decode_tiles(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
     finally:
         vae.disable_tiling()
     return (video[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+
+
+def decode_activation_bytes(vae: "AutoencoderKLWan", latents: Tensor) -> int:
+    """Memory for decoding beside the weights: 56 values per pixel and base channel, as tests/ counts them."""
+    pixels = latents.shape[-2] * latents.shape[-1] * SPATIAL_COMPRESSION**2
+    return 56 * pixels * vae.config["base_dim"] * vae.dtype.itemsize

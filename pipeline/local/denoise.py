@@ -1,5 +1,6 @@
 """Noise to latents."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,6 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers import CosmosTransformer3DModel
-
-LATENT_CHANNELS = 16
-SPATIAL_COMPRESSION = 8
-TEMPORAL_COMPRESSION = 4
 
 SCHEDULER_CONFIG: Mapping[str, Any] = {
     "use_karras_sigmas": True,
@@ -34,23 +31,6 @@ class Step:
     denoised: Tensor
 
 
-def latent_frames(num_frames: int) -> int:
-    """Latent frames that hold `num_frames` frames: the model makes 4k+1 frames out of k+1 latents."""
-    return -(-(num_frames - 1) // TEMPORAL_COMPRESSION) + 1
-
-
-def initial_noise(seed: int, num_frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Unit noise (1, 16, T, height/8, width/8), float32. Drawn on the CPU, so a seed means the same on every device."""
-    shape = (
-        1,
-        LATENT_CHANNELS,
-        latent_frames(num_frames),
-        height // SPATIAL_COMPRESSION,
-        width // SPATIAL_COMPRESSION,
-    )
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
-
-
 def make_schedule(config: Mapping[str, Any], num_inference_steps: int) -> UniPCMultistepScheduler:
     """A fresh scheduler with its `num_inference_steps` sigmas set."""
     scheduler: Any = UniPCMultistepScheduler.from_config(dict(config))
@@ -58,24 +38,33 @@ def make_schedule(config: Mapping[str, Any], num_inference_steps: int) -> UniPCM
     return scheduler
 
 
+def nothing_given(latents: Tensor) -> Tensor:
+    """The condition mask for text alone, (1, 1, T, H/8, W/8): all of `latents` is to be made."""
+    return latents.new_zeros((1, 1, *latents.shape[2:]))
+
+
 @torch.inference_mode()
 def predict_velocity(
-    transformer: "CosmosTransformer3DModel", latents: Tensor, sigma: Tensor, prompt_embeds: Tensor
+    transformer: "CosmosTransformer3DModel",
+    latents: Tensor,
+    sigma: Tensor,
+    prompt_embeds: Tensor,
+    condition_mask: Tensor,
 ) -> Tensor:
     """One pass of the transformer: the flow's velocity, float32, of the shape of `latents`.
 
     `sigma`: (1,), the flow sigma in 0..1, which is also the timestep. It is the same for all latent frames, so a 1-D
     timestep gives what diffusers computes for every token apart.
     `prompt_embeds`: (1, 512, text_embed_dim), projected; `transformer.crossattn_proj` must be the identity.
+    `condition_mask`: (1, 1, T, H/8, W/8), 1 where the latents are given and 0 where they are to be made.
     """
     dtype = transformer.dtype
-    not_conditioned = latents.new_zeros((1, 1, *latents.shape[2:]), dtype=dtype)
     velocity = transformer(
         hidden_states=latents.to(dtype),
         timestep=sigma,
         encoder_hidden_states=prompt_embeds,
-        condition_mask=not_conditioned,
-        padding_mask=not_conditioned[:, :, 0],
+        condition_mask=condition_mask.to(dtype),
+        padding_mask=latents.new_zeros((1, 1, *latents.shape[3:]), dtype=dtype),
         return_dict=False,
     )[0]
     return velocity.float()
@@ -88,20 +77,30 @@ def denoise(
     prompt_embeds: Tensor,
     negative_prompt_embeds: Tensor | None,
     guidance_scale: float,
+    condition_mask: Tensor,
 ) -> Iterator[Step]:
     """Yield the state after each step of `scheduler` (fresh from `make_schedule`), from `noise` to clean latents.
 
     v = cond + guidance_scale * (cond - uncond). Without `negative_prompt_embeds` v = cond: half the work.
+    `condition_mask`: as for `predict_velocity`; `nothing_given` for text alone.
 
     Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers, for text without an image or a video.
     """
     latents = noise
     for index, timestep in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[index].reshape(1).to(latents.device)
-        velocity = predict_velocity(transformer, latents, sigma, prompt_embeds)
+        velocity = predict_velocity(transformer, latents, sigma, prompt_embeds, condition_mask)
         if negative_prompt_embeds is not None:
-            negative = predict_velocity(transformer, latents, sigma, negative_prompt_embeds)
+            negative = predict_velocity(transformer, latents, sigma, negative_prompt_embeds, condition_mask)
             velocity = velocity + guidance_scale * (velocity - negative)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         denoised: Any = scheduler.model_outputs[-1]
         yield Step(index, latents, denoised)
+
+
+def denoise_activation_bytes(transformer: "CosmosTransformer3DModel", latents: Tensor) -> int:
+    """Memory for one pass beside the weights: 12.5 values per token and channel, as tests/ counts them."""
+    config = transformer.config
+    tokens = latents[0, 0].numel() // math.prod(config["patch_size"])
+    channels = config["num_attention_heads"] * config["attention_head_dim"]
+    return int(12.5 * tokens * channels * transformer.dtype.itemsize)

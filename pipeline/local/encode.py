@@ -3,25 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .model import TextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLTextModel
 
 SYSTEM_PROMPT = "You are a helpful assistant who will provide prompts to an image generator."
 MAX_TOKENS = 512
-
-
-class TextEncoder(nn.Module):
-    """Qwen2.5-VL's language model with the projection that the checkpoint keeps in its transformer.
-
-    Projecting here, once for each prompt, replaces projecting 512 x 100352 values in every pass of the transformer.
-    """
-
-    def __init__(self, language_model: "Qwen2_5_VLTextModel", crossattn_proj: nn.Module) -> None:
-        super().__init__()
-        self.language_model = language_model
-        self.crossattn_proj = crossattn_proj
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
@@ -60,3 +50,9 @@ def encode_prompt(text_encoder: TextEncoder, tokenizer: "PreTrainedTokenizerBase
     weight = next(text_encoder.crossattn_proj.parameters())
     token_ids = tokenize(tokenizer, prompt).to(weight.device)
     return text_encoder.crossattn_proj(layer_features(text_encoder.language_model, token_ids).to(weight.dtype))
+
+
+def encode_activation_bytes(language_model: "Qwen2_5_VLTextModel") -> int:
+    """Memory for one prompt beside the weights: the hidden states of all layers, three times over."""
+    features = MAX_TOKENS * language_model.config.num_hidden_layers * language_model.config.hidden_size
+    return 3 * features * language_model.dtype.itemsize

@@ -1,11 +1,9 @@
 """The whole way from a request to a video, on this machine."""
 
-import math
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,44 +11,20 @@ from torch import Tensor
 from ..observer import NullObserver, Observer
 from ..request import FPS, GenerationRequest
 from ..video import LocalVideo
-from .decode import decode_chunks, decode_tiles, denormalize
-from .denoise import (
-    SPATIAL_COMPRESSION,
-    TEMPORAL_COMPRESSION,
-    denoise,
-    initial_noise,
-    latent_frames,
-    make_schedule,
-)
-from .encode import MAX_TOKENS, TextEncoder, encode_prompt
+from .decode import decode_activation_bytes, decode_chunks, decode_tiles
+from .denoise import denoise, denoise_activation_bytes, make_schedule, nothing_given
+from .encode import encode_activation_bytes, encode_prompt
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
+from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
+from .model import LocalModel
 from .placement import OneAtATime, Placement
+from .prompt_cache import PromptCache
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
-    from transformers import PreTrainedTokenizerBase
 
 GUARDRAIL_BYTES = 4 * 2**30
 """Room for the guardrail's models: a 0.6B language model and a face detector."""
-KEPT_PROMPTS = 16
-
-
-@dataclass(frozen=True)
-class LocalModel:
-    """The parts of one checkpoint, as `load_pipeline_folder` and `load_single_files` give them.
-
-    `transformer.crossattn_proj` is the identity: the projection is part of `text_encoder`.
-    `prompt_embeds`: the last embeddings by text, (1, 512, text_embed_dim), 1 MB each for the 2B model. With them a new
-    seed or size needs no text encoder.
-    """
-
-    name: str
-    tokenizer: "PreTrainedTokenizerBase"
-    text_encoder: TextEncoder
-    transformer: "CosmosTransformer3DModel"
-    vae: "AutoencoderKLWan"
-    scheduler_config: Mapping[str, Any]
-    prompt_embeds: OrderedDict[str, Tensor] = field(default_factory=OrderedDict)
 
 
 class _Progress:
@@ -61,12 +35,18 @@ class _Progress:
         self.done = 0
         self.total = total
 
-    def advance(self, message: str, latents: Tensor | None = None) -> None:
+    def start(self, stage: str) -> None:
+        """Report what goes on from now."""
+        self._stage = stage
+        self.observer.progress(stage, self.done, self.total)
+
+    def advance(self, detail: str = "", latents: Tensor | None = None) -> None:
+        """Report that a unit of the present stage is finished."""
         self.done += 1
-        self.observer.progress(message, self.done, self.total, latents)
+        self.observer.progress(f"{self._stage}{detail}", self.done, self.total, latents)
 
 
-def fit(request: GenerationRequest, transformer: "CosmosTransformer3DModel") -> GenerationRequest:
+def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DModel") -> GenerationRequest:
     """`request` with no more frames, height and width than `transformer` has positions for.
 
     The 2B model has more than any request may ask for; the demo checkpoint ends at 25 frames of 64x64.
@@ -87,52 +67,48 @@ def generate(
     placement: Placement | None = None,
     observer: Observer | None = None,
     guardrail: SafetyCheckerFactory | None = None,
+    prompts: PromptCache | None = None,
 ) -> LocalVideo:
     """Make the video that `request` asks for.
 
-    Without `placement` everything runs on the CPU; without `guardrail` no guard model is loaded. What the observer
-    raises to stop the work passes through. Raises `UnsafeContentError` when the guardrail refuses the prompt or the
-    video.
+    Without `placement` everything runs on the CPU; without `guardrail` no guard model is loaded. `prompts` keeps this
+    model's embeddings from run to run. What the observer raises to stop the work passes through. Raises
+    `UnsafeContentError` when the guardrail refuses the prompt or the video.
     """
     placement = placement or OneAtATime("cpu")
-    observer = observer or NullObserver()
     seed = request.seed_or_random()
-    progress = _Progress(observer, 1 + request.num_inference_steps + latent_frames(request.num_frames))
+    units = 1 + request.num_inference_steps + latent_frames(request.num_frames)
+    progress = _Progress(observer or NullObserver(), units)
 
-    observer.progress("Encoding the prompt", 0, progress.total)
     if guardrail:
+        progress.start("Checking the prompt")
         check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
-    embeds = _encode(model, request, placement, observer)
-    progress.advance("Denoising")
+    embeds = _encode(model, request, prompts or PromptCache(), placement, progress)
     latents = _denoise(model, request, seed, embeds, placement, progress)
     latents = denormalize(model.vae, latents)
     frames = _decode(model, request, latents, placement, progress)
     if guardrail:
+        progress.start("Checking the video")
         frames = check_frames(guardrail, frames, placement.make_room(GUARDRAIL_BYTES))
     return LocalVideo(frames, latents.cpu(), seed, FPS)
 
 
 def _encode(
-    model: LocalModel, request: GenerationRequest, placement: Placement, observer: Observer
+    model: LocalModel, request: GenerationRequest, prompts: PromptCache, placement: Placement, progress: _Progress
 ) -> tuple[Tensor, Tensor | None]:
-    positive = _embed(model, request.prompt, placement, observer)
-    if request.guidance_scale == 1:
-        return positive, None
-    return positive, _embed(model, request.negative_prompt, placement, observer)
+    """The embeddings of the prompt and of the negative prompt; None for that which guidance 1 does not need."""
+    language_model = model.text_encoder.language_model
 
+    def encode(text: str) -> Tensor:
+        placement.use(model.text_encoder, encode_activation_bytes(language_model))
+        with _stoppable(language_model.layers, progress.observer):
+            return encode_prompt(model.text_encoder, model.tokenizer, text).cpu()
 
-def _embed(model: LocalModel, text: str, placement: Placement, observer: Observer) -> Tensor:
-    if text not in model.prompt_embeds:
-        language_model = model.text_encoder.language_model
-        features = MAX_TOKENS * language_model.config.num_hidden_layers * language_model.config.hidden_size
-        placement.use(model.text_encoder, 3 * features * language_model.dtype.itemsize)
-        with _stoppable(language_model.layers, observer):
-            model.prompt_embeds[text] = encode_prompt(model.text_encoder, model.tokenizer, text).cpu()
-    model.prompt_embeds.move_to_end(text)
-    embeds = model.prompt_embeds[text]
-    while len(model.prompt_embeds) > KEPT_PROMPTS:
-        model.prompt_embeds.popitem(last=False)
-    return embeds
+    progress.start("Encoding the prompt")
+    positive = prompts.get_or_encode(request.prompt, encode)
+    negative = None if request.guidance_scale == 1 else prompts.get_or_encode(request.negative_prompt, encode)
+    progress.advance()
+    return positive, negative
 
 
 def _denoise(
@@ -143,6 +119,7 @@ def _denoise(
     placement: Placement,
     progress: _Progress,
 ) -> Tensor:
+    progress.start("Denoising")
     transformer, steps = model.transformer, request.num_inference_steps
     noise = initial_noise(seed, request.num_frames, request.height, request.width)
     activation_bytes = denoise_activation_bytes(transformer, noise)
@@ -150,12 +127,12 @@ def _denoise(
     positive = embeds[0].to(device, transformer.dtype)
     negative = None if embeds[1] is None else embeds[1].to(device, transformer.dtype)
     scheduler = make_schedule(model.scheduler_config, steps)
-    latents = noise
+    latents = noise.to(device)
+    mask = nothing_given(latents)
     with _stoppable(transformer.transformer_blocks, progress.observer):
-        for step in denoise(transformer, noise.to(device), scheduler, positive, negative, request.guidance_scale):
+        for step in denoise(transformer, latents, scheduler, positive, negative, request.guidance_scale, mask):
             latents = step.latents
-            message = f"Denoising, step {step.index + 1} of {steps}" if step.index + 1 < steps else "Decoding"
-            progress.advance(message, step.denoised)
+            progress.advance(f", step {step.index + 1} of {steps}", step.denoised)
             # Showing the preview may have loaded another model in the transformer's place.
             placement.use(transformer, activation_bytes)
     return latents
@@ -164,12 +141,13 @@ def _denoise(
 def _decode(
     model: LocalModel, request: GenerationRequest, latents: Tensor, placement: Placement, progress: _Progress
 ) -> Tensor:
+    progress.start("Decoding")
     device = placement.use(model.vae, decode_activation_bytes(model.vae, latents))
     latents = latents.to(device)
     try:
         return _decode_whole(model.vae, latents, request, progress)
     except torch.cuda.OutOfMemoryError:
-        progress.observer.progress("Decoding in tiles: memory is short", progress.done, progress.total)
+        progress.start("Decoding in tiles: memory is short")
     with _stoppable([model.vae.decoder], progress.observer):
         return decode_tiles(model.vae, latents)[: request.num_frames].cpu()
 
@@ -182,7 +160,7 @@ def _decode_whole(vae: "AutoencoderKLWan", latents: Tensor, request: GenerationR
         kept = chunk[: len(frames) - start]
         frames[start : start + len(kept)] = kept
         start += len(kept)
-        progress.advance(f"Decoding, frame {start} of {len(frames)}")
+        progress.advance(f", frame {start} of {len(frames)}")
     return frames
 
 
@@ -195,17 +173,3 @@ def _stoppable(blocks: Iterable[torch.nn.Module], observer: Observer) -> Iterato
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def denoise_activation_bytes(transformer: "CosmosTransformer3DModel", latents: Tensor) -> int:
-    """Memory for one pass beside the weights: 12.5 values per token and channel, as tests/ counts them."""
-    config = transformer.config
-    tokens = latents[0, 0].numel() // math.prod(config["patch_size"])
-    channels = config["num_attention_heads"] * config["attention_head_dim"]
-    return int(12.5 * tokens * channels * transformer.dtype.itemsize)
-
-
-def decode_activation_bytes(vae: "AutoencoderKLWan", latents: Tensor) -> int:
-    """Memory for decoding beside the weights: 56 values per pixel and base channel, as tests/ counts them."""
-    pixels = latents.shape[-2] * latents.shape[-1] * 64
-    return 56 * pixels * vae.config["base_dim"] * vae.dtype.itemsize

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...video import RemoteVideo
+from ...video import RemoteVideo, gif_frame_rate
 from .download import CONTENT_TYPES, MediaRefusedError
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def probe(path: Path, suffix: str, max_pixels: int, seed: int | None) -> RemoteV
         raise MediaRefusedError(f"it cannot be decoded: {error}") from error
     if not num_frames or not rate:
         raise MediaRefusedError("it holds no frames")
-    # FFmpeg takes a GIF's rate from its shortest delay.
-    fps = (num_frames / seconds).limit_denominator(100) if suffix == ".gif" and seconds else Fraction(rate)
+    fps = gif_frame_rate(num_frames, seconds) if suffix == ".gif" and seconds else Fraction(rate)
     return RemoteVideo(
         path=path,
         content_type=CONTENT_TYPES[suffix],

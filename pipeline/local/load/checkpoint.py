@@ -1,4 +1,4 @@
-"""Find a Cosmos-Predict2.5 checkpoint on disk and load it. Nothing is ever downloaded."""
+"""Load a Cosmos-Predict2.5 checkpoint from disk. Nothing is ever downloaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,9 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryE
 
 from ...errors import CheckpointNotFoundError, WrongCheckpointError
 from ..denoise import SCHEDULER_CONFIG
-from ..encode import TextEncoder
-from ..generate import LocalModel
+from ..model import LocalModel, TextEncoder
 from .original_names import diffusers_name, name_of_other_model
-from .weights import Source, TensorFile, fill, index_tensors, reading, weight_files
+from .weights import Source, TensorFile, as_wrong_checkpoint, index_tensors, load_tensors, weight_files
 
 PATCH = 4
 """Values of one channel in a patch: 1 x 2 x 2."""
@@ -34,7 +33,7 @@ def load_pipeline_folder(folder: Path, dtype: torch.dtype | None = None) -> Loca
             "so it is Cosmos-Predict2 or older."
         )
     vae = _on_meta(AutoencoderKLWan, _config(AutoencoderKLWan, folder, "vae"))
-    fill(vae, index_tensors(weight_files(folder / "vae"), str), dtype, "the Wan 2.1 VAE")
+    load_tensors(vae, index_tensors(weight_files(folder / "vae"), str), dtype, "the Wan 2.1 VAE")
     return _assemble(
         folder.name,
         tokenizer_folder=_part(folder, "tokenizer"),
@@ -112,7 +111,7 @@ def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
     if first is None or len(file.shape(first)) != 5:
         raise WrongCheckpointError(f"{path} is not the Wan 2.1 VAE: it has no encoder.conv1 or encoder.conv_in.")
     vae = _on_meta(AutoencoderKLWan, {"base_dim": file.shape(first)[0]})
-    fill(vae, {parameter: Source(file, name) for parameter, name in names.items()}, dtype, "the Wan 2.1 VAE")
+    load_tensors(vae, {parameter: Source(file, name) for parameter, name in names.items()}, dtype, "the Wan 2.1 VAE")
     return vae
 
 
@@ -128,7 +127,7 @@ def _assemble(
     dtype: torch.dtype | None,
 ) -> LocalModel:
     transformer = _on_meta(CosmosTransformer3DModel, transformer_config)
-    fill(transformer, transformer_sources, dtype, "the Cosmos-Predict2.5 transformer")
+    load_tensors(transformer, transformer_sources, dtype, "the Cosmos-Predict2.5 transformer")
     language_model = _load_language_model(text_encoder_folder, dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     if features != transformer.config.crossattn_proj_in_channels:
@@ -139,13 +138,13 @@ def _assemble(
         )
     text_encoder = TextEncoder(language_model, transformer.crossattn_proj)
     transformer.crossattn_proj = nn.Identity()
-    with reading(tokenizer_folder):
+    with as_wrong_checkpoint(tokenizer_folder):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
     return LocalModel(name, tokenizer, text_encoder, transformer, vae, scheduler_config)
 
 
 def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLTextModel:
-    with reading(folder):
+    with as_wrong_checkpoint(folder):
         config: Any = Qwen2_5_VLConfig.from_pretrained(folder, local_files_only=True).text_config
     with torch.device("meta"):
         language_model = Qwen2_5_VLTextModel(config)
@@ -153,7 +152,7 @@ def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLT
     for module in language_model.modules():
         if isinstance(getattr(module, "rotary_emb", None), Qwen2_5_VLRotaryEmbedding):
             module.rotary_emb = Qwen2_5_VLRotaryEmbedding(config=config)
-    fill(language_model, index_tensors(weight_files(folder), _language_model_name), dtype, "Qwen2.5-VL")
+    load_tensors(language_model, index_tensors(weight_files(folder), _language_model_name), dtype, "Qwen2.5-VL")
     return language_model
 
 
@@ -171,7 +170,7 @@ def _on_meta(cls: Any, config: Mapping[str, Any]) -> Any:
 
 def _config(cls: Any, folder: Path, part: str) -> dict[str, Any]:
     place = _part(folder, part)
-    with reading(place):
+    with as_wrong_checkpoint(place):
         return cls.load_config(place, local_files_only=True)
 
 

@@ -15,7 +15,7 @@ from ...errors import CheckpointNotFoundError, WrongCheckpointError
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def as_wrong_checkpoint(path: Path) -> Iterator[None]:
     """Turn what goes wrong in reading `path` into a `WrongCheckpointError` that names it."""
     try:
         yield
@@ -35,7 +35,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._is_safetensors = path.suffix.lower() in (".safetensors", ".sft")
-        with reading(path):
+        with as_wrong_checkpoint(path):
             if self._is_safetensors:
                 self._safetensors = safe_open(path, framework="pt")
                 self.names = list(self._safetensors.keys())
@@ -66,7 +66,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a component's folder, of its index where it has one."""
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if indexes:
-        with reading(indexes[0]):
+        with as_wrong_checkpoint(indexes[0]):
             names = set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values())
         files = [folder / name for name in sorted(names)]
     else:
@@ -113,7 +113,7 @@ def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str
         raise WrongCheckpointError(f"{path} does not hold {what}: {'; '.join(problems[:3])}{more}.")
 
 
-def fill(module: nn.Module, sources: dict[str, Source], dtype: torch.dtype | None, what: str) -> None:
+def load_tensors(module: nn.Module, sources: dict[str, Source], dtype: torch.dtype | None, what: str) -> None:
     """Give `module`, built on the meta device, the tensors of `sources`.
 
     Raises `WrongCheckpointError` when they differ.

@@ -1,4 +1,4 @@
-"""The four formats and what low, medium, high and maximum mean to each encoder."""
+"""How each format is written, and what low, medium, high and maximum mean to its encoder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,75 +6,67 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import InvalidRequestError
-from ..request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
+from ..formats import FORMATS, VideoFormat, find_format, format_of_suffix
+from ..request import VIDEO_QUALITIES
 
 
 @dataclass(frozen=True)
-class Format:
-    """How one of `VIDEO_OUTPUT_TYPES` is written. Option names and values are FFmpeg's.
+class Encoding:
+    """How a `VideoFormat` is written. Option names and values are FFmpeg's.
 
-    `pixel_format_with_alpha`: None where transparency is lost.
+    `pixel_formats`: of opaque frames, and of those with alpha.
     `even_sides`: width and height must be even, because there is one colour sample for 2x2 pixels.
-    `audio_codec`: None where there is no sound.
+    `audio_encoder`: None where there is no sound.
     `qualities`: the encoder's options for each of `VIDEO_QUALITIES`.
     """
 
-    name: str
-    container: str
-    content_type: str
-    codec: str
-    pixel_format: str
-    pixel_format_with_alpha: str | None
+    format: VideoFormat
+    encoder: str
+    pixel_formats: tuple[str, str]
     even_sides: bool
-    max_side: int
     max_fps: int
-    audio_codec: str | None
+    audio_encoder: str | None
     container_options: Mapping[str, str]
     qualities: Mapping[str, Mapping[str, str]]
-    codec_options: Mapping[str, str] = field(default_factory=dict)
+    encoder_options: Mapping[str, str] = field(default_factory=dict)
+    max_side: int = 16384
 
     @property
     def keeps_metadata(self) -> bool:
-        return self.container != "gif"
-
-    @property
-    def extension(self) -> str:
-        return f".{self.container}"
+        return self.format.container != "gif"
 
     def options(self, quality: str) -> dict[str, str]:
         """The encoder's options. Raises `InvalidRequestError` for a quality that does not exist."""
         if quality not in self.qualities:
             raise InvalidRequestError(f"quality is {quality!r}, but must be one of {', '.join(self.qualities)}.")
-        return {**self.codec_options, **self.qualities[quality]}
+        return {**self.encoder_options, **self.qualities[quality]}
 
     def check_fps(self, fps: Fraction) -> None:
         """Raise `InvalidRequestError` for a frame rate that the format cannot keep."""
         if not Fraction(1, 100) <= fps <= self.max_fps:
-            raise InvalidRequestError(f"fps is {float(fps):g}, but {self.name} takes 0.01 to {self.max_fps}.")
+            raise InvalidRequestError(f"fps is {float(fps):g}, but {self.format.name} takes 0.01 to {self.max_fps}.")
 
     def check_size(self, width: int, height: int) -> None:
         """Raise `InvalidRequestError` for frames that the format cannot hold."""
         if not (1 <= width <= self.max_side and 1 <= height <= self.max_side):
             raise InvalidRequestError(
-                f"The frames are {width}x{height} pixels, but {self.name} takes sides of 1 to {self.max_side}."
+                f"The frames are {width}x{height} pixels, but {self.format.name} takes sides of 1 to {self.max_side}."
             )
 
 
-def check_suffix(path: Path, target: Format) -> None:
+def check_suffix(path: Path, target: VideoFormat) -> None:
     """Raise `InvalidRequestError` for a name that would say another format than the file has."""
-    for other in FORMATS.values():
-        if other is not target and path.suffix.lower() == other.extension:
-            raise InvalidRequestError(
-                f"The file's name ends in {path.suffix}, but format is {target.name!r}: "
-                f"end it in {target.extension}, or choose {other.name!r}."
-            )
+    other = format_of_suffix(path.suffix)
+    if other not in (None, target):
+        raise InvalidRequestError(
+            f"The file's name ends in {path.suffix}, but format is {target.name!r}: "
+            f"end it in {target.suffix}, or choose {other.name!r}."
+        )
 
 
-def find_format(name: str) -> Format:
-    """The format of that name. Raises `InvalidRequestError` when there is none."""
-    if name not in FORMATS:
-        raise InvalidRequestError(f"format is {name!r}, but must be one of {', '.join(FORMATS)}.")
-    return FORMATS[name]
+def find_encoding(format: str) -> Encoding:
+    """How the format of that name is written. Raises `InvalidRequestError` when there is none."""
+    return ENCODINGS[find_format(format).name]
 
 
 def _by_quality(option: str, values: tuple[int, int, int, int]) -> dict[str, dict[str, str]]:
@@ -87,34 +79,26 @@ _MOV_OPTIONS = {"movflags": "use_metadata_tags+faststart"}
 # Where the mean of 2x2 pixels lies; without it decoders take it to lie on the left.
 _CHROMA = {"chroma_sample_location": "center"}
 
-_X264 = Format(
-    name="X264 (.mp4)",
-    container="mp4",
-    content_type="video/mp4",
-    codec="libx264",
-    pixel_format="yuv420p",
-    pixel_format_with_alpha=None,
+_X264 = Encoding(
+    format=FORMATS["X264 (.mp4)"],
+    encoder="libx264",
+    pixel_formats=("yuv420p", "yuv420p"),
     even_sides=True,
-    max_side=16384,
     max_fps=1000,
-    audio_codec="aac",
+    audio_encoder="aac",
     container_options=_MOV_OPTIONS,
-    codec_options={**_CHROMA, "preset": "veryfast"},
+    encoder_options={**_CHROMA, "preset": "veryfast"},
     qualities=_by_quality("crf", (28, 22, 17, 10)),
 )
-_VP9 = Format(
-    name="VP9 (.webm)",
-    container="webm",
-    content_type="video/webm",
-    codec="libvpx-vp9",
-    pixel_format="yuv420p",
-    pixel_format_with_alpha="yuva420p",
+_VP9 = Encoding(
+    format=FORMATS["VP9 (.webm)"],
+    encoder="libvpx-vp9",
+    pixel_formats=("yuv420p", "yuva420p"),
     even_sides=True,
-    max_side=16384,
     max_fps=1000,
-    audio_codec="libopus",
+    audio_encoder="libopus",
     container_options={},
-    codec_options={
+    encoder_options={
         **_CHROMA,
         "b": "0",
         # Measured at equal PSNR: half the time of "good" with cpu-used 4, and about its size.
@@ -126,33 +110,25 @@ _VP9 = Format(
     },
     qualities=_by_quality("crf", (42, 34, 24, 8)),
 )
-_PRORES = Format(
-    name="PRORES4444 (.mov)",
-    container="mov",
-    content_type="video/quicktime",
-    codec="prores_ks",
-    pixel_format="yuv444p10le",
-    pixel_format_with_alpha="yuva444p10le",
+_PRORES = Encoding(
+    format=FORMATS["PRORES4444 (.mov)"],
+    encoder="prores_ks",
+    pixel_formats=("yuv444p10le", "yuva444p10le"),
     even_sides=False,
-    max_side=16384,
     max_fps=1000,
-    audio_codec="pcm_s16le",
+    audio_encoder="pcm_s16le",
     container_options=_MOV_OPTIONS,
-    codec_options={"profile": "4444", "vendor": "apl0"},
+    encoder_options={"profile": "4444", "vendor": "apl0"},
     qualities=_by_quality("global_quality", (8 * 118, 4 * 118, 2 * 118, 1 * 118)),
 )
-_GIF = Format(
-    name="GIF (.gif)",
-    container="gif",
-    content_type="image/gif",
-    codec="gif",
-    pixel_format="pal8",
-    pixel_format_with_alpha="pal8",
+_GIF = Encoding(
+    format=FORMATS["GIF (.gif)"],
+    encoder="gif",
+    pixel_formats=("pal8", "pal8"),
     even_sides=False,
-    max_side=16384,
     max_fps=50,  # browsers slow down what shows a frame for less than 2/100 of a second
-    audio_codec=None,
+    audio_encoder=None,
     container_options={"loop": "0"},
     qualities={quality: {} for quality in VIDEO_QUALITIES},  # see gif.py
 )
-FORMATS: Mapping[str, Format] = dict(zip(VIDEO_OUTPUT_TYPES, (_X264, _VP9, _PRORES, _GIF), strict=True))
+ENCODINGS: Mapping[str, Encoding] = {encoding.format.name: encoding for encoding in (_X264, _VP9, _PRORES, _GIF)}
