@@ -603,13 +603,16 @@ def test_a_journal_that_the_disk_does_not_take_is_told_and_nothing_is_sent(fal: 
     assert records_of(fal) == []
 
 
-def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn) -> None:
+def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
     record = record_for(fal, State.RUNNING, **submit_job(fal))
-    folder = journal_of(fal).folder
-    (folder / f"{record.fingerprint}.part").mkdir()
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(JobKeptError, match="cannot be written"):
         journal_of(fal).save(replace(record, state=State.RESULT_READY))
     assert record_of(fal) == record
+    assert list(journal_of(fal).folder.glob("*.part")) == []
 
 
 # The journal by itself

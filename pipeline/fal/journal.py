@@ -3,7 +3,6 @@
 import asyncio
 import enum
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..disk import flush_folder
+from ..disk import atomic_write, flush_folder
 from ..errors import JobKeptError
 from ..observer import Observer
 from .queue.job import Job
@@ -137,8 +136,8 @@ class Journal:
 
         Raises `JobKeptError` when the disk does not take it.
         """
-        with self._usable():
-            self._write(self.path_of(record.fingerprint), json.dumps(asdict(record), indent=1))
+        with self._usable(), atomic_write(self.path_of(record.fingerprint), mode=0o600) as path:
+            path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
         """A record that cannot be removed is no harm: the next run finds what became of its job."""
@@ -175,16 +174,6 @@ class Journal:
                 "the job at https://fal.ai/dashboard/requests, then delete the file, and try again.",
                 stage="journal",
             ) from None
-
-    def _write(self, path: Path, text: str) -> None:
-        temporary = path.with_suffix(".part")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        flush_folder(self.folder)
 
     @contextmanager
     def _usable(self) -> Iterator[None]:

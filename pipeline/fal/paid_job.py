@@ -88,7 +88,7 @@ class PaidJob:
         target, record = self._submission.target, self._record
         try:
             video = await asyncio.to_thread(
-                probe, target, target.suffix, self._client.policy.max_pixels, self._submission.seed
+                probe, target, self._submission.format, self._client.policy.max_pixels, self._submission.seed
             )
         except MediaRefusedError as refusal:
             then = "downloaded again, without paying again" if record else "made again, which is to be paid for again"
@@ -303,9 +303,8 @@ class PaidJob:
         return JobKeptError(f"{message} Request id: {request_id}.", stage="download", request_id=request_id)
 
     async def _save_once(self, result: dict[str, Any]) -> RemoteVideo:
-        return await save_video(
-            result["video"]["url"], self._submission.target, self._client.policy, self._submission.seed
-        )
+        wanted, policy = self._submission, self._client.policy
+        return await save_video(result["video"]["url"], wanted.target, wanted.format, policy, wanted.seed)
 
     async def _abandon(self) -> None:
         """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..formats import VideoFormat, find_format
 from ..request import GenerationRequest
 from .endpoints import Endpoint, arguments, sha256_of
 from .journal import Journal, Record
-from .media.download import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class Submission:
     fingerprint: str
     request_sha256: str
     target: Path
+
+    @property
+    def format(self) -> VideoFormat:
+        return find_format(self.request.video_output_type)
 
     def new_record(self) -> Record:
         return Record(
@@ -45,7 +49,7 @@ def make_submission(request: GenerationRequest, endpoint: Endpoint, journal: Jou
         seed = request.seed_or_random()
     sent = {**wanted, "seed": seed}
     fingerprint = hashlib.sha256(f"{endpoint.id}\n{sha256_of(sent)}".encode()).hexdigest()[:32]
-    target = folder / f"cosmos_{seed}_{fingerprint[:12]}{SUFFIXES[request.video_output_type]}"
+    target = folder / f"cosmos_{seed}_{fingerprint[:12]}{find_format(request.video_output_type).suffix}"
     return Submission(request, endpoint, sent, seed, fingerprint, request_sha256, target)
 
 

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import httpx
 
 from ...errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
+from ...formats import FORMATS, format_of_suffix
 from ...video import RemoteVideo
 from ..endpoints import app_of
 from ..key import refuse_key_in
-from ..media.download import CONTENT_TYPES, DownloadError, MediaGoneError, MediaRefusedError, video_url
+from ..media.download import DownloadError, MediaGoneError, MediaRefusedError, video_url
 from ..media.save import save_video
 from .job import Cancellation, Job, build_job, job_from, with_logs
 from .platform import Price, list_requests, read_price
@@ -183,12 +184,13 @@ class FalClient:
         Raises `InvalidRequestError`, and `JobKeptError` when the file is refused or cannot be had.
         """
         url, seed = video_url(result), result.get("seed")
-        if path.suffix not in CONTENT_TYPES:
-            raise InvalidRequestError(f"{path.name} must end in one of {', '.join(CONTENT_TYPES)}.")
+        if not (format := format_of_suffix(path.suffix)):
+            suffixes = ", ".join(format.suffix for format in FORMATS.values())
+            raise InvalidRequestError(f"{path.name} must end in one of {suffixes}.")
         if not url:
             raise JobKeptError("The result names no video.", stage="download")
         try:
-            return await save_video(url, path, self.policy, seed if isinstance(seed, int) else None)
+            return await save_video(url, path, format, self.policy, seed if isinstance(seed, int) else None)
         except (MediaRefusedError, MediaGoneError, DownloadError) as reason:
             raise JobKeptError(f"The video that fal made is not saved: {reason}.", stage="download") from None
 
