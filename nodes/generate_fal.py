@@ -4,19 +4,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline.errors import CosmosError, InvalidRequestError
-from ..pipeline.request import (
-    DISTILLED_DEFAULT_STEPS,
-    DISTILLED_STEPS,
-    VIDEO_OUTPUT_TYPES,
-    VIDEO_QUALITIES,
-    GenerationRequest,
-    Prompt,
-    SamplerSettings,
-)
+from ..pipeline.fal import DISTILLED, TEXT_TO_VIDEO
+from ..pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES, GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, CosmosPrompt, CosmosSettings
 
-TEXT_TO_VIDEO = "text-to-video"
-DISTILLED = "distilled/text-to-video"
+ENDPOINTS = {endpoint.name: endpoint for endpoint in (TEXT_TO_VIDEO, DISTILLED)}
 
 
 class CosmosPredict25GenerateFal(io.ComfyNode):
@@ -38,15 +30,15 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "endpoint",
                     options=[
-                        io.DynamicCombo.Option(TEXT_TO_VIDEO, []),
+                        io.DynamicCombo.Option(TEXT_TO_VIDEO.name, []),
                         io.DynamicCombo.Option(
-                            DISTILLED,
+                            DISTILLED.name,
                             [
                                 io.Int.Input(
                                     "num_inference_steps",
-                                    default=DISTILLED_DEFAULT_STEPS,
-                                    min=DISTILLED_STEPS.minimum,
-                                    max=DISTILLED_STEPS.maximum,
+                                    default=DISTILLED.default_steps,
+                                    min=DISTILLED.num_inference_steps.minimum,
+                                    max=DISTILLED.num_inference_steps.maximum,
                                     tooltip="Denoising steps of the distilled model, instead of those of the settings.",
                                 )
                             ],
@@ -127,8 +119,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         from .host.videos import video_of
 
         if endpoint is None:
-            raise InvalidRequestError(f"endpoint must be {TEXT_TO_VIDEO} or {DISTILLED}.")
-        if endpoint["endpoint"] == DISTILLED:
+            raise InvalidRequestError(f"endpoint must be {' or '.join(ENDPOINTS)}.")
+        if "num_inference_steps" in endpoint:
             settings = replace(settings, num_inference_steps=endpoint["num_inference_steps"])
         request = GenerationRequest.combine(
             prompt,
@@ -144,7 +136,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 request,
                 folder=folder,
                 journal=fal.Journal(journal),
-                endpoint=fal.DISTILLED if endpoint["endpoint"] == DISTILLED else fal.TEXT_TO_VIDEO,
+                endpoint=ENDPOINTS[endpoint["endpoint"]],
                 observer=observer,
                 webhook_url=webhook_url or None,
                 store=store,

@@ -1,12 +1,14 @@
 """The client against the stand-in of fal's queue: fixtures, which conftest.py hands to all tests, and helpers."""
 
 import asyncio
+import json
 import logging
 import os
 import re
 import subprocess
-from collections.abc import Coroutine, Iterator
-from dataclasses import asdict, replace
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,8 @@ from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests import fal_worker
-from cosmos_predict25.tests.fal_standin import Clock, FalStandIn
+from cosmos_predict25.tests.fal_standin import Clock, FalStandIn, Fault
+from cosmos_predict25.tests.fal_standin.wire import Response, Wire
 
 FAST = NetworkPolicy(
     connect_timeout=2,
@@ -37,9 +40,12 @@ FAST = NetworkPolicy(
 """As in production but for the times."""
 PROMPT = "A red cube on a conveyor belt that nobody else would think of."
 REQUEST = GenerationRequest(prompt=PROMPT, num_frames=9, seed=7)
+INPUT = {"prompt": PROMPT, "num_frames": 9, "seed": 7}
 ENDPOINT = "fal-ai/cosmos-predict-2.5/text-to-video"
 APP = "fal-ai/cosmos-predict-2.5"
 QUEUE = "https://queue.fal.run"
+NO_PLATFORM = "https://127.0.0.1:1/v1"
+"""Nobody is there, so that every connection to the stand-in is one of the queue."""
 OTHER_KEYS = ("FAL_KEY_ID", "FAL_KEY_SECRET", "ALL_PROXY", "all_proxy", RELAY_VARIABLE)
 T = TypeVar("T")
 
@@ -104,12 +110,12 @@ async def make(fal: FalStandIn, request: GenerationRequest = REQUEST, **options:
     return await generate(request, **options)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T], seconds: float = 60) -> T:
     """To its end, in a new event loop, which must leave no task behind."""
 
     async def whole() -> T:
         try:
-            return await asyncio.wait_for(work, 60)
+            return await asyncio.wait_for(work, seconds)
         finally:
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -147,6 +153,9 @@ def policy_with(**changes: Any) -> NetworkPolicy:
     return replace(FAST, **changes)
 
 
+BRIEF = policy_with(wait_limit=0.3)
+
+
 def start(fal: FalStandIn, **order: Any) -> "subprocess.Popen[str]":
     """`make` in a process of its own; see fal_worker.py."""
     request = {"prompt": PROMPT, "num_frames": 9, "seed": 7, **order.pop("request", {})}
@@ -180,3 +189,88 @@ def goes_on(fal: FalStandIn, **options: Any) -> RemoteVideo:
     assert list(videos_of(fal).iterdir()) == [video.path]
     assert [path for path in journal_of(fal).folder.iterdir() if path.suffix != ".lock"] == []
     return video
+
+
+def check_one_job(fal: FalStandIn) -> None:
+    """It was sent once, and there is nothing more to do for it."""
+    assert len(fal.requests("submit")) == 1
+    assert fal.accepted == 1
+    assert records_of(fal) == []
+
+
+def error_of(fal: FalStandIn, request: GenerationRequest = REQUEST, **options: Any) -> FalError:
+    """What a run raises, which shows neither the prompt nor the key."""
+    with pytest.raises(FalError) as caught:
+        run(make(fal, request, **options))
+    shown = f"{caught.value} {caught.value.__dict__}"
+    assert not [secret for secret in (request.prompt, *fal.key.split(":")) if secret in shown]
+    return caught.value
+
+
+def texts_of_log(caplog: pytest.LogCaptureFixture) -> str:
+    return "\n".join(record.getMessage() for record in caplog.records)
+
+
+class Watcher(Recorder):
+    """Calls `look` once, at the first message with `text` in it."""
+
+    def __init__(self, text: str, look: Callable[[], object]) -> None:
+        super().__init__()
+        self._text = text
+        self._look: Callable[[], object] | None = look
+
+    def progress(self, message: str, done: int, total: int, latents: Any = None) -> None:
+        super().progress(message, done, total, latents)
+        if self._look and self._text in message:
+            look, self._look = self._look, None
+            look()
+
+
+def only_id(fal: FalStandIn) -> str:
+    (request_id,) = fal.jobs
+    return request_id
+
+
+def goes_on_through(fal: FalStandIn, **options: Any) -> Any:
+    """The video at the first try, in spite of the faults."""
+    video = run(make(fal, **options))
+    assert fal.accepted == 1
+    assert records_of(fal) == []
+    assert list(videos_of(fal).iterdir()) == [video.path]
+    return video
+
+
+@dataclass(frozen=True)
+class Meanwhile(Fault):
+    """`fault`, once `what` has happened."""
+
+    what: Callable[[], object]
+    fault: Fault = field(default_factory=Fault)
+
+    async def send(self, response: Response, wire: Wire) -> None:
+        self.what()
+        await self.fault.send(response, wire)
+
+
+def is_set_aside(fal: FalStandIn) -> bool:
+    """Whether the record is out of the way but still to be read by a person."""
+    (path,) = journal_of(fal).folder.glob("*.expired")
+    assert records_of(fal) == []
+    return json.loads(path.read_text())["request_id"] == only_id(fal)
+
+
+def short_name(value: Any) -> str:
+    return value.__name__ if callable(value) else str(value)[:40]
+
+
+async def end_at(fal: FalStandIn, moment: Callable[[Recorder], object], how: str, **options: Any) -> float:
+    """Ends a run once `moment` has come, and returns how long that took."""
+    observer = Recorder()
+    making = asyncio.ensure_future(make(fal, observer=observer, **options))
+    while not moment(observer):
+        await asyncio.sleep(0.01)
+    begun = time.monotonic()
+    observer.stop() if how == "stop" else making.cancel()
+    with pytest.raises(StoppedError if how == "stop" else asyncio.CancelledError):
+        await making
+    return time.monotonic() - begun

@@ -17,7 +17,7 @@ import pytest
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
 from cosmos_predict25.pipeline.fal.journal import Record, State
-from cosmos_predict25.pipeline.fal.submission import order_of
+from cosmos_predict25.pipeline.fal.submission import make_submission
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (
@@ -44,7 +44,7 @@ NEGATIVE = "Nothing that anybody else would not want either."
 
 def record_for(fal: FalStandIn, state: State, **fields: Any) -> Record:
     """As a run would have left it in `state`, on disk."""
-    record = order_of(REQUEST, TEXT_TO_VIDEO, journal_of(fal), videos_of(fal)).new_record()
+    record = make_submission(REQUEST, TEXT_TO_VIDEO, journal_of(fal), videos_of(fal)).new_record()
     record.state = state
     for name, value in fields.items():
         setattr(record, name, value)
@@ -459,7 +459,7 @@ def test_a_finished_file_is_taken_without_any_traffic(fal: FalStandIn) -> None:
     first = run(make(fal))
     before = (len(fal.journal), len(fal.connects))
     observer = Recorder()
-    assert run(make(fal, observer=observer)) == replace(first, remarks=())
+    assert run(make(fal, observer=observer)) == replace(first, notes=())
     assert (len(fal.journal), len(fal.connects)) == before
     assert [message for message in observer.messages if "nothing to pay" in message]
 
@@ -507,7 +507,7 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "null": lambda _: None,
     "no-object": lambda _: 5,
     "deep": lambda _: b"[" * 100_000,
-    "other-version": lambda record: {**record, "v": 2},
+    "other-version": lambda record: {**record, "v": 1},
     "no-seed": lambda record: {name: value for name, value in record.items() if name != "seed"},
     "unknown-state": lambda record: {**record, "state": "PONDERING"},
     "state-in-a-list": lambda record: {**record, "state": ["RUNNING"]},
@@ -515,7 +515,7 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def damage(fal: FalStandIn, record: Record, kind: str) -> Path:
-    path = journal_of(fal).path_of(record.job_id)
+    path = journal_of(fal).path_of(record.fingerprint)
     damaged = DAMAGE[kind](json.loads(path.read_text()))
     path.write_bytes(damaged if isinstance(damaged, bytes) else json.dumps(damaged).encode())
     return path
@@ -573,7 +573,7 @@ def test_a_record_with_an_odd_value_raises_nothing_but_our_errors_and_pays_nothi
     try:
         run(make(fal))
     except FalError:
-        assert journal_of(fal).path_of(record.job_id).exists()
+        assert journal_of(fal).path_of(record.fingerprint).exists()
     assert len(fal.requests("submit")) == len(job) // 4
 
 
@@ -603,13 +603,16 @@ def test_a_journal_that_the_disk_does_not_take_is_told_and_nothing_is_sent(fal: 
     assert records_of(fal) == []
 
 
-def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn) -> None:
+def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
     record = record_for(fal, State.RUNNING, **submit_job(fal))
-    folder = journal_of(fal).folder
-    (folder / f"{record.job_id}.part").mkdir()
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(JobKeptError, match="cannot be written"):
         journal_of(fal).save(replace(record, state=State.RESULT_READY))
     assert record_of(fal) == record
+    assert list(journal_of(fal).folder.glob("*.part")) == []
 
 
 # The journal by itself
@@ -636,9 +639,9 @@ def test_a_field_of_a_later_version_is_left_aside(tmp_path: Path) -> None:
 
 def test_records_come_the_oldest_first(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    for job_id, created in (("a", 30.0), ("b", 10.0), ("c", 20.0)):
-        journal.save(Record(job_id, ENDPOINT, "", "", [], 7, created=created))
-    assert [record.job_id for record in journal.records()] == ["b", "c", "a"]
+    for fingerprint, created in (("a", 30.0), ("b", 10.0), ("c", 20.0)):
+        journal.save(Record(fingerprint, ENDPOINT, "", "", [], 7, created=created))
+    assert [record.fingerprint for record in journal.records()] == ["b", "c", "a"]
 
 
 def test_a_claim_is_for_one_job_and_ends_with_its_block(tmp_path: Path) -> None:

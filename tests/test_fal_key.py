@@ -18,8 +18,9 @@ import trustme
 
 from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError, MissingKeyError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import FalClient, NetworkPolicy
-from cosmos_predict25.pipeline.fal.key import FalKey, find_key, parse_key, redact, refuse_key_in
+from cosmos_predict25.pipeline.fal.key import FalKey, find_key, parse_key, refuse_key_in
 from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
+from cosmos_predict25.pipeline.fal.redaction import redact
 from cosmos_predict25.tests.fal import FAST, REQUEST, make, policy_with, records_of, run, videos_of
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Json, Reply, Reset, content_policy
 

@@ -24,6 +24,7 @@ import pytest
 
 from cosmos_predict25.pipeline.fal import Journal
 from cosmos_predict25.pipeline.fal.journal import Record
+from cosmos_predict25.pipeline.formats import FORMATS
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailedError, PromptRefusedError, to_api_prompt
@@ -42,7 +43,6 @@ REPO = Path(__file__).resolve().parents[1]
 LOCAL = json.loads((REPO / "workflows" / "text_to_video_local.json").read_text(encoding="utf-8"))
 TEXT = "A red cube on a conveyor belt that turns slowly."
 TEXT_TO_VIDEO, DISTILLED = "text-to-video", "distilled/text-to-video"
-SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
 SEEDS = itertools.count(1000)
 NODES = """
 import asyncio
@@ -302,11 +302,11 @@ def check_video(server: ComfyUI, fal: FalStandIn, entry: dict[str, Any], seed: i
     assert report["fps"] == pytest.approx(16, abs=0.1)  # a GIF has whole centiseconds
     assert not report["audio"]
     file = finished_file(server, seed)
-    assert (file.name, file.suffix) == (report["file"], SUFFIXES[format])
+    assert (file.name, file.suffix) == (report["file"], FORMATS[format].suffix)
     assert file.read_bytes() == content
     outputs = {name: {"outputs": {name: results}} for name, results in entry["outputs"].items()}
     (exported,) = server.saved_files(outputs[f"export{seed}"])
-    assert exported.suffix == SUFFIXES[format]
+    assert exported.suffix == FORMATS[format].suffix
     assert (frames_of(exported) == frames_of(file)).all()
     (saved,) = server.saved_files(outputs[f"save{seed}"])
     assert len(frames_of(saved)) == 9

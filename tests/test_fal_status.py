@@ -12,10 +12,10 @@ import pytest
 
 from cosmos_predict25.pipeline.errors import CosmosError, JobExpiredError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
-from cosmos_predict25.pipeline.fal.display import text_of
+from cosmos_predict25.pipeline.fal.display import status_text
 from cosmos_predict25.pipeline.fal.journal import State
 from cosmos_predict25.pipeline.fal.queue.reply import Reply, UnreadableReplyError, error_from
-from cosmos_predict25.pipeline.fal.queue.status import clean, parse_status
+from cosmos_predict25.pipeline.fal.queue.status import parse_status, printable_line
 from cosmos_predict25.tests.fal import ENDPOINT, PROMPT, REQUEST, journal_of, make, policy_with, record_of, run
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Fault
 from cosmos_predict25.tests.fal_standin.wire import Response, Wire
@@ -131,13 +131,13 @@ def test_what_tells_no_known_state(body: Any) -> None:
     ],
 )
 def test_text_of_a_state(status: Queued | InProgress | Completed, text: str) -> None:
-    assert text_of(status) == text
+    assert status_text(status) == text
 
 
 @pytest.mark.parametrize("text", ["\x1b" * 10_000, "\x1b[" + "1;" * 100_000, "\x1b[" * 50_000, " " * 10**6])
 def test_cleaning_leaves_nothing_of_escapes_without_a_text(text: str) -> None:
-    assert not set(clean(text, 60)) & {"\x1b", "\n"}
-    assert len(clean(text, 60)) <= 60
+    assert not set(printable_line(text, 60)) & {"\x1b", "\n"}
+    assert len(printable_line(text, 60)) <= 60
 
 
 BASES: list[dict[str, Any]] = [
@@ -272,7 +272,7 @@ def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.Lo
                     messages.add(str(error))
                 seen[kind] = seen.get(kind, 0) + 1
 
-    run(look())
+    run(look(), 300)
     assert len(fal.requests("status")) == 10_000
     assert all(ID in message and PROMPT not in message for message in messages)
     assert all(

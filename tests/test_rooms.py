@@ -113,6 +113,8 @@ LIGHT = [
     "pipeline.formats",
     "pipeline.observer",
     "pipeline.video",
+    "pipeline.fal",
+    "pipeline.fal.endpoints",
     "pipeline.fal.key",
     "pipeline.local.load.find",
 ]

@@ -16,7 +16,7 @@ from .observers import FalObserver
 
 T = TypeVar("T")
 
-LOOK = 0.02
+POLL_SECONDS = 0.02
 STOP_TICK = 0.1
 STOP_SECONDS = 0.7
 """A node ends this long after Stop at the latest, whether or not its job at fal is known to be cancelled by then."""
@@ -44,7 +44,7 @@ class Background(threading.Thread):
     async def is_done_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while not self.result.done() and time.monotonic() < deadline:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_SECONDS)
         return self.result.done()
 
     def cancel(self) -> None:
@@ -69,14 +69,14 @@ async def in_background(coroutine: Coroutine[Any, Any, T], observer: FalObserver
                 await thread.is_done_within(STOP_SECONDS)
                 raise model_management.InterruptProcessingException
     except asyncio.CancelledError:
-        threading.Thread(target=let_go_or_stop, args=(thread, observer, prompt_id), daemon=True).start()
+        threading.Thread(target=detach_or_stop, args=(thread, observer, prompt_id), daemon=True).start()
         raise
     finally:
         observer.graph_has_ended = True
     return thread.result.result()
 
 
-def let_go_or_stop(thread: Background, observer: FalObserver, prompt_id: str) -> None:
+def detach_or_stop(thread: Background, observer: FalObserver, prompt_id: str) -> None:
     """Another node has ended the graph. Whether that was Stop, only the history tells, which is written later.
 
     The flag of Stop does not: a node that sees it takes it down at once.
@@ -88,6 +88,6 @@ def let_go_or_stop(thread: Background, observer: FalObserver, prompt_id: str) ->
             messages = [name for name, _ in entry[prompt_id]["status"]["messages"]]
             observer.was_stopped |= "execution_interrupted" in messages
             break
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)
     if not observer.was_stopped:
         thread.cancel()

@@ -48,4 +48,5 @@ def __getattr__(name: str) -> Any:
     """Import a name of `_MODULES` when it is first used (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name], __name__), name)
+    value = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
+    return value  # kept, as the import has made `generate` the name of a module

@@ -26,28 +26,28 @@ class Display:
         self._running_since: float | None = None
         self._last: type[Status] | None = None
 
-    def say(self, text: str) -> None:
+    def announce(self, text: str) -> None:
         """Something has changed: show it, and write it to the log."""
         log.info("fal, seed %d: %s", self._seed, text)
         self._text = text
-        self.show()
+        self.refresh()
 
-    def follow(self, status: Status) -> None:
+    def show_status(self, status: Status) -> None:
         """Show a state with its newest log line; the first of its kind goes to the log too."""
         if isinstance(status, InProgress) and self._running_since is None:
             self._running_since = time.monotonic()
         is_news, self._last = type(status) is not self._last, type(status)
         if is_news:
-            self.say(text_of(status))
+            self.announce(status_text(status))
         else:
-            self._text = text_of(status)
-            self.show()
+            self._text = status_text(status)
+            self.refresh()
 
-    def tell_price(self, price: Price | None) -> None:
+    def set_price(self, price: Price | None) -> None:
         self._price = f", {price}" if price else ", price unknown"
         log.info("fal, seed %d: %s", self._seed, self._price.removeprefix(", "))
 
-    def show(self) -> None:
+    def refresh(self) -> None:
         now = time.monotonic()
         running = 0.0 if self._running_since is None else now - self._running_since
         done = min(running, MOST_BEFORE_THE_END * self._typical_seconds)
@@ -56,7 +56,7 @@ class Display:
         )
 
 
-def text_of(status: Status) -> str:
+def status_text(status: Status) -> str:
     if isinstance(status, Queued):
         ahead = "" if status.position is None else f", {status.position} ahead"
         return f"Queued at fal{ahead}"

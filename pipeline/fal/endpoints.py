@@ -34,6 +34,11 @@ class Endpoint:
     has_guidance_scale: bool
     typical_seconds: float
 
+    @property
+    def name(self) -> str:
+        """The id without the model, which all of them have."""
+        return self.id.split("/", 2)[2]
+
 
 TEXT_TO_VIDEO = Endpoint(
     id="fal-ai/cosmos-predict-2.5/text-to-video",

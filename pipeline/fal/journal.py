@@ -3,7 +3,6 @@
 import asyncio
 import enum
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -13,12 +12,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..disk import flush_folder
+from ..disk import atomic_write, flush_folder
 from ..errors import JobKeptError
 from ..observer import Observer
 from .queue.job import Job
 
-VERSION = 1
+VERSION = 2
 LOCK_PAUSE = 0.1
 YEAR_5000 = 95_000_000_000
 
@@ -42,12 +41,12 @@ class State(str, enum.Enum):
 class Record:
     """A job's record. It holds a hash of the input and neither the prompt nor the key.
 
-    `job_id`: our name of the job, a hash of endpoint and input. `input_sha256`: of what is sent. `request_sha256`:
+    `fingerprint`: our name of the job, a hash of endpoint and input. `input_sha256`: of what is sent. `request_sha256`:
     of the same without a seed that was drawn, by which the same request finds its job again. `created`: seconds since
     1970. `result`: what is used of fal's output object.
     """
 
-    job_id: str
+    fingerprint: str
     endpoint: str
     input_sha256: str
     request_sha256: str
@@ -67,7 +66,7 @@ class Record:
         self.state = State(self.state)
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
-        texts = (self.job_id, self.endpoint, self.input_sha256, self.request_sha256, *self.input_keys)
+        texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256, *self.input_keys)
         optional = (self.request_id, self.status_url, self.response_url, self.cancel_url, self.error)
         if not (
             all(isinstance(text, str) for text in texts)
@@ -94,13 +93,13 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path_of(self, job_id: str) -> Path:
-        return self.folder / f"{job_id}.json"
+    def path_of(self, fingerprint: str) -> Path:
+        return self.folder / f"{fingerprint}.json"
 
     @asynccontextmanager
-    async def claim(self, job_id: str, observer: Observer) -> AsyncIterator[None]:
+    async def claim(self, fingerprint: str, observer: Observer) -> AsyncIterator[None]:
         """Hold the lock of one job. Waits while another run holds it, unless the observer stops that."""
-        lock = self._lock(job_id)
+        lock = self._lock(fingerprint)
         while not self._try(lock):
             observer.progress("Another run makes this same video: waiting for it", 0, 1)
             observer.raise_if_stopped()
@@ -110,16 +109,16 @@ class Journal:
         finally:
             lock.release()
 
-    def is_claimed(self, job_id: str) -> bool:
-        lock = self._lock(job_id)
+    def is_claimed(self, fingerprint: str) -> bool:
+        lock = self._lock(fingerprint)
         if not self._try(lock):
             return True
         lock.release()
         return False
 
-    def load(self, job_id: str) -> Record | None:
+    def load(self, fingerprint: str) -> Record | None:
         """Raises `JobKeptError` for a record that cannot be read: a paid job may be behind it."""
-        path = self.path_of(job_id)
+        path = self.path_of(fingerprint)
         return self._read(path) if path.exists() else None
 
     def records(self) -> list[Record]:
@@ -137,24 +136,24 @@ class Journal:
 
         Raises `JobKeptError` when the disk does not take it.
         """
-        with self._usable():
-            self._write(self.path_of(record.job_id), json.dumps(asdict(record), indent=1))
+        with self._usable(), atomic_write(self.path_of(record.fingerprint), mode=0o600) as path:
+            path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
         """A record that cannot be removed is no harm: the next run finds what became of its job."""
         with suppress(OSError):
-            self.path_of(record.job_id).unlink()
+            self.path_of(record.fingerprint).unlink()
             flush_folder(self.folder)
 
     def set_aside(self, record: Record) -> None:
         """Keep a record that nothing more can be done with, out of the way of the same request."""
-        path = self.path_of(record.job_id)
+        path = self.path_of(record.fingerprint)
         with suppress(OSError):
             path.replace(path.with_suffix(f".{record.request_id}.expired"))
             flush_folder(self.folder)
 
-    def _lock(self, job_id: str) -> FileLock:
-        return FileLock(self.path_of(job_id).with_suffix(".lock"), timeout=0, thread_local=False)
+    def _lock(self, fingerprint: str) -> FileLock:
+        return FileLock(self.path_of(fingerprint).with_suffix(".lock"), timeout=0, thread_local=False)
 
     def _try(self, lock: FileLock) -> bool:
         with self._usable():
@@ -175,16 +174,6 @@ class Journal:
                 "the job at https://fal.ai/dashboard/requests, then delete the file, and try again.",
                 stage="journal",
             ) from None
-
-    def _write(self, path: Path, text: str) -> None:
-        temporary = path.with_suffix(".part")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        flush_folder(self.folder)
 
     @contextmanager
     def _usable(self) -> Iterator[None]:

@@ -1,7 +1,6 @@
 """fal's API key: where it comes from, and that it goes nowhere else."""
 
 import os
-import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ HOW_TO_SET = (
     "ComfyUI, or write it into ~/.fal/key, readable by you alone."
 )
 KEY_FILE = Path("~/.fal/key")
-REDACTED = "[redacted]"
-MAX_REDACTED = 4000
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,17 +79,3 @@ def refuse_own_key_in(name: str, text: str) -> None:
     """As `refuse_key_in`, with the key of the environment, if there is one."""
     with suppress(MissingKeyError):
         refuse_key_in({name: text}, find_key())
-
-
-def redact(text: str, key: FalKey | None) -> str:
-    """`text` without the key, other credentials, the content of data URIs, and the query strings of URLs.
-
-    No more than the first 4000 characters, so that no text of a server's can make this slow.
-    """
-    for part in (key.secret, key.key_id) if key else ():
-        text = text.replace(part, REDACTED)
-    text = text[:MAX_REDACTED]
-    text = re.sub(r"(?i)\bkey\s{1,4}[\w.+/=-]{1,200}:[\w.+/=-]+", f"Key {REDACTED}", text)
-    text = re.sub(r"(?i)\b(bearer|basic)\s{1,4}[\w.+/=-]{12,}", rf"\1 {REDACTED}", text)
-    text = re.sub(r"data:([\w.+/-]{0,60})[\w;=.+-]{0,60},[A-Za-z0-9+/=_%-]*", rf"data:\1,{REDACTED}", text)
-    return re.sub(r"(https?://[^\s?\"'<>]{1,500})\?[^\s\"'<>]*", rf"\1?{REDACTED}", text)

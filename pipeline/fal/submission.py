@@ -5,27 +5,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..formats import VideoFormat, find_format
 from ..request import GenerationRequest
 from .endpoints import Endpoint, arguments, sha256_of
 from .journal import Journal, Record
-from .media.download import SUFFIXES
 
 
 @dataclass(frozen=True)
-class Order:
+class Submission:
     """`sent`: the JSON object for fal. `target`: the finished file, which is named after what was asked for."""
 
     request: GenerationRequest
     endpoint: Endpoint
     sent: dict[str, Any]
     seed: int
-    job_id: str
+    fingerprint: str
     request_sha256: str
     target: Path
 
+    @property
+    def format(self) -> VideoFormat:
+        return find_format(self.request.video_output_type)
+
     def new_record(self) -> Record:
         return Record(
-            job_id=self.job_id,
+            fingerprint=self.fingerprint,
             endpoint=self.endpoint.id,
             input_sha256=sha256_of(self.sent),
             request_sha256=self.request_sha256,
@@ -34,7 +38,7 @@ class Order:
         )
 
 
-def order_of(request: GenerationRequest, endpoint: Endpoint, journal: Journal, folder: Path) -> Order:
+def make_submission(request: GenerationRequest, endpoint: Endpoint, journal: Journal, folder: Path) -> Submission:
     """Without a seed in the request, that of its unfinished job, or a new one. Raises `InvalidRequestError`."""
     wanted = arguments(endpoint, request)
     request_sha256 = sha256_of(wanted)
@@ -44,15 +48,15 @@ def order_of(request: GenerationRequest, endpoint: Endpoint, journal: Journal, f
     if seed is None:
         seed = request.seed_or_random()
     sent = {**wanted, "seed": seed}
-    job_id = hashlib.sha256(f"{endpoint.id}\n{sha256_of(sent)}".encode()).hexdigest()[:32]
-    target = folder / f"cosmos_{seed}_{job_id[:12]}{SUFFIXES[request.video_output_type]}"
-    return Order(request, endpoint, sent, seed, job_id, request_sha256, target)
+    fingerprint = hashlib.sha256(f"{endpoint.id}\n{sha256_of(sent)}".encode()).hexdigest()[:32]
+    target = folder / f"cosmos_{seed}_{fingerprint[:12]}{find_format(request.video_output_type).suffix}"
+    return Submission(request, endpoint, sent, seed, fingerprint, request_sha256, target)
 
 
 def seed_of_unfinished(journal: Journal, endpoint_id: str, request_sha256: str) -> int | None:
     """The seed that was drawn for the same request, where a run that is over left its job unfinished."""
     for record in journal.records():
         same = (record.endpoint, record.request_sha256) == (endpoint_id, request_sha256)
-        if same and not journal.is_claimed(record.job_id):
+        if same and not journal.is_claimed(record.fingerprint):
             return record.seed
     return None

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import os
 import re
 import shutil
 import ssl
@@ -14,7 +13,7 @@ from typing import Any, TypeGuard
 import anyio
 import httpx
 
-from ...disk import flush_folder
+from ...formats import FORMATS, VideoFormat
 from ..queue.policy import NetworkPolicy
 from ..queue.reply import raw_chunks
 from ..queue.retry import backoff, may_repeat_read, retry_after
@@ -24,8 +23,7 @@ MAX_TRIES = 5
 HEADER = 64
 """Bytes at the start of a file that tell its container."""
 DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.IGNORECASE)
-SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
-CONTENT_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime", ".gif": "image/gif"}
+DATA_URI_TYPES = {format.content_type for format in FORMATS.values()} | {"application/octet-stream"}
 NUMBERS = ("file_size", "width", "height", "fps", "num_frames")
 NOT_A_VIDEO = ("text/", "application/json", "application/xml")
 
@@ -46,7 +44,7 @@ class DownloadError(Exception):
         self.pause = pause
 
 
-def url_of(result: dict[str, Any]) -> str | None:
+def video_url(result: dict[str, Any]) -> str | None:
     """The address of the video in fal's output object."""
     video = result.get("video")
     url = video.get("url") if isinstance(video, dict) else None
@@ -57,7 +55,7 @@ def is_data_uri(url: str) -> bool:
     return url[:5].lower() == "data:"
 
 
-def facts_of(result: dict[str, Any]) -> dict[str, int | float]:
+def announced_numbers(result: dict[str, Any]) -> dict[str, int | float]:
     """The numbers that fal's output object gives for its video, without those that are none."""
     video = result.get("video")
     numbers = {name: video.get(name) for name in NUMBERS} if isinstance(video, dict) else {}
@@ -68,43 +66,24 @@ def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
 
 
-async def fetch(url: str, part: Path, suffix: str, policy: NetworkPolicy) -> None:
-    """Bring the file at `url`, which may be a data URI, to `part`, whole and flushed to disk.
+async def download(url: str, part: Path, format: VideoFormat, policy: NetworkPolicy) -> None:
+    """Bring the file at `url`, which may be a data URI, to `part`.
 
-    Raises `MediaRefusedError`, also for another container than that of `suffix`; `MediaGoneError`; and `DownloadError`
-    when no try brought the whole file or the disk does not take it.
+    Raises `MediaRefusedError`, also for another container than that of `format`; `MediaGoneError`; `DownloadError`
+    when no try brought the whole file; and `OSError`.
     """
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        if is_data_uri(url):
-            write_data_uri(url, part, policy)
-        else:
+    if is_data_uri(url):
+        write_data_uri(url, part, policy)
+    else:
+        try:
             with anyio.fail_after(policy.media_deadline):
-                await download(url, part, policy)
-        check_container(part, suffix)
-        flush(part)
-    except TimeoutError:
-        raise DownloadError(f"it was not complete within {policy.media_deadline:g} s") from None
-    except OSError as error:
-        raise not_saved(part.parent, error) from None
+                await download_from_host(url, part, policy)
+        except TimeoutError:
+            raise DownloadError(f"it was not complete within {policy.media_deadline:g} s") from None
+    check_container(part, format)
 
 
-def put_in_place(part: Path, target: Path) -> None:
-    """Never over another file. Raises `DownloadError`."""
-    if target.exists():
-        raise DownloadError(f"there is something else at {target}: move it away")
-    try:
-        part.rename(target)
-    except OSError as error:
-        raise not_saved(target.parent, error) from None
-    flush_folder(target.parent)
-
-
-def not_saved(folder: Path, error: OSError) -> DownloadError:
-    return DownloadError(f"it could not be saved in {folder} ({error.strerror}): make room, or allow writing there")
-
-
-async def download(url: str, part: Path, policy: NetworkPolicy) -> None:
+async def download_from_host(url: str, part: Path, policy: NetworkPolicy) -> None:
     """Raises `MediaRefusedError`, `MediaGoneError`, `OSError`, and `DownloadError` when no try has brought it."""
     async with connect("*/*", httpx.Limits(), certificates()) as http:
         for attempt in range(1, MAX_TRIES):
@@ -217,7 +196,7 @@ def check_size(announced: int, folder: Path, policy: NetworkPolicy) -> None:
 def write_data_uri(uri: str, part: Path, policy: NetworkPolicy) -> None:
     """Raises `MediaRefusedError`."""
     head = DATA_URI.match(uri)
-    if not head or head[1].lower() not in (*CONTENT_TYPES.values(), "application/octet-stream"):
+    if not head or head[1].lower() not in DATA_URI_TYPES:
         raise MediaRefusedError("its data URI is no video in base64")
     check_size((len(uri) - head.end()) * 3 // 4, part.parent, policy)
     try:
@@ -227,20 +206,8 @@ def write_data_uri(uri: str, part: Path, policy: NetworkPolicy) -> None:
     part.write_bytes(content)
 
 
-def check_container(part: Path, suffix: str) -> None:
-    """Raises `MediaRefusedError` unless the first bytes are those of the container that `suffix` names."""
+def check_container(part: Path, format: VideoFormat) -> None:
+    """Raises `MediaRefusedError` unless the first bytes are those of the container."""
     with part.open("rb") as file:
-        start = file.read(HEADER)
-    fits = {
-        ".mp4": start[4:8] == b"ftyp",
-        ".mov": start[4:8] == b"ftyp",
-        ".webm": start.startswith(b"\x1a\x45\xdf\xa3"),
-        ".gif": start.startswith((b"GIF87a", b"GIF89a")),
-    }
-    if not fits[suffix]:
-        raise MediaRefusedError(f"its first bytes are not those of a {suffix} file")
-
-
-def flush(part: Path) -> None:
-    with part.open("r+b") as file:  # Windows flushes only what may be written
-        os.fsync(file.fileno())
+        if not format.magic.match(file.read(HEADER)):
+            raise MediaRefusedError(f"its first bytes are not those of a {format.suffix} file")

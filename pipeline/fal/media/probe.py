@@ -6,14 +6,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...formats import VideoFormat
 from ...video import RemoteVideo, gif_frame_rate
-from .download import CONTENT_TYPES, MediaRefusedError
+from .download import MediaRefusedError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
 
-def probe(path: Path, suffix: str, max_pixels: int, seed: int | None) -> RemoteVideo:
+def probe(path: Path, format: VideoFormat, max_pixels: int, seed: int | None) -> RemoteVideo:
     """Decode every frame of `path`.
 
     Raises `MediaRefusedError` when that fails, or when it holds more than `max_pixels`.
@@ -32,10 +33,10 @@ def probe(path: Path, suffix: str, max_pixels: int, seed: int | None) -> RemoteV
         raise MediaRefusedError(f"it cannot be decoded: {error}") from error
     if not num_frames or not rate:
         raise MediaRefusedError("it holds no frames")
-    fps = gif_frame_rate(num_frames, seconds) if suffix == ".gif" and seconds else Fraction(rate)
+    fps = gif_frame_rate(num_frames, seconds) if format.suffix == ".gif" and seconds else Fraction(rate)
     return RemoteVideo(
         path=path,
-        content_type=CONTENT_TYPES[suffix],
+        content_type=format.content_type,
         file_size=path.stat().st_size,
         width=width,
         height=height,
@@ -61,7 +62,7 @@ def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
     return num_frames, end
 
 
-def remarks(video: RemoteVideo, announced: Mapping[str, int | float], num_frames: int) -> tuple[str, ...]:
+def notes_on(video: RemoteVideo, announced: Mapping[str, int | float], num_frames: int) -> tuple[str, ...]:
     """Where the file is not what fal announced, or not as long as was asked for. A GIF's rate is rounded."""
     real = {name: getattr(video, name) for name in announced}
     found = [

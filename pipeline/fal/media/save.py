@@ -1,27 +1,34 @@
 """From an address to a finished file: downloaded, decoded once, and put in place whole."""
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from ...disk import atomic_write
+from ...formats import VideoFormat
 from ...video import RemoteVideo
 from ..queue.policy import NetworkPolicy
-from .download import fetch, put_in_place
+from .download import DownloadError, download
 from .probe import probe
 
 
-async def save_video(url: str, target: Path, policy: NetworkPolicy, seed: int | None) -> RemoteVideo:
-    """Nothing of it is left when it fails.
+async def save_video(
+    url: str, target: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | None
+) -> RemoteVideo:
+    """Download the video at `url`, which may be a data URI, to `target`, never over another file.
 
-    Raises `MediaRefusedError`, `MediaGoneError` and `DownloadError`, see `fetch` and `probe`.
+    Nothing is left of it when that fails. Raises `MediaRefusedError`, `MediaGoneError` and `DownloadError`, as
+    `download` and `probe` do.
     """
-    part = target.with_name(f"{target.name}.part")
     try:
-        await fetch(url, part, target.suffix, policy)
-        video = await asyncio.to_thread(probe, part, target.suffix, policy.max_pixels, seed)
-        put_in_place(part, target)
-    finally:
-        with suppress(OSError):
-            part.unlink()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as part:
+            await download(url, part, format, policy)
+            video = await asyncio.to_thread(probe, part, format, policy.max_pixels, seed)
+            if target.exists():
+                raise DownloadError(f"there is something else at {target}: move it away")
+    except OSError as error:
+        raise DownloadError(
+            f"it could not be saved in {target.parent} ({error.strerror}): make room, or allow writing there"
+        ) from None
     return replace(video, path=target)

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import httpx
 
 from ...errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
+from ...formats import FORMATS, format_of_suffix
 from ...video import RemoteVideo
 from ..endpoints import app_of
 from ..key import refuse_key_in
-from ..media.download import CONTENT_TYPES, DownloadError, MediaGoneError, MediaRefusedError, url_of
+from ..media.download import DownloadError, MediaGoneError, MediaRefusedError, video_url
 from ..media.save import save_video
 from .job import Cancellation, Job, build_job, job_from, with_logs
 from .platform import Price, list_requests, read_price
@@ -41,7 +42,7 @@ from .transport import Trace, Transport, reason_of
 NOT_UNDERSTOOD = 5
 """As many replies in a row may be garbled, or tell a state that is not known."""
 CANCEL_TRIES = 3
-GO_ON = "The job is not lost: run the same again to go on with it, without paying again."
+RUN_AGAIN = "The job is not lost: run the same again to go on with it, without paying again."
 
 log = logging.getLogger("cosmos_predict25.fal")
 
@@ -154,7 +155,7 @@ class FalClient:
             if waited > self.policy.wait_limit:
                 minutes = self.policy.wait_limit / 60
                 raise JobKeptError(
-                    f"fal has not finished the job within {minutes:.0f} minutes. {GO_ON}{named(job)}",
+                    f"fal has not finished the job within {minutes:.0f} minutes. {RUN_AGAIN}{named(job)}",
                     stage="status",
                     request_id=job.request_id,
                 )
@@ -182,13 +183,14 @@ class FalClient:
 
         Raises `InvalidRequestError`, and `JobKeptError` when the file is refused or cannot be had.
         """
-        url, seed = url_of(result), result.get("seed")
-        if path.suffix not in CONTENT_TYPES:
-            raise InvalidRequestError(f"{path.name} must end in one of {', '.join(CONTENT_TYPES)}.")
+        url, seed = video_url(result), result.get("seed")
+        if not (format := format_of_suffix(path.suffix)):
+            suffixes = ", ".join(format.suffix for format in FORMATS.values())
+            raise InvalidRequestError(f"{path.name} must end in one of {suffixes}.")
         if not url:
             raise JobKeptError("The result names no video.", stage="download")
         try:
-            return await save_video(url, path, self.policy, seed if isinstance(seed, int) else None)
+            return await save_video(url, path, format, self.policy, seed if isinstance(seed, int) else None)
         except (MediaRefusedError, MediaGoneError, DownloadError) as reason:
             raise JobKeptError(f"The video that fal made is not saved: {reason}.", stage="download") from None
 
@@ -307,7 +309,7 @@ class FalClient:
                 break
             await asyncio.sleep(pause or backoff(attempt, self.policy.backoff, self.policy.backoff_cap))
         raise JobKeptError(
-            f"fal does not answer when it is asked for the {stage} ({reason}). {GO_ON}{named(job)}",
+            f"fal does not answer when it is asked for the {stage} ({reason}). {RUN_AGAIN}{named(job)}",
             stage=stage,
             retryable=True,
             request_id=job.request_id,
@@ -324,7 +326,7 @@ class FalClient:
         if reply.status in (401, 403):
             return JobKeptError(
                 "fal does not let this key see the job: check FAL_KEY, and the account's balance at "
-                f"https://fal.ai/dashboard/billing. {GO_ON}{named(job)}",
+                f"https://fal.ai/dashboard/billing. {RUN_AGAIN}{named(job)}",
                 stage=stage,
                 status=reply.status,
                 error_type=refusal.error_type,
@@ -370,7 +372,7 @@ def named(job: Job) -> str:
 
 def kept(stage: str, got: str, job: Job) -> JobKeptError:
     return JobKeptError(
-        f"fal's answer for the {stage} is not understood: {got}. {GO_ON}{named(job)}",
+        f"fal's answer for the {stage} is not understood: {got}. {RUN_AGAIN}{named(job)}",
         stage=stage,
         request_id=job.request_id,
     )

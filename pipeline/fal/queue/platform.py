@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from ...errors import FalError
+from ..redaction import printable_line
 from .reply import UnreadableReplyError, error_from
-from .status import clean
 from .transport import Transport, reason_of
 
 TIMEOUT = 10
@@ -40,8 +40,8 @@ async def read_price(transport: Transport, http: httpx.AsyncClient, endpoint_id:
         prices = reply.json()["prices"] if reply.is_success else []
         entry = next(item for item in prices if item["endpoint_id"] == endpoint_id)
         amount = float(entry["unit_price"])
-        unit = clean(str(entry["unit"]), 20).removesuffix("s")
-        price = Price(amount, clean(str(entry["currency"]), 8), unit)
+        unit = printable_line(str(entry["unit"]), 20).removesuffix("s")
+        price = Price(amount, printable_line(str(entry["currency"]), 8), unit)
     except (
         httpx.TransportError,
         UnreadableReplyError,

@@ -9,9 +9,9 @@ from typing import Any, cast
 import httpx
 
 from ...errors import FalError
-from ..key import FalKey, redact
+from ..key import FalKey
+from ..redaction import printable_line, redact
 from .retry import says_retryable
-from .status import clean
 
 MAX_ERROR_BODY = 64 * 1024
 CONTENT_POLICY = "content_policy_violation"
@@ -63,7 +63,7 @@ class Reply:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
-            kind = clean(self.headers.get("content-type", "something else"), 60)
+            kind = printable_line(self.headers.get("content-type", "something else"), 60)
             raise UnreadableReplyError(f"it is no JSON but {kind}") from error
 
     def json_or_none(self) -> Any:
@@ -77,7 +77,7 @@ async def read_limited(response: httpx.Response, limit: int) -> Reply:
     """Raises `UnreadableReplyError` for a body of more than `limit` bytes, or an encoded one, which may be a bomb."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnreadableReplyError(
-            f"it is encoded as {clean(response.headers['content-encoding'], 20)}, which was not asked for"
+            f"it is encoded as {printable_line(response.headers['content-encoding'], 20)}, which was not asked for"
         )
     body = bytearray()
     async with raw_chunks(response) as chunks:
@@ -98,9 +98,9 @@ def error_from(reply: Reply, stage: str, what: str, key: FalKey | None, request_
     body = reply.json_or_none() if len(reply.body) <= MAX_ERROR_BODY else None
     details = _details(body)
     error_type = _error_type(reply, body, details)
-    error_type = error_type and clean(redact(error_type, key), 60)
-    fields = tuple(clean(redact(field, key), 60) for field in filter(None, map(_field, details)))
-    said = clean(redact(_message(reply, body, details), key), 500)
+    error_type = error_type and printable_line(redact(error_type, key), 60)
+    fields = tuple(printable_line(redact(field, key), 60) for field in filter(None, map(_field, details)))
+    said = printable_line(redact(_message(reply, body, details), key), 500)
     retryable = says_retryable(reply.headers)
     if error_type == CONTENT_POLICY or (retryable is None and error_type in SAME_INPUT_SAME_ERROR):
         retryable = False

@@ -1,13 +1,12 @@
 """The three states of a job, read from replies that may hold anything."""
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..redaction import printable_line
+
 MAX_LOG_LINES = 100
-MAX_LOG_LENGTH = 200
-ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 FAILED = {"FAILED", "ERROR", "CANCELED", "CANCELLED"}
 """No reference of fal has these, but schemas of others do."""
 
@@ -54,19 +53,12 @@ def parse_status(body: Any) -> Status | None:
     return None
 
 
-def clean(text: str, length: int = MAX_LOG_LENGTH) -> str:
-    """One line without control characters, for display."""
-    line = ESCAPES.sub("", text[: 4 * length])
-    line = "".join(character if character.isprintable() else " " for character in line)
-    return " ".join(line.split())[:length]
-
-
 def _position(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
 
 
 def _text(value: Any) -> str | None:
-    return clean(value) if isinstance(value, str) and value else None
+    return printable_line(value) if isinstance(value, str) and value else None
 
 
 def _seconds(metrics: Any) -> float | None:
@@ -84,5 +76,5 @@ def _logs(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
     messages = (entry.get("message") if isinstance(entry, dict) else entry for entry in value[-MAX_LOG_LINES:])
-    lines = (clean(message) for message in messages if isinstance(message, str))
+    lines = (printable_line(message) for message in messages if isinstance(message, str))
     return tuple(filter(None, lines))

@@ -28,7 +28,7 @@ class Transport:
         self.key = key_for(policy, key)
         self._certificates = certificates()
         relay = (httpx.URL(policy.relay_url).host,) if policy.relay_url else ()
-        logging.getLogger("httpx").addFilter(HideRequests((*FAL, *relay)))
+        logging.getLogger("httpx").addFilter(NoUrlsOfFal((*FAL, *relay)))
 
     def connect(self, keep_alive: bool = True) -> httpx.AsyncClient:
         """A new client. Without `keep_alive`, each request has a connection of its own. Raises `FalError`."""
@@ -83,13 +83,13 @@ def key_for(policy: NetworkPolicy, explicit: str | None = None) -> FalKey | None
 
 def certificates() -> ssl.SSLContext:
     """Whom to trust, which takes a tenth of a second to read. Raises `FalError`."""
-    with told_of_the_environment():
+    with naming_network_settings():
         return httpx.create_ssl_context()
 
 
 def connect(accept: str, limits: httpx.Limits, certificates: ssl.SSLContext) -> httpx.AsyncClient:
     """Without the key. Raises `FalError` when the environment's proxy cannot be used."""
-    with told_of_the_environment():
+    with naming_network_settings():
         return httpx.AsyncClient(
             headers={"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"},
             limits=limits,
@@ -101,7 +101,7 @@ def connect(accept: str, limits: httpx.Limits, certificates: ssl.SSLContext) -> 
 
 
 @contextmanager
-def told_of_the_environment() -> Iterator[None]:
+def naming_network_settings() -> Iterator[None]:
     """Not with the text of the error, which may hold a proxy's password."""
     try:
         yield
@@ -114,7 +114,7 @@ def told_of_the_environment() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class HideRequests(logging.Filter):
+class NoUrlsOfFal(logging.Filter):
     """For httpx' logger, which would write a line with the URL for every look at a job. Equal ones are added once."""
 
     hosts: tuple[str, ...]

@@ -1,0 +1,267 @@
+"""What is sent to fal: the input, the options, the addresses of the job."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosmos_predict25.pipeline.errors import InvalidRequestError
+from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, Endpoint, FalClient
+from cosmos_predict25.pipeline.fal.queue.transport import USER_AGENT
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
+from cosmos_predict25.tests.fal import (
+    APP,
+    ENDPOINT,
+    FAST,
+    INPUT,
+    PROMPT,
+    QUEUE,
+    REQUEST,
+    check_one_job,
+    error_of,
+    make,
+    records_of,
+    run,
+)
+from cosmos_predict25.tests.fal_faults import OTHER_ID
+from cosmos_predict25.tests.fal_standin import FalStandIn, Json, Reset, content_policy, without_fields
+
+
+def test_one_video_is_one_job(fal: FalStandIn) -> None:
+    video = run(make(fal))
+    assert (video.num_frames, video.seed, video.path.suffix) == (9, 7, ".mp4")
+    check_one_job(fal)
+    (request,) = fal.requests("submit")
+    assert (request.method, request.host, request.target) == ("POST", "queue.fal.run", f"/{ENDPOINT}")
+    assert request.headers["authorization"] == f"Key {fal.key}"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["accept"] == "application/json"
+    assert request.headers["user-agent"].startswith("comfyui-cosmos-predict25/")
+    assert request.json() == INPUT
+
+
+def test_every_field_travels(fal: FalStandIn) -> None:
+    fields = {
+        "prompt": PROMPT,
+        "negative_prompt": "",
+        "num_frames": 10,
+        "num_inference_steps": 50,
+        "guidance_scale": 7.5,
+        "seed": 2**31 - 1,
+        "video_output_type": "GIF (.gif)",
+        "video_quality": "maximum",
+    }
+    video = run(make(fal, GenerationRequest(**fields)))
+    assert fal.requests("submit")[0].json() == fields
+    assert video.path.suffix == ".gif"
+    assert video.num_frames == 10
+
+
+def test_sync_mode_travels(fal: FalStandIn) -> None:
+    assert run(make(fal, replace(REQUEST, sync_mode=True))).num_frames == 9
+    assert fal.requests("submit")[0].json() == {**INPUT, "sync_mode": True}
+    assert fal.requests("media") == []
+
+
+@pytest.mark.parametrize("endpoint", [TEXT_TO_VIDEO, DISTILLED], ids=["full", "distilled"])
+def test_a_field_at_its_default_is_left_out(fal: FalStandIn, endpoint: Endpoint) -> None:
+    defaults = {
+        "negative_prompt": DEFAULT_NEGATIVE_PROMPT,
+        "num_inference_steps": endpoint.default_steps,
+        "guidance_scale": 7.0,
+        "sync_mode": False,
+        "video_output_type": "X264 (.mp4)",
+        "video_quality": "high",
+    }
+    run(make(fal, replace(REQUEST, **defaults), endpoint=endpoint))
+    assert fal.requests("submit")[0].json() == INPUT
+
+
+def test_93_frames_are_left_out(fal: FalStandIn) -> None:
+    fal.fail_next(content_policy)
+    error_of(fal, replace(REQUEST, num_frames=93))
+    assert fal.requests("submit")[0].json() == {"prompt": PROMPT, "seed": 7}
+
+
+def test_a_seed_that_was_not_given_is_drawn_here_and_sent(fal: FalStandIn) -> None:
+    video = run(make(fal, replace(REQUEST, seed=None)))
+    assert fal.requests("submit")[0].json() == {**INPUT, "seed": video.seed}
+
+
+def test_the_distilled_endpoint_has_no_guidance_scale(fal: FalStandIn) -> None:
+    run(make(fal, replace(REQUEST, guidance_scale=3.0, num_inference_steps=20), endpoint=DISTILLED))
+    (request,) = fal.requests("submit")
+    assert request.target == f"/{DISTILLED.id}"
+    assert request.json() == {**INPUT, "num_inference_steps": 20}
+
+
+@pytest.mark.parametrize("steps", [21, 35, 50])
+def test_steps_out_of_the_distilled_range_are_refused_before_any_traffic(fal: FalStandIn, steps: int) -> None:
+    with pytest.raises(InvalidRequestError, match=f"num_inference_steps is {steps}.*1 to 20"):
+        run(make(fal, replace(REQUEST, num_inference_steps=steps), endpoint=DISTILLED))
+    assert fal.connects == []
+
+
+def test_the_options_travel(fal: FalStandIn) -> None:
+    webhook = "https://example.com/done?a=1&b=ä"
+    run(make(fal, webhook_url=webhook, priority="low", start_timeout=30, store=False))
+    (request,) = fal.requests("submit")
+    assert request.target.isascii()
+    assert request.query == {"fal_webhook": [webhook]}
+    assert request.headers["x-fal-queue-priority"] == "low"
+    assert request.headers["x-fal-request-start-timeout"] == request.headers["x-fal-request-timeout"] == "30.0"
+    assert request.headers["x-fal-store-io"] == "0"
+    assert request.json() == INPUT
+
+
+def test_without_options_none_is_sent(fal: FalStandIn) -> None:
+    run(make(fal))
+    (request,) = fal.requests("submit")
+    assert [name for name in request.headers if name.startswith("x-fal")] == []
+    assert request.query == {}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"webhook_url": "http://example.com"},
+        {"webhook_url": "https://user:word@example.com"},
+        {"webhook_url": "https:///done"},
+        {"webhook_url": "https://example.com:port"},
+        {"webhook_url": "done"},
+        {"priority": "high"},
+        {"start_timeout": 1},
+        {"start_timeout": -5},
+        {"start_timeout": float("nan")},
+        {"start_timeout": float("inf")},
+    ],
+    ids=str,
+)
+def test_an_option_that_fal_would_refuse_is_refused_here(fal: FalStandIn, option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match=next(iter(option))):
+        run(make(fal, **option))
+    assert fal.requests("submit") == []
+    assert records_of(fal) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"prompt": "\ud800"}, {"prompt": "a", "guidance_scale": float("nan")}, {"prompt": b"bytes"}], ids=str
+)
+def test_arguments_that_are_no_json_are_refused_before_any_traffic(fal: FalStandIn, arguments: dict[str, Any]) -> None:
+    async def work() -> None:
+        async with FalClient(policy=FAST) as client:
+            await client.submit(ENDPOINT, arguments)
+
+    with pytest.raises(InvalidRequestError):
+        run(work())
+    assert fal.connects == []
+
+
+@pytest.mark.parametrize(
+    "endpoint_id", ["", "fal-ai", "fal-ai/../x", "fal-ai/app/requests/1", "/fal-ai/app", "fal-ai/app?x=1", "fal-ai//a"]
+)
+def test_an_id_that_is_no_endpoint_is_refused_before_any_traffic(fal: FalStandIn, endpoint_id: str) -> None:
+    async def work() -> None:
+        async with FalClient(policy=FAST) as client:
+            await client.submit(endpoint_id, INPUT)
+
+    with pytest.raises(InvalidRequestError, match="no endpoint"):
+        run(work())
+    assert fal.connects == []
+
+
+NAMES = ("status_url", "response_url", "cancel_url")
+
+BAD_URLS = {
+    "evil": "https://evil.example/{path}",
+    "evil-as-user": "https://queue.fal.run@evil.example/{path}",
+    "evil-subdomain": "https://queue.fal.run.evil.example/{path}",
+    "backslash": "https://queue.fal.run\\@evil.example/{path}",
+    "media": "https://v3b.fal.media/{path}",
+    "http": "http://queue.fal.run/{path}",
+    "user": "https://user:word@queue.fal.run/{path}",
+    "port": "https://queue.fal.run:8443/{path}",
+    "other-id": f"{QUEUE}/{APP}/requests/{OTHER_ID}/status",
+    "id-as-query": f"{QUEUE}/{APP}/requests/{OTHER_ID}?x=/{{path}}",
+    "encoded-dots": f"{QUEUE}/x/%2e%2e/{{path}}",
+    "fragment": f"{QUEUE}/{{path}}#x",
+    "relative": "/{path}",
+    "no-url": "https://[",
+    "empty": "",
+    "line-break": f"{QUEUE}/{{path}}\r\nx: y",
+    "null": None,
+    "number": 5,
+    "list": [],
+}
+
+
+@pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS)
+def test_a_url_that_is_not_the_queues_own_is_built_instead(fal: FalStandIn, url: Any) -> None:
+    def change(reply: dict[str, Any]) -> dict[str, Any]:
+        path = f"{APP}/requests/{reply['request_id']}"
+        return {**reply, **{name: url.format(path=path) if isinstance(url, str) else url for name in NAMES}}
+
+    fal.fault("submit", Json(change))
+    run(make(fal))
+    check_one_job(fal)
+    (request_id,) = fal.jobs
+    base = f"/{APP}/requests/{request_id}"
+    assert {request.target for request in fal.requests("status")} == {f"{base}/status?logs=1"}
+    assert {request.target for request in fal.requests("result")} == {base}
+    assert {request.host for request in fal.requests("status")} == {"queue.fal.run"}
+    assert {connect.split(":")[0] for connect in fal.connects} == {"queue.fal.run", "api.fal.ai", "v3b.fal.media"}
+
+
+def test_urls_that_are_absent_are_built(fal: FalStandIn) -> None:
+    fal.fault("submit", without_fields(*NAMES))
+    run(make(fal))
+    check_one_job(fal)
+
+
+def test_other_urls_of_the_queue_are_used_as_they_are(fal: FalStandIn) -> None:
+    def change(reply: dict[str, Any]) -> dict[str, Any]:
+        base = f"{QUEUE}/{ENDPOINT}/requests/{reply['request_id']}"
+        return {**reply, "status_url": f"{base}/status?x=1", "response_url": f"{base}/response"}
+
+    fal.fault("submit", Json(change))
+    run(make(fal))
+    (request_id,) = fal.jobs
+    base = f"/{ENDPOINT}/requests/{request_id}"
+    assert {request.target for request in fal.requests("status")} == {f"{base}/status?x=1&logs=1"}
+    assert {request.target for request in fal.requests("result")} == {f"{base}/response"}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["x" * 2**20, "Ein roter Würfel, 赤い立方体, مكعب, 🟥", 'quotes " \\ \n \t \x00 \u2028 \x7f', "\ufeff \ufffe 🏳️‍🌈"],
+    ids=["1-mb", "non-ascii", "escapes", "odd"],
+)
+def test_the_prompt_arrives_as_it_is(fal: FalStandIn, prompt: str) -> None:
+    run(make(fal, replace(REQUEST, prompt=prompt)))
+    (request,) = fal.requests("submit")
+    assert request.json()["prompt"] == prompt
+    assert json.dumps(prompt, ensure_ascii=False).encode() in request.body
+    assert int(request.headers["content-length"]) == len(request.body)
+    check_one_job(fal)
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_half_a_character_is_refused_here(field: str) -> None:
+    with pytest.raises(InvalidRequestError, match=field):
+        replace(REQUEST, **{field: "a cube \ud83d"})
+
+
+@pytest.mark.parametrize(
+    "prompt", ["x" * 2**20, "赤い立方体 🟥", 'quotes " \\ \n'], ids=["1-mb", "non-ascii", "escapes"]
+)
+def test_a_lost_job_with_such_a_prompt_is_found(fal: FalStandIn, prompt: str) -> None:
+    fal.fault("submit", Reset(accept=True))
+    run(make(fal, replace(REQUEST, prompt=prompt)))
+    check_one_job(fal)
+
+
+def test_the_user_agent_tells_the_packs_version() -> None:
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert f'version = "{USER_AGENT.split("/")[1].split()[0]}"' in project

@@ -1,0 +1,287 @@
+"""The result of a completed job: a video, a failure, or something else."""
+
+import base64
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
+from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.tests.fal import (
+    BRIEF,
+    PROMPT,
+    REQUEST,
+    failed,
+    goes_on,
+    goes_on_through,
+    is_set_aside,
+    journal_of,
+    make,
+    only_id,
+    policy_with,
+    record_of,
+    records_of,
+    run,
+    videos_of,
+)
+from cosmos_predict25.tests.fal_faults import NOT_FOUND, with_video
+from cosmos_predict25.tests.fal_standin import (
+    FIELD_ERROR,
+    FOREVER,
+    GENERATION_TIMEOUT,
+    SERVER_ERROR,
+    TEXT_ERROR,
+    Body,
+    EndlessBody,
+    FalStandIn,
+    Fault,
+    Json,
+    Outcome,
+    Reply,
+    content_policy,
+    with_fields,
+    without_fields,
+)
+
+
+def test_a_completed_job_that_stays_in_progress_is_kept(fal: FalStandIn) -> None:
+    fal.fault("result", Reply(400, body={"detail": "Request is still in progress"}), times=FOREVER)
+    error = failed(fal, JobKeptError, policy=BRIEF)
+    assert (error.stage, "in progress" in str(error)) == ("result", True)
+    assert goes_on(fal).num_frames == 9
+
+
+POLICY_ERROR = content_policy({"prompt": PROMPT})
+
+NO_RETRY = "will not help"
+
+FAILURES: list[tuple[Outcome, dict[str, Any], str]] = [
+    (
+        FIELD_ERROR,
+        {"error_type": "less_than_equal", "fields": ("num_frames",), "retryable": False},
+        "(num_frames): Input should be less than or equal to 93 (HTTP 422",
+    ),
+    (TEXT_ERROR, {"error_type": None, "fields": (), "retryable": None}, "The prompt could not be used (HTTP 422)"),
+    (
+        POLICY_ERROR,
+        {"error_type": "content_policy_violation", "fields": ("prompt",), "retryable": False},
+        "The same prompt will be refused again: change what it asks for",
+    ),
+    (
+        replace(POLICY_ERROR, headers={"x-fal-retryable": "true"}),
+        {"error_type": "content_policy_violation", "retryable": False},
+        "flagged by a content checker",
+    ),
+    (SERVER_ERROR, {"error_type": "internal_server_error", "retryable": True}, "A new try is likely to help"),
+    (replace(SERVER_ERROR, headers={"X-Fal-Needs-Retry": "1"}), {"retryable": True}, "A new try is likely to help"),
+    (replace(SERVER_ERROR, headers={"X-Fal-Needs-Retry": "no"}), {"retryable": False}, NO_RETRY),
+    (replace(SERVER_ERROR, headers={}), {"retryable": None}, "fal does not say"),
+    (GENERATION_TIMEOUT, {"status": 504, "error_type": "generation_timeout", "retryable": False}, NO_RETRY),
+    (
+        Outcome(500, {"detail": "Runner died", "error_type": "runner_server_error"}),
+        {"error_type": "runner_server_error"},
+        "Runner died (HTTP 500, runner_server_error)",
+    ),
+    (
+        Outcome(504, {"detail": "Request timed out"}, {"x-fal-error-type": "request_timeout"}),
+        {"error_type": "request_timeout"},
+        "Request timed out (HTTP 504, request_timeout)",
+    ),
+    (Outcome(499, {"detail": "Request was cancelled"}), {"status": 499}, "Request was cancelled (HTTP 499)"),
+    (Outcome(422, {"detail": []}), {"status": 422}, "no reason that can be read (HTTP 422)"),
+    (
+        Outcome(422, {"detail": [{"loc": 5, "msg": ["x"], "type": 7}, "x"]}),
+        {"fields": ()},
+        "no reason that can be read",
+    ),
+    (Outcome(422, [1]), {"status": 422}, "no reason that can be read"),
+    (
+        Outcome(422, {"detail": [{"loc": ["body", "prompt", 3], "msg": "\x1b[31mred\n" + "y" * 9000, "type": "x\n"}]}),
+        {"error_type": "x", "fields": ("prompt.3",)},
+        "red yyy",
+    ),
+]
+
+
+@pytest.mark.parametrize(("outcome", "expected", "says"), FAILURES, ids=[says[:40] for _, _, says in FAILURES])
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
+def test_a_failed_job_is_told_with_fals_reason(
+    fal: FalStandIn, outcome: Outcome, expected: dict[str, Any], says: str, told: bool
+) -> None:
+    fal.fail_next(outcome if told else replace(outcome, error=None, error_type=None))
+    error = failed(fal, FalError)
+    assert (error.stage, error.status) == ("result", outcome.status)
+    assert {name: getattr(error, name) for name in expected} == expected
+    assert says in str(error)
+    assert str(error).isprintable()
+    assert len(str(error)) < 1000
+    assert len(fal.requests("submit")) == len(fal.requests("result")) == fal.accepted == 1
+    assert records_of(fal) == []
+    assert fal.requests("media") == []
+
+
+def test_a_reason_that_says_the_prompt_and_the_key_again_is_shown_without_them(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    detail = f"For Key {fal.key}: the prompt '{PROMPT}' is not allowed, see data:video/mp4;base64,AAAA"
+    fal.fault("status", with_fields(status="FAILED", error=detail, logs=[detail]))
+    fal.fault("result", Reply(422, body={"detail": detail}))
+    error = failed(fal, FalError)
+    assert "is not allowed" in str(error)
+    assert "AAAA" not in str(error)
+    assert PROMPT not in caplog.text
+
+
+@pytest.mark.parametrize("unit", ["data:" + "a" * 60_000, "https://" * 7_000, "key " * 15_000, "\x1b[" * 30_000])
+def test_a_long_reason_is_read_at_once(fal: FalStandIn, unit: str) -> None:
+    fal.fail_next(Outcome(422, {"detail": unit}))
+    start = time.monotonic()
+    error = failed(fal, FalError)
+    assert time.monotonic() - start < 3
+    assert len(str(error)) < 1000
+
+
+def test_a_result_that_is_gone_is_told(fal: FalStandIn) -> None:
+    fal.fault("result", NOT_FOUND, times=FOREVER)
+    error = failed(fal, JobExpiredError)
+    assert (error.stage, error.status) == ("result", 404)
+    assert "30 days" in str(error)
+    assert is_set_aside(fal)
+    assert fal.accepted == 1
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_a_job_that_nobody_came_back_to_in_time_has_expired(fal: FalStandIn, store: bool) -> None:
+    fal.run_seconds = math.inf
+    failed(fal, JobKeptError, policy=BRIEF, store=store)
+    fal.complete(only_id(fal))
+    fal.clock.advance(31 * 86400 if store else 3700)
+    assert failed(fal, JobExpiredError, store=store).status == 404
+    assert is_set_aside(fal)
+    assert fal.accepted == 1
+
+
+FACTS = ("content_type", "file_name", "file_size", "width", "height", "fps", "duration", "num_frames")
+
+DEEP: list[Any] = []
+
+for _ in range(600):
+    DEEP = [DEEP]
+
+HELD: dict[str, Fault] = {
+    "no seed": without_fields("seed"),
+    "no seed, null": with_fields(seed=None),
+    "seed of text": with_fields(seed="7"),
+    "only a URL": Json(lambda reply: {"video": {"url": reply["video"]["url"]}}),
+    "nulls": with_video(**dict.fromkeys(FACTS)),
+    "more": with_fields(more={"a": [1, 2]}, prompt="x", detail="y", status="COMPLETED"),
+    "wrong types": with_video(**{name: [{}] for name in FACTS}),
+    "halves of characters": with_video(file_name="\ud800\udc00\ud800", more="\x00"),
+    "deep": with_fields(deep=DEEP),
+    "no numbers": Body(
+        lambda body: body.replace(b'"fps": 16', b'"fps": NaN').replace(b'"width": 96', b'"width": -Infinity')
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_whatever_else_a_result_holds_the_video_is_used(fal: FalStandIn, name: str) -> None:
+    fal.fault("result", HELD[name])
+    video = goes_on_through(fal)
+    assert (video.num_frames, video.width, video.height, video.fps, video.seed) == (9, 96, 64, 16, 7)
+
+
+def test_a_bare_result_is_kept_over_a_failed_download(fal: FalStandIn) -> None:
+    fal.bare_result = True
+    fal.fault("media", Reply(500), times=FOREVER)
+    failed(fal, JobKeptError)
+    record = record_of(fal)
+    assert record.state is State.RESULT_READY
+    assert record.result
+    assert list(record.result["video"]) == ["url"]
+    assert goes_on(fal).seed == 7
+    assert len(fal.requests("result")) == 1
+
+
+FORMATS = [
+    ("X264 (.mp4)", "video/mp4"),
+    ("VP9 (.webm)", "video/webm"),
+    ("PRORES4444 (.mov)", "video/quicktime"),
+    ("GIF (.gif)", "image/gif"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), FORMATS)
+def test_a_video_in_the_result_itself_is_saved(fal: FalStandIn, name: str, kind: str) -> None:
+    request = replace(REQUEST, sync_mode=True, video_output_type=name)
+    video = run(make(fal, request))
+    assert fal.requests("submit")[0].json()["sync_mode"] is True
+    assert (video.content_type, video.num_frames, video.width) == (kind, 9, 96)
+    assert fal.requests("media") == []
+    assert records_of(fal) == []
+    assert run(make(fal, request)) == replace(video, notes=())
+    assert fal.accepted == 1
+
+
+def test_a_data_uri_that_nobody_asked_for_is_used_too(fal: FalStandIn) -> None:
+    content = run(make(fal, replace(REQUEST, seed=8))).path.read_bytes()
+    for url in uris(content):
+        fal.fault("result", with_video(url=url))
+        video = run(make(fal))
+        assert video.path.read_bytes() == content
+        video.path.unlink()
+
+
+def uris(content: bytes) -> list[str]:
+    text = base64.b64encode(content).decode()
+    return [
+        f"data:video/mp4;base64,{text}",
+        f"DATA:Video/MP4;Base64,{text}",
+        f"data:application/octet-stream;base64,{text}",
+    ]
+
+
+MP4 = base64.b64encode(b"\x00\x00\x00\x18ftypmp42" + bytes(100)).decode()
+
+BAD_URIS = {
+    "no base64": f"data:video/mp4;base64,{'*' * 100}",
+    "a broken one": f"data:video/mp4;base64,{MP4[:-3]}",
+    "line breaks": f"data:video/mp4;base64,{MP4[:40]}\n{MP4[40:]}",
+    "of URLs": "data:video/mp4;base64,AAAA__--" + MP4,
+    "not ASCII": "data:video/mp4;base64,ÄÖÜ" + MP4,
+    "not said to be base64": f"data:video/mp4,{MP4}",
+    "empty": "data:video/mp4;base64,",
+    "nothing": "data:",
+    "a page": f"data:text/html;base64,{MP4}",
+    "a picture": f"data:image/png;base64,{MP4}",
+    "no type": f"data:;base64,{MP4}",
+    "too large": "data:video/mp4;base64," + MP4 + "A" * 2**21,
+    "no mp4 in it": "data:video/mp4;base64," + base64.b64encode(b"GIF89a" + bytes(100)).decode(),
+    "nothing to decode": f"data:video/mp4;base64,{MP4}",
+}
+
+
+@pytest.mark.parametrize("name", BAD_URIS)
+def test_a_data_uri_that_holds_no_video_is_refused(fal: FalStandIn, name: str) -> None:
+    fal.fault("result", with_video(url=BAD_URIS[name]), times=FOREVER)
+    error = failed(fal, JobKeptError, policy=policy_with(max_media=2**20))
+    assert error.stage == "download"
+    assert len(str(error)) < 1000
+    assert MP4[:40] not in str(error)
+    assert journal_of(fal).path_of(record_of(fal).fingerprint).stat().st_size < 4000
+    assert list(videos_of(fal).iterdir()) == []
+    assert goes_on(fal).num_frames == 9
+
+
+@pytest.mark.parametrize("length", [None, 200 * 2**20])
+def test_a_result_without_end_is_cut_off(fal: FalStandIn, length: int | None) -> None:
+    fal.fault(
+        "result", EndlessBody(200 * 2**20, length, b'{"video": "', {"content-type": "application/json"}), times=FOREVER
+    )
+    error = failed(fal, JobKeptError, policy=policy_with(max_reply=2**20))
+    assert f"more than {2**20} bytes" in str(error)
+    fal.wait_for(lambda: {exchange.outcome for exchange in fal.requests("result")} == {"abandoned"})
+    assert goes_on(fal).num_frames == 9
