@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 AS_IS = "as is"
 HIGH = "high"
 BLACK = "#000000"
-NOT_CONNECTED = object()
 
 
 class CosmosPredict25ExportVideo(io.ComfyNode):
@@ -31,15 +31,24 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             search_aliases=["cosmos", "save video", "export", "mp4", "webm", "prores", "mov", "gif", "video combine"],
             inputs=[
                 io.Video.Input(
-                    "video", optional=True, tooltip="The video to save, with its sound. Connect this or images."
+                    "video",
+                    optional=True,
+                    lazy=True,
+                    tooltip="The video to save, with its sound. Connect this or images.",
                 ),
                 io.Image.Input(
                     "images",
                     optional=True,
+                    lazy=True,
                     tooltip="The frames to save, RGB or RGBA. WebM and ProRes keep transparency, a GIF's pixels are "
                     "transparent or not, and MP4 gets the background.",
                 ),
-                io.Audio.Input("audio", optional=True, tooltip="The sound for images. A GIF has none."),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    lazy=True,
+                    tooltip="The sound for images, or instead of the video's own. A GIF has none.",
+                ),
                 io.Combo.Input(
                     "format",
                     options=list(VIDEO_OUTPUT_TYPES),
@@ -84,21 +93,38 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
+    def fingerprint_inputs(cls, **_) -> list[tuple[str, int]]:
+        """Save again when a file that this node has saved is gone."""
+        from .host.output import missing_files
+
+        return missing_files(cls.hidden.unique_id)
+
+    @classmethod
+    def check_lazy_status(
         cls,
-        video: object = NOT_CONNECTED,
-        images: object = NOT_CONNECTED,
-        audio: object = NOT_CONNECTED,
-        filename_prefix: str | None = None,
-    ) -> bool | str:
-        """None stands for a linked input."""
-        try:
-            check_connections(*(value is not NOT_CONNECTED for value in (video, images, audio)))
-            if filename_prefix is not None:
-                check_prefix(filename_prefix)
-        except InvalidRequestError as error:
-            return str(error)
-        return True
+        filename_prefix: str,
+        format: str,
+        fps: float = FPS,
+        background: str = BLACK,
+        **connected: object,
+    ) -> list[str]:
+        """What is refused here is refused before the frames are made, and blames no widget."""
+        from ..pipeline.export.encodings import find_encoding
+
+        check_connections("video" in connected, "images" in connected)
+        cls.fill_in_prefix(filename_prefix)
+        read_colour(background)
+        if "images" in connected:
+            find_encoding(format).check_fps(Fraction(fps))
+        return [name for name in ("video", "images", "audio") if name in connected]
+
+    @classmethod
+    def fill_in_prefix(cls, filename_prefix: str) -> str:
+        from .host.filenames import fill_in
+
+        filled = fill_in(filename_prefix, cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        check_prefix(filled)
+        return filled
 
     @classmethod
     def execute(
@@ -113,32 +139,32 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         background: str = BLACK,
     ) -> io.NodeOutput:
         from ..pipeline.formats import find_format
-        from .host.observers import NodeObserver, show_text
-        from .host.output import make_proxy, next_output_file, shown_on_node, workflow_metadata
-        from .host.videos import GifVideo, with_gif_frame_rate
+        from .host.observers import NodeObserver
+        from .host.output import make_proxy, next_output_file, result_on_node, shown_on_node, workflow_metadata
+        from .host.videos import GifVideo, with_gif_frame_rate, with_sound
 
-        check_connections(video is not None, images is not None, audio is not None)
-        check_prefix(filename_prefix)
+        filename_prefix = cls.fill_in_prefix(filename_prefix)
         target, colour = find_format(format), read_colour(background)
         if video is None:
-            # Exporting checks fps, whatever it is.
             parts = Types.VideoComponents(images, fps, audio)  # pyright: ignore[reportArgumentType]
             video = InputImpl.VideoFromComponents(parts)
-        video = with_gif_frame_rate(video)
+        else:
+            video = with_gif_frame_rate(video)
+            video = with_sound(video, audio) if audio else video
         components = cache(video.get_components)  # decodes when the video is in a file
         path = next_output_file(filename_prefix, target.suffix, *video.get_dimensions())
         observer = NodeObserver(cls.hidden.unique_id)
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
 
-        # Browsers cannot show ProRes. Made first, so that nothing comes between a saved file and the end of the run.
-        proxy = make_proxy(components(), path, colour, observer) if target.html_element is None else None
+        # A <video> shows neither ProRes nor a GIF. Made first, so that nothing comes between a saved file and the run's
+        # end.
+        proxy = make_proxy(components(), path, colour, observer) if target.html_element != "video" else None
         saved, notes = copy_or_encode(video, components, path, quality, colour, options)
-        lines = [f"{path.name}, {saved.file_size / 1000:,.0f} kB", *notes, *saved.notes]
-        show_text("\n".join(lines), cls.hidden.unique_id)
+        result = result_on_node(path.name, f"{saved.file_size / 1000:,.0f} kB", *notes, *saved.notes)
         is_gif = target.container == "gif"
         video = GifVideo(str(path), saved.fps) if is_gif else InputImpl.VideoFromFile(str(path))
-        return io.NodeOutput(video, ui=shown_on_node(path, proxy))
+        return io.NodeOutput(video, ui={**shown_on_node(path, proxy), **result})
 
 
 def copy_or_encode(
@@ -174,17 +200,12 @@ def copy_or_encode(
     return encoded, notes
 
 
-def check_connections(video: bool, images: bool, audio: bool) -> None:
-    """Raise `InvalidRequestError` unless exactly one of video and images is connected, and audio to images only."""
+def check_connections(video: bool, images: bool) -> None:
+    """Raise `InvalidRequestError` unless exactly one of video and images is connected."""
     if video and images:
         raise InvalidRequestError("Both video and images are connected: disconnect one of them.")
     if not (video or images):
         raise InvalidRequestError("Neither video nor images is connected: connect the one that is to be saved.")
-    if video and audio:
-        raise InvalidRequestError(
-            "audio is connected beside video, which brings its own: disconnect audio, or take the video apart with "
-            "Get Video Components and connect its images."
-        )
 
 
 def check_prefix(filename_prefix: str) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipeline.errors import CosmosError, InvalidRequestError
+from ..pipeline.errors import InvalidRequestError
 from ..pipeline.fal import DISTILLED, TEXT_TO_VIDEO
 from ..pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES, GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, CosmosPrompt, CosmosSettings
@@ -22,9 +22,10 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             "output folder. The key comes from the environment variable FAL_KEY. Several of these run at once.",
             search_aliases=["cosmos", "nvidia", "fal", "api", "remote", "cloud", "text to video", "t2v"],
             inputs=[
-                CosmosPrompt.Input("prompt", tooltip="From the Prompt node."),
+                CosmosPrompt.Input("prompt", lazy=True, tooltip="From the Prompt node."),
                 CosmosSettings.Input(
                     "settings",
+                    lazy=True,
                     tooltip="From the Sampler Settings node. fal makes 1280 x 704, whatever width and height say.",
                 ),
                 io.DynamicCombo.Input(
@@ -88,16 +89,13 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, endpoint: dict[str, Any]) -> bool | str:
-        """Without a key nothing runs. ComfyUI gives the message once for each input that is named here."""
+    def check_lazy_status(cls, **_) -> list[str]:
+        """Raises `MissingKeyError` before anything else has run, and blames no widget for it."""
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
 
-        try:
-            key_for(NetworkPolicy.from_environment())
-        except CosmosError as error:
-            return str(error)
-        return True
+        key_for(NetworkPolicy.from_environment())
+        return ["prompt", "settings"]
 
     @classmethod
     async def execute(
@@ -114,8 +112,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         """ComfyUI leaves out an `endpoint` that is none of the options."""
         from ..pipeline import fal
         from .host.background import in_background
-        from .host.observers import FalObserver, show_text
-        from .host.output import fal_folders
+        from .host.observers import FalObserver
+        from .host.output import fal_folders, result_on_node
         from .host.videos import video_of
 
         if endpoint is None:
@@ -143,6 +141,6 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             ),
             observer,
         )
-        made = f"{video.num_frames} frames, {video.width} x {video.height}, {video.duration:.1f} s, seed {video.seed}"
-        show_text("\n".join([made, video.path.name, *video.notes]), cls.hidden.unique_id)
-        return io.NodeOutput(video_of(video), video.seed)
+        made = f"{video.num_frames} frames, {video.width} x {video.height}, {video.duration:.1f} s"
+        result = result_on_node(made, f"seed {video.seed}", video.path.name, *video.notes)
+        return io.NodeOutput(video_of(video), video.seed, ui=result)

@@ -1,10 +1,11 @@
 import time
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import InputImpl, Types, io
 
-from ..pipeline.request import GenerationRequest, Prompt, SamplerSettings
+from ..pipeline.request import NUM_FRAMES, SIDE, GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, CosmosModel, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class CosmosPredict25Generate(io.ComfyNode):
             description="Makes a video from text with Cosmos-Predict2.5 on this machine.",
             search_aliases=["cosmos", "nvidia", "text to video", "t2v", "video generation", "world model"],
             inputs=[
-                CosmosModel.Input("model", tooltip="From the Model Loader."),
+                CosmosModel.Input("model", lazy=True, tooltip="From the Model Loader."),
                 CosmosPrompt.Input("prompt", tooltip="From the Prompt node."),
                 CosmosSettings.Input("settings", tooltip="From the Sampler Settings node."),
             ],
@@ -38,10 +39,16 @@ class CosmosPredict25Generate(io.ComfyNode):
         )
 
     @classmethod
+    def check_lazy_status(cls, **_) -> list[str]:
+        """The model is loaded when prompt and settings have been found to be right."""
+        return ["model"]
+
+    @classmethod
     def execute(cls, model: "HostedModel", prompt: Prompt, settings: SamplerSettings) -> io.NodeOutput:
         from ..pipeline.local.generate import clamp_request, generate
         from ..pipeline.local.guardrail import cosmos_guardrail
-        from .host.observers import NodeObserver, show_text
+        from .host.observers import NodeObserver
+        from .host.output import result_on_node
 
         start = time.monotonic()
         asked = GenerationRequest.combine(prompt, settings)
@@ -54,10 +61,28 @@ class CosmosPredict25Generate(io.ComfyNode):
             guardrail=cosmos_guardrail if model.guardrail else None,
             prompts=model.prompts,
         )
-        made = f"{len(video.frames)} frames in {time.monotonic() - start:.0f} s, seed {video.seed}"
-        if request != asked:
-            most = f"{request.width}x{request.height} and {request.num_frames} frames"
-            made += f". {most} are the most that this checkpoint makes"
-        show_text(made, cls.hidden.unique_id)
+        made = f"{len(video.frames)} frames of {request.width}x{request.height} in {time.monotonic() - start:.0f} s"
+        result = result_on_node(made, f"seed {video.seed}", *remarks(model, asked))
         components = Types.VideoComponents(images=video.frames, frame_rate=Fraction(video.fps))
-        return io.NodeOutput(InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed)
+        return io.NodeOutput(
+            InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed, ui=result
+        )
+
+
+def remarks(hosted: "HostedModel", asked: GenerationRequest) -> list[str]:
+    """What the video does not have of that which was asked for, and why."""
+    from ..pipeline.local.encode import MAX_TOKENS, word_at_the_cut
+    from ..pipeline.local.generate import clamp_request
+    from ..pipeline.local.load.find import DEMO_FOLDER, names_a_demo_shape
+
+    model, found = hosted.model, []
+    largest = replace(asked, num_frames=NUM_FRAMES.maximum, width=SIDE.maximum, height=SIDE.maximum)
+    most = clamp_request(largest, model.transformer)
+    if clamp_request(asked, model.transformer) != asked:
+        found.append(f"This checkpoint makes at most {most.width}x{most.height} and {most.num_frames} frames.")
+    if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
+        found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
+    for name in ("prompt", "negative_prompt"):
+        if word := word_at_the_cut(model.tokenizer, getattr(asked, name)):
+            found.append(f"{name} was cut at {MAX_TOKENS} tokens, at the word {word!r}.")
+    return found

@@ -5,7 +5,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..pipeline.errors import CheckpointNotFoundError, InvalidRequestError, MissingDependencyError
-from ..pipeline.local.load.find import files_below, find_checkpoints, find_text_encoders, nothing_found
+from ..pipeline.local.load.find import DEMO_FOLDER, files_below, find_checkpoints, find_text_encoders, nothing_found
 from .sockets import CATEGORY, CosmosModel
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
@@ -68,14 +68,8 @@ class CosmosPredict25Loader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
-        """None stands for a linked input."""
-        if checkpoint in (None, SINGLE_FILES):
-            return True
-        try:
-            _folder_of(checkpoint)
-        except CheckpointNotFoundError as error:
-            return str(error)
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool:
+        """`execute` says which ones there are, where ComfyUI would only say that a checkpoint is not in its list."""
         return True
 
     @classmethod
@@ -91,21 +85,26 @@ class CosmosPredict25Loader(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, guardrail: bool, transformer: str, vae: str, text_encoder: str) -> io.NodeOutput:
         try:
+            from ..pipeline.local.guardrail import import_guardrail
             from ..pipeline.local.load import checkpoint as loading
             from .host.memory import HostedModel, weight_dtype
-            from .host.observers import show_text
+            from .host.output import result_on_node
         except ImportError as error:
             raise MissingDependencyError(
                 f"Local generation cannot start: {error}. Install what it needs into ComfyUI's Python with: "
                 f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
             ) from error
+        if guardrail:
+            import_guardrail()
         if checkpoint == SINGLE_FILES:
             files = _single_files(transformer, vae, text_encoder)
             model = loading.load_single_files(*files, dtype=weight_dtype())
         else:
             model = loading.load_pipeline_folder(_folder_of(checkpoint), weight_dtype())
-        show_text(f"Loaded {model.name}", cls.hidden.unique_id)
-        return io.NodeOutput(HostedModel(model, guardrail))
+        lines = [f"Loaded {model.name}"]
+        if model.name == DEMO_FOLDER.name:
+            lines.append("Demo: knows only coloured shapes")
+        return io.NodeOutput(HostedModel(model, guardrail), ui=result_on_node(*lines))
 
 
 def _roots(kind: str) -> list[Path]:

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
 from ..pipeline.errors import InvalidRequestError
-from ..pipeline.request import DEFAULT_NEGATIVE_PROMPT, Prompt, check_field
+from ..pipeline.request import DEFAULT_NEGATIVE_PROMPT, Prompt
 from .sockets import CATEGORY, CosmosPrompt
 
 
@@ -37,12 +37,11 @@ class CosmosPredict25Prompt(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, prompt: str | None = None) -> bool | str:
-        """None stands for a linked input. What is refused here is not kept in ComfyUI's history."""
+        """None stands for a linked input. What is refused here, a key, is not kept in ComfyUI's history."""
         from ..pipeline.fal.key import refuse_own_key_in
 
         try:
             if prompt is not None:
-                check_field(Prompt, "prompt", prompt)
                 refuse_own_key_in("prompt", prompt)
         except InvalidRequestError as error:
             return str(error)

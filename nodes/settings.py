@@ -1,6 +1,5 @@
 from comfy_api.latest import io
 
-from ..pipeline.errors import InvalidRequestError
 from ..pipeline.request import (
     FPS,
     GUIDANCE_SCALE,
@@ -9,7 +8,6 @@ from ..pipeline.request import (
     SEED,
     SIDE,
     SamplerSettings,
-    check_field,
 )
 from .sockets import CATEGORY, CosmosSettings
 
@@ -75,16 +73,6 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool | str:
-        """None stands for a linked input. ComfyUI itself checks the ranges of the others, but no steps."""
-        try:
-            for name, value in (("width", width), ("height", height)):
-                if value is not None:
-                    check_field(SamplerSettings, name, value)
-        except InvalidRequestError as error:
-            return str(error)
-        return True
-
-    @classmethod
     def execute(cls, **settings) -> io.NodeOutput:
+        """ComfyUI itself checks the ranges of the widgets' values. It knows no steps, and not what a link brings."""
         return io.NodeOutput(SamplerSettings(**settings))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ class Release:
 
 NEWEST = Release("0.30.0", "2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a")
 OLDEST = Release("0.18.2", "2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af")
+
+NEWEST_FRONTEND = "1.58.1"
+"""The newest release of ComfyUI's frontend that is tested; the environment has the one that ComfyUI itself asks for."""
 
 
 class SetupError(RuntimeError):
@@ -209,6 +213,23 @@ def unpack(archive: Path, prefix: str, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content.read())
     partial.rename(folder)
+
+
+def fetch_frontend(version: str = NEWEST_FRONTEND) -> Path:
+    """Downloads a release of ComfyUI's frontend from PyPI and unpacks it; returns the folder for --front-end-root."""
+    folder = DEMO / f"frontend-{version}"
+    if folder.exists():
+        return folder
+    downloads = DEMO / "downloads"
+    with step(f"Fetching ComfyUI's frontend {version}"):
+        pip("download", "--no-deps", "--dest", str(downloads), f"comfyui-frontend-package=={version}")
+        prefix = "comfyui_frontend_package/static/"
+        partial = DEMO / "frontend.partial"
+        with zipfile.ZipFile(downloads / f"comfyui_frontend_package-{version}-py3-none-any.whl") as wheel:
+            wheel.extractall(partial, [name for name in wheel.namelist() if name.startswith(prefix)])
+        (partial / prefix).rename(folder)
+        shutil.rmtree(partial)
+    return folder
 
 
 def make_random_checkpoint(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The pack in a real ComfyUI, through its HTTP and websocket API: the newest version and the oldest supported one."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -44,6 +45,11 @@ def node_id(prompt: dict[str, Any], kind: str) -> str:
 
 def events(entry: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [data for name, data in entry["status"]["messages"] if name == kind]
+
+
+def said(entry: dict[str, Any], prompt: dict[str, Any], kind: str) -> list[str]:
+    """What a node says when it has run."""
+    return entry["outputs"][node_id(prompt, kind)]["cosmos_predict25"]
 
 
 def probe(file: Path) -> tuple[int, int, int, float]:
@@ -92,11 +98,12 @@ def test_the_shared_workflow_makes_a_video(any_comfyui):
     assert bars[-1]["value"] == bars[-1]["max"] == 1 + 2 + 4
     assert sum(message.type == "preview" for message in messages) == 2
     texts = [message.data["text"] for message in messages if message.type == "text"]
-    assert "Loaded random-weights-demo" in texts
     assert "Denoising, step 1 of 2" in texts
-    (finished,) = [text for text in texts if text.startswith("10 frames in ")]
-    assert finished.endswith("seed 42")
-    assert texts[-1].startswith(file.name)
+    assert said(entry, prompt, "CosmosPredict25Loader") == ["Loaded random-weights-demo"]
+    made, seed, *_ = said(entry, prompt, "CosmosPredict25Generate")
+    assert re.fullmatch(r"10 frames of 64x48 in \d+ s", made)
+    assert seed == "seed 42"
+    assert said(entry, prompt, "CosmosPredict25ExportVideo")[0] == file.name
 
 
 def test_unchanged_inputs_are_served_from_the_cache(any_comfyui):
@@ -146,15 +153,12 @@ def test_stop_ends_the_run_within_one_step(any_comfyui):
 @pytest.mark.parametrize(
     ("values", "kind", "says"),
     [
-        ({"width": 100}, "CosmosPredict25SamplerSettings", "width is 100, but must be a multiple of 16: try 96 or 112"),
-        ({"height": 1936}, "CosmosPredict25SamplerSettings", "height is 1936, but must be from 16 to 1920"),
+        ({"height": 1936}, "CosmosPredict25SamplerSettings", "Value 1936 bigger than max of 1920: height"),
         ({"num_frames": 94}, "CosmosPredict25SamplerSettings", "Value 94 bigger than max of 93: num_frames"),
         ({"num_frames": 8}, "CosmosPredict25SamplerSettings", "Value 8 smaller than min of 9: num_frames"),
         ({"num_inference_steps": 51}, "CosmosPredict25SamplerSettings", "Value 51 bigger than max of 50"),
         ({"guidance_scale": 0.5}, "CosmosPredict25SamplerSettings", "Value 0.5 smaller than min of 1.0"),
         ({"seed": 2147483648}, "CosmosPredict25SamplerSettings", "Value 2147483648 bigger than max of 2147483647"),
-        ({"prompt": " \n"}, "CosmosPredict25Prompt", "prompt is blank"),
-        ({"checkpoint": "gone"}, "CosmosPredict25Loader", "The checkpoint 'gone' is not in"),
     ],
     ids=str,
 )
@@ -169,8 +173,31 @@ def test_bad_input_is_refused_before_anything_runs(any_comfyui, values, kind, sa
     any_comfyui.run(shared_workflow(any_comfyui))
 
 
-def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(any_comfyui):
-    prompt = shared_workflow(any_comfyui)
+@pytest.mark.parametrize(
+    ("values", "kind", "says"),
+    [
+        ({"height": 100}, "SamplerSettings", "height is 100, but must be a multiple of 16: try 96 or 112"),
+        ({"prompt": " \n"}, "Prompt", "prompt is blank"),
+        ({"checkpoint": "gone"}, "Loader", "The checkpoint 'gone' is not in"),
+        ({"checkpoint": "single files"}, "Loader", "checkpoint is 'single files', but transformer is 'none'"),
+        ({"guardrail": True}, "Loader", "The guardrail is switched on, but the package cosmos-guardrail cannot be imp"),
+    ],
+    ids=str,
+)
+def test_what_a_node_refuses_is_told_on_it_before_a_model_is_loaded(any_comfyui, values, kind, says):
+    prompt = shared_workflow(any_comfyui, seed=321, **values)
+    loader = node_id(prompt, "CosmosPredict25Loader")
+    with pytest.raises(PromptFailedError) as failed:
+        any_comfyui.run(prompt)
+    (error,) = events(failed.value.entry, "execution_error")
+    assert error["node_id"] == node_id(prompt, f"CosmosPredict25{kind}")
+    assert error["exception_type"].startswith("cosmos_predict25.")
+    assert error["exception_message"].startswith(says)
+    assert loader not in error["executed"]
+
+
+def test_bad_values_from_other_nodes_are_refused_before_a_model_is_loaded(any_comfyui):
+    prompt = shared_workflow(any_comfyui, checkpoint="gone")
     settings = node_id(prompt, "CosmosPredict25SamplerSettings")
     prompt["width"] = {"class_type": "PrimitiveInt", "inputs": {"value": 100}}
     prompt[settings]["inputs"]["width"] = ["width", 0]
@@ -180,7 +207,6 @@ def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(any_comfyui):
     assert error["node_id"] == settings
     assert error["exception_type"] == "cosmos_predict25.InvalidRequestError"
     assert error["exception_message"].startswith("width is 100, but must be a multiple of 16")
-    any_comfyui.run(shared_workflow(any_comfyui))
 
 
 def test_the_prompt_can_come_from_another_node(any_comfyui):
@@ -191,23 +217,29 @@ def test_the_prompt_can_come_from_another_node(any_comfyui):
 
 
 def test_without_a_checkpoint_of_ones_own_auto_takes_the_demo_at_its_size(comfyui):
+    prompt = shared_workflow(comfyui, seed=401, width=1280, height=704, num_frames=9)
     folder = comfyui.models / "diffusers"
     hidden = folder.rename(comfyui.base / "hidden")
     try:
-        shown = texts(comfyui, seed=401, width=1280, height=704, num_frames=93)
+        entry = comfyui.run(prompt)
     finally:
         hidden.rename(folder)
-    assert "Loaded moving-shapes" in shown
-    (made,) = [text for text in shown if text.startswith("25 frames in ")]
-    assert made.endswith("64x64 and 25 frames are the most that this checkpoint makes")
-    assert "Loaded random-weights-demo" in texts(comfyui, seed=402)
+    loaded = said(entry, prompt, "CosmosPredict25Loader")
+    assert loaded == ["Loaded moving-shapes", "Demo: knows only coloured shapes"]
+    lines = said(entry, prompt, "CosmosPredict25Generate")
+    assert lines[0].startswith("9 frames of 64x64 in ")
+    assert max(map(len, lines)) < 45
+    rest = " ".join(lines[2:])
+    assert "This checkpoint makes at most 64x64 and 25 frames." in rest
+    assert "The demo draws only circles, squares and triangles, and the prompt names none." in rest
+    loaded = said(comfyui.run(shared_workflow(comfyui, seed=402)), prompt, "CosmosPredict25Loader")
+    assert loaded == ["Loaded random-weights-demo"]
 
 
-def texts(server: ComfyUI, **values: Any) -> list[str]:
-    """What the nodes show while the shared workflow runs."""
-    return [
-        message.data["text"] for message in server.follow(shared_workflow(server, **values)) if message.type == "text"
-    ]
+def test_a_prompt_that_is_cut_is_told_with_the_word_where_it_was_cut(comfyui):
+    prompt = shared_workflow(comfyui, seed=411, prompt=" ".join(f"word{number}" for number in range(600)))
+    lines = " ".join(said(comfyui.run(prompt), prompt, "CosmosPredict25Generate"))
+    assert re.search(r"prompt was cut at 512 tokens, at the word 'word\d+'\.", lines)
 
 
 @pytest.fixture(scope="module")

@@ -112,6 +112,11 @@ def texts(messages: list[Message]) -> list[str]:
     return [message.data["text"] for message in messages if message.type == "text" and message.data["node"] == "export"]
 
 
+def said(output: dict[str, Any]) -> str:
+    """What the node says when it has run."""
+    return " ".join(output["cosmos_predict25"])
+
+
 def grey_levels(file: Path) -> list[float]:
     with av.open(str(file)) as container:
         return [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
@@ -177,8 +182,8 @@ def test_images_are_saved_in_every_format(any_comfyui, format):
 def test_the_preview_is_something_that_a_browser_shows(any_comfyui, format):
     output, _ = run(any_comfyui, prompt_with(format=format))
     (shown,) = output["images"]
-    assert output["animated"] == [format != GIF]
-    if format == MOV:
+    assert output["animated"] == [True]
+    if format in (MOV, GIF):
         assert shown["type"] == "temp"
         proxy = any_comfyui.base / "temp" / shown["filename"]
         assert grey_levels(proxy) == pytest.approx(LEVELS, abs=3)
@@ -253,8 +258,8 @@ def test_an_opaque_video_with_alpha_gets_no_background(comfyui):
     Image.new("RGBA", (WIDTH, HEIGHT), "green").save(comfyui.base / "input" / "green.png")
     mov = export(comfyui, with_picture(prompt_with(format=MOV), "green.png", 3))
     mov.replace(comfyui.base / "input" / "green.mov")
-    _, messages = run(comfyui, prompt_with("green.mov"))
-    assert "background" not in texts(messages)[-1]
+    output, _ = run(comfyui, prompt_with("green.mov"))
+    assert "background" not in said(output)
 
 
 def test_transparency_of_a_video_file_is_kept(comfyui):
@@ -289,11 +294,11 @@ def test_a_gif_goes_on_with_its_own_frame_rate(any_comfyui):
 
 
 def test_as_is_copies_a_file_of_the_same_format(any_comfyui):
-    output, messages = run(any_comfyui, prompt_with(quality="as is"))
+    output, _ = run(any_comfyui, prompt_with(quality="as is"))
     file = saved_file(any_comfyui, output)
     assert packets(file) == packets(any_comfyui.base / "input" / "clip.mp4")
     assert "prompt" in metadata_of(file)
-    assert "copied" in texts(messages)[-1]
+    assert "copied" in said(output)
 
 
 @all_formats
@@ -309,40 +314,43 @@ def test_as_is_copies_what_the_node_saved(comfyui, format):
 
 
 def test_as_is_encodes_another_format_and_says_so(comfyui):
-    output, messages = run(comfyui, prompt_with(quality="as is", format=WEBM))
+    output, _ = run(comfyui, prompt_with(quality="as is", format=WEBM))
     assert grey_levels(saved_file(comfyui, output)) == pytest.approx(LEVELS, abs=3)
-    assert "Encoded at high" in texts(messages)[-1]
+    assert "Encoded at high" in said(output)
 
 
 def test_as_is_encodes_a_part_of_a_file(any_comfyui):
     prompt = prompt_with(video=["part", 0], quality="as is")
     values = {"start_time": 0.0, "duration": 0.4, "strict_duration": False}
     prompt["part"] = {"class_type": "Video Slice", "inputs": {"video": ["clip", 0], **values}}
-    output, messages = run(any_comfyui, prompt)
+    output, _ = run(any_comfyui, prompt)
     assert grey_levels(saved_file(any_comfyui, output)) == pytest.approx(LEVELS[:5], abs=3)
-    assert "Encoded at high" in texts(messages)[-1]
+    assert "Encoded at high" in said(output)
 
 
 def test_as_is_encodes_images(comfyui):
-    _, messages = run(comfyui, prompt_with(video=None, images=["parts", 0], quality="as is"))
-    assert "Encoded at high" in texts(messages)[-1]
+    output, _ = run(comfyui, prompt_with(video=None, images=["parts", 0], quality="as is"))
+    assert "Encoded at high" in said(output)
 
 
 def test_progress_and_notes_are_shown(any_comfyui):
     Image.new("RGBA", (63, 47)).save(any_comfyui.base / "input" / "odd.png")
-    _, messages = run(any_comfyui, with_picture(prompt_with(filename_prefix="notes/odd"), "odd.png", 7))
+    prompt = with_picture(prompt_with(filename_prefix="notes/odd"), "odd.png", 7)
+    output, messages = run(any_comfyui, prompt)
     bars = [message.data for message in messages if message.type == "progress" and message.data["node"] == "export"]
     assert bars[-1]["value"] == bars[-1]["max"] == 7
-    *before, last = texts(messages)
-    assert "Writing odd_00001_.mp4" in before
-    assert last.startswith("odd_00001_.mp4, ")
-    assert "63x47 became 64x48" in last
-    assert "background" in last
+    assert "Writing odd_00001_.mp4" in texts(messages)
+    name, size, *_ = output["cosmos_predict25"]
+    assert name == "odd_00001_.mp4"
+    assert re.fullmatch(r"\d+ kB", size)
+    assert "63x47 became 64x48" in said(output)
+    assert "background" in said(output)
+    assert max(map(len, output["cosmos_predict25"])) < 45
 
 
 def test_a_gif_says_that_it_drops_the_audio(comfyui):
-    _, messages = run(comfyui, prompt_with(format=GIF))
-    assert "audio was left out" in texts(messages)[-1]
+    output, _ = run(comfyui, prompt_with(format=GIF))
+    assert "audio was left out" in said(output)
 
 
 def test_files_are_numbered_and_patterns_filled_in(any_comfyui):
@@ -352,22 +360,61 @@ def test_files_are_numbered_and_patterns_filled_in(any_comfyui):
         assert export(any_comfyui, prompt) == any_comfyui.output / f"{year}" / f"64x48_0000{number}_.mp4"
 
 
+def test_dates_and_values_of_other_nodes_are_filled_in(any_comfyui):
+    prompt = prompt_with(filename_prefix="%date:yyyy-MM-dd%/%The clip.file%_%export node.quality%_%date:h%")
+    prompt["clip"]["_meta"] = {"title": "The clip"}
+    make_clip(any_comfyui.base / "input" / "clip.mp4")
+    drawn = {**WORKFLOW, "nodes": [{"id": "export", "properties": {"Node name for S&R": "export node"}}]}
+    before = time.localtime()
+    body = {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": drawn}}}
+    entry = any_comfyui.wait(any_comfyui.request("/prompt", body)["prompt_id"])
+    file = saved_file(any_comfyui, entry["outputs"]["export"])
+    names = {
+        any_comfyui.output / time.strftime("%Y-%m-%d", now) / f"clip.mp4_high_{now.tm_hour}_00001_.mp4"
+        for now in (before, time.localtime())
+    }
+    assert file in names
+
+
+def test_a_filled_in_value_makes_no_folder_and_no_name_that_windows_forbids(comfyui):
+    prompt = prompt_with(filename_prefix="%text.value%_%date:hh:mm%")
+    prompt["text"] = {"class_type": "PrimitiveString", "inputs": {"value": "a/b:c"}, "_meta": {"title": "text"}}
+    assert re.fullmatch(r"a_b_c_\d\d_\d\d_00001_\.mp4", export(comfyui, prompt).name)
+
+
+def test_a_deleted_file_is_saved_again_and_one_that_is_there_is_not(any_comfyui):
+    prompt = prompt_with(filename_prefix=f"deleted/{time.time_ns()}")
+    first = export(any_comfyui, prompt)
+
+    def file_after_another_run() -> Path:
+        return saved_file(any_comfyui, any_comfyui.run(prompt)["outputs"]["export"])
+
+    assert file_after_another_run() == first
+    first.unlink()
+    second = file_after_another_run()
+    written = second.stat().st_mtime_ns
+    assert file_after_another_run() == second
+    assert second.stat().st_mtime_ns == written
+
+
+def test_audio_takes_the_place_of_a_videos_own(any_comfyui):
+    prompt = prompt_with(audio=["silence", 0])
+    prompt["silence"] = {"class_type": "EmptyAudio", "inputs": {"duration": 0.8, "sample_rate": 48000, "channels": 2}}
+    with av.open(str(export(any_comfyui, prompt))) as container:
+        sound = numpy.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)])
+    assert numpy.abs(sound).max() < 0.01
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"video": None}, "Neither video nor images is connected: connect the one"),
-        ({"images": ["parts", 0]}, "Both video and images are connected: disconnect one"),
-        ({"audio": ["parts", 1]}, "audio is connected beside video, which brings its own"),
-        ({"filename_prefix": "../outside"}, "filename_prefix is '../outside', but must name a file in the output"),
-        ({"filename_prefix": "/tmp/outside"}, "filename_prefix is '/tmp/outside', but must name a file in the output"),
-        ({"filename_prefix": ""}, "filename_prefix is '', but must name a file in the output folder, links followed"),
         ({"format": "AVI (.avi)"}, "AVI (.avi)"),
         ({"quality": "best"}, "best"),
         ({"fps": 0}, "Value 0.0 smaller than min of 0.01: fps"),
     ],
     ids=str,
 )
-def test_bad_input_is_refused_before_anything_runs(any_comfyui, values, says):
+def test_a_value_that_no_widget_has_is_refused_by_comfyui(any_comfyui, values, says):
     make_clip(any_comfyui.base / "input" / "clip.mp4")
     files = sorted(any_comfyui.output.rglob("*"))
     with pytest.raises(PromptRefusedError) as refused:
@@ -398,9 +445,30 @@ def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(comfyui, name, 
     assert sorted(file for file in comfyui.base.rglob("*") if file.suffix in (".mp4", ".part")) == files
 
 
-def test_a_colour_that_is_none_is_explained(comfyui):
-    with pytest.raises(PromptFailedError, match="background is 'reddish', but must be a colour: try #000000 or white"):
-        run(comfyui, prompt_with(background="reddish"))
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"video": None}, "Neither video nor images is connected: connect the one"),
+        ({"images": ["parts", 0]}, "Both video and images are connected: disconnect one"),
+        ({"background": "reddish"}, "background is 'reddish', but must be a colour: try #000000 or white."),
+        ({"filename_prefix": "%Nobody.seed%"}, "filename_prefix has %Nobody.seed%, but no node called 'Nobody' has"),
+        ({"filename_prefix": "%LoadVideo.size%"}, "filename_prefix has %LoadVideo.size%, but no node called 'LoadVide"),
+        ({"filename_prefix": "../outside"}, "filename_prefix is '../outside', but must name a file in the output"),
+        ({"filename_prefix": "/tmp/outside"}, "filename_prefix is '/tmp/outside', but must name a file in the output"),
+        ({"filename_prefix": ""}, "filename_prefix is '', but must name a file in the output folder, links followed"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_on_the_node_before_the_video_is_made(any_comfyui, values, says):
+    make_clip(any_comfyui.base / "input" / "clip.mp4")
+    files = sorted(any_comfyui.output.rglob("*"))
+    with pytest.raises(PromptFailedError) as failed:
+        any_comfyui.run(prompt_with(**values))
+    _, error = failed.value.entry["status"]["messages"][-1]
+    assert error["node_id"] == "export"
+    assert error["exception_message"].startswith(says)
+    assert error["executed"] == []
+    assert sorted(any_comfyui.output.rglob("*")) == files
 
 
 def test_a_folder_that_is_a_file_is_explained(comfyui):

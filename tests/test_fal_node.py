@@ -376,7 +376,12 @@ def test_the_node_and_the_console_show_queue_position_time_log_and_price(server,
     assert list(steps) == sorted(steps)
     assert len(set(seconds)) >= 3
     assert list(seconds) == sorted(seconds)
-    assert texts[-1].splitlines()[0] == f"9 frames, 96 x 64, 0.6 s, seed {seed}"
+    (result,) = [
+        message.data["output"]["cosmos_predict25"]
+        for message in messages
+        if message.type == "executed" and message.data["node"] == f"fal{seed}"
+    ]
+    assert result[:2] == ["9 frames, 96 x 64, 0.6 s", f"seed {seed}"]
     assert {end for _, end in bars[1:-1]} == {420}
     assert {1, 2} <= {value for value, _ in bars}
     console = server.log.read_bytes()[logged:].decode()
@@ -666,10 +671,12 @@ def test_without_a_key_one_sentence_says_what_to_set_before_any_traffic(server, 
     key_file = key_file_of(server.base)
     hidden = key_file.rename(key_file.with_name("hidden"))
     try:
-        said = refusal_of(server, graph(seed), f"fal{seed}")
+        error = error_of(server, graph(seed))
     finally:
         hidden.rename(key_file)
-    assert said.count("There is no fal key") == 1
+    said = error["exception_message"]
+    assert (error["node_id"], error["executed"]) == (f"fal{seed}", [])
+    assert said.startswith("There is no fal key")
     assert "FAL_KEY" in said
     assert "https://fal.ai/dashboard/keys" in said
     assert nothing_sent()

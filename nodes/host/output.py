@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import textwrap
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import Types, io, ui
+from server import PromptServer
 
 from ...pipeline.errors import ExportError
 from .observers import NodeObserver
 from .videos import alpha_of
 
 PROXY_SIDE = 960
+LINE = 44
+"""Characters that fit a node's width."""
 
 
 def fal_folders() -> tuple[Path, Path]:
@@ -69,11 +73,28 @@ def make_proxy(
     return proxy
 
 
+def missing_files(node_id: str) -> list[tuple[str, int]]:
+    """The files that a node of this id has saved, as ComfyUI's history has it, and that are gone or replaced since."""
+    queue = PromptServer.instance.prompt_queue
+    outputs = queue.get_history(map_function=lambda entry: entry["outputs"].get(node_id, {})).values()
+    saved = {
+        (Path(folder_paths.get_output_directory(), result["subfolder"], result["filename"]), result["mtime_ns"])
+        for output in outputs
+        for result in [*output.get("images", ()), *output.get("files", ())]
+        if "mtime_ns" in result
+    }
+    return sorted((str(file), time) for file, time in saved if not file.exists() or file.stat().st_mtime_ns != time)
+
+
+def result_on_node(*lines: str) -> dict[str, Any]:
+    """The `ui` of a node that says `lines` when it has run, which web/js shows. Progress texts go when a job ends."""
+    return {"cosmos_predict25": [part for line in lines for part in textwrap.wrap(line, LINE, break_long_words=False)]}
+
+
 def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:
-    """The `ui` of a node that saved a video at `path`."""
+    """The `ui` of a node that saved a video at `path`. `proxy`: what is shown in its place."""
     saved = saved_result(path, io.FolderType.output)
-    if path.suffix == ".gif":  # the frontend would show an animated result in a <video>, which plays no GIF
-        return {"images": [saved], "animated": (False,)}
+    saved["mtime_ns"] = path.stat().st_mtime_ns
     if proxy:
         return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved]}
     return ui.PreviewVideo([saved]).as_dict()

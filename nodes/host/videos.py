@@ -1,6 +1,7 @@
 """ComfyUI's VIDEO: from the pipeline's files, and what a node asks of one that it is given."""
 
 import os
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,11 @@ def with_gif_frame_rate(video: Input.Video) -> Input.Video:
     if file is None or isinstance(video, GifVideo) or not str(file).lower().endswith(".gif"):
         return video
     return GifVideo(str(file))
+
+
+def with_sound(video: Input.Video, audio: Input.Audio) -> Input.Video:
+    """The video's frames with another sound."""
+    return InputImpl.VideoFromComponents(replace(video.get_components(), audio=audio))
 
 
 def alpha_of(components: Types.VideoComponents) -> Tensor | None:

@@ -14,14 +14,17 @@ SYSTEM_PROMPT = "You are a helpful assistant who will provide prompts to an imag
 MAX_TOKENS = 512
 
 
-def tokenize(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
-    """Token ids (1, 512) of the chat template around `prompt`, cut or padded; the padding is attended to like text."""
-    conversation = [
+def _conversation(prompt: str) -> list[dict[str, Any]]:
+    return [
         {"role": role, "content": [{"type": "text", "text": text}]}
         for role, text in (("system", SYSTEM_PROMPT), ("user", prompt))
     ]
+
+
+def tokenize(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
+    """Token ids (1, 512) of the chat template around `prompt`, cut or padded; the padding is attended to like text."""
     encoding: Any = tokenizer.apply_chat_template(
-        conversation,
+        _conversation(prompt),
         tokenize=True,
         add_generation_prompt=False,
         max_length=MAX_TOKENS,
@@ -31,6 +34,18 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
         return_tensors="pt",
     )
     return encoding["input_ids"]
+
+
+def word_at_the_cut(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str | None:
+    """The first word of `prompt` that `tokenize` does not keep whole, or None where all fits."""
+    text = str(tokenizer.apply_chat_template(_conversation(prompt), tokenize=False, add_generation_prompt=False))
+    spans = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    if len(spans) <= MAX_TOKENS:
+        return None
+    kept = spans[MAX_TOKENS - 1][1] - text.rindex(prompt)
+    cut = prompt[:kept].split(" ")[-1] if kept < len(prompt) and not prompt[kept].isspace() else ""
+    rest = f"{cut}{prompt[max(kept, 0) :]}".split()
+    return rest[0] if rest else None
 
 
 def layer_features(language_model: "Qwen2_5_VLTextModel", token_ids: Tensor) -> Tensor:

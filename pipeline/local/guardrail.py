@@ -30,6 +30,11 @@ def cosmos_guardrail() -> SafetyChecker:
 
     Raises `MissingDependencyError` when it is not installed.
     """
+    return import_guardrail()()
+
+
+def import_guardrail() -> SafetyCheckerFactory:
+    """NVIDIA's checker's class. Raises `MissingDependencyError` when it is not installed."""
     try:
         from cosmos_guardrail import CosmosSafetyChecker  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -37,7 +42,7 @@ def cosmos_guardrail() -> SafetyChecker:
             "The guardrail is switched on, but the package cosmos-guardrail cannot be imported "
             f"({error}). Install it with: pip install cosmos-guardrail"
         ) from error
-    return CosmosSafetyChecker()
+    return CosmosSafetyChecker
 
 
 def check_prompt(make_checker: SafetyCheckerFactory, prompt: str, device: torch.device) -> None:

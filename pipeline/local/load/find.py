@@ -14,6 +14,8 @@ DOWNLOAD = f"hf download {REPOSITORY} --revision diffusers/base/post-trained --l
 
 DEMO = "Demo: moving shapes (CPU)"
 DEMO_FOLDER = Path(__file__).parents[3] / "demo" / "moving-shapes"
+DEMO_SHAPES = ("circle", "ball", "disc", "square", "box", "block", "triangle", "pyramid")
+"""The words for what the demo can draw."""
 
 
 def find_checkpoints(roots: Iterable[Path]) -> dict[str, Path]:
@@ -61,6 +63,11 @@ def nothing_found(roots: Sequence[Path]) -> CheckpointNotFoundError:
         f"license at https://huggingface.co/{REPOSITORY}, log in with a token (hf auth login), then download it (about "
         f'20 GB) with: {DOWNLOAD} "{roots[0] / REPOSITORY.split("/")[1]}"'
     )
+
+
+def names_a_demo_shape(prompt: str) -> bool:
+    """Whether `prompt` has a word for something that the demo can draw, in singular or plural."""
+    return any(word.startswith(DEMO_SHAPES) for word in prompt.lower().split())
 
 
 def _is_cosmos(folder: Path) -> bool:

@@ -1,0 +1,78 @@
+// Shows on the nodes what must stay when a job is over: their results, and why one refused to run.
+
+import { app } from '../../../scripts/app.js'
+
+const RESULT = 'cosmos_predict25' // in a node's `ui` output
+const OUR_ERROR = /^cosmos_predict25\./
+const TEXT_WIDGET = '$$node-text-preview' // where ComfyUI shows a node's progress text
+const ENDS = ['execution_success', 'execution_error', 'execution_interrupted']
+
+/** Texts by node id. Newer frontends clear those of all nodes of a job when it ends, of cached ones too. */
+const texts = new Map()
+const refusing = new Set()
+
+function show(id, text) {
+  app.api.dispatchCustomEvent('progress_text', { nodeId: id, text })
+}
+
+function forgetRefusals() {
+  for (const id of refusing) {
+    const node = app.rootGraph?.getNodeById(id) ?? app.graph.getNodeById(id)
+    const widget = node?.widgets?.find(({ name }) => name === TEXT_WIDGET)
+    if (widget) node.removeWidget(widget)
+  }
+  refusing.clear()
+}
+
+function showFpsForImagesOnly(node) {
+  const fps = node.widgets.find(({ name }) => name === 'fps')
+  const update = () => {
+    fps.hidden = fps.options.hidden = node.inputs.find(({ name }) => name === 'images').link == null
+    node.setDirtyCanvas(true, true)
+  }
+  const before = node.onConnectionsChange
+  node.onConnectionsChange = function (...change) {
+    before?.apply(this, change)
+    update()
+  }
+  update()
+}
+
+app.registerExtension({
+  name: 'cosmos_predict25.texts',
+
+  setup() {
+    app.api.addEventListener('execution_start', forgetRefusals)
+    app.api.addEventListener('execution_cached', ({ detail }) => {
+      for (const id of texts.keys()) if (!detail.nodes.includes(id)) texts.delete(id)
+    })
+    app.api.addEventListener('executed', ({ detail }) => {
+      const lines = detail.output?.[RESULT]
+      if (!lines) return
+      texts.set(String(detail.display_node ?? detail.node), lines.join('\n'))
+      show(String(detail.display_node ?? detail.node), lines.join('\n'))
+    })
+    app.api.addEventListener('execution_error', ({ detail }) => {
+      if (!OUR_ERROR.test(detail.exception_type)) return
+      texts.set(String(detail.node_id), detail.exception_message.trim())
+      refusing.add(String(detail.node_id))
+    })
+    for (const end of ENDS)
+      app.api.addEventListener(end, () => setTimeout(() => texts.forEach((text, id) => show(id, text))))
+  },
+
+  afterConfigureGraph() {
+    texts.clear()
+    refusing.clear()
+  },
+
+  nodeCreated(node) {
+    if (node.comfyClass === 'CosmosPredict25ExportVideo') showFpsForImagesOnly(node)
+  },
+
+  /** A job of the history was opened, or another workflow. */
+  onNodeOutputsUpdated(outputs) {
+    for (const [id, output] of Object.entries(outputs))
+      if (output?.[RESULT]) show(id, output[RESULT].join('\n'))
+  }
+})
