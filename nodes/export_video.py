@@ -25,10 +25,10 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CosmosPredict25ExportVideo",
-            display_name="Cosmos Predict2.5 Export Video",
+            display_name="Export Video (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Saves a video, or images, as MP4, WebM, ProRes 4444 or GIF in the output folder.",
-            search_aliases=["cosmos", "save video", "export", "mp4", "webm", "prores", "mov", "gif", "video combine"],
+            search_aliases=["cosmos", "save video", "save gif", "save webm", "mp4", "prores", "mov", "gif", "video combine"],
             inputs=[
                 io.Video.Input(
                     "video",
@@ -67,8 +67,8 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
                     "filename_prefix",
                     default="video/cosmos",
                     tooltip="Subfolders and the start of the file's name; a number follows. %year%, %month%, %day%, "
-                    "%hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd% and values such as "
-                    "%Node name.seed% are filled in.",
+                    "%hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd% and widgets' values such as "
+                    "%Sampler Settings.seed% are filled in.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -161,7 +161,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         # end.
         proxy = make_proxy(components(), path, colour, observer) if target.html_element != "video" else None
         saved, notes = copy_or_encode(video, components, path, quality, colour, options)
-        result = result_on_node(path.name, f"{saved.file_size / 1000:,.0f} kB", *notes, *saved.notes)
+        result = result_on_node(f"{path.name}, {saved.file_size / 1000:,.0f} kB.", *notes, *saved.notes)
         is_gif = target.container == "gif"
         video = GifVideo(str(path), saved.fps) if is_gif else InputImpl.VideoFromFile(str(path))
         return io.NodeOutput(video, ui={**shown_on_node(path, proxy), **result})

@@ -16,7 +16,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CosmosPredict25GenerateFal",
-            display_name="Cosmos Predict2.5 Generate (fal)",
+            display_name="Generate on fal (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Makes a video from text with Cosmos-Predict2.5 on fal.ai, for money, and saves it in the "
             "output folder. The key comes from the environment variable FAL_KEY. Several of these run at once.",
@@ -142,5 +142,5 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             observer,
         )
         made = f"{video.num_frames} frames, {video.width} x {video.height}, {video.duration:.1f} s"
-        result = result_on_node(made, f"seed {video.seed}", video.path.name, *video.notes)
+        result = result_on_node(f"{made}, seed {video.seed}.", f"{video.path.name}.", *video.notes)
         return io.NodeOutput(video_of(video), video.seed, ui=result)

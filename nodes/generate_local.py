@@ -17,7 +17,7 @@ class CosmosPredict25Generate(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CosmosPredict25Generate",
-            display_name="Cosmos Predict2.5 Generate (Local)",
+            display_name="Generate Locally (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Makes a video from text with Cosmos-Predict2.5 on this machine.",
             search_aliases=["cosmos", "nvidia", "text to video", "t2v", "video generation", "world model"],
@@ -62,7 +62,7 @@ class CosmosPredict25Generate(io.ComfyNode):
             prompts=model.prompts,
         )
         made = f"{len(video.frames)} frames of {request.width}x{request.height} in {time.monotonic() - start:.0f} s"
-        result = result_on_node(made, f"seed {video.seed}", *remarks(model, asked))
+        result = result_on_node(f"{made}, seed {video.seed}.", *remarks(model, asked))
         components = Types.VideoComponents(images=video.frames, frame_rate=Fraction(video.fps))
         return io.NodeOutput(
             InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed, ui=result

@@ -19,7 +19,7 @@ class CosmosPredict25Loader(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CosmosPredict25Loader",
-            display_name="Cosmos Predict2.5 Model Loader",
+            display_name="Model Loader (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Loads a Cosmos-Predict2.5 checkpoint from ComfyUI's model folders. Downloads nothing.",
             search_aliases=["cosmos", "nvidia", "load cosmos", "checkpoint", "diffusers", "text to video"],
@@ -63,7 +63,7 @@ class CosmosPredict25Loader(io.ComfyNode):
                     "text encoder that the transformer was trained with) and its tokenizer.",
                 ),
             ],
-            outputs=[CosmosModel.Output("model", tooltip="The checkpoint, for Generate (Local).")],
+            outputs=[CosmosModel.Output("model", tooltip="The checkpoint, for Generate Locally.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -101,9 +101,9 @@ class CosmosPredict25Loader(io.ComfyNode):
             model = loading.load_single_files(*files, dtype=weight_dtype())
         else:
             model = loading.load_pipeline_folder(_folder_of(checkpoint), weight_dtype())
-        lines = [f"Loaded {model.name}"]
+        lines = [f"Loaded {model.name}."]
         if model.name == DEMO_FOLDER.name:
-            lines.append("Demo: knows only coloured shapes")
+            lines.append("Demo: knows only coloured shapes.")
         return io.NodeOutput(HostedModel(model, guardrail), ui=result_on_node(*lines))
 
 

@@ -10,7 +10,7 @@ class CosmosPredict25Prompt(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CosmosPredict25Prompt",
-            display_name="Cosmos Predict2.5 Prompt",
+            display_name="Prompt (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Describes the video to make.",
             search_aliases=["cosmos", "nvidia", "text to video", "positive prompt", "negative prompt", "world model"],

@@ -19,7 +19,7 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CosmosPredict25SamplerSettings",
-            display_name="Cosmos Predict2.5 Sampler Settings",
+            display_name="Sampler Settings (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Length, size, steps, guidance and seed of the video to make.",
             search_aliases=["cosmos", "nvidia", "steps", "cfg", "seed", "resolution", "frames"],

@@ -22,11 +22,12 @@ REPO = Path(__file__).resolve().parents[1]
 WORKFLOW = json.loads((REPO / "workflows" / "text_to_video_local.json").read_text(encoding="utf-8"))
 SMALL = {"num_frames": 10, "num_inference_steps": 2, "width": 64, "height": 48}
 NODES = {
-    "CosmosPredict25Prompt": "Cosmos Predict2.5 Prompt",
-    "CosmosPredict25SamplerSettings": "Cosmos Predict2.5 Sampler Settings",
-    "CosmosPredict25Loader": "Cosmos Predict2.5 Model Loader",
-    "CosmosPredict25Generate": "Cosmos Predict2.5 Generate (Local)",
-    "CosmosPredict25ExportVideo": "Cosmos Predict2.5 Export Video",
+    "CosmosPredict25Prompt": "Prompt (Cosmos Predict2.5)",
+    "CosmosPredict25SamplerSettings": "Sampler Settings (Cosmos Predict2.5)",
+    "CosmosPredict25Loader": "Model Loader (Cosmos Predict2.5)",
+    "CosmosPredict25Generate": "Generate Locally (Cosmos Predict2.5)",
+    "CosmosPredict25GenerateFal": "Generate on fal (Cosmos Predict2.5)",
+    "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
 }
 
 
@@ -99,11 +100,10 @@ def test_the_shared_workflow_makes_a_video(any_comfyui):
     assert sum(message.type == "preview" for message in messages) == 2
     texts = [message.data["text"] for message in messages if message.type == "text"]
     assert "Denoising, step 1 of 2" in texts
-    assert said(entry, prompt, "CosmosPredict25Loader") == ["Loaded random-weights-demo"]
-    made, seed, *_ = said(entry, prompt, "CosmosPredict25Generate")
-    assert re.fullmatch(r"10 frames of 64x48 in \d+ s", made)
-    assert seed == "seed 42"
-    assert said(entry, prompt, "CosmosPredict25ExportVideo")[0] == file.name
+    assert said(entry, prompt, "CosmosPredict25Loader") == ["Loaded random-weights-demo."]
+    made, *_ = said(entry, prompt, "CosmosPredict25Generate")
+    assert re.fullmatch(r"10 frames of 64x48 in \d+ s, seed 42\.", made)
+    assert said(entry, prompt, "CosmosPredict25ExportVideo")[0].startswith(f"{file.name}, ")
 
 
 def test_unchanged_inputs_are_served_from_the_cache(any_comfyui):
@@ -225,15 +225,15 @@ def test_without_a_checkpoint_of_ones_own_auto_takes_the_demo_at_its_size(comfyu
     finally:
         hidden.rename(folder)
     loaded = said(entry, prompt, "CosmosPredict25Loader")
-    assert loaded == ["Loaded moving-shapes", "Demo: knows only coloured shapes"]
+    assert loaded == ["Loaded moving-shapes.", "Demo: knows only coloured shapes."]
     lines = said(entry, prompt, "CosmosPredict25Generate")
     assert lines[0].startswith("9 frames of 64x64 in ")
     assert max(map(len, lines)) < 45
-    rest = " ".join(lines[2:])
+    rest = " ".join(lines[1:])
     assert "This checkpoint makes at most 64x64 and 25 frames." in rest
     assert "The demo draws only circles, squares and triangles, and the prompt names none." in rest
     loaded = said(comfyui.run(shared_workflow(comfyui, seed=402)), prompt, "CosmosPredict25Loader")
-    assert loaded == ["Loaded random-weights-demo"]
+    assert loaded == ["Loaded random-weights-demo."]
 
 
 def test_a_prompt_that_is_cut_is_told_with_the_word_where_it_was_cut(comfyui):

@@ -340,9 +340,7 @@ def test_progress_and_notes_are_shown(any_comfyui):
     bars = [message.data for message in messages if message.type == "progress" and message.data["node"] == "export"]
     assert bars[-1]["value"] == bars[-1]["max"] == 7
     assert "Writing odd_00001_.mp4" in texts(messages)
-    name, size, *_ = output["cosmos_predict25"]
-    assert name == "odd_00001_.mp4"
-    assert re.fullmatch(r"\d+ kB", size)
+    assert re.fullmatch(r"odd_00001_\.mp4, \d+ kB\.", output["cosmos_predict25"][0])
     assert "63x47 became 64x48" in said(output)
     assert "background" in said(output)
     assert max(map(len, output["cosmos_predict25"])) < 45
@@ -361,8 +359,8 @@ def test_files_are_numbered_and_patterns_filled_in(any_comfyui):
 
 
 def test_dates_and_values_of_other_nodes_are_filled_in(any_comfyui):
-    prompt = prompt_with(filename_prefix="%date:yyyy-MM-dd%/%The clip.file%_%export node.quality%_%date:h%")
-    prompt["clip"]["_meta"] = {"title": "The clip"}
+    prompt = prompt_with(filename_prefix="%date:yyyy-MM-dd%/%Clip.file%_%export node.quality%_%date:h%")
+    prompt["clip"]["_meta"] = {"title": "Clip (Cosmos Predict2.5)"}
     make_clip(any_comfyui.base / "input" / "clip.mp4")
     drawn = {**WORKFLOW, "nodes": [{"id": "export", "properties": {"Node name for S&R": "export node"}}]}
     before = time.localtime()

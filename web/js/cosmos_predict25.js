@@ -5,19 +5,32 @@ import { app } from '../../../scripts/app.js'
 const RESULT = 'cosmos_predict25' // in a node's `ui` output
 const OUR_ERROR = /^cosmos_predict25\./
 const TEXT_WIDGET = '$$node-text-preview' // where ComfyUI shows a node's progress text
+const [LETTER, LINE] = [7.5, 18] // pixels on the canvas at most
 const ENDS = ['execution_success', 'execution_error', 'execution_interrupted']
 
 /** Texts by node id. Newer frontends clear those of all nodes of a job when it ends, of cached ones too. */
 const texts = new Map()
 const refusing = new Set()
 
+const nodeOf = (id) => (app.rootGraph ?? app.graph).getNodeById(id)
+
 function show(id, text) {
   app.api.dispatchCustomEvent('progress_text', { nodeId: id, text })
+  requestAnimationFrame(() => growToShow(nodeOf(id), text))
+}
+
+/** The classic canvas gives a node's text two lines, however long it is. */
+function growToShow(node, text) {
+  if (!node || LiteGraph.vueNodesMode) return
+  const [width, height] = node.size
+  const lines = text.split('\n').reduce((sum, line) => sum + Math.ceil(line.length / (width / LETTER)), 0)
+  const needed = node.computeSize()[1] + Math.max(0, lines - 2) * LINE
+  if (height < needed) node.setSize([width, needed])
 }
 
 function forgetRefusals() {
   for (const id of refusing) {
-    const node = app.rootGraph?.getNodeById(id) ?? app.graph.getNodeById(id)
+    const node = nodeOf(id)
     const widget = node?.widgets?.find(({ name }) => name === TEXT_WIDGET)
     if (widget) node.removeWidget(widget)
   }
