@@ -28,7 +28,17 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             display_name="Export Video (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Saves a video, or images, as MP4, WebM, ProRes 4444 or GIF in the output folder.",
-            search_aliases=["cosmos", "save video", "save gif", "save webm", "mp4", "prores", "mov", "gif", "video combine"],
+            search_aliases=[
+                "cosmos",
+                "save video",
+                "save gif",
+                "save webm",
+                "mp4",
+                "prores",
+                "mov",
+                "gif",
+                "video combine",
+            ],
             inputs=[
                 io.Video.Input(
                     "video",

@@ -27,6 +27,7 @@ WIDGET_KINDS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR")
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 SEED_NAMES = ("seed", "noise_seed")
 NOTES = ("Note", "MarkdownNote")
+MUTED = 2
 
 PREVIEW_IMAGE = 1
 PROGRESS_TEXT = 3
@@ -288,7 +289,7 @@ def to_api_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict
     prompt = {}
     for node in workflow["nodes"]:
         kind = node["type"]
-        if kind in NOTES:
+        if kind in NOTES or node.get("mode") == MUTED:
             continue
         if kind not in object_info:
             raise ComfyUIError(f"Node {node['id']} is a `{kind}`, which this ComfyUI lacks: its log may say why.")

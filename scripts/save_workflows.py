@@ -6,21 +6,22 @@ Run it before a release, after scripts/test, which installs all that it needs. I
 running ComfyUI and saves what the frontend exports.
 """
 
+import json
 import sys
 import tempfile
 import uuid
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.scripts.comfyui import ComfyUI, to_api_prompt
 
 WORKFLOWS = environment.REPO / "workflows"
-THUMBNAIL_WIDTH = 800
+CARD_SIDE = 256
 MARGIN = 40
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
@@ -40,33 +41,50 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
+DEMO_NOTE = """\
+### Press Run: this works before anything is downloaded
+
+It uses the **demo**, a tiny model that comes with this pack. It is not NVIDIA's: it draws **circles, squares and \
+triangles** that move, 64x64 pixels small, on a CPU.
+
+Try other colours, *small* or *large*, *moves up*, *bounces*, *striped background*.
+
+For real videos, open the template **Text to Video (local)** or **Text to Video (fal)**.
+"""
+
 LOCAL_NOTE = """\
-The loader's checkpoint **auto** takes the largest checkpoint in **models/diffusers**. To get the real one, accept its \
-licence on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B), then run this in the ComfyUI folder:
+### The model is not part of this pack
+
+1. Accept its license on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B). It takes 20 GB of disk.
+2. In the ComfyUI folder, run `hf auth login`, then
 
 ```
 hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
 --local-dir models/diffusers/Cosmos-Predict2.5-2B
 ```
 
-Until then **auto** takes the demo that comes with this pack: a tiny model, not NVIDIA's. It makes clips of 64x64 \
-pixels on a CPU and knows nothing but coloured shapes. Ask for *a large red circle moves left over a blue background*.
+3. Press **R** here, so that the loader sees it, and **Run**.
+
+Until then the loader's **auto** takes the demo, which draws nothing but small coloured shapes.
 """
 
 FAL_NOTE = """\
-**This costs money:** about $0.20 a video, or $0.08 with the endpoint *distilled*. The node shows today's price.
+### This costs money: about $0.20 a video
+
+or $0.08 with the endpoint *distilled*. The node shows today's price.
 
 1. Make a key at [fal.ai/dashboard/keys](https://fal.ai/dashboard/keys); the account needs a balance.
-2. Set the environment variable **FAL_KEY** to it and start ComfyUI. A workflow never holds the key.
+2. Set the environment variable **FAL_KEY** to it and start ComfyUI again. A workflow never holds the key.
 
-**Stop** cancels the job at fal. Running the **same values again** goes on with an unfinished job, or takes the \
-finished video, which is kept in **output/cosmos_fal**: neither is paid for again. For another video, change the seed.
+**Stop** cancels the job at fal. The **same values again** go on with an unfinished job, or take the finished video \
+from **output/cosmos_fal**: neither is paid for again. For another video, change the seed.
 """
 
 BOTH_NOTE = f"""\
-{FAL_NOTE}
-**Run** makes both videos. To leave one out, select its *Generate* and *Export* nodes and press Ctrl+M.
-"""
+**The fal nodes are muted**, so that Run does not cost anything. To use them, select *Generate on fal* and its *Export \
+Video* and press **Ctrl+M**.
+
+{FAL_NOTE}"""
 
 LOADER = {
     "type": "CosmosPredict25Loader",
@@ -81,122 +99,111 @@ SETTINGS_NODE = {
     "values": {"seed": 42, "control_after_generate": "fixed"},
 }
 
-TEXT_TO_VIDEO_LOCAL: dict[str, Any] = {
-    "nodes": {
-        "loader": LOADER,
-        "prompt": {**PROMPT, "pos": [0, 280]},
-        "settings": {**SETTINGS_NODE, "pos": [0, 800]},
-        "note": {
-            "type": "MarkdownNote",
-            "title": "How to get the model",
-            "pos": [540, 0],
-            "size": [820, 130],
-            "values": {"text": LOCAL_NOTE},
-        },
-        "generate": {"type": "CosmosPredict25Generate", "pos": [540, 240], "size": [380, 66]},
-        "export": {
-            "type": "CosmosPredict25ExportVideo",
-            "pos": [960, 240],
-            "size": [400, 200],
-            "values": {"format": "X264 (.mp4)", "quality": "high", "filename_prefix": "video/cosmos"},
-        },
-    },
-    "links": [
-        ["loader", "model", "generate", "model"],
-        ["prompt", "prompt", "generate", "prompt"],
-        ["settings", "settings", "generate", "settings"],
-        ["generate", "video", "export", "video"],
-    ],
-}
+MUTED = 2
+FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
+DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 64, "height": 64}
+DEMO_PROMPT = "A large red circle moves left over a blue background."
 
+
+def note(title: str, text: str, pos: list[int], height: int) -> dict[str, Any]:
+    return {"type": "MarkdownNote", "title": title, "pos": pos, "size": [820, height], "values": {"text": text}}
+
+
+def generate(kind: str, pos: list[int], **more: Any) -> dict[str, Any]:
+    height = {"CosmosPredict25Generate": 110, "CosmosPredict25GenerateFal": 240}[kind]
+    return {"type": kind, "pos": pos, "size": [400, height], **more}
+
+
+def export(prefix: str, quality: str, pos: list[int], **more: Any) -> dict[str, Any]:
+    values = {"format": "X264 (.mp4)", "quality": quality, "filename_prefix": f"video/{prefix}"}
+    return {"type": "CosmosPredict25ExportVideo", "pos": pos, "size": [400, 220], "values": values, **more}
+
+
+def inputs(settings: dict[str, Any], prompt: str, top: int) -> dict[str, Any]:
+    """The prompt and the settings, one above the other."""
+    values = {**SETTINGS_NODE["values"], **settings}
+    return {
+        "prompt": {**PROMPT, "pos": [0, top], "values": {"prompt": prompt}},
+        "settings": {**SETTINGS_NODE, "pos": [0, top + 520], "values": values},
+    }
+
+
+def local(checkpoint: str, settings: dict[str, Any], prompt: str, text: dict[str, Any], prefix: str) -> dict[str, Any]:
+    below = text["size"][1] + 90
+    return {
+        "nodes": {
+            "loader": {**LOADER, "values": {"checkpoint": checkpoint}},
+            **inputs(settings, prompt, 280),
+            "note": text,
+            "generate": generate("CosmosPredict25Generate", [540, below]),
+            "export": export(prefix, "high", [960, below]),
+        },
+        "links": LOCAL_LINKS,
+    }
+
+
+LOCAL_LINKS = [
+    ["loader", "model", "generate", "model"],
+    ["prompt", "prompt", "generate", "prompt"],
+    ["settings", "settings", "generate", "settings"],
+    ["generate", "video", "export", "video"],
+]
+FAL_LINKS = [
+    ["prompt", "prompt", "fal", "prompt"],
+    ["settings", "settings", "fal", "settings"],
+    ["fal", "video", "fal_export", "video"],
+]
+TEXT_TO_VIDEO_DEMO = local(
+    "Demo: moving shapes (CPU)", DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [540, 0], 270), "cosmos_demo"
+)
+TEXT_TO_VIDEO_LOCAL = local(
+    "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [540, 0], 400), "cosmos"
+)
 TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "nodes": {
-        "prompt": {**PROMPT, "pos": [0, 0]},
-        "settings": {**SETTINGS_NODE, "pos": [0, 520]},
-        "note": {
-            "type": "MarkdownNote",
-            "title": "How to use fal",
-            "pos": [540, 0],
-            "size": [820, 150],
-            "values": {"text": FAL_NOTE},
-        },
-        "generate": {"type": "CosmosPredict25GenerateFal", "pos": [540, 250], "size": [380, 198]},
-        "export": {
-            "type": "CosmosPredict25ExportVideo",
-            "pos": [960, 250],
-            "size": [400, 200],
-            "values": {"format": "X264 (.mp4)", "quality": "as is", "filename_prefix": "video/cosmos_fal"},
-        },
+        **inputs(FULL, EXAMPLE_PROMPT, 0),
+        "note": note("How to use fal", FAL_NOTE, [540, 0], 320),
+        "fal": generate("CosmosPredict25GenerateFal", [540, 410]),
+        "fal_export": export("cosmos_fal", "as is", [960, 410]),
     },
-    "links": [
-        ["prompt", "prompt", "generate", "prompt"],
-        ["settings", "settings", "generate", "settings"],
-        ["generate", "video", "export", "video"],
-    ],
+    "links": FAL_LINKS,
 }
-
 TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "nodes": {
-        "loader": LOADER,
-        "prompt": {**PROMPT, "pos": [0, 280]},
-        "settings": {**SETTINGS_NODE, "pos": [0, 800]},
-        "local_note": {
-            "type": "MarkdownNote",
-            "title": "Local: how to get the model",
-            "pos": [540, 0],
-            "size": [820, 130],
-            "values": {"text": LOCAL_NOTE},
-        },
-        "local": {"type": "CosmosPredict25Generate", "pos": [540, 210], "size": [380, 66]},
-        "local_export": {
-            "type": "CosmosPredict25ExportVideo",
-            "pos": [960, 210],
-            "size": [400, 200],
-            "values": {"format": "X264 (.mp4)", "quality": "high", "filename_prefix": "video/cosmos_local"},
-        },
-        "fal_note": {
-            "type": "MarkdownNote",
-            "title": "fal: how to use it, and what it costs",
-            "pos": [540, 750],
-            "size": [820, 170],
-            "values": {"text": BOTH_NOTE},
-        },
-        "fal": {"type": "CosmosPredict25GenerateFal", "pos": [540, 1020], "size": [380, 198]},
-        "fal_export": {
-            "type": "CosmosPredict25ExportVideo",
-            "pos": [960, 1020],
-            "size": [400, 200],
-            "values": {"format": "X264 (.mp4)", "quality": "as is", "filename_prefix": "video/cosmos_fal"},
-        },
+        **local("auto", FULL, EXAMPLE_PROMPT, note("Local", LOCAL_NOTE, [540, 0], 400), "cosmos_local")["nodes"],
+        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [540, 1060], 400),
+        "fal": generate("CosmosPredict25GenerateFal", [540, 1550], mode=MUTED),
+        "fal_export": export("cosmos_fal", "as is", [960, 1550], mode=MUTED),
     },
-    "links": [
-        ["loader", "model", "local", "model"],
-        ["prompt", "prompt", "local", "prompt"],
-        ["settings", "settings", "local", "settings"],
-        ["local", "video", "local_export", "video"],
-        ["prompt", "prompt", "fal", "prompt"],
-        ["settings", "settings", "fal", "settings"],
-        ["fal", "video", "fal_export", "video"],
-    ],
+    "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
 GRAPHS = {
-    "text_to_video_local": TEXT_TO_VIDEO_LOCAL,
-    "text_to_video_fal": TEXT_TO_VIDEO_FAL,
-    "text_to_video_local_or_fal": TEXT_TO_VIDEO_LOCAL_OR_FAL,
+    "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
+    "Text to Video (fal)": TEXT_TO_VIDEO_FAL,
+    "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
+    "Text to Video (local or fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
 }
+CARDS = {
+    "Text to Video (demo)": DEMO_PROMPT,
+    "Text to Video (fal)": "A small yellow triangle rises over a black background.",
+    "Text to Video (local)": "A green square bounces over a gray background.",
+    "Text to Video (local or fal)": "A large purple circle and a small white square move right over green.",
+}
+"""What the demo makes for a template's card: the real model is not at hand where this runs."""
 
 BUILD = """({ id, nodes, links }) => {
     app.graph.clear()
     app.graph.id = id
     const made = {}
-    for (const [name, { type, title, pos, size, values }] of Object.entries(nodes)) {
+    for (const [name, { type, title, pos, size, values, mode }] of Object.entries(nodes)) {
         const node = LiteGraph.createNode(type, title)
         app.graph.add(node)
         node.pos = pos
         for (const [widget, value] of Object.entries(values ?? {}))
             node.widgets.find((each) => each.name === widget).value = value
         node.setSize(size)
+        if (mode) node.mode = mode
         made[name] = node
     }
     for (const [from, output, to, input] of links)
@@ -226,17 +233,23 @@ def save(page: Page, name: str) -> None:
     with page.expect_download() as download:
         page.evaluate("app.extensionManager.command.execute('Comfy.ExportWorkflow')")
     download.value.save_as(WORKFLOWS / f"{name}.json")
-    save_thumbnail(page, WORKFLOWS / f"{name}.jpg")
 
 
-def save_thumbnail(page: Page, file: Path) -> None:
-    page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
-    box = page.evaluate(FRAME, MARGIN)
-    page.wait_for_timeout(1000)  # the canvas is drawn by animation frames, the texts on it follow
-    image = Image.open(BytesIO(page.screenshot(clip=box)))
-    height = round(image.height * THUMBNAIL_WIDTH / image.width)
-    image.convert("RGB").resize((THUMBNAIL_WIDTH, height), Image.Resampling.LANCZOS).save(file, quality=85)
-    page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
+def save_card(server: ComfyUI, name: str) -> None:
+    """Four moments of a video that the demo makes in this ComfyUI."""
+    workflow = json.loads((WORKFLOWS / "Text to Video (demo).json").read_text(encoding="utf-8"))
+    prompt = to_api_prompt(workflow, server.object_info())
+    for node in prompt.values():
+        if node["class_type"] == "CosmosPredict25Prompt":
+            node["inputs"]["prompt"] = CARDS[name]
+    (file,) = [file for file in server.saved_files(server.run(prompt)) if file.suffix == ".mp4"]
+    with av.open(str(file)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    card = Image.new("RGB", (2 * CARD_SIDE, 2 * CARD_SIDE))
+    for place, index in enumerate(range(0, len(frames), len(frames) // 4 + 1)):
+        corner = (place % 2 * CARD_SIDE, place // 2 * CARD_SIDE)
+        card.paste(frames[index].resize((CARD_SIDE, CARD_SIDE), Image.Resampling.BICUBIC), corner)
+    card.save(WORKFLOWS / f"{name}.jpg", quality=88)
 
 
 def main() -> None:
@@ -250,6 +263,7 @@ def main() -> None:
             page.wait_for_function("window.app?.vueAppReady")
             for name in GRAPHS:
                 save(page, name)
+                save_card(server, name)
                 print(f"Saved {WORKFLOWS / name}.json and .jpg")
             browser.close()
 

@@ -22,6 +22,7 @@ from cosmos_predict25.scripts.comfyui import ComfyUI
 from cosmos_predict25.tests.frontend import CHROMIUM_ARGUMENTS, RECORD, SCREENSHOTS, SETTINGS, press_run, wait_for_end
 
 MODES = {"classic": False, "nodes2": True}
+WORKFLOWS = sorted(file.stem for file in (environment.REPO / "workflows").glob("*.json"))
 SMALL = {"num_frames": 9, "num_inference_steps": 4, "width": 64, "height": 64}
 PROMPT, SAMPLER, LOADER = "CosmosPredict25Prompt", "CosmosPredict25SamplerSettings", "CosmosPredict25Loader"
 EXPORT, FAL = "CosmosPredict25ExportVideo", "CosmosPredict25GenerateFal"
@@ -70,7 +71,7 @@ def refused(page: Page) -> None:
 
 
 def local(page: Page, **values: Any) -> None:
-    open_workflow(page, "text_to_video_local")
+    open_workflow(page, "Text to Video (local)")
     page.evaluate(SET, [SAMPLER, {**SMALL, **values}])
     page.evaluate(SET, [PROMPT, {"prompt": "A large red circle moves left over a blue background."}])
 
@@ -84,7 +85,7 @@ def workflow(name: str, runs: bool) -> Callable[[Page], None]:
     return show
 
 
-def refusal(type: str, values: dict[str, Any], template: str = "text_to_video_local") -> Callable[[Page], None]:
+def refusal(type: str, values: dict[str, Any], template: str = "Text to Video (local)") -> Callable[[Page], None]:
     def show(page: Page) -> None:
         open_workflow(page, template)
         page.evaluate(SET, [type, values])
@@ -139,10 +140,14 @@ def templates(page: Page) -> None:
 
 CASES: dict[str, Callable[[Page], None]] = {
     "templates": templates,
-    **{f"open-{file.stem}": workflow(file.stem, False) for file in (environment.REPO / "workflows").glob("*.json")},
-    "run-local": workflow("text_to_video_local", True),
+    **{
+        f"open-{file.stem}": workflow(file.stem, False)
+        for file in sorted((environment.REPO / "workflows").glob("*.json"))
+    },
+    "run-demo": workflow("Text to Video (demo)", True),
+    "run-local": workflow("Text to Video (local)", True),
     "error-blank-prompt": refusal(PROMPT, {"prompt": " "}),
-    "error-no-key": refusal(FAL, {}, "text_to_video_fal"),
+    "error-no-key": refusal(FAL, {}, "Text to Video (fal)"),
     "error-nothing-connected": nothing_connected,
     "error-width": refusal(SAMPLER, {"width": 100}),
     "error-linked-width": linked_value_out_of_range,

@@ -61,14 +61,19 @@ def browser(chromium: str) -> Iterator[Browser]:
 @pytest.fixture
 def page(server: ComfyUI, browser: Browser) -> Iterator[Page]:
     """The frontend as a new visitor gets it."""
+    page = open_page(browser, server)
+    yield page
+    page.close()
+
+
+def open_page(browser: Browser, server: ComfyUI) -> Page:
     server.request("/settings", SETTINGS)
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(SECONDS * 1000)
     page.goto(server.url)
     page.wait_for_function("window.app?.vueAppReady")
     page.evaluate(RECORD)
-    yield page
-    page.close()
+    return page
 
 
 def open_template_browser(page: Page) -> None:

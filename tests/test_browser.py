@@ -3,16 +3,20 @@
 What it looked like is kept in .demo/screenshots.
 """
 
+import re
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
 from cosmos_predict25.tests.frontend import (
-    BROKEN_NODES,
     assert_nothing_is_wrong,
     loaded_video,
+    open_page,
     open_template,
     open_template_browser,
     press_run,
@@ -51,13 +55,13 @@ USE_CORE_NODES = """() => {
 @pytest.fixture
 def template(page: Page) -> Page:
     """The page with the pack's workflow, which was opened in the template browser."""
-    open_template(page, "text_to_video_local")
+    open_template(page, "Text to Video (local)")
     return page
 
 
 def test_template_browser_shows_the_thumbnail(page: Page) -> None:
     open_template_browser(page)
-    thumbnail = page.get_by_test_id("template-workflow-text_to_video_local").get_by_role("img")
+    thumbnail = page.get_by_test_id("template-workflow-Text to Video (local)").get_by_role("img")
     expect(thumbnail).to_be_visible()
     page.wait_for_function("(image) => image.naturalWidth > 0", arg=thumbnail.element_handle())
     take_screenshot(page, "templates")
@@ -118,23 +122,83 @@ def test_video_goes_to_core_nodes(template: Page, server: ComfyUI) -> None:
     end = wait_for_end(template)[-1]
     assert end["name"] == "execution_success"
     entry = server.wait(end["prompt_id"])
-    frames = [result for output in entry["outputs"].values() for result in output["images"] if result["type"] == "temp"]
+    frames = [
+        result
+        for output in entry["outputs"].values()
+        for result in output.get("images", ())
+        if result["type"] == "temp"
+    ]
     assert len(frames) == SMALL["num_frames"]
     assert loaded_video(template)["width"] == SMALL["width"]
     assert_nothing_is_wrong(template)
     take_screenshot(template, "core-nodes")
 
 
-def test_blank_prompt_is_explained(template: Page) -> None:
+def test_a_refusal_is_read_on_the_node_until_the_next_run(template: Page) -> None:
+    set_values(template, "CosmosPredict25SamplerSettings", {**SMALL, "seed": 3})
     template.get_by_test_id("dom-widget-textarea").first.fill("  ")
     press_run(template)
-    expect(template.get_by_test_id("error-overlay")).to_contain_text("Cosmos Predict2.5 Prompt")
-    assert template.evaluate(BROKEN_NODES) == ["CosmosPredict25Prompt"]
+    assert wait_for_end(template)[-1]["name"] == "execution_error"
+    refusal = template.get_by_text("prompt is blank. Describe the scene")
+    expect(refusal).to_be_visible()
     take_screenshot(template, "blank-prompt")
-    template.get_by_test_id("error-overlay-see-errors").click()
-    template.get_by_test_id("error-group-execution").get_by_role("button", name="Info for").click()
-    expect(template.get_by_text("prompt is blank. Describe the scene")).to_be_visible()
-    take_screenshot(template, "blank-prompt-details")
+    template.get_by_test_id("dom-widget-textarea").first.fill("A red circle moves left over a blue background.")
+    press_run(template)
+    assert wait_for_end(template)[-1]["name"] == "execution_success"
+    expect(refusal).to_have_count(0)
+
+
+def test_fps_is_there_for_images_only(page: Page) -> None:
+    page.evaluate("""() => {
+        app.graph.clear()
+        for (const [type, x] of [['EmptyImage', 400], ['CosmosPredict25ExportVideo', 800]]) {
+            const node = LiteGraph.createNode(type)
+            app.graph.add(node)
+            node.pos = [x, 200]
+        }
+    }""")
+    hidden = "app.graph.nodes[1].widgets.find(({ name }) => name === 'fps').hidden"
+    assert page.evaluate(hidden) is True
+    page.evaluate("app.graph.nodes[0].connect(0, app.graph.nodes[1], app.graph.nodes[1].findInputSlot('images'))")
+    assert page.evaluate(hidden) is False
+
+
+@pytest.fixture(scope="module")
+def newest_frontend(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
+    """A ComfyUI with the newest frontend that is tested."""
+    base = tmp_path_factory.mktemp("newest-frontend")
+    (base / "models" / "diffusers").mkdir(parents=True)
+    (base / "models" / "diffusers" / checkpoint.name).symlink_to(checkpoint, target_is_directory=True)
+    chosen = ["--front-end-root", str(environment.fetch_frontend())]
+    with ComfyUI(environment.source_folder(environment.NEWEST), base, environment.REPO, arguments=chosen) as server:
+        yield server
+
+
+@pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes-2.0"])
+def test_results_and_refusals_stay_with_the_newest_frontend(
+    newest_frontend: ComfyUI, browser: Browser, nodes2: bool
+) -> None:
+    newest_frontend.request("/settings", {"Comfy.VueNodes.Enabled": nodes2})
+    page = open_page(browser, newest_frontend)
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    open_template(page, "Text to Video (local)")
+    set_values(page, "CosmosPredict25SamplerSettings", {**SMALL, "seed": 10 + nodes2})
+    set_values(page, "CosmosPredict25ExportVideo", {"format": "GIF (.gif)"})
+    press_run(page)
+    assert wait_for_end(page)[-1]["name"] == "execution_success"
+    page.wait_for_timeout(1500)
+    expect(page.get_by_text("9 frames of 96x64 in")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"cosmos_0000\d_\.gif, \d+ kB\."))).to_be_visible()
+    assert loaded_video(page)["width"] == SMALL["width"]
+    set_values(page, "CosmosPredict25ExportVideo", {"background": "reddish"})
+    press_run(page)
+    assert wait_for_end(page)[-1]["name"] == "execution_error"
+    page.wait_for_timeout(1500)
+    expect(page.get_by_text("background is 'reddish', but must be a colour")).to_be_visible()
+    assert not [problem for problem in problems if "cosmos" in problem.lower()]
+    page.close()
 
 
 def test_stop_button_stops_and_the_next_run_works(template: Page) -> None:

@@ -339,7 +339,7 @@ def test_nothing_found_says_what_to_download_and_where_to():
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "web/docs/CosmosPredict25Loader.md", "workflows/text_to_video_local.json"]
+    "file", ["README.md", "web/docs/CosmosPredict25Loader.md", "workflows/Text to Video (local).json"]
 )
 def test_the_download_command_is_the_same_everywhere(file):
     text = (environment.REPO / file).read_text(encoding="utf-8")

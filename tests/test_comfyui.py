@@ -19,7 +19,7 @@ from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailedError, PromptRefusedError, to_api_prompt
 
 REPO = Path(__file__).resolve().parents[1]
-WORKFLOW = json.loads((REPO / "workflows" / "text_to_video_local.json").read_text(encoding="utf-8"))
+WORKFLOW = json.loads((REPO / "workflows" / "Text to Video (local).json").read_text(encoding="utf-8"))
 SMALL = {"num_frames": 10, "num_inference_steps": 2, "width": 64, "height": 48}
 NODES = {
     "CosmosPredict25Prompt": "Prompt (Cosmos Predict2.5)",

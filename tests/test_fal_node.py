@@ -40,7 +40,7 @@ from cosmos_predict25.tests.fal_standin import (
 )
 
 REPO = Path(__file__).resolve().parents[1]
-LOCAL = json.loads((REPO / "workflows" / "text_to_video_local.json").read_text(encoding="utf-8"))
+LOCAL = json.loads((REPO / "workflows" / "Text to Video (local).json").read_text(encoding="utf-8"))
 TEXT = "A red cube on a conveyor belt that turns slowly."
 TEXT_TO_VIDEO, DISTILLED = "text-to-video", "distilled/text-to-video"
 SEEDS = itertools.count(1000)

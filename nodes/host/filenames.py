@@ -20,8 +20,8 @@ FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 def fill_in(filename_prefix: str, prompt: dict[str, Any], extra_pnginfo: dict[str, Any] | None) -> str:
     """`filename_prefix` with `%date:yyyy-MM-dd%` and `%Node name.widget%` filled in.
 
-    A node's name is its title (without the pack's name), its type, or its "Node name for S&R". Raises `InvalidRequestError` for a name that no
-    node with such a value has.
+    A node's name is its title (without the pack's name), its type, or its "Node name for S&R". Raises
+    `InvalidRequestError` for a name that no node with such a value has.
     """
     now = datetime.now().astimezone()
     filled = DATE.sub(lambda match: _safe(_date(match[1], now)), filename_prefix)
