@@ -43,8 +43,9 @@ class Release:
 NEWEST = Release("0.30.0", "2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a")
 OLDEST = Release("0.18.2", "2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d97400384cf8b0276672c6c4af")
 
+OLDEST_FRONTEND = "1.41.21"
+"""The release of ComfyUI's frontend that comes with the oldest ComfyUI; requirements.txt has it as the least."""
 NEWEST_FRONTEND = "1.58.1"
-"""The newest release of ComfyUI's frontend that is tested; the environment has the one that ComfyUI itself asks for."""
 
 
 class SetupError(RuntimeError):

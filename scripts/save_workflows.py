@@ -21,6 +21,7 @@ from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, to_api_prompt
 
 WORKFLOWS = environment.REPO / "workflows"
+DOCS = environment.REPO / "docs"
 CARD_SIDE = 256
 MARGIN = 40
 SETTINGS = {
@@ -252,6 +253,17 @@ def save_card(server: ComfyUI, name: str) -> None:
     card.save(WORKFLOWS / f"{name}.jpg", quality=88)
 
 
+def save_registry_pictures() -> None:
+    """The icon and the banner of the registry, from the cards' videos."""
+    cards = [Image.open(WORKFLOWS / f"{name}.jpg") for name in GRAPHS]
+    cards[0].crop((0, 0, CARD_SIDE, CARD_SIDE)).resize((400, 400), Image.Resampling.BICUBIC).save(DOCS / "icon.png")
+    side = 540
+    banner = Image.new("RGB", (side * 21 // 9, side))
+    for place, card in enumerate(cards):
+        banner.paste(card.resize((side, side), Image.Resampling.BICUBIC), (place * side - side // 4, 0))
+    banner.save(DOCS / "banner.png")
+
+
 def main() -> None:
     source = environment.comfyui_checkout() or environment.source_folder(environment.NEWEST)
     with tempfile.TemporaryDirectory() as base, ComfyUI(source, Path(base), environment.REPO) as server:
@@ -266,6 +278,7 @@ def main() -> None:
                 save_card(server, name)
                 print(f"Saved {WORKFLOWS / name}.json and .jpg")
             browser.close()
+    save_registry_pictures()
 
 
 if __name__ == "__main__":

@@ -199,6 +199,7 @@ def test_endpoint_shows_and_hides_the_steps(template: Page, fal: FalStandIn) -> 
 
 def choose_endpoint(page: Page, name: str) -> None:
     """In the list that a click on the widget opens."""
+    page.wait_for_timeout(1000)  # the node grows to show its result
     page.mouse.click(*page.evaluate(PLACE, "endpoint"))
     page.locator(".litemenu-entry").get_by_text(name, exact=True).click()
     page.wait_for_function(f"(name) => {FIND}.widgets[0].value === name", arg=name)

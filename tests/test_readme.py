@@ -1,8 +1,8 @@
-"""The README's programs for fal do what it says, with the client's own pace."""
+"""The programs for fal in docs/fal.md do what it says, with the client's own pace."""
 
 import asyncio
 import re
-import sys
+import runpy
 import textwrap
 from pathlib import Path
 
@@ -15,7 +15,7 @@ REPO = Path(__file__).parents[1]
 
 def programs() -> tuple[str, str]:
     """The one that makes a video, and the one that shows the client's operations."""
-    text = (REPO / "README.md").read_text(encoding="utf-8")
+    text = (REPO / "docs" / "fal.md").read_text(encoding="utf-8")
     generate, client = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "fal." in block)
     return generate, client
 
@@ -26,13 +26,14 @@ def test_the_programs_for_fal_run(
     monkeypatch.chdir(tmp_path)
     fal.queue_seconds = fal.run_seconds = 2
     generate, client = programs()
-    exec(compile(generate, "README.md", "exec"), {"__name__": "__main__"})
+    (tmp_path / "generate.py").write_text(generate, encoding="utf-8")
+    runpy.run_path("generate.py", run_name="__main__")
     assert re.fullmatch(r"videos/cosmos_42_\w{12}\.mp4 93 16\n", capsys.readouterr().out)
 
     steps = f"async def steps():\n{textwrap.indent(client, '    ')}"
-    names = {"fal": sys.modules["cosmos_predict25.pipeline.fal"], "Path": Path}
-    exec(compile(steps, "README.md", "exec"), names)
-    asyncio.run(names["steps"]())  # pyright: ignore
+    imports = "from pathlib import Path\nfrom cosmos_predict25.pipeline import fal\n"
+    (tmp_path / "steps.py").write_text(f"{imports}{steps}", encoding="utf-8")
+    asyncio.run(runpy.run_path("steps.py")["steps"]())
     printed = capsys.readouterr().out
     assert "Queued(position=" in printed
     assert "InProgress(logs=(" in printed

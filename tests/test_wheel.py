@@ -40,7 +40,9 @@ def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_and_the_workf
 
 
 def test_the_readmes_program_makes_a_video_from_anywhere(installed: Path, tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(from cosmos_predict25.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    (program,) = re.findall(
+        r"```python\n(from cosmos_predict25.*?)```", (REPO / "docs" / "python.md").read_text(), re.DOTALL
+    )
     assert len([line for line in program.splitlines() if line]) <= 6
     where = "import cosmos_predict25\nprint(cosmos_predict25.__file__)\n"
     environ = {**os.environ, "PYTHONPATH": str(installed.parent)}

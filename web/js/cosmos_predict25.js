@@ -22,10 +22,12 @@ function show(id, text) {
 /** The classic canvas gives a node's text two lines, however long it is. */
 function growToShow(node, text) {
   if (!node || LiteGraph.vueNodesMode) return
+  const widget = node.widgets?.find(({ name }) => name === TEXT_WIDGET)
+  if (!widget) return
   const [width, height] = node.size
   const lines = text.split('\n').reduce((sum, line) => sum + Math.ceil(line.length / (width / LETTER)), 0)
-  const needed = node.computeSize()[1] + Math.max(0, lines - 2) * LINE
-  if (height < needed) node.setSize([width, needed])
+  widget.options.getMinHeight = () => Math.max(2, lines) * LINE + LINE
+  node.setSize([width, Math.max(height, node.computeSize()[1])])
 }
 
 function forgetRefusals() {

@@ -1,0 +1,46 @@
+"""What the registry and other people's machines ask of the pack."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cosmos_predict25.demo.prompts import WORDS
+from cosmos_predict25.pipeline.local.load.find import DEMO_SHAPES, names_a_demo_shape
+from cosmos_predict25.scripts import environment
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPO = Path(__file__).parents[1]
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+SOURCES = [
+    file for folder in ("nodes", "pipeline", "web") for file in (REPO / folder).rglob("*.*") if file.suffix != ".pyc"
+]
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(REPO)))
+def test_every_text_can_be_printed_on_a_windows_console(file: Path) -> None:
+    file.read_text(encoding="utf-8").encode("cp1252")
+
+
+def test_the_registry_finds_what_it_shows() -> None:
+    comfy = PROJECT["tool"]["comfy"]
+    assert {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui"} <= set(comfy)
+    assert "Repository" in PROJECT["project"]["urls"]
+    for picture in (comfy["Icon"], comfy["Banner"]):
+        assert (REPO / "docs" / picture.split("/docs/")[1]).is_file()
+    assert not [name for name in PROJECT["project"]["classifiers"] if "CUDA" in name]
+
+
+def test_the_least_frontend_is_one_that_the_browser_tests_run() -> None:
+    least = f"comfyui-frontend-package>={environment.OLDEST_FRONTEND}"
+    assert least in (REPO / "requirements.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_demos_shapes_are_the_words_that_it_was_trained_with() -> None:
+    assert set(DEMO_SHAPES) == {word for shape in ("circle", "square", "triangle") for word in WORDS[shape]}
+    assert names_a_demo_shape("Two BALLS bounce")
+    assert not names_a_demo_shape("A conveyor belt carries rocks.")
