@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from ...pipeline.errors import InvalidRequestError
-from ..sockets import CATEGORY
 
 DATE = re.compile(r"%date:([^%]+)%")
 VALUE = re.compile(r"%([^%/\\]+)\.([^%./\\]+)%")
@@ -20,7 +19,7 @@ FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 def fill_in(filename_prefix: str, prompt: dict[str, Any], extra_pnginfo: dict[str, Any] | None) -> str:
     """`filename_prefix` with `%date:yyyy-MM-dd%` and `%Node name.widget%` filled in.
 
-    A node's name is its title (without the pack's name), its type, or its "Node name for S&R". Raises
+    A node's name is its title (also without what is in brackets), its type, or its "Node name for S&R". Raises
     `InvalidRequestError` for a name that no node with such a value has.
     """
     now = datetime.now().astimezone()
@@ -53,7 +52,7 @@ def _nodes_called(name: str, prompt: dict[str, Any], extra_pnginfo: dict[str, An
         on_canvas = drawn.get(node_id, {})
         names = (
             on_canvas.get("properties", {}).get("Node name for S&R"),
-            node.get("_meta", {}).get("title", "").removesuffix(f" ({CATEGORY})"),
+            node.get("_meta", {}).get("title", "").split(" (")[0],
             node.get("_meta", {}).get("title"),
             node["class_type"],
         )
