@@ -14,6 +14,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryE
 from ...errors import CheckpointNotFoundError, WrongCheckpointError
 from ..denoise import SCHEDULER_CONFIG
 from ..model import LocalModel, TextEncoder
+from ..transformer import use_less_memory
 from .original_names import diffusers_name, name_of_other_model
 from .weights import Source, TensorFile, as_wrong_checkpoint, index_tensors, load_tensors, weight_files
 
@@ -140,7 +141,7 @@ def _assemble(
     transformer.crossattn_proj = nn.Identity()
     with as_wrong_checkpoint(tokenizer_folder):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
-    return LocalModel(name, tokenizer, text_encoder, transformer, vae, scheduler_config)
+    return LocalModel(name, tokenizer, text_encoder, use_less_memory(transformer), vae, scheduler_config)
 
 
 def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLTextModel:
