@@ -1,3 +1,4 @@
+import logging
 import time
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -39,25 +40,32 @@ class CosmosPredict25Generate(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: "HostedModel", prompt: Prompt, settings: SamplerSettings) -> io.NodeOutput:
-        from ..pipeline.local.generate import clamp_request, generate
+        from ..pipeline.local.generate import clamp_request, generate, plan_for
         from ..pipeline.local.guardrail import cosmos_guardrail
+        from ..pipeline.local.plan import UNLIMITED
         from .host.observers import NodeObserver, show_text
 
         start = time.monotonic()
         asked = GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
+        plan = plan_for(model.model, request, model)
+        note = plan.describe() if plan.memory != UNLIMITED else ""
+        if note:
+            logging.info(f"Cosmos Predict2.5: {note}")
         video = generate(
             model.model,
             request,
             placement=model,
-            observer=NodeObserver(cls.hidden.unique_id, model.device),
+            plan=plan,
+            observer=NodeObserver(cls.hidden.unique_id, model.device, note),
             guardrail=cosmos_guardrail if model.guardrail else None,
             prompts=model.prompts,
+            unfinished=model.unfinished,
         )
         made = f"{len(video.frames)} frames in {time.monotonic() - start:.0f} s, seed {video.seed}"
         if request != asked:
             most = f"{request.width}x{request.height} and {request.num_frames} frames"
             made += f". {most} are the most that this checkpoint makes"
-        show_text(made, cls.hidden.unique_id)
+        show_text("\n".join(filter(None, [made, note])), cls.hidden.unique_id)
         components = Types.VideoComponents(images=video.frames, frame_rate=Fraction(video.fps))
         return io.NodeOutput(InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed)

@@ -62,6 +62,14 @@ class CosmosPredict25Loader(io.ComfyNode):
                     tooltip="For 'single files': a folder below models/text_encoders with Cosmos-Reason1-7B (or the "
                     "text encoder that the transformer was trained with) and its tokenizer.",
                 ),
+                io.Boolean.Input(
+                    "keep_prompts",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keep what the text encoder makes of a prompt in ComfyUI's user folder, 1 MB each and "
+                    "512 MB at most, so that a known prompt needs no text encoder. The text itself is not kept.",
+                ),
             ],
             outputs=[CosmosModel.Output("model", tooltip="The checkpoint, for Generate (Local).")],
             hidden=[io.Hidden.unique_id],
@@ -89,11 +97,20 @@ class CosmosPredict25Loader(io.ComfyNode):
         return [(str(file), file.stat().st_mtime_ns) for file in files]
 
     @classmethod
-    def execute(cls, checkpoint: str, guardrail: bool, transformer: str, vae: str, text_encoder: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        checkpoint: str,
+        guardrail: bool,
+        transformer: str,
+        vae: str,
+        text_encoder: str,
+        keep_prompts: bool = True,
+    ) -> io.NodeOutput:
         try:
             from ..pipeline.local.load import checkpoint as loading
             from .host.memory import HostedModel, weight_dtype
             from .host.observers import show_text
+            from .host.output import prompt_folder
         except ImportError as error:
             raise MissingDependencyError(
                 f"Local generation cannot start: {error}. Install what it needs into ComfyUI's Python with: "
@@ -105,7 +122,7 @@ class CosmosPredict25Loader(io.ComfyNode):
         else:
             model = loading.load_pipeline_folder(_folder_of(checkpoint), weight_dtype())
         show_text(f"Loaded {model.name}", cls.hidden.unique_id)
-        return io.NodeOutput(HostedModel(model, guardrail))
+        return io.NodeOutput(HostedModel(model, guardrail, prompt_folder() if keep_prompts else None))
 
 
 def _roots(kind: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """The parts of a checkpoint under ComfyUI's memory manager."""
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.ops
@@ -10,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ...pipeline.local.plan import UNLIMITED, DeviceMemory
-from ...pipeline.local.prompt_cache import PromptCache
+from ...pipeline.local.prompt_cache import PromptCache, PromptFiles
 from ...pipeline.local.unfinished import UnfinishedVideo
 from .kernels import ComfyKernels
 
@@ -33,6 +34,13 @@ def weight_dtype() -> torch.dtype | None:
     if model_management.should_use_bf16(device):
         return torch.bfloat16
     return torch.float16 if model_management.should_use_fp16(device) else torch.float32
+
+
+def text_compute_dtype(weights: torch.dtype) -> torch.dtype:
+    """float32 for bfloat16 weights on a GPU without bfloat16: Qwen2.5 overflows in float16."""
+    device = model_management.get_torch_device()
+    is_cpu = model_management.is_device_cpu(device)
+    return weights if is_cpu or model_management.should_use_bf16(device) else torch.float32
 
 
 @functools.cache
@@ -109,10 +117,13 @@ class CosmosPredict25Patcher(ModelPatcher):
 class HostedModel:
     """A checkpoint whose parts live under ComfyUI's memory manager: the pipeline's `Placement` in ComfyUI."""
 
-    def __init__(self, model: "LocalModel", guardrail: bool) -> None:
+    def __init__(self, model: "LocalModel", guardrail: bool, prompt_folder: Path | None = None) -> None:
+        """`prompt_folder`: where the embeddings of prompts are kept, or None to keep them in memory alone."""
         self.model = model
         self.guardrail = guardrail
-        self.prompts = PromptCache()
+        model.text_encoder.compute_dtype = text_compute_dtype(model.text_encoder.compute_dtype)
+        files = PromptFiles(prompt_folder, model.text_encoder) if prompt_folder else None
+        self.prompts = PromptCache(files=files)
         self.unfinished = UnfinishedVideo()
         self.device = model_management.get_torch_device()
         model.transformer.kernels = ComfyKernels()

