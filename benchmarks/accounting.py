@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 
-from cosmos_predict25.pipeline.local.decode import decode_chunks, whole
+from cosmos_predict25.pipeline.local.decode import middle_features, upsample, whole
 from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
 from cosmos_predict25.pipeline.local.encode import MAX_TOKENS, layer_features
 from cosmos_predict25.pipeline.local.latents import initial_noise
@@ -129,7 +129,8 @@ def decode(model: LocalModel, grid: tuple[int, int], height: int, width: int) ->
     """Three latent frames of the first tile: each further one needs the same."""
     latents = empty_latents(9, height, width)
     tile = whole(latents).split(grid)[0]
-    for _ in decode_chunks(model.vae, latents[..., tile.rows, tile.columns]):
+    features = [feature.cpu() for feature in middle_features(model.vae, latents)]
+    for _ in upsample(model.vae, (feature[..., tile.rows, tile.columns].to(GPU) for feature in features)):
         pass
 
 

@@ -1,12 +1,12 @@
 """Latents to frames."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
-from torch import Tensor
+from diffusers.models.autoencoders.autoencoder_kl_wan import CACHE_T, WanCausalConv3d
+from torch import Tensor, nn
 
 from .latents import SPATIAL_COMPRESSION
 from .plan import OVERLAP, SMALLEST_SPLIT, spans
@@ -18,7 +18,6 @@ Report = Callable[[int, int, int], None]
 """Called after each latent frame with the number of the tile, from 1, how many there are, and the frames done."""
 
 
-@torch.inference_mode()
 def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
     """Decode latent frame by latent frame: one frame for the first, four for each further one.
 
@@ -27,11 +26,51 @@ def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
     What the causal convolutions remember travels from chunk to chunk, so the frames are those of `vae.decode`, without
     holding the whole video on the device. Source: `AutoencoderKLWan._decode` of diffusers.
     """
-    memory = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
-    features = vae.post_quant_conv(latents.to(vae.dtype))
-    for index in range(features.shape[2]):
-        chunk = vae.decoder(features[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
-        yield (chunk[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+    return upsample(vae, middle_features(vae, latents))
+
+
+@torch.inference_mode()
+def middle_features(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
+    """The first half of the decoder: (1, channels, 1, h, w) for each latent frame.
+
+    Its attention sees all of a picture, so it is not done in tiles; it is small. Source: `WanDecoder3d.forward`.
+    """
+    decoder = vae.decoder
+    memory = _memory(decoder.conv_in, decoder.mid_block)
+    inputs = vae.post_quant_conv(latents.to(vae.dtype))
+    for index in range(inputs.shape[2]):
+        position = [0]
+        x = _convolve(decoder.conv_in, inputs[:, :, index : index + 1], memory, position)
+        yield decoder.mid_block(x, feat_cache=memory, feat_idx=position)
+
+
+@torch.inference_mode()
+def upsample(vae: "AutoencoderKLWan", features: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The second half of the decoder: frames, as of `decode_chunks`, of the features of each latent frame."""
+    decoder = vae.decoder
+    memory = _memory(decoder.up_blocks, decoder.conv_out)
+    for index, x in enumerate(features):
+        position = [0]
+        for block in decoder.up_blocks:
+            x = block(x, feat_cache=memory, feat_idx=position, first_chunk=index == 0)
+        x = _convolve(decoder.conv_out, decoder.nonlinearity(decoder.norm_out(x)), memory, position)
+        yield (x[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+
+
+def _memory(*modules: nn.Module) -> list[Tensor | None]:
+    """What each causal convolution remembers of the frames before: nothing yet."""
+    return [None] * sum(isinstance(layer, WanCausalConv3d) for module in modules for layer in module.modules())
+
+
+def _convolve(convolution: nn.Module, x: Tensor, memory: list[Tensor | None], position: list[int]) -> Tensor:
+    """`convolution` of `x` and the two frames before it, which are in `memory`, and then the two last of these."""
+    before = memory[position[0]]
+    last = x[:, :, -CACHE_T:].clone()
+    if last.shape[2] < CACHE_T and before is not None:
+        last = torch.cat([before[:, :, -1:], last], dim=2)
+    memory[position[0]] = last
+    position[0] += 1
+    return convolution(x, before)
 
 
 @dataclass(frozen=True)
@@ -99,21 +138,28 @@ def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, grid: tupl
     """
     height, width = (side * SPATIAL_COMPRESSION for side in latents.shape[-2:])
     frames = torch.zeros(num_frames, height, width, 3)
+    features = [feature.cpu() for feature in middle_features(vae, latents)]
     tiles = whole(latents).split(grid)
     for number, tile in enumerate(tiles, 1):
-        _decode_tile(vae, latents, tile, frames, 0, lambda done, number=number: report(number, len(tiles), done))
+        _decode_tile(vae, features, tile, frames, 0, latents.device, lambda done, n=number: report(n, len(tiles), done))
     return frames
 
 
 def _decode_tile(
-    vae: "AutoencoderKLWan", latents: Tensor, tile: Tile, frames: Tensor, done: int, report: Callable[[int], None]
+    vae: "AutoencoderKLWan",
+    features: list[Tensor],
+    tile: Tile,
+    frames: Tensor,
+    done: int,
+    device: torch.device,
+    report: Callable[[int], None],
 ) -> None:
-    """Add the tile to all `frames` from number `done` on."""
+    """Add the tile to all `frames` from number `done` on, computed on `device`."""
     rows, columns = tile.pixels()
-    weights = tile.weights.to(latents.device)
+    weights = tile.weights.to(device)
     start = 0
     try:
-        for chunk in decode_chunks(vae, latents[..., tile.rows, tile.columns]):
+        for chunk in upsample(vae, (feature[..., tile.rows, tile.columns].to(device) for feature in features)):
             stop = min(start + len(chunk), len(frames))
             if stop > done:
                 frames[start:stop, rows, columns] += (chunk[: stop - start] * weights).cpu()
@@ -129,4 +175,4 @@ def _decode_tile(
         return
     # Outside of the handler, which would keep what the failed one held.
     for part in smaller:
-        _decode_tile(vae, latents, part, frames, done, report if part is smaller[-1] else lambda _: None)
+        _decode_tile(vae, features, part, frames, done, device, report if part is smaller[-1] else lambda _: None)

@@ -175,7 +175,7 @@ def _decode(
         progress.advance(f"{of_tile}, frame {done} of {request.num_frames}")
 
     device = placement.use(model.vae, plan.memory_required(plan.decode))
-    with _stoppable([model.vae.decoder], progress.observer):
+    with _stoppable([model.vae.decoder.mid_block, model.vae.decoder.up_blocks[0]], progress.observer):
         return decode(model.vae, latents.to(device), request.num_frames, plan.grid, report)
 
 
