@@ -99,6 +99,7 @@ def run_ours(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> 
     from cosmos_predict25.pipeline.local.generate import generate
     from cosmos_predict25.pipeline.local.model import LocalModel, TextEncoder
     from cosmos_predict25.pipeline.local.placement import OneAtATime
+    from cosmos_predict25.pipeline.local.transformer import use_less_memory
     from cosmos_predict25.pipeline.observer import NullObserver
     from cosmos_predict25.pipeline.request import GenerationRequest
 
@@ -110,9 +111,9 @@ def run_ours(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> 
     transformer = parts["transformer"]
     text_encoder = TextEncoder(parts.pop("text_encoder").model.language_model, transformer.crossattn_proj)
     transformer.crossattn_proj = torch.nn.Identity()
-    model = LocalModel(
-        "random", parts["tokenizer"], text_encoder, transformer, parts["vae"], dict(parts["scheduler"].config)
-    )
+    scheduler_config = dict(parts["scheduler"].config)
+    transformer = use_less_memory(transformer)
+    model = LocalModel("random", parts["tokenizer"], text_encoder, transformer, parts["vae"], scheduler_config)
     request = GenerationRequest(prompt=PROMPT, seed=1, **request_fields(shape))
     return generate(model, request, placement=OneAtATime(watch.device), observer=Stepper()).latents
 

@@ -1,3 +1,4 @@
+import logging
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -45,31 +46,38 @@ class CosmosPredict25Generate(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: "HostedModel", prompt: Prompt, settings: SamplerSettings) -> io.NodeOutput:
-        from ..pipeline.local.generate import clamp_request, generate
+        from ..pipeline.local.generate import clamp_request, generate, plan_for
         from ..pipeline.local.guardrail import cosmos_guardrail
+        from ..pipeline.local.plan import UNLIMITED
         from .host.observers import NodeObserver
         from .host.output import result_on_node
 
         start = time.monotonic()
         asked = GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
+        plan = plan_for(model.model, request, model)
+        note = plan.describe() if plan.memory != UNLIMITED else ""
+        if note:
+            logging.info(f"Cosmos Predict2.5: {note}")
         video = generate(
             model.model,
             request,
             placement=model,
-            observer=NodeObserver(cls.hidden.unique_id, model.device),
+            plan=plan,
+            observer=NodeObserver(cls.hidden.unique_id, model.device, note),
             guardrail=cosmos_guardrail if model.guardrail else None,
             prompts=model.prompts,
+            unfinished=model.unfinished,
         )
         made = f"{len(video.frames)} frames of {request.width}x{request.height} in {time.monotonic() - start:.0f} s"
-        result = result_on_node(f"{made}, seed {video.seed}.", *remarks(model, asked))
+        result = result_on_node(f"{made}, seed {video.seed}.", *filter(None, [note]), *notes_on_video(model, asked))
         components = Types.VideoComponents(images=video.frames, frame_rate=Fraction(video.fps))
         return io.NodeOutput(
             InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed, ui=result
         )
 
 
-def remarks(hosted: "HostedModel", asked: GenerationRequest) -> list[str]:
+def notes_on_video(hosted: "HostedModel", asked: GenerationRequest) -> list[str]:
     """What the video does not have of that which was asked for, and why."""
     from ..pipeline.local.encode import MAX_TOKENS, word_at_the_cut
     from ..pipeline.local.generate import clamp_request

@@ -62,6 +62,14 @@ class CosmosPredict25Loader(io.ComfyNode):
                     tooltip="For 'single files': a folder below models/text_encoders with Cosmos-Reason1-7B (or the "
                     "text encoder that the transformer was trained with) and its tokenizer.",
                 ),
+                io.Boolean.Input(
+                    "keep_prompts",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keep what the text encoder makes of a prompt in ComfyUI's user folder, 1 MB each and "
+                    "512 MB at most, so that a known prompt needs no text encoder. The text itself is not kept.",
+                ),
             ],
             outputs=[CosmosModel.Output("model", tooltip="The checkpoint, for Generate Locally.")],
             hidden=[io.Hidden.unique_id],
@@ -83,12 +91,20 @@ class CosmosPredict25Loader(io.ComfyNode):
         return [(str(file), file.stat().st_mtime_ns) for file in files]
 
     @classmethod
-    def execute(cls, checkpoint: str, guardrail: bool, transformer: str, vae: str, text_encoder: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        checkpoint: str,
+        guardrail: bool,
+        transformer: str,
+        vae: str,
+        text_encoder: str,
+        keep_prompts: bool = True,
+    ) -> io.NodeOutput:
         try:
             from ..pipeline.local.guardrail import import_guardrail
             from ..pipeline.local.load import checkpoint as loading
             from .host.memory import HostedModel, weight_dtype
-            from .host.output import result_on_node
+            from .host.output import prompt_folder, result_on_node
         except ImportError as error:
             raise MissingDependencyError(
                 f"Local generation cannot start: {error}. Install what it needs into ComfyUI's Python with: "
@@ -104,7 +120,8 @@ class CosmosPredict25Loader(io.ComfyNode):
         lines = [f"Loaded {model.name}."]
         if model.name == DEMO_FOLDER.name:
             lines.append("Demo: knows only coloured shapes.")
-        return io.NodeOutput(HostedModel(model, guardrail), ui=result_on_node(*lines))
+        hosted = HostedModel(model, guardrail, prompt_folder() if keep_prompts else None)
+        return io.NodeOutput(hosted, ui=result_on_node(*lines))
 
 
 def _roots(kind: str) -> list[Path]:

@@ -25,8 +25,8 @@ class MissingDependencyError(CosmosError, ImportError):
     """An optional package is needed for what was asked. The message gives the line that installs it."""
 
 
-class PlacementError(CosmosError, RuntimeError):
-    """A part of the model could not be put on the compute device."""
+class NotEnoughMemoryError(CosmosError, MemoryError):
+    """The video is too large for the memory that is free. The message names a size that is not."""
 
 
 class UnsafeContentError(CosmosError):

@@ -64,6 +64,7 @@ def core() -> Iterator[None]:
     from comfy.cli_args import args
 
     args.cpu = True
+    args.use_pytorch_cross_attention = True  # as the pipeline's own
     yield
     sys.path.remove(source)
 

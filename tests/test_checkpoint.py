@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import CosmosTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from cosmos_predict25.benchmarks.load import measure_in_a_fresh_process
@@ -16,7 +17,12 @@ from cosmos_predict25.pipeline.errors import CheckpointNotFoundError, WrongCheck
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt, tokenize
-from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder, load_single_files, load_vae_file
+from cosmos_predict25.pipeline.local.load.checkpoint import (
+    load_pipeline_folder,
+    load_single_files,
+    load_vae_file,
+    transformer_config,
+)
 from cosmos_predict25.pipeline.local.load.find import (
     DEMO,
     DOWNLOAD,
@@ -26,6 +32,8 @@ from cosmos_predict25.pipeline.local.load.find import (
     nothing_found,
     size_of_weights,
 )
+from cosmos_predict25.pipeline.local.load.original_names import diffusers_name
+from cosmos_predict25.pipeline.local.load.weights import Source, check_same_tensors
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
 
@@ -344,3 +352,87 @@ def test_nothing_found_says_what_to_download_and_where_to():
 def test_the_download_command_is_the_same_everywhere(file):
     text = (environment.REPO / file).read_text(encoding="utf-8")
     assert f"{DOWNLOAD} models/diffusers/Cosmos-Predict2.5-2B" in text
+
+
+REAL_HEADS = {"2B": (16, 28), "14B": (40, 36)}
+
+
+def names_of_nvidias_file(num_blocks: int) -> list[str]:
+    """What people who had the 2B post-trained file found in it: weights, and the state of the training code."""
+    attentions = ("self_attn", "cross_attn")
+    attention = ("q_proj", "k_proj", "v_proj", "output_proj", "q_norm", "k_norm")
+    block = [f"{part}.{name}.weight" for part in attentions for name in attention]
+    block += [f"mlp.layer{number}.weight" for number in (1, 2)]
+    block += [f"adaln_modulation_{part}.{number}.weight" for part in (*attentions, "mlp") for number in (1, 2)]
+    block += [f"{part}.{norm}._extra_state" for part in attentions for norm in ("q_norm", "k_norm")]
+    names = [f"blocks.{index}.{name}" for index in range(num_blocks) for name in block]
+    names += ["x_embedder.proj.1.weight", "t_embedder.1.linear_1.weight", "t_embedder.1.linear_2.weight"]
+    names += ["t_embedding_norm.weight", "t_embedding_norm._extra_state", "final_layer.linear.weight"]
+    names += [f"final_layer.adaln_modulation.{number}.weight" for number in (1, 2)]
+    names += [f"crossattn_proj.0.{part}" for part in ("weight", "bias")]
+    names += [f"pos_embedder.{name}" for name in ("seq", "dim_spatial_range", "dim_temporal_range")]
+    names += [f"accum_{name}" for name in ("video_sample_counter", "image_sample_counter", "iteration", "hours")]
+    return [f"net.{name}" for name in names]
+
+
+def shape_in_nvidias_file(name: str, heads: int, head_dim: int, text_features: int) -> tuple[int, ...]:
+    channels, text = heads * head_dim, 1024
+    shapes = {
+        "x_embedder": (channels, 72), "t_embedder.1.linear_1": (channels, channels), "t_embedding_norm": (channels,),
+        "t_embedder.1.linear_2": (3 * channels, channels), "final_layer.linear": (64, channels),
+        "final_layer.adaln_modulation.1": (256, channels), "final_layer.adaln_modulation.2": (2 * channels, 256),
+        "crossattn_proj.0.weight": (text, text_features), "crossattn_proj.0.bias": (text,),
+        "_norm.weight": (head_dim,), "cross_attn.k_proj": (channels, text), "cross_attn.v_proj": (channels, text),
+        "mlp.layer1": (4 * channels, channels), "mlp.layer2": (channels, 4 * channels), 
+        "_proj.weight": (channels, channels),
+        "attn.1.weight": (256, channels), "mlp.1.weight": (256, channels), ".2.weight": (3 * channels, 256),
+    }  # fmt: skip
+    if name.endswith("_extra_state") or "accum_" in name or "pos_embedder" in name:
+        return (1,)
+    return next(shape for part, shape in shapes.items() if part in name)
+
+
+def nvidias_tensors(heads: int, blocks: int, head_dim: int = 128, text_features: int = 100352) -> dict:
+    """All names of the real file, bfloat16, on the default device."""
+    return {
+        name: torch.zeros(shape_in_nvidias_file(name, heads, head_dim, text_features), dtype=torch.bfloat16)
+        for name in names_of_nvidias_file(blocks)
+    }
+
+
+def test_the_real_file_has_689_names_of_which_569_are_weights():
+    names = names_of_nvidias_file(28)
+    assert (len(names), len(set(names))) == (689, 689)
+    assert len({diffusers_name(name) for name in names} - {None}) == 569
+
+
+def test_a_pickle_with_all_689_names_of_the_real_file_loads(checkpoint, text_encoder, vae_file, tmp_path):
+    """28 blocks of a tiny width."""
+    weights = nvidias_tensors(heads=2, blocks=28, head_dim=16, text_features=3 * 48)
+    model = load_single_files(write(weights, tmp_path / "model.pt"), vae_file, text_encoder)
+    transformer = model.transformer
+    assert len(transformer.transformer_blocks) == 28
+    assert sum(1 for _ in transformer.parameters()) + 2 == 569  # the projection is in the text encoder
+    assert transformer.config["rope_scale"] == (1.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize("name", REAL_HEADS)
+def test_the_config_of_the_real_shapes_is_read_off_them(name):
+    """From tensors without values: the 14B has 40 heads and 36 blocks."""
+    heads, blocks = REAL_HEADS[name]
+
+    class File:
+        def __init__(self, tensors):
+            self.tensors = tensors
+
+        def shape(self, name):
+            return tuple(self.tensors[name].shape)
+
+    with torch.device("meta"):
+        file = File(nvidias_tensors(heads, blocks))
+        sources = {diffusers_name(name): Source(file, name) for name in file.tensors}
+        sources.pop(None)
+        config = transformer_config(Path("model.pt"), sources)
+        transformer = CosmosTransformer3DModel.from_config(config)
+    assert (config["num_attention_heads"], config["num_layers"], config["attention_head_dim"]) == (heads, blocks, 128)
+    check_same_tensors(transformer.state_dict().items(), sources, "the transformer")

@@ -20,6 +20,7 @@ from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.placement import OneAtATime
 from cosmos_predict25.pipeline.local.prompt_cache import PromptCache
+from cosmos_predict25.pipeline.local.unfinished import UnfinishedVideo
 from cosmos_predict25.pipeline.request import GenerationRequest
 
 
@@ -194,8 +195,8 @@ def test_stops_wherever_it_is_asked_and_leaves_nothing_behind(model):
     blocks = [*model.transformer.transformer_blocks, *model.text_encoder.language_model.layers]
     assert not any(block._forward_pre_hooks for block in blocks)
     assert_same(generate(model, request()).frames, expected)
-    # Asked before each block of each pass: encoding 2 prompts, 2 steps with 2 passes, and each latent frame.
-    assert whole.questions == 2 * 3 + 2 * 2 * 3 + 3
+    # Asked before each block of each pass: encoding 2 prompts, 2 steps with 2 passes, and each latent frame twice.
+    assert whole.questions == 2 * 3 + 2 * 2 * 3 + 2 * 3
 
 
 class Part(torch.nn.Linear):
@@ -212,7 +213,7 @@ def test_one_part_at_a_time_is_on_the_device():
     parts = Part(), Part()
     placement = OneAtATime("meta")
     for part, places in ((0, ["meta", "cpu"]), (1, ["cpu", "meta"]), (1, ["cpu", "meta"]), (0, ["meta", "cpu"])):
-        assert placement.use(parts[part], activation_bytes=1) == torch.device("meta")
+        assert placement.use(parts[part], memory_required=1) == torch.device("meta")
         assert [each.weight.device.type for each in parts] == places
     assert placement.make_room(1) == torch.device("meta")
     assert [each.weight.device.type for each in parts] == ["cpu", "cpu"]
@@ -235,7 +236,7 @@ def test_no_operation_mixes_devices(model):
         for part in (model.text_encoder, model.transformer, model.vae):
             put_on_fake_gpu(part)
         latents = torch.empty(1, 16, 3, 8, 8, device="cuda")
-        embeds = encode_prompt(model.text_encoder, model.tokenizer, "a cat")
+        embeds = encode_prompt(model.text_encoder, model.tokenizer, "a cat", "cuda")
         sigma = torch.rand(1, device="cuda")
         velocity = predict_velocity(model.transformer, latents, sigma, embeds, nothing_given(latents))
         frames = list(decode_chunks(model.vae, denormalize(model.vae, velocity)))
@@ -250,9 +251,9 @@ class Occupied(OneAtATime):
         self.present = None
         self.used = []
 
-    def use(self, module, activation_bytes):
-        assert activation_bytes > 0
-        device = super().use(module, activation_bytes)
+    def use(self, module, memory_required):
+        assert memory_required > 0
+        device = super().use(module, memory_required)
         self.present = module
         self.used.append(module)
         return device
@@ -276,11 +277,12 @@ def test_every_part_is_on_the_device_whenever_it_computes(model):
     for part, module in (
         (model.text_encoder, model.text_encoder.language_model),
         (model.transformer, model.transformer),
-        (model.vae, model.vae.decoder),
+        (model.vae, model.vae.decoder.mid_block),
+        (model.vae, model.vae.decoder.up_blocks[0]),
     ):
         module.register_forward_pre_hook(lambda *_, part=part: passes.append(placement.present is part))
     generate(model, request(), placement=placement, observer=PreviewsWithAModel())
-    assert passes == [True] * (2 + 2 * 2 + 3)
+    assert passes == [True] * (2 + 2 * 2 + 2 * 3)
 
 
 def test_a_prompt_is_encoded_once_and_the_text_encoder_is_not_needed_again(model):
@@ -304,28 +306,58 @@ def test_the_prompts_that_were_used_last_are_kept():
     assert encoded == ["a cat", "a dog", "a cow", "a dog"]
 
 
-def test_decodes_in_tiles_when_memory_is_short(model):
+def run_out_of_memory(vae, calls: set[int]):
+    """Have the second half of the decoder fail at the calls with these numbers, from 1, as a GPU does."""
+    made = 0
+
+    def count(module, inputs):
+        nonlocal made
+        made += 1
+        if made in calls:
+            raise torch.OutOfMemoryError
+
+    return vae.decoder.up_blocks[0].register_forward_pre_hook(count)
+
+
+def test_a_tile_that_runs_out_of_memory_is_decoded_in_smaller_ones(model):
     large = request(width=272, height=32, num_inference_steps=1)
     whole = generate(model, large)
-    decoder_calls = 0
-
-    def run_out_once(module, inputs):
-        nonlocal decoder_calls
-        decoder_calls += 1
-        if decoder_calls == 2:
-            raise torch.cuda.OutOfMemoryError
-
     observer = Recorder()
-    hook = model.vae.decoder.register_forward_pre_hook(run_out_once)
+    hook = run_out_of_memory(model.vae, {2})
     tiled = generate(model, large, observer=observer)
     hook.remove()
-    assert "Decoding in tiles: memory is short" in [report[0] for report in observer.reports]
-    assert tiled.frames.shape == whole.frames.shape
     assert_same(tiled.latents, whole.latents)
+    # The first frame was there before, and is not made again.
+    assert_same(tiled.frames[:1], whole.frames[:1])
     difference = (tiled.frames - whole.frames).abs()
     print(f"\ntiles differ from whole frames by {difference.mean() * 255:.2f} levels on average", end="")
-    assert difference.mean() < 0.02
-    assert not model.vae.use_tiling
+    assert 0 < difference.mean() < 0.02
+    reports = [message for message, _, _ in observer.reports if message.startswith("Decoding")]
+    assert reports == ["Decoding", *(f"Decoding, frame {frame} of 9" for frame in (1, 5, 9))]
+
+
+def test_a_video_that_could_not_be_decoded_goes_on_from_its_latents(model):
+    unfinished, first, second = UnfinishedVideo(), Recorder(), Recorder()
+    hook = run_out_of_memory(model.vae, {2})
+    with pytest.raises(torch.OutOfMemoryError):
+        generate(model, request(), unfinished=unfinished, observer=first)
+    hook.remove()
+    video = generate(model, request(), unfinished=unfinished, observer=second)
+    assert second.reports[0] == ("Decoding", 3, 6)
+    assert_same(video.frames, generate(model, request()).frames)
+    third = Recorder()
+    generate(model, request(), unfinished=unfinished, observer=third)
+    assert third.reports[0][0] == "Encoding the prompt"
+
+
+def test_another_request_does_not_go_on_from_those_latents(model):
+    unfinished = UnfinishedVideo()
+    hook = run_out_of_memory(model.vae, {2})
+    with pytest.raises(torch.OutOfMemoryError):
+        generate(model, request(), unfinished=unfinished)
+    hook.remove()
+    other = generate(model, request(seed=4), unfinished=unfinished)
+    assert_same(other.frames, generate(model, request(seed=4)).frames)
 
 
 def test_guardrail_sees_the_prompt_before_and_the_frames_after_and_is_gone_in_between(model):

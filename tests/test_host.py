@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from cosmos_predict25.pipeline.errors import PlacementError
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 
 
@@ -32,11 +31,11 @@ def test_comfyui_sees_what_is_loaded_and_unloads_it(hosted):
 
     parts = (hosted.model.text_encoder, hosted.model.transformer, hosted.model.vae)
     for part in parts:
-        assert hosted.use(part, activation_bytes=0) == torch.device("cpu")
+        assert hosted.use(part, memory_required=0) == torch.device("cpu")
     assert all(part in parts_under_comfyui() for part in parts)
     model_management.unload_all_models()
     assert not model_management.current_loaded_models
-    hosted.use(hosted.model.vae, activation_bytes=0)
+    hosted.use(hosted.model.vae, memory_required=0)
     assert parts_under_comfyui() == [hosted.model.vae]
 
 
@@ -46,7 +45,7 @@ def test_unloading_puts_the_weights_from_disk_back(hosted):
 
     transformer = hosted.model.transformer
     from_disk = places(transformer)
-    hosted.use(transformer, activation_bytes=0)
+    hosted.use(transformer, memory_required=0)
     for parameter in transformer.parameters():
         parameter.data = parameter.data.clone()
     assert places(transformer) != from_disk
@@ -54,12 +53,39 @@ def test_unloading_puts_the_weights_from_disk_back(hosted):
     assert places(transformer) == from_disk
 
 
-def test_a_part_that_comfyui_leaves_on_the_cpu_is_an_error_that_says_why(hosted):
-    hosted.device = torch.device("meta")
-    with pytest.raises(
-        PlacementError, match="ComfyUI left the AutoencoderKLWan on cpu instead of meta, as with --novram"
-    ):
-        hosted.use(hosted.model.vae, activation_bytes=0)
+def test_what_is_taken_off_the_gpu_in_part_is_the_memory_maps_again(hosted, monkeypatch):
+    """ComfyUI copies a layer's weight to the CPU's memory then, which would hold the model twice."""
+    from comfy import model_management
+
+    patcher = hosted.patcher
+    from_disk = places(hosted.model.transformer)
+    hosted.use(hosted.model.transformer, memory_required=0)
+    monkeypatch.setattr(patcher, "load_device", torch.device("cuda"))  # the weights came from there, as far as it knows
+    monkeypatch.setattr(
+        torch.nn.Module, "to", lambda module, device: module._apply(lambda weight: weight.to(device, copy=True))
+    )
+    assert patcher.partially_unload(torch.device("cpu"), patcher.model_size() // 2) > 0
+    assert places(hosted.model.transformer) == from_disk
+    monkeypatch.undo()
+    model_management.unload_all_models()
+
+
+def test_a_second_host_of_a_model_wraps_nothing_twice(hosted):
+    from comfy import model_management
+
+    from cosmos_predict25.nodes.host.memory import HostedModel
+
+    model = hosted.model
+    from_disk = places(model.vae)
+    classes = [type(layer) for layer in model.vae.modules()]
+    hosted.use(model.vae, memory_required=0)
+    for parameter in model.vae.parameters():
+        parameter.data = parameter.data.clone()  # as if it were on the GPU
+    second = HostedModel(model, guardrail=False)
+    assert [type(layer) for layer in model.vae.modules()] == classes
+    second.use(model.vae, memory_required=0)
+    model_management.unload_all_models()
+    assert places(model.vae) == from_disk
 
 
 @pytest.mark.parametrize(
@@ -72,7 +98,7 @@ def test_room_is_made_unless_comfyuis_own_reserve_is_free_beside_it(hosted, monk
 
     size = 2**30
     free = size + int(left_for_others * model_management.minimum_inference_memory())
-    hosted.use(hosted.model.vae, activation_bytes=0)
+    hosted.use(hosted.model.vae, memory_required=0)
     monkeypatch.setattr(
         model_management, "get_free_memory", lambda device, torch_free_too=False: (free, 0) if torch_free_too else free
     )
@@ -87,15 +113,16 @@ def test_weights_stay_as_they_are_on_the_cpu(core):
 
 
 @pytest.mark.parametrize(
-    ("good_at_bfloat16", "dtype"),
-    [(True, torch.bfloat16), (False, torch.float32)],
-    ids=["GPU with bfloat16", "GPU without bfloat16"],
+    ("bfloat16", "float16", "dtype"),
+    [(True, True, torch.bfloat16), (False, True, torch.float16), (False, False, torch.float32)],
+    ids=["GPU with bfloat16", "GPU with float16", "GPU with neither"],
 )
-def test_weights_are_bfloat16_on_a_gpu_that_is_good_at_it(core, monkeypatch, good_at_bfloat16, dtype):
+def test_weights_have_the_smallest_type_that_a_gpu_is_good_at(core, monkeypatch, bfloat16, float16, dtype):
     from comfy import model_management
 
     from cosmos_predict25.nodes.host.memory import weight_dtype
 
     monkeypatch.setattr(model_management, "get_torch_device", lambda: torch.device("cuda", 0))
-    monkeypatch.setattr(model_management, "should_use_bf16", lambda device: good_at_bfloat16)
+    monkeypatch.setattr(model_management, "should_use_bf16", lambda device: bfloat16)
+    monkeypatch.setattr(model_management, "should_use_fp16", lambda device: float16)
     assert weight_dtype() == dtype

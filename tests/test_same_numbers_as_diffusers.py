@@ -70,8 +70,8 @@ def run_stock(stock, **options) -> tuple[list[Tensor], Tensor, Tensor]:
 
 def run_ours(ours, device, prompt: str, num_frames: int, num_inference_steps: int, guidance_scale: float):
     scheduler = make_schedule(ours.scheduler_config, num_inference_steps)
-    positive = encode_prompt(ours.text_encoder, ours.tokenizer, prompt)
-    negative = encode_prompt(ours.text_encoder, ours.tokenizer, "ugly") if guidance_scale > 1 else None
+    positive = encode_prompt(ours.text_encoder, ours.tokenizer, prompt, device)
+    negative = encode_prompt(ours.text_encoder, ours.tokenizer, "ugly", device) if guidance_scale > 1 else None
     noise = initial_noise(7, num_frames, device=device, **SIZE)
     guided = (positive, negative, guidance_scale, nothing_given(noise))
     steps = [step.latents for step in denoise(ours.transformer, noise, scheduler, *guided)]
@@ -97,12 +97,13 @@ def uint8(frames: Tensor) -> Tensor:
 def test_prompt_embeddings_are_those_of_diffusers(stock, ours, device, dtype, prompt):
     token_ids = tokenize(ours.tokenizer, prompt)
     assert token_ids.shape == (1, 512)
-    features = layer_features(ours.text_encoder.language_model, token_ids.to(device))
+    token_embeds = torch.nn.functional.embedding(token_ids, ours.text_encoder.token_embeddings).to(device)
+    features = layer_features(ours.text_encoder.language_model, token_embeds)
     with torch.no_grad():
         expected = stock._get_prompt_embeds(prompt, device=device)
         projected = stock.transformer.crossattn_proj(expected)
     assert largest_difference(features, expected) <= (1e-5 if dtype == torch.float32 else 0.05)
-    embeds = encode_prompt(ours.text_encoder, ours.tokenizer, prompt)
+    embeds = encode_prompt(ours.text_encoder, ours.tokenizer, prompt, device)
     assert embeds.shape == (1, 512, 64)
     assert embeds.dtype == dtype
     assert largest_difference(embeds, projected) <= (1e-5 if dtype == torch.float32 else 0.05)

@@ -124,7 +124,8 @@ def kept_features(
     nearly equal, so a few of them do for all. Of a long text, tokens are drawn at random.
     """
     token_ids = torch.cat([tokenize(tokenizer, text) for text in texts])
-    features = layer_features(encoder.model.language_model, token_ids)
+    language_model = encoder.model.language_model
+    features = layer_features(language_model, language_model.embed_tokens(token_ids))
     kept, weights = [], []
     for number, ids in enumerate(token_ids):
         rng = random.Random(texts[number])

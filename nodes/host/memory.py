@@ -1,63 +1,134 @@
 """The parts of a checkpoint under ComfyUI's memory manager."""
 
-from typing import TYPE_CHECKING
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import comfy.ops
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ...pipeline.errors import PlacementError
-from ...pipeline.local.prompt_cache import PromptCache
+from ...pipeline.local.plan import UNLIMITED, DeviceMemory
+from ...pipeline.local.prompt_cache import PromptCache, PromptFiles
+from ...pipeline.local.unfinished import UnfinishedVideo
+from .kernels import ComfyKernels
 
 if TYPE_CHECKING:  # the local room needs diffusers
     from ...pipeline.local.model import LocalModel
 
+CORE_LAYERS = {
+    nn.Linear: comfy.ops.manual_cast.Linear,
+    nn.Conv2d: comfy.ops.manual_cast.Conv2d,
+    nn.Conv3d: comfy.ops.manual_cast.Conv3d,
+    nn.LayerNorm: comfy.ops.manual_cast.LayerNorm,
+}
+
 
 def weight_dtype() -> torch.dtype | None:
-    """bfloat16 on a GPU that is good at it and float32 on another. None on the CPU: the weights stay as they are."""
+    """bfloat16 on a GPU that is good at it, else float16 or float32. None on the CPU: the weights stay as they are."""
     device = model_management.get_torch_device()
     if model_management.is_device_cpu(device):
         return None
-    return torch.bfloat16 if model_management.should_use_bf16(device) else torch.float32
+    if model_management.should_use_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if model_management.should_use_fp16(device) else torch.float32
+
+
+def text_compute_dtype(weights: torch.dtype) -> torch.dtype:
+    """float32 for bfloat16 weights on a GPU without bfloat16: Qwen2.5 overflows in float16."""
+    device = model_management.get_torch_device()
+    is_cpu = model_management.is_device_cpu(device)
+    return weights if is_cpu or model_management.should_use_bf16(device) else torch.float32
+
+
+@functools.cache
+def core_layer(layer: type[nn.Module]) -> type[nn.Module]:
+    """ComfyUI's own class for a layer: it may leave its weight off the GPU, and casts it when it is used."""
+    if hasattr(layer, "comfy_cast_weights"):
+        return layer
+    for plain, core in CORE_LAYERS.items():
+        if layer is plain:
+            return core
+        if issubclass(layer, plain):  # as the VAE's causal convolutions, which call super().forward
+            return type(layer.__name__, (layer, core), {})
+    return layer
 
 
 class CosmosPredict25Part(nn.Module):
-    """Holds a module for ComfyUI's ModelPatcher, which sets `device`: diffusers' models have that as a property."""
+    """Holds a module for ComfyUI's ModelPatcher, which sets `device`: diffusers' models have that as a property.
+
+    The module's layers become ComfyUI's own, so that its memory manager can stream them.
+    """
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self.part = part
+        for layer in part.modules():
+            layer.__class__ = core_layer(type(layer))
+        if not hasattr(part, "weights_from_disk"):  # by another host of the same model
+            weights = {name: parameter.data for name, parameter in part.named_parameters()}
+            part.weights_from_disk = weights  # pyright: ignore[reportArgumentType]
+
+    def put_back_weights_from_disk(self, of_device: str) -> None:
+        """Give every parameter that is on a device of this type the memory map's weights again."""
+        weights: Any = self.part.weights_from_disk
+        for name, parameter in self.part.named_parameters():
+            if parameter.device.type == of_device:
+                parameter.data = weights[name]
+
+    def move_strays(self, device: torch.device) -> None:
+        """Move what is not in a layer of ComfyUI's, which it leaves out where memory is short: norms, tables, 4 MB."""
+        for module in self.part.modules():
+            if not hasattr(module, "comfy_cast_weights"):
+                module._apply(lambda values: values.to(device), recurse=False)
 
 
 class CosmosPredict25Patcher(ModelPatcher):
-    """Puts the weights back that were read from disk when ComfyUI unloads them, instead of copying them off the GPU.
+    """Keeps the weights in the memory map that they were read by, instead of copying them off the GPU.
 
-    Not CoreModelPatcher: where that is the dynamic one, loading a part would leave the others on the GPU. ComfyUI takes
-    the memory of dynamic models back weight by weight, which works for its own layers only.
+    Not CoreModelPatcher: where that is the dynamic one, loading a part would leave the others on the GPU.
     """
 
-    def __init__(self, part: nn.Module, load_device: torch.device, offload_device: torch.device) -> None:
-        super().__init__(CosmosPredict25Part(part), load_device, offload_device)
-        self._from_disk = {name: parameter.data for name, parameter in part.named_parameters()}
+    model: CosmosPredict25Part
+
+    def load(self, device_to: torch.device | None = None, *args: Any, **options: Any) -> None:
+        super().load(device_to, *args, **options)
+        assert device_to is not None
+        self.model.move_strays(device_to)
 
     def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
         if unpatch_weights and device_to == torch.device("cpu"):
-            for name, parameter in self.model.part.named_parameters():
-                parameter.data = self._from_disk[name]
+            # First, else ComfyUI copies what is on the GPU.
+            self.model.put_back_weights_from_disk(self.load_device.type)
         super().unpatch_model(device_to, unpatch_weights)
+
+    def partially_unload(self, device_to: torch.device, *args: Any, **options: Any) -> int:
+        freed = super().partially_unload(device_to, *args, **options)
+        if self.load_device.type != "cpu":
+            self.model.put_back_weights_from_disk("cpu")  # ComfyUI has copied what it took off the GPU
+        return freed
+
+    def pin_weight_to_device(self, key: str) -> None:
+        """Nothing: to lock a memory map's pages is to read the whole file into memory."""
 
 
 class HostedModel:
     """A checkpoint whose parts live under ComfyUI's memory manager: the pipeline's `Placement` in ComfyUI."""
 
-    def __init__(self, model: "LocalModel", guardrail: bool) -> None:
+    def __init__(self, model: "LocalModel", guardrail: bool, prompt_folder: Path | None = None) -> None:
+        """`prompt_folder`: where the embeddings of prompts are kept, or None to keep them in memory alone."""
         self.model = model
         self.guardrail = guardrail
-        self.prompts = PromptCache()
+        model.text_encoder.compute_dtype = text_compute_dtype(model.text_encoder.compute_dtype)
+        files = PromptFiles(prompt_folder, model.text_encoder) if prompt_folder else None
+        self.prompts = PromptCache(files=files)
+        self.unfinished = UnfinishedVideo()
         self.device = model_management.get_torch_device()
+        model.transformer.kernels = ComfyKernels()
         self._patchers: dict[nn.Module, ModelPatcher] = {
-            part: CosmosPredict25Patcher(part, self.device, offload_device)
+            part: CosmosPredict25Patcher(CosmosPredict25Part(part), self.device, offload_device)
             for part, offload_device in (
                 (model.text_encoder, model_management.text_encoder_offload_device()),
                 (model.transformer, model_management.unet_offload_device()),
@@ -70,19 +141,26 @@ class HostedModel:
         """By this, ComfyUI's cache knows that the value is a model and may be dropped under memory pressure."""
         return self._patchers[self.model.transformer]
 
-    def use(self, module: nn.Module, activation_bytes: int) -> torch.device:
-        """Raises `PlacementError` where ComfyUI was told to keep no weights on the GPU."""
-        model_management.load_models_gpu(
-            [self._patchers[module]], memory_required=activation_bytes, force_full_load=True
-        )
-        device = next(module.parameters()).device
-        if device.type != self.device.type:
-            raise PlacementError(
-                f"ComfyUI left the {type(module).__name__} on {device} instead of {self.device}, as with --novram. "
-                "Start ComfyUI with --lowvram or without either: the parts of this model take turns on the GPU anyway."
-            )
+    def use(self, module: nn.Module, memory_required: int) -> torch.device:
+        model_management.load_models_gpu([self._patchers[module]], memory_required=memory_required)
         return self.device
 
     def make_room(self, size: int) -> torch.device:
         model_management.free_memory(size + model_management.minimum_inference_memory(), self.device)
         return self.device
+
+    def memory(self) -> DeviceMemory:
+        """The GPU without what ComfyUI holds in reserve and what other models take, which leave it when asked to."""
+        if model_management.is_device_cpu(self.device):
+            return UNLIMITED
+        free: Any = model_management.get_free_memory(self.device)
+        ram: Any = model_management.get_free_memory(torch.device("cpu"))
+        for loaded in model_management.current_loaded_models:
+            if loaded.device == self.device and loaded.model is not None:
+                free += loaded.model.loaded_size()
+        return DeviceMemory(
+            free=free - model_management.extra_reserved_memory(),
+            ram=ram,
+            layers_in_flight=1 + model_management.NUM_STREAMS,
+            streams_all=model_management.vram_state == model_management.VRAMState.NO_VRAM,
+        )

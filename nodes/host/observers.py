@@ -19,8 +19,9 @@ def show_text(text: str, node_id: str) -> None:
 class NodeObserver:
     """Shows progress on a node: the bar, a line of text and, for each step, a picture of the present latents."""
 
-    def __init__(self, node_id: str, device: torch.device | None = None) -> None:
-        """`device`: where the latents are, or None where there are none."""
+    def __init__(self, node_id: str, device: torch.device | None = None, note: str = "") -> None:
+        """`device`: where the latents are, or None where there are none. `note`: a line below the progress."""
+        self._note = note
         self._bar = comfy.utils.ProgressBar(1)
         self._node_id = node_id
         self._previewer = latent_preview.get_previewer(device, latent_formats.Wan21()) if device else None
@@ -30,7 +31,7 @@ class NodeObserver:
         if self._previewer and latents is not None:
             preview = self._previewer.decode_latent_to_preview_image("JPEG", latents)
         self._bar.update_absolute(done, total, preview)
-        show_text(message, self._node_id)
+        show_text("\n".join(filter(None, [message, self._note])), self._node_id)
 
     def raise_if_stopped(self) -> None:
         model_management.throw_exception_if_processing_interrupted()

@@ -28,6 +28,11 @@ def fal_folders() -> tuple[Path, Path]:
     return Path(folder_paths.get_output_directory(), "cosmos_fal"), records
 
 
+def prompt_folder() -> Path:
+    """For the embeddings of prompts, which no browser can read."""
+    return Path(folder_paths.get_system_user_directory("cosmos_predict25"), "prompt_embeds")
+
+
 def next_output_file(filename_prefix: str, extension: str, width: int, height: int) -> Path:
     """The next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportError` if it cannot."""
     output = folder_paths.get_output_directory()

@@ -1,19 +1,23 @@
 """Latents to frames."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
-from torch import Tensor
+from diffusers.models.autoencoders.autoencoder_kl_wan import CACHE_T, WanCausalConv3d
+from torch import Tensor, nn
 
 from .latents import SPATIAL_COMPRESSION
+from .plan import OVERLAP, SMALLEST_SPLIT, spans
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
+Report = Callable[[int, int, int], None]
+"""Called after each latent frame with the number of the tile, from 1, how many there are, and the frames done."""
 
-@torch.inference_mode()
+
 def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
     """Decode latent frame by latent frame: one frame for the first, four for each further one.
 
@@ -22,29 +26,153 @@ def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
     What the causal convolutions remember travels from chunk to chunk, so the frames are those of `vae.decode`, without
     holding the whole video on the device. Source: `AutoencoderKLWan._decode` of diffusers.
     """
-    memory = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
-    features = vae.post_quant_conv(latents.to(vae.dtype))
-    for index in range(features.shape[2]):
-        chunk = vae.decoder(features[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
-        yield (chunk[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+    return upsample(vae, middle_features(vae, latents))
 
 
 @torch.inference_mode()
-def decode_tiles(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
-    """All frames, (frames, 8h, 8w, 3), float32 in 0..1, decoded in tiles of 256 pixels that overlap by 64.
+def middle_features(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
+    """The first half of the decoder: (1, channels, 1, h, w) for each latent frame.
 
-    Takes less memory than `decode_chunks` and two thirds more work at 1280x704, and the blended seams differ a little
-    from it. `latents`: as from `denormalize`.
+    Its attention sees all of a picture, so it is not done in tiles; it is small. Source: `WanDecoder3d.forward`.
     """
-    vae.enable_tiling(256, 256, 192, 192)
+    decoder = vae.decoder
+    memory = _memory(decoder.conv_in, decoder.mid_block)
+    inputs = vae.post_quant_conv(latents.to(vae.dtype))
+    for index in range(inputs.shape[2]):
+        position = [0]
+        x = _convolve(decoder.conv_in, inputs[:, :, index : index + 1], memory, position)
+        yield decoder.mid_block(x, feat_cache=memory, feat_idx=position)
+
+
+@torch.inference_mode()
+def upsample(vae: "AutoencoderKLWan", features: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The second half of the decoder: frames, as of `decode_chunks`, of the features of each latent frame."""
+    decoder = vae.decoder
+    memory = _memory(decoder.up_blocks, decoder.conv_out)
+    for index, x in enumerate(features):
+        position = [0]
+        for block in decoder.up_blocks:
+            x = block(x, feat_cache=memory, feat_idx=position, first_chunk=index == 0)
+        x = _convolve(decoder.conv_out, decoder.nonlinearity(decoder.norm_out(x)), memory, position)
+        yield (x[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+
+
+def _memory(*modules: nn.Module) -> list[Tensor | None]:
+    """What each causal convolution remembers of the frames before: nothing yet."""
+    return [None] * sum(isinstance(layer, WanCausalConv3d) for module in modules for layer in module.modules())
+
+
+def _convolve(convolution: nn.Module, x: Tensor, memory: list[Tensor | None], position: list[int]) -> Tensor:
+    """`convolution` of `x` and the two frames before it, which are in `memory`, and then the two last of these."""
+    before = memory[position[0]]
+    last = x[:, :, -CACHE_T:].clone()
+    if last.shape[2] < CACHE_T and before is not None:
+        last = torch.cat([before[:, :, -1:], last], dim=2)
+    memory[position[0]] = last
+    position[0] += 1
+    return convolution(x, before)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the picture, in latents, and how much each of its pixels' rows and columns counts where tiles overlap.
+
+    The weights of all tiles of a picture add up to 1 at each pixel.
+    """
+
+    rows: slice
+    columns: slice
+    row_weights: Tensor
+    column_weights: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """(8h, 8w, 1)"""
+        return (self.row_weights[:, None] * self.column_weights)[..., None]
+
+    def pixels(self) -> tuple[slice, slice]:
+        rows, columns = (
+            slice(span.start * SPATIAL_COMPRESSION, span.stop * SPATIAL_COMPRESSION)
+            for span in (self.rows, self.columns)
+        )
+        return rows, columns
+
+    def split(self, grid: tuple[int, int]) -> list["Tile"]:
+        """Rows and columns of smaller tiles, which overlap."""
+        rows, columns = (
+            blended_spans(span, weights, count)
+            for span, weights, count in zip(
+                (self.rows, self.columns), (self.row_weights, self.column_weights), grid, strict=True
+            )
+        )
+        return [Tile(row, column, *weights) for row, *a in rows for column, *b in columns for weights in ((*a, *b),)]
+
+
+def blended_spans(span: slice, weights: Tensor, count: int) -> list[tuple[slice, Tensor]]:
+    """`span`, in latents, in `count` overlapping parts, with `weights`, one for each pixel, shared out among them."""
+    ramp = (torch.arange(OVERLAP * SPATIAL_COMPRESSION) + 0.5) / (OVERLAP * SPATIAL_COMPRESSION)
+    parts = []
+    for index, part in enumerate(spans(span.stop - span.start, count)):
+        own = weights[part.start * SPATIAL_COMPRESSION : part.stop * SPATIAL_COMPRESSION].clone()
+        if index > 0:
+            own[: len(ramp)] *= ramp
+        if index < count - 1:
+            own[-len(ramp) :] *= 1 - ramp
+        parts.append((slice(span.start + part.start, span.start + part.stop), own))
+    return parts
+
+
+def whole(latents: Tensor) -> Tile:
+    """The tile that is all of a video's picture."""
+    height, width = latents.shape[-2:]
+    weights = (torch.ones(side * SPATIAL_COMPRESSION) for side in (height, width))
+    return Tile(slice(0, height), slice(0, width), *weights)
+
+
+def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, grid: tuple[int, int], report: Report) -> Tensor:
+    """The first `num_frames` frames, (num_frames, 8h, 8w, 3), float32 in 0..1, in the CPU's memory.
+
+    `latents`: as for `decode_chunks`. `grid`: rows and columns of the tiles that the picture is decoded in. A tile for
+    which memory does not suffice is decoded in smaller ones. Raises `torch.OutOfMemoryError` where none is small
+    enough.
+    """
+    height, width = (side * SPATIAL_COMPRESSION for side in latents.shape[-2:])
+    frames = torch.zeros(num_frames, height, width, 3)
+    features = [feature.cpu() for feature in middle_features(vae, latents)]
+    tiles = whole(latents).split(grid)
+    for number, tile in enumerate(tiles, 1):
+        _decode_tile(vae, features, tile, frames, 0, latents.device, lambda done, n=number: report(n, len(tiles), done))
+    return frames
+
+
+def _decode_tile(
+    vae: "AutoencoderKLWan",
+    features: list[Tensor],
+    tile: Tile,
+    frames: Tensor,
+    done: int,
+    device: torch.device,
+    report: Callable[[int], None],
+) -> None:
+    """Add the tile to all `frames` from number `done` on, computed on `device`."""
+    rows, columns = tile.pixels()
+    weights = tile.weights.to(device)
+    start = 0
     try:
-        video = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
-    finally:
-        vae.disable_tiling()
-    return (video[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
-
-
-def decode_activation_bytes(vae: "AutoencoderKLWan", latents: Tensor) -> int:
-    """Memory for decoding beside the weights: 56 values per pixel and base channel, as tests/ counts them."""
-    pixels = latents.shape[-2] * latents.shape[-1] * SPATIAL_COMPRESSION**2
-    return 56 * pixels * vae.config["base_dim"] * vae.dtype.itemsize
+        for chunk in upsample(vae, (feature[..., tile.rows, tile.columns].to(device) for feature in features)):
+            stop = min(start + len(chunk), len(frames))
+            if stop > done:
+                frames[start:stop, rows, columns] += (chunk[: stop - start] * weights).cpu()
+                done = stop
+                report(done)
+            start = stop
+    except torch.OutOfMemoryError:
+        height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
+        if max(height, width) < SMALLEST_SPLIT:
+            raise
+        smaller = tile.split((2, 1) if height > width else (1, 2))
+    else:
+        return
+    # Outside of the handler, which would keep what the failed one held.
+    for part in smaller:
+        _decode_tile(vae, features, part, frames, done, device, report if part is smaller[-1] else lambda _: None)

@@ -1,6 +1,5 @@
 """Noise to latents."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from diffusers import CosmosTransformer3DModel
+    from .transformer import CosmosTransformer
 
 SCHEDULER_CONFIG: Mapping[str, Any] = {
     "use_karras_sigmas": True,
@@ -45,7 +44,7 @@ def nothing_given(latents: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def predict_velocity(
-    transformer: "CosmosTransformer3DModel",
+    transformer: "CosmosTransformer",
     latents: Tensor,
     sigma: Tensor,
     prompt_embeds: Tensor,
@@ -58,20 +57,12 @@ def predict_velocity(
     `prompt_embeds`: (1, 512, text_embed_dim), projected; `transformer.crossattn_proj` must be the identity.
     `condition_mask`: (1, 1, T, H/8, W/8), 1 where the latents are given and 0 where they are to be made.
     """
-    dtype = transformer.dtype
-    velocity = transformer(
-        hidden_states=latents.to(dtype),
-        timestep=sigma,
-        encoder_hidden_states=prompt_embeds,
-        condition_mask=condition_mask.to(dtype),
-        padding_mask=latents.new_zeros((1, 1, *latents.shape[3:]), dtype=dtype),
-        return_dict=False,
-    )[0]
-    return velocity.float()
+    dtype = transformer.compute_dtype or transformer.dtype
+    return transformer(latents.to(dtype), sigma, prompt_embeds.to(dtype), condition_mask.to(dtype)).float()
 
 
 def denoise(
-    transformer: "CosmosTransformer3DModel",
+    transformer: "CosmosTransformer",
     noise: Tensor,
     scheduler: UniPCMultistepScheduler,
     prompt_embeds: Tensor,
@@ -96,11 +87,3 @@ def denoise(
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         denoised: Any = scheduler.model_outputs[-1]
         yield Step(index, latents, denoised)
-
-
-def denoise_activation_bytes(transformer: "CosmosTransformer3DModel", latents: Tensor) -> int:
-    """Memory for one pass beside the weights: 12.5 values per token and channel, as tests/ counts them."""
-    config = transformer.config
-    tokens = latents[0, 0].numel() // math.prod(config["patch_size"])
-    channels = config["num_attention_heads"] * config["attention_head_dim"]
-    return int(12.5 * tokens * channels * transformer.dtype.itemsize)

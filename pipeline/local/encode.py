@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .model import TextEncoder
@@ -48,26 +49,29 @@ def word_at_the_cut(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str | 
     return rest[0] if rest else None
 
 
-def layer_features(language_model: "Qwen2_5_VLTextModel", token_ids: Tensor) -> Tensor:
-    """Every layer's hidden states, each normalised over its channels: (1, 512, layers * hidden_size)."""
-    states = language_model(input_ids=token_ids, output_hidden_states=True, use_cache=False).hidden_states[1:]
-    return torch.cat(
-        [(state - state.mean(-1, keepdim=True)) / (state.std(-1, keepdim=True) + 1e-8) for state in states], dim=-1
-    )
+def layer_features(language_model: "Qwen2_5_VLTextModel", token_embeds: Tensor) -> Tensor:
+    """Every layer's hidden states, each normalised over its channels: (1, 512, layers * hidden_size).
+
+    `token_embeds`: (1, 512, hidden_size), on the device and in the dtype to compute in.
+    """
+    states = language_model(inputs_embeds=token_embeds, output_hidden_states=True, use_cache=False).hidden_states[1:]
+    features = states[0].new_empty(*states[0].shape[:2], len(states), states[0].shape[2])
+    for index, state in enumerate(states):
+        features[:, :, index] = (state - state.mean(-1, keepdim=True)) / (state.std(-1, keepdim=True) + 1e-8)
+    return features.flatten(2)
 
 
 @torch.inference_mode()
-def encode_prompt(text_encoder: TextEncoder, tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
-    """The prompt's embedding (1, 512, text_embed_dim) on the text encoder's device.
+def encode_prompt(
+    text_encoder: TextEncoder,
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: str,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """The prompt's embedding (1, 512, text_embed_dim) on `device`, where the text encoder computes.
 
     Source: `Cosmos2_5_PredictBasePipeline._get_prompt_embeds` and `CosmosTransformer3DModel.forward` of diffusers.
     """
-    weight = next(text_encoder.crossattn_proj.parameters())
-    token_ids = tokenize(tokenizer, prompt).to(weight.device)
-    return text_encoder.crossattn_proj(layer_features(text_encoder.language_model, token_ids).to(weight.dtype))
-
-
-def encode_activation_bytes(language_model: "Qwen2_5_VLTextModel") -> int:
-    """Memory for one prompt beside the weights: the hidden states of all layers, three times over."""
-    features = MAX_TOKENS * language_model.config.num_hidden_layers * language_model.config.hidden_size
-    return 3 * features * language_model.dtype.itemsize
+    token_embeds = F.embedding(tokenize(tokenizer, prompt), text_encoder.token_embeddings)
+    features = layer_features(text_encoder.language_model, token_embeds.to(device, text_encoder.compute_dtype))
+    return text_encoder.crossattn_proj(features)

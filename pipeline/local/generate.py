@@ -11,17 +11,19 @@ from torch import Tensor
 from ..observer import NullObserver, Observer
 from ..request import FPS, GenerationRequest
 from ..video import LocalVideo
-from .decode import decode_activation_bytes, decode_chunks, decode_tiles
-from .denoise import denoise, denoise_activation_bytes, make_schedule, nothing_given
-from .encode import encode_activation_bytes, encode_prompt
+from .decode import decode
+from .denoise import denoise, make_schedule, nothing_given
+from .encode import encode_prompt
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
-from .model import LocalModel
+from .model import LocalModel, sizes_of
 from .placement import OneAtATime, Placement
+from .plan import Plan, make_plan
 from .prompt_cache import PromptCache
+from .unfinished import UnfinishedVideo
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
+    from diffusers import CosmosTransformer3DModel
 
 GUARDRAIL_BYTES = 4 * 2**30
 """Room for the guardrail's models: a 0.6B language model and a face detector."""
@@ -60,49 +62,69 @@ def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DM
     )
 
 
+def plan_for(model: LocalModel, request: GenerationRequest, placement: Placement) -> Plan:
+    """How `placement` can make this video now. Raises `NotEnoughMemoryError`."""
+    return make_plan(sizes_of(model), request.num_frames, request.height, request.width, placement.memory())
+
+
 def generate(
     model: LocalModel,
     request: GenerationRequest,
     *,
     placement: Placement | None = None,
+    plan: Plan | None = None,
     observer: Observer | None = None,
     guardrail: SafetyCheckerFactory | None = None,
     prompts: PromptCache | None = None,
+    unfinished: UnfinishedVideo | None = None,
 ) -> LocalVideo:
     """Make the video that `request` asks for.
 
-    Without `placement` everything runs on the CPU; without `guardrail` no guard model is loaded. `prompts` keeps this
-    model's embeddings from run to run. What the observer raises to stop the work passes through. Raises
-    `UnsafeContentError` when the guardrail refuses the prompt or the video.
+    Without `placement` everything runs on the CPU; without `plan` that of `plan_for` is used; without `guardrail` no
+    guard model is loaded. `prompts` keeps this model's embeddings from run to run, and `unfinished` the latents of a
+    video whose decoding fails. What the observer raises to stop the work passes through. Raises `UnsafeContentError`
+    when the guardrail refuses the prompt or the video, and `NotEnoughMemoryError` when the video is too large.
     """
     placement = placement or OneAtATime("cpu")
-    seed = request.seed_or_random()
-    units = 1 + request.num_inference_steps + latent_frames(request.num_frames)
+    plan = plan or plan_for(model, request, placement)
+    unfinished = unfinished or UnfinishedVideo()
+    request = replace(request, seed=request.seed_or_random())
+    tiles = plan.grid[0] * plan.grid[1]
+    units = 1 + request.num_inference_steps + tiles * latent_frames(request.num_frames)
     progress = _Progress(observer or NullObserver(), units)
 
-    if guardrail:
-        progress.start("Checking the prompt")
-        check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
-    embeds = _encode(model, request, prompts or PromptCache(), placement, progress)
-    latents = _denoise(model, request, seed, embeds, placement, progress)
-    latents = denormalize(model.vae, latents)
-    frames = _decode(model, request, latents, placement, progress)
+    latents = unfinished.latents_of(request)
+    if latents is None:
+        if guardrail:
+            progress.start("Checking the prompt")
+            check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
+        embeds = _encode(model, request, prompts or PromptCache(), placement, plan, progress)
+        latents = denormalize(model.vae, _denoise(model, request, embeds, placement, plan, progress))
+        unfinished.keep(request, latents)
+    else:
+        progress.done = 1 + request.num_inference_steps
+    frames = _decode(model, request, latents, placement, plan, progress)
+    unfinished.clear()
     if guardrail:
         progress.start("Checking the video")
         frames = check_frames(guardrail, frames, placement.make_room(GUARDRAIL_BYTES))
-    return LocalVideo(frames, latents.cpu(), seed, FPS)
+    return LocalVideo(frames, latents.cpu(), request.seed_or_random(), FPS)
 
 
 def _encode(
-    model: LocalModel, request: GenerationRequest, prompts: PromptCache, placement: Placement, progress: _Progress
+    model: LocalModel,
+    request: GenerationRequest,
+    prompts: PromptCache,
+    placement: Placement,
+    plan: Plan,
+    progress: _Progress,
 ) -> tuple[Tensor, Tensor | None]:
     """The embeddings of the prompt and of the negative prompt; None for that which guidance 1 does not need."""
-    language_model = model.text_encoder.language_model
 
     def encode(text: str) -> Tensor:
-        placement.use(model.text_encoder, encode_activation_bytes(language_model))
-        with _stoppable(language_model.layers, progress.observer):
-            return encode_prompt(model.text_encoder, model.tokenizer, text).cpu()
+        device = placement.use(model.text_encoder, plan.memory_required(plan.encode))
+        with _stoppable(model.text_encoder.language_model.layers, progress.observer):
+            return encode_prompt(model.text_encoder, model.tokenizer, text, device).cpu()
 
     progress.start("Encoding the prompt")
     positive = prompts.get_or_encode(request.prompt, encode)
@@ -114,54 +136,47 @@ def _encode(
 def _denoise(
     model: LocalModel,
     request: GenerationRequest,
-    seed: int,
     embeds: tuple[Tensor, Tensor | None],
     placement: Placement,
+    plan: Plan,
     progress: _Progress,
 ) -> Tensor:
     progress.start("Denoising")
     transformer, steps = model.transformer, request.num_inference_steps
-    noise = initial_noise(seed, request.num_frames, request.height, request.width)
-    activation_bytes = denoise_activation_bytes(transformer, noise)
-    device = placement.use(transformer, activation_bytes)
-    positive = embeds[0].to(device, transformer.dtype)
-    negative = None if embeds[1] is None else embeds[1].to(device, transformer.dtype)
+    memory_required = plan.memory_required(plan.denoise)
+    device = placement.use(transformer, memory_required)
+    transformer.chunks = plan.chunks
+    positive, negative = (None if embed is None else embed.to(device) for embed in embeds)
+    assert positive is not None
     scheduler = make_schedule(model.scheduler_config, steps)
-    latents = noise.to(device)
+    latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
     mask = nothing_given(latents)
     with _stoppable(transformer.transformer_blocks, progress.observer):
         for step in denoise(transformer, latents, scheduler, positive, negative, request.guidance_scale, mask):
             latents = step.latents
             progress.advance(f", step {step.index + 1} of {steps}", step.denoised)
             # Showing the preview may have loaded another model in the transformer's place.
-            placement.use(transformer, activation_bytes)
+            placement.use(transformer, memory_required)
     return latents
 
 
 def _decode(
-    model: LocalModel, request: GenerationRequest, latents: Tensor, placement: Placement, progress: _Progress
+    model: LocalModel,
+    request: GenerationRequest,
+    latents: Tensor,
+    placement: Placement,
+    plan: Plan,
+    progress: _Progress,
 ) -> Tensor:
     progress.start("Decoding")
-    device = placement.use(model.vae, decode_activation_bytes(model.vae, latents))
-    latents = latents.to(device)
-    try:
-        return _decode_whole(model.vae, latents, request, progress)
-    except torch.cuda.OutOfMemoryError:
-        progress.start("Decoding in tiles: memory is short")
-    with _stoppable([model.vae.decoder], progress.observer):
-        return decode_tiles(model.vae, latents)[: request.num_frames].cpu()
 
+    def report(tile: int, tiles: int, done: int) -> None:
+        of_tile = f", tile {tile} of {tiles}" if tiles > 1 else ""
+        progress.advance(f"{of_tile}, frame {done} of {request.num_frames}")
 
-def _decode_whole(vae: "AutoencoderKLWan", latents: Tensor, request: GenerationRequest, progress: _Progress) -> Tensor:
-    frames = torch.empty(request.num_frames, request.height, request.width, 3)
-    start = 0
-    for chunk in decode_chunks(vae, latents):
-        progress.observer.raise_if_stopped()
-        kept = chunk[: len(frames) - start]
-        frames[start : start + len(kept)] = kept
-        start += len(kept)
-        progress.advance(f", frame {start} of {len(frames)}")
-    return frames
+    device = placement.use(model.vae, plan.memory_required(plan.decode))
+    with _stoppable([model.vae.decoder.mid_block, model.vae.decoder.up_blocks[0]], progress.observer):
+        return decode(model.vae, latents.to(device), request.num_frames, plan.grid, report)
 
 
 @contextmanager

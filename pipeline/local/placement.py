@@ -1,20 +1,27 @@
 """Which part of the model is on the compute device, and when."""
 
+import math
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from .plan import UNLIMITED, DeviceMemory
+
 
 class Placement(Protocol):
-    """Decides where modules live. Both calls return the device to compute on."""
+    """Decides where modules live. `use` and `make_room` return the device to compute on."""
 
-    def use(self, module: nn.Module, activation_bytes: int) -> torch.device:
-        """Have all of `module` on the compute device, with `activation_bytes` free beside it for its work."""
+    def use(self, module: nn.Module, memory_required: int) -> torch.device:
+        """Have `module` ready to compute on the device, with `memory_required` bytes free beside its weights."""
         ...
 
     def make_room(self, size: int) -> torch.device:
         """Have `size` bytes free on the compute device."""
+        ...
+
+    def memory(self) -> DeviceMemory:
+        """What there is for one part at a time."""
         ...
 
 
@@ -25,9 +32,9 @@ class OneAtATime:
         self._device = torch.device(device)
         self._module: nn.Module | None = None
 
-    def use(self, module: nn.Module, activation_bytes: int) -> torch.device:
+    def use(self, module: nn.Module, memory_required: int) -> torch.device:
         if module is not self._module:
-            self.make_room(activation_bytes)
+            self.make_room(memory_required)
             self._module = module.to(self._device)
         return self._device
 
@@ -36,3 +43,10 @@ class OneAtATime:
             self._module.to("cpu")
             self._module = None
         return self._device
+
+    def memory(self) -> DeviceMemory:
+        if self._device.type != "cuda":
+            return UNLIMITED
+        self.make_room(0)
+        torch.cuda.empty_cache()
+        return DeviceMemory(free=torch.cuda.mem_get_info(self._device)[0], ram=math.inf)

@@ -1,26 +1,99 @@
-"""The embeddings of the last prompts."""
+"""The embeddings of the last prompts, in memory and on disk."""
 
+import hashlib
+import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ..disk import atomic_write
+
+if TYPE_CHECKING:
+    from .model import TextEncoder
+
+MAX_BYTES = 512 * 2**20
+SAMPLED_VALUES = 1024
 
 
 class PromptCache:
     """Keeps the embeddings of the last `size` texts, for one model: with them a new seed needs no text encoder.
 
-    An embedding takes 1 MB for the 2B model in bfloat16.
+    An embedding takes 1 MB for the 2B model in bfloat16. With `files` they are there after a restart too.
     """
 
-    def __init__(self, size: int = 16) -> None:
+    def __init__(self, size: int = 16, files: "PromptFiles | None" = None) -> None:
         self._size = size
+        self._files = files
         self._embeds: OrderedDict[str, Tensor] = OrderedDict()
 
     def get_or_encode(self, text: str, encode: Callable[[str], Tensor]) -> Tensor:
         """The embedding of `text`, (1, 512, text_embed_dim): the one kept, or that which `encode` makes of it."""
         if text not in self._embeds:
-            self._embeds[text] = encode(text)
+            self._embeds[text] = self._files.get_or_encode(text, encode) if self._files else encode(text)
         self._embeds.move_to_end(text)
         while len(self._embeds) > self._size:
             self._embeds.popitem(last=False)
         return self._embeds[text]
+
+
+class PromptFiles:
+    """Embeddings in a folder, one safetensors file each, named by a hash of the text and of the text encoder's weights.
+
+    The texts themselves are not stored. Above `max_bytes` those that were used longest ago go.
+    """
+
+    def __init__(self, folder: Path, text_encoder: "TextEncoder", max_bytes: int = MAX_BYTES) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._weights = fingerprint(text_encoder)
+
+    def get_or_encode(self, text: str, encode: Callable[[str], Tensor]) -> Tensor:
+        """As `PromptCache.get_or_encode`. A file that cannot be read is made again; a full disk does no harm."""
+        file = self._folder / f"{hashlib.sha256(self._weights + text.encode()).hexdigest()}.safetensors"
+        with suppress(OSError, SafetensorError, KeyError):
+            embeds = load_file(file)["embeds"]
+            os.utime(file)
+            return embeds
+        embeds = encode(text)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(file) as unfinished:
+                save_file({"embeds": embeds.contiguous()}, unfinished)
+            self._remove_oldest()
+        except OSError as error:
+            logging.warning(f"The embedding of a prompt could not be kept in {self._folder}: {error}")
+        return embeds
+
+    def _remove_oldest(self) -> None:
+        files = sorted(
+            (path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._folder.glob("*.safetensors")
+        )
+        total = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if total <= self._max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def fingerprint(text_encoder: "TextEncoder") -> bytes:
+    """A hash of the first and the last values of every weight, and of the type that is computed in.
+
+    To read all of the weights would take longer than to encode a prompt.
+    """
+    digest = hashlib.sha256(str(text_encoder.compute_dtype).encode())
+    weights = {"token_embeddings": text_encoder.token_embeddings, **dict(text_encoder.named_parameters())}
+    for name, weight in weights.items():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        values = weight.detach().flatten()
+        for part in (values[:SAMPLED_VALUES], values[-SAMPLED_VALUES:]):
+            digest.update(part.contiguous().view(torch.uint8).cpu().numpy().tobytes())
+    return digest.digest()

@@ -14,6 +14,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryE
 from ...errors import CheckpointNotFoundError, WrongCheckpointError
 from ..denoise import SCHEDULER_CONFIG
 from ..model import LocalModel, TextEncoder
+from ..transformer import use_less_memory
 from .original_names import diffusers_name, name_of_other_model
 from .weights import Source, TensorFile, as_wrong_checkpoint, index_tensors, load_tensors, weight_files
 
@@ -128,7 +129,8 @@ def _assemble(
 ) -> LocalModel:
     transformer = _on_meta(CosmosTransformer3DModel, transformer_config)
     load_tensors(transformer, transformer_sources, dtype, "the Cosmos-Predict2.5 transformer")
-    language_model = _load_language_model(text_encoder_folder, dtype)
+    # float16 is too small for what goes through Qwen2.5, and bfloat16 is what it comes in.
+    language_model = _load_language_model(text_encoder_folder, torch.bfloat16 if dtype == torch.float16 else dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     if features != transformer.config.crossattn_proj_in_channels:
         raise WrongCheckpointError(
@@ -140,7 +142,7 @@ def _assemble(
     transformer.crossattn_proj = nn.Identity()
     with as_wrong_checkpoint(tokenizer_folder):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
-    return LocalModel(name, tokenizer, text_encoder, transformer, vae, scheduler_config)
+    return LocalModel(name, tokenizer, text_encoder, use_less_memory(transformer), vae, scheduler_config)
 
 
 def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLTextModel:

@@ -1,0 +1,49 @@
+"""ComfyUI's own attention and fused kernels in the transformer."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import comfy.ops
+import comfy.quant_ops
+import torch
+import torch.nn.functional as F
+from comfy.ldm.modules import attention
+from torch import Tensor, nn
+
+from ...pipeline.local.transformer import Kernels
+
+
+def fused(name: str) -> Any:
+    """A function of comfy_kitchen, or None where ComfyUI has none or an older one. Looked up when a pass runs."""
+    return getattr(getattr(comfy.quant_ops, "ck", None), name, None)
+
+
+class ComfyKernels(Kernels):
+    """The attention that ComfyUI was started with, its fused norms where it has them, and its layers' casts."""
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = attention.optimized_attention(query, key, value, query.shape[1], skip_reshape=True)
+        return out.to(query.dtype)
+
+    def rotary_table(self, cos: Tensor, sin: Tensor) -> Tensor:
+        """(tokens, head_dim / 2, 2, 2) of [[cos, -sin], [sin, cos]] for the fused kernel."""
+        if fused("rms_rope_split_half1") is None:
+            return super().rotary_table(cos, sin)
+        cos, sin = (values[:, : values.shape[1] // 2] for values in (cos, sin))
+        return torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))
+
+    def norm_and_rotate(self, norm: Any, heads: Tensor, table: Tensor) -> Tensor:
+        kernel = fused("rms_rope_split_half1")
+        if kernel is None:
+            return super().norm_and_rotate(norm, heads, table)
+        return kernel(heads, table[None, None], norm.weight, norm.eps)
+
+    def adaptive_norm(self, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        kernel = fused("adaln")
+        return kernel(x, scale, shift, eps) if kernel else super().adaptive_norm(x, scale, shift, eps)
+
+    def hold(self, layer: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """Bring a streamed layer's weight to the device once, instead of once for each chunk."""
+        weight, bias = comfy.ops.cast_bias_weight(layer, like)
+        return partial(F.linear, weight=weight, bias=bias)

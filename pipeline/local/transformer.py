@@ -1,0 +1,239 @@
+"""diffusers' Cosmos transformer, its modules and weights, computed in chunks of tokens: the same in less memory."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import CosmosTransformer3DModel
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_cosmos import CosmosTransformerBlock
+from torch import Tensor, nn
+
+from .plan import Chunks
+
+RESIDUAL_DTYPE = torch.float32
+"""As in NVIDIA's own run: the residual stream has large values, of which bfloat16 keeps three digits."""
+
+
+class Kernels:
+    """What a block does beside its matrix products, in plain PyTorch. A subclass may have faster ones."""
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(1, heads, tokens, head_dim) each -> (1, tokens, heads * head_dim)."""
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+    def rotary_table(self, cos: Tensor, sin: Tensor) -> Tensor:
+        """What `norm_and_rotate` wants of the angles, (tokens, head_dim) each; the tokens come first."""
+        return torch.stack((cos, sin), dim=1)
+
+    def norm_and_rotate(self, norm: Any, heads: Tensor, table: Tensor) -> Tensor:
+        """`heads`: (1, heads, tokens, head_dim), through the RMSNorm of each head and turned by RoPE."""
+        cos, sin = table.unbind(1)
+        rotated: Any = apply_rotary_emb(norm(heads), (cos, sin), use_real_unbind_dim=-2)  # pyright: ignore[reportArgumentType]
+        return rotated
+
+    def adaptive_norm(self, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        """LayerNorm(x) * (1 + scale) + shift, over the last dimension."""
+        return F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale) + shift
+
+    def hold(self, layer: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """`layer`, to be used for several chunks in the dtype and on the device of `like`."""
+        return layer
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What all blocks of one pass share.
+
+    `time`, (rows, channels), and `time_lora`, (rows, 3 * channels): one row, or one for each latent frame.
+    `prompt_embeds`: (1, 512, text_embed_dim). `table`: of `Kernels.rotary_table`. `positions`: (1, tokens, channels),
+    or None.
+    """
+
+    time: Tensor
+    time_lora: Tensor
+    prompt_embeds: Tensor
+    table: Tensor
+    positions: Tensor | None
+    kernels: Kernels
+    chunks: Chunks
+
+    def slices(self, tokens: int) -> Iterator[slice]:
+        return slices(tokens, self.chunks.tokens)
+
+
+class CosmosTransformer(CosmosTransformer3DModel):
+    """A `CosmosTransformer3DModel` after `use_less_memory`."""
+
+    kernels: Kernels
+    chunks: Chunks
+    compute_dtype: torch.dtype | None = None
+    """None for that of the weights."""
+
+    def forward(self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The velocity, in the shape and dtype of `latents`, (1, 16, T, H/8, W/8).
+
+        `timestep`: (1,), or (T,) for one of each latent frame. `prompt_embeds`: (1, 512, text_embed_dim), projected.
+        `condition_mask`: (1, 1, T, H/8, W/8).
+
+        Source: `CosmosTransformer3DModel.forward` of diffusers.
+        """
+        frames, height, width = latents.shape[2:]
+        x = torch.cat([latents, condition_mask, torch.zeros_like(condition_mask)], dim=1)
+        hidden_states = self.patch_embed(x).flatten(1, 3)
+        time_lora, time = self.time_embed(hidden_states, timestep)
+        shared = Pass(
+            time,
+            time_lora,
+            prompt_embeds,
+            self.kernels.rotary_table(*self.rope(x)),
+            self.learnable_pos_embed(x) if self.learnable_pos_embed is not None else None,
+            self.kernels,
+            self.chunks,
+        )
+        hidden_states = hidden_states.to(RESIDUAL_DTYPE)
+        for block in self.transformer_blocks:
+            hidden_states = block(hidden_states, shared)
+        patches = self._project_out(hidden_states, shared, latents.dtype)
+        _, patch_height, patch_width = self.config["patch_size"]
+        return (
+            patches.view(1, frames, height // patch_height, width // patch_width, patch_height, patch_width, -1)
+            .permute(0, 6, 1, 2, 4, 3, 5)
+            .reshape(1, -1, frames, height, width)
+        )
+
+    def _project_out(self, hidden_states: Tensor, shared: Pass, dtype: torch.dtype) -> Tensor:
+        shift, scale = modulation(self.norm_out, shared)
+        proj_out = shared.kernels.hold(self.proj_out, shared.time)
+        return torch.cat(
+            [
+                proj_out(modulated(self.norm_out, hidden_states, part, scale, shift, shared))
+                for part in shared.slices(hidden_states.shape[1])
+            ],
+            dim=1,
+        ).to(dtype)
+
+
+class CosmosBlock(CosmosTransformerBlock):
+    """A block that changes `hidden_states` in place. Exact: a token's row never depends on its chunk."""
+
+    def forward(self, hidden_states: Tensor, shared: Pass) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """`hidden_states`: (1, tokens, channels), the residual stream. Source: `CosmosTransformerBlock.forward`."""
+        if shared.positions is not None:
+            hidden_states.add_(shared.positions)
+        self._attend_to_itself(hidden_states, shared)
+        self._attend_to_prompt(hidden_states, shared)
+        self._feed_forward(hidden_states, shared)
+        return hidden_states
+
+    def _attend_to_itself(self, hidden_states: Tensor, shared: Pass) -> None:
+        attn: Any = self.attn1
+        shift, scale, gate = modulation(self.norm1, shared)
+        to_q, to_k, to_v, to_out = (
+            shared.kernels.hold(layer, shared.time) for layer in (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])
+        )
+        tokens = hidden_states.shape[1]
+        queries = list(slices(tokens, shared.chunks.queries or tokens))
+        key, value = (shared.time.new_empty(1, tokens, attn.inner_dim) for _ in range(2))
+        for part in shared.slices(tokens):
+            x = modulated(self.norm1, hidden_states, part, scale, shift, shared)
+            key[:, part], value[:, part] = to_k(x), to_v(x)
+        key, value = split_heads(key, attn.heads), split_heads(value, attn.heads)
+        norm_and_rotate(attn.norm_k, key, shared.table, shared)
+        for part in queries:
+            # In an expression: a name would keep what was normalised alive beside the queries that were made of it.
+            query = split_heads(
+                to_q(modulated_whole(self.norm1, hidden_states, part, scale, shift, shared)), attn.heads
+            )
+            norm_and_rotate(attn.norm_q, query, shared.table[part], shared)
+            out = shared.kernels.attention(query, key, value)
+            del query
+            add_gated(hidden_states, part, gate, to_out(out), shared)
+
+    def _attend_to_prompt(self, hidden_states: Tensor, shared: Pass) -> None:
+        attn: Any = self.attn2
+        shift, scale, gate = modulation(self.norm2, shared)
+        to_q, to_out = (shared.kernels.hold(layer, shared.time) for layer in (attn.to_q, attn.to_out[0]))
+        key = attn.norm_k(split_heads(attn.to_k(shared.prompt_embeds), attn.heads))
+        value = split_heads(attn.to_v(shared.prompt_embeds), attn.heads)
+        for part in shared.slices(hidden_states.shape[1]):
+            x = modulated(self.norm2, hidden_states, part, scale, shift, shared)
+            query = attn.norm_q(split_heads(to_q(x), attn.heads))
+            add_gated(hidden_states, part, gate, to_out(shared.kernels.attention(query, key, value)), shared)
+
+    def _feed_forward(self, hidden_states: Tensor, shared: Pass) -> None:
+        shift, scale, gate = modulation(self.norm3, shared)
+        first: Any = self.ff.net[0]
+        widen, narrow = (shared.kernels.hold(layer, shared.time) for layer in (first.proj, self.ff.net[2]))
+        for part in shared.slices(hidden_states.shape[1]):
+            x = modulated(self.norm3, hidden_states, part, scale, shift, shared)
+            add_gated(hidden_states, part, gate, narrow(F.gelu(widen(x))), shared)
+
+
+def slices(tokens: int, size: int) -> Iterator[slice]:
+    for start in range(0, tokens, size):
+        yield slice(start, min(start + size, tokens))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(1, tokens, heads * head_dim) -> (1, heads, tokens, head_dim), a view."""
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def modulation(norm: Any, shared: Pass) -> tuple[Tensor, ...]:
+    """Shift, scale and, in a block, gate: (rows, channels) each."""
+    values = norm.linear_2(norm.linear_1(norm.activation(shared.time)))
+    values = values + shared.time_lora[:, : values.shape[1]]
+    return values.split(shared.time.shape[1], dim=1)
+
+
+def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:
+    """Of `values`, (rows, channels), what goes with each token of `part`: (1, 1, channels) where there is one row."""
+    if len(values) == 1:
+        return values[None]
+    index = torch.arange(part.start, part.stop, device=values.device) * len(values) // tokens
+    return values[None, index]
+
+
+def modulated(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
+    """The tokens of `part`, normalised, scaled and shifted, in the compute dtype."""
+    tokens = hidden_states.shape[1]
+    scale, shift = rows_of_tokens(scale, part, tokens), rows_of_tokens(shift, part, tokens)
+    return shared.kernels.adaptive_norm(hidden_states[:, part], scale, shift, norm.norm.eps).to(shared.time.dtype)
+
+
+def modulated_whole(
+    norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass
+) -> Tensor:
+    """As `modulated`, for a part of any length."""
+    x = shared.time.new_empty(1, part.stop - part.start, hidden_states.shape[2])
+    for inner in shared.slices(part.stop - part.start):
+        outer = slice(part.start + inner.start, part.start + inner.stop)
+        x[:, inner] = modulated(norm, hidden_states, outer, scale, shift, shared)
+    return x
+
+
+def norm_and_rotate(norm: nn.Module, heads: Tensor, table: Tensor, shared: Pass) -> None:
+    """In place, `heads`: (1, heads, tokens, head_dim)."""
+    for part in shared.slices(heads.shape[2]):
+        heads[:, :, part] = shared.kernels.norm_and_rotate(norm, heads[:, :, part], table[part])
+
+
+def add_gated(hidden_states: Tensor, part: slice, gate: Tensor, out: Tensor, shared: Pass) -> None:
+    """hidden_states[:, part] += gate * out, the product and the sum in the dtype of the residual stream."""
+    for inner in shared.slices(out.shape[1]):
+        outer = slice(part.start + inner.start, part.start + inner.stop)
+        rows = rows_of_tokens(gate, outer, hidden_states.shape[1])
+        hidden_states[:, outer].add_(out[:, inner].to(hidden_states.dtype).mul_(rows))
+
+
+def use_less_memory(transformer: CosmosTransformer3DModel) -> CosmosTransformer:
+    """`transformer` itself, from now on computed as here."""
+    transformer.__class__ = CosmosTransformer
+    for block in transformer.transformer_blocks:
+        block.__class__ = CosmosBlock
+    assert isinstance(transformer, CosmosTransformer)
+    transformer.kernels, transformer.chunks = Kernels(), Chunks()
+    return transformer

@@ -1,0 +1,185 @@
+"""The plan for a video's memory: what it chooses, what it says, and whether it is right."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from cosmos_predict25.benchmarks.accounting import SHAPES, account, build_model, fake_gpu
+from cosmos_predict25.pipeline.errors import NotEnoughMemoryError
+from cosmos_predict25.pipeline.local.model import sizes_of
+from cosmos_predict25.pipeline.local.plan import (
+    GIB,
+    OVERLAP,
+    UNLIMITED,
+    DeviceMemory,
+    decode_activation_bytes,
+    denoise_activation_bytes,
+    grids,
+    largest_tile,
+    make_plan,
+    spans,
+)
+
+VIDEO = {"num_frames": 93, "height": 704, "width": 1280}
+BUDGETS = (6, 8, 10, 12, 16, 24, 32)
+GOALS = {6: 5.2, 8: 6.5, 12: 10, 16: 13.5, 24: 20, 32: 28}
+"""Peaks in GiB, by the memory of a card."""
+
+
+def card(gib: float, **options) -> DeviceMemory:
+    return DeviceMemory(**{"free": gib * GIB, "ram": 32 * GIB, "layers_in_flight": 1, **options})
+
+
+@pytest.fixture(scope="module")
+def models(core):
+    """The real shapes without values, in bfloat16."""
+    from cosmos_predict25.nodes.host.kernels import ComfyKernels
+
+    built = {}
+    with fake_gpu():
+        for name, shape in SHAPES.items():
+            built[name] = build_model(**shape)
+            built[name].transformer.kernels = ComfyKernels()
+    return built
+
+
+@pytest.fixture(scope="module")
+def sizes(models):
+    return {name: sizes_of(model) for name, model in models.items()}
+
+
+@pytest.fixture(scope="module")
+def accounted(models):
+    """The bytes alive in a stage of a plan. Each different stage is counted once."""
+    known = {}
+
+    def peak(name: str, plan, stage: str) -> int:
+        own = {"denoise": (name, plan.chunks), "decode": plan.grid}.get(stage)
+        key = (stage, own, getattr(plan, stage))
+        if key not in known:
+            with fake_gpu():
+                known[key] = account(models[name], plan, stage, **VIDEO)
+        return known[key]
+
+    return peak
+
+
+@pytest.mark.parametrize("gib", BUDGETS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_stage_takes_what_the_plan_predicts(sizes, accounted, name, gib):
+    plan = make_plan(sizes[name], **VIDEO, memory=card(gib))
+    for stage in ("encode", "denoise", "decode"):
+        predicted, counted = getattr(plan, stage).peak, accounted(name, plan, stage)
+        print(f"\n{name} {gib} GiB {stage}: {predicted / GIB:.2f} predicted, {counted / GIB:.2f} counted", end="")
+        assert abs(predicted / counted - 1) <= 0.1
+        assert counted <= 0.82 * gib * GIB
+
+
+@pytest.mark.parametrize(("gib", "goal"), GOALS.items(), ids=str)
+def test_a_card_of_each_size_makes_the_whole_video(sizes, gib, goal):
+    plan = make_plan(sizes["2b"], **VIDEO, memory=card(gib, layers_in_flight=3))
+    assert plan.peak <= goal * GIB
+
+
+def test_a_streamed_text_encoder_needs_little_of_the_gpu(sizes, accounted):
+    plan = make_plan(sizes["2b"], **VIDEO, memory=card(8, streams_all=True))
+    assert plan.encode.resident == 0
+    counted = accounted("2b", plan, "encode")
+    print(f"\n{counted / GIB:.2f} GiB at zero budget", end="")
+    assert counted <= 1.3 * GIB
+
+
+def test_a_pass_needs_little_beside_the_weights(sizes, accounted):
+    plan = make_plan(sizes["2b"], **VIDEO, memory=card(24))
+    beside = accounted("2b", plan, "denoise") - plan.denoise.weights
+    print(f"\n{beside / GIB:.2f} GiB beside the weights", end="")
+    assert plan.attention_parts == 1
+    assert beside <= 2.6 * GIB
+    tokens = 24 * 44 * 80
+    assert denoise_activation_bytes(sizes["2b"], tokens, plan.chunks) <= 2.6 * GIB
+
+
+def test_memory_that_cannot_be_streamed_into_takes_whole_parts(sizes):
+    assert make_plan(sizes["2b"], **VIDEO, memory=card(24, layers_in_flight=0)).encode.residency == "resident"
+    with pytest.raises(NotEnoughMemoryError):
+        make_plan(sizes["2b"], **VIDEO, memory=card(12, layers_in_flight=0))
+
+
+def test_without_limit_nothing_is_cut(sizes):
+    plan = make_plan(sizes["14b"], **VIDEO, memory=UNLIMITED)
+    assert (plan.grid, plan.attention_parts) == ((1, 1), 1)
+    assert plan.memory_required(plan.denoise) == plan.denoise.activations
+
+
+@pytest.mark.parametrize(
+    ("memory", "line"),
+    [
+        (card(8), "text encoder 49% resident, transformer resident, decode in 1x2 tiles; about 6.4 of 8.0 GiB free"),
+        (
+            card(2.6, streams_all=True),
+            "text encoder streamed, transformer streamed with attention in 11 parts, decode in 2x3 tiles; "
+            "about 1.8 of 2.6 GiB free",
+        ),
+        (card(16), "text encoder resident, transformer resident, decode whole; about 12.6 of 16.0 GiB free"),
+    ],
+    ids=["8 GiB", "no weights kept", "16 GiB"],
+)
+def test_a_plan_is_one_line_for_a_person(sizes, memory, line):
+    assert make_plan(sizes["2b"], **VIDEO, memory=memory).describe() == line
+
+
+def test_what_does_not_fit_is_an_error_that_names_what_does(sizes):
+    with pytest.raises(NotEnoughMemoryError) as error:
+        make_plan(sizes["14b"], **VIDEO, memory=card(4))
+    print(f"\n{error.value}", end="")
+    width, height, frames = (
+        int(word) for word in str(error.value).split(". ")[1].replace("x", " ").split() if word.isdigit()
+    )
+    assert (width, height, frames) != (1280, 704, 93)
+    assert width % 16 == height % 16 == 0
+    make_plan(sizes["14b"], frames, height, width, card(4))
+
+
+def test_frames_that_do_not_fit_into_ram_are_an_error_too(sizes):
+    with pytest.raises(NotEnoughMemoryError, match=r"0\.9 GiB of RAM.*with 93 frames would"):
+        make_plan(sizes["2b"], **VIDEO, memory=card(24, ram=0.9 * GIB))
+
+
+def test_where_nothing_fits_the_error_says_so(sizes):
+    with pytest.raises(NotEnoughMemoryError, match="nor does any smaller size"):
+        make_plan(sizes["2b"], **VIDEO, memory=card(0.1))
+
+
+def test_less_memory_takes_more_tiles_with_the_least_work_first():
+    whole = 88 * 160
+    work = {}
+    for grid in grids(704, 1280):
+        height, width = largest_tile(704, 1280, grid)
+        work[grid] = grid[0] * grid[1] * height * width / whole
+    assert list(work.values()) == sorted(work.values())
+    assert [round(100 * (work[grid] - 1)) for grid in ((1, 1), (1, 2), (2, 2), (2, 3))] == [0, 5, 15, 21]
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_tiles_share_64_pixels_with_the_next_and_cover_all(count):
+    parts = spans(160, count)
+    assert (parts[0].start, parts[-1].stop) == (0, 160)
+    for part, following in pairwise(parts):
+        assert part.stop - following.start == OVERLAP
+    lengths = [part.stop - part.start for part in parts]
+    assert max(lengths) - min(lengths) <= 1
+    assert max(lengths) == math.ceil((160 + (count - 1) * OVERLAP) / count)
+
+
+def test_the_type_that_is_computed_in_counts_not_that_of_the_weights(models, sizes):
+    with fake_gpu():
+        models["2b"].transformer.compute_dtype = torch.float32
+        larger = sizes_of(models["2b"])
+        models["2b"].transformer.compute_dtype = None
+    assert larger == replace(sizes["2b"], itemsize=4)
+    assert decode_activation_bytes(replace(larger, vae_itemsize=4), 88, 160) == 2 * decode_activation_bytes(
+        larger, 88, 160
+    )
