@@ -382,7 +382,7 @@ def test_the_node_and_the_console_show_queue_position_time_log_and_price(server,
         if message.type == "executed" and message.data["node"] == f"fal{seed}"
     ]
     assert " ".join(result).startswith(f"9 frames, 96 x 64, 0.6 s, seed {seed}.")
-    assert {end for _, end in bars[1:-1]} == {420}
+    assert {end for _, end in bars if end != 1} == {420}
     assert {1, 2} <= {value for value, _ in bars}
     console = server.log.read_bytes()[logged:].decode()
     for said in (

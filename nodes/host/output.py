@@ -79,16 +79,22 @@ def make_proxy(
 
 
 def missing_files(node_id: str) -> list[tuple[str, int]]:
-    """The files that a node of this id has saved, as ComfyUI's history has it, and that are gone or replaced since."""
+    """The files in the output folder that a node of this id has saved and that are gone or replaced since.
+
+    ComfyUI's history knows them. The names do not tell where the folder is: they are kept in the metadata of videos.
+    """
+    root = Path(folder_paths.get_output_directory())
     queue = PromptServer.instance.prompt_queue
     outputs = queue.get_history(map_function=lambda entry: entry["outputs"].get(node_id, {})).values()
     saved = {
-        (Path(folder_paths.get_output_directory(), result["subfolder"], result["filename"]), result["mtime_ns"])
+        (Path(result["subfolder"], result["filename"]).as_posix(), result["mtime_ns"])
         for output in outputs
         for result in [*output.get("images", ()), *output.get("files", ())]
         if "mtime_ns" in result
     }
-    return sorted((str(file), time) for file, time in saved if not file.exists() or file.stat().st_mtime_ns != time)
+    return sorted(
+        (name, time) for name, time in saved if not (root / name).exists() or (root / name).stat().st_mtime_ns != time
+    )
 
 
 def result_on_node(*lines: str) -> dict[str, Any]:

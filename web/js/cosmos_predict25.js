@@ -69,7 +69,7 @@ app.registerExtension({
     })
     app.api.addEventListener('execution_error', ({ detail }) => {
       if (!OUR_ERROR.test(detail.exception_type)) return
-      texts.set(String(detail.node_id), detail.exception_message.trim())
+      texts.set(String(detail.node_id), detail.exception_message.trim().replace(/(.{1,44})(?:\s|$)/g, '$1\n').trim())
       refusing.add(String(detail.node_id))
     })
     for (const end of ENDS)
