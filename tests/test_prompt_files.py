@@ -94,3 +94,11 @@ def test_a_folder_that_cannot_be_written_does_no_harm(text_encoder, tmp_path, ca
     assert embeds.shape == (1, 512, 8)
     assert "could not be kept" in caplog.text
     assert PROMPT not in caplog.text
+
+
+def test_a_checkpoint_does_not_take_the_embeddings_of_another(text_encoder, checkpoint, tmp_path):
+    encode = Encoder()
+    PromptFiles(tmp_path, text_encoder).get_or_encode(PROMPT, encode)
+    other = load_pipeline_folder(checkpoint, torch.bfloat16).text_encoder
+    PromptFiles(tmp_path, other).get_or_encode(PROMPT, encode)
+    assert encode.texts == [PROMPT, PROMPT]
