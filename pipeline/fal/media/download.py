@@ -16,10 +16,10 @@ import httpx
 from ...formats import FORMATS, VideoFormat
 from ..queue.policy import NetworkPolicy
 from ..queue.reply import raw_chunks
-from ..queue.retry import backoff, may_repeat_read, retry_after
+from ..queue.retry import backoff, may_repeat_download, retry_after
 from ..queue.transport import certificates, connect
+from ..queue.verdict import Answer, Stage, Tally, Verdict
 
-MAX_TRIES = 5
 HEADER = 64
 """Bytes at the start of a file that tell its container."""
 DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.IGNORECASE)
@@ -85,23 +85,26 @@ async def download(url: str, part: Path, format: VideoFormat, policy: NetworkPol
 
 async def download_from_host(url: str, part: Path, policy: NetworkPolicy) -> None:
     """Raises `MediaRefusedError`, `MediaGoneError`, `OSError`, and `DownloadError` when no try has brought it."""
-    async with connect("*/*", httpx.Limits(), certificates()) as http:
-        for attempt in range(1, MAX_TRIES):
+    tally = Tally(Stage.MEDIA, policy)
+    async with connect("*/*", certificates()) as http:
+        while True:
             try:
                 return await download_once(http, url, part, policy)
             except DownloadError as broken:
-                pause = broken.pause or backoff(attempt, policy.backoff, policy.backoff_cap)
+                if tally.add(Answer.OTHER) is Verdict.KEPT:
+                    raise
+                pause = broken.pause or backoff(tally.times[Answer.OTHER], policy.backoff, policy.backoff_cap)
             await asyncio.sleep(pause)
-        return await download_once(http, url, part, policy)
 
 
 async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
     try:
-        await follow_redirects(http, url, part, policy)
+        return await follow_redirects(http, url, part, policy)
     except (httpx.TransportError, ssl.SSLError) as error:
-        raise DownloadError(type(error).__name__) from None
+        broken = DownloadError(type(error).__name__)
     except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-        raise MediaRefusedError("it is behind a redirect to what is no URL") from None
+        broken = MediaRefusedError("it is behind a redirect to what is no URL")
+    raise broken
 
 
 async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
@@ -137,7 +140,7 @@ def check_response(response: httpx.Response) -> None:
     status = response.status_code
     if status in (403, 404, 410):
         raise MediaGoneError(f"HTTP {status}")
-    if may_repeat_read(status):
+    if may_repeat_download(status):
         raise DownloadError(f"HTTP {status}", retry_after(response.headers))
     if status != 200:
         raise MediaRefusedError(f"its address answers HTTP {status}")
