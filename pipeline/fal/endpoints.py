@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InvalidRequestError
@@ -16,17 +16,8 @@ from ..request import (
     SamplerSettings,
 )
 
-FIELDS = (
-    "prompt",
-    "negative_prompt",
-    "num_frames",
-    "num_inference_steps",
-    "seed",
-    "sync_mode",
-    "video_output_type",
-    "video_quality",
-)
-"""Of the input of every endpoint."""
+NOT_SENT = ("width", "height")
+"""fal makes 1280 x 704. Every other field of a request is one of the endpoints' schema."""
 ENDPOINT_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
 
@@ -65,8 +56,7 @@ DISTILLED = Endpoint(
 def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
     """The JSON object to send: every field of the endpoint's schema, so that fal's list shows what was wanted.
 
-    `width` and `height` are none of them: the service makes 1280 x 704. Raises `InvalidRequestError` for steps out of
-    the endpoint's range.
+    Raises `InvalidRequestError` for steps out of the endpoint's range.
     """
     limits = endpoint.num_inference_steps
     if not limits.minimum <= request.num_inference_steps <= limits.maximum:
@@ -74,8 +64,8 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
             f"num_inference_steps is {request.num_inference_steps}, but {endpoint.id} takes {limits.minimum} to "
             f"{limits.maximum}: its default is {endpoint.default_steps}."
         )
-    names = (*FIELDS, "guidance_scale") if endpoint.has_guidance_scale else FIELDS
-    return {name: getattr(request, name) for name in names}
+    left_out = NOT_SENT if endpoint.has_guidance_scale else (*NOT_SENT, "guidance_scale")
+    return {name: value for name, value in asdict(request).items() if name not in left_out}
 
 
 def is_same_input(given: Any, keys: list[str], sha256: str) -> bool:

@@ -97,7 +97,8 @@ class PaidJob:
                 request_id=record.request_id,
             ) from None
         if record.state not in (State.DONE, State.ENDED):
-            self._set_state(State.DONE)
+            with suppress(JobKeptError):  # the next run finds the file again
+                self._set_state(State.DONE)
         self._display.announce(f"Made before, nothing to pay: {wanted.target.name}")
         return video
 
