@@ -60,7 +60,8 @@ class FalError(CosmosError):
         retryable: bool | None = None,
         request_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(f"{message} Request id: {request_id}." if request_id else message)
+        self.text = message
         self.stage = stage
         self.status = status
         self.error_type = error_type

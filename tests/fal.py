@@ -1,7 +1,6 @@
 """The client against the stand-in of fal's queue: fixtures, which conftest.py hands to all tests, and helpers."""
 
 import asyncio
-import json
 import logging
 import os
 import re
@@ -14,11 +13,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import FalError, JobKeptError
+from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
-from cosmos_predict25.pipeline.fal.journal import Record
+from cosmos_predict25.pipeline.fal.journal import Record, State
 from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
-from cosmos_predict25.pipeline.request import GenerationRequest
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal_standin import Clock, FalStandIn, Fault
@@ -33,14 +32,26 @@ FAST = NetworkPolicy(
     poll_intervals=((0, 0.01),),
     backoff=0.01,
     backoff_cap=0.02,
-    not_found_grace=1,
+    gone_patience=0.2,
+    media_patience=0.2,
     reconcile_pauses=(0, 0.01),
     cancel_wait=2,
 )
 """As in production but for the times."""
 PROMPT = "A red cube on a conveyor belt that nobody else would think of."
 REQUEST = GenerationRequest(prompt=PROMPT, num_frames=9, seed=7)
-INPUT = {"prompt": PROMPT, "num_frames": 9, "seed": 7}
+INPUT = {
+    "prompt": PROMPT,
+    "negative_prompt": DEFAULT_NEGATIVE_PROMPT,
+    "num_frames": 9,
+    "num_inference_steps": 35,
+    "guidance_scale": 7.0,
+    "seed": 7,
+    "sync_mode": False,
+    "video_output_type": "X264 (.mp4)",
+    "video_quality": "high",
+}
+"""What is sent for `REQUEST`."""
 ENDPOINT = "fal-ai/cosmos-predict-2.5/text-to-video"
 APP = "fal-ai/cosmos-predict-2.5"
 QUEUE = "https://queue.fal.run"
@@ -135,12 +146,11 @@ def folders_of(fal: FalStandIn) -> tuple[Path, Path]:
 
 
 def records_of(fal: FalStandIn) -> list[Record]:
-    """Each record on disk; one that cannot be read is an error."""
+    """Those on disk whose job is not over; a record that cannot be read is an error."""
     paths = sorted(journal_of(fal).folder.glob("*.json"))
-    found = journal_of(fal).records()
-    if len(found) != len(paths):
-        raise JobKeptError(f"Of {paths} only {len(found)} can be read.", stage="journal")
-    return found
+    if len(journal_of(fal).records()) != len(paths):
+        raise JobKeptError(f"Not all of {paths} can be read.", stage="journal")
+    return journal_of(fal).unfinished()
 
 
 def record_of(fal: FalStandIn) -> Record:
@@ -187,7 +197,8 @@ def goes_on(fal: FalStandIn, **options: Any) -> RemoteVideo:
     assert fal.accepted == 1
     assert len(fal.requests("submit")) == 1
     assert list(videos_of(fal).iterdir()) == [video.path]
-    assert [path for path in journal_of(fal).folder.iterdir() if path.suffix != ".lock"] == []
+    assert records_of(fal) == []
+    assert {path.suffix for path in journal_of(fal).folder.iterdir()} == {".json"}
     return video
 
 
@@ -252,11 +263,18 @@ class Meanwhile(Fault):
         await self.fault.send(response, wire)
 
 
-def is_set_aside(fal: FalStandIn) -> bool:
-    """Whether the record is out of the way but still to be read by a person."""
-    (path,) = journal_of(fal).folder.glob("*.expired")
-    assert records_of(fal) == []
-    return json.loads(path.read_text())["request_id"] == only_id(fal)
+def is_blocked(fal: FalStandIn, **options: Any) -> None:
+    """The record is kept, and as long as the user does not delete it, nothing more is paid."""
+    record = record_of(fal)
+    assert (record.state, record.request_id) == (State.EXPIRED, only_id(fal))
+    error = failed(fal, JobExpiredError, **options)
+    path = journal_of(fal).path_of(record.fingerprint)
+    assert f"delete {path} and run the same again" in str(error)
+    assert (fal.accepted, len(fal.requests("submit"))) == (1, 1)
+    fal.clear_faults()
+    path.unlink()
+    run(make(fal, **options))
+    assert fal.accepted == 2
 
 
 def short_name(value: Any) -> str:

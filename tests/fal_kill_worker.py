@@ -77,9 +77,11 @@ class Run:
         return self.folder / "outcome.json"
 
     def _look(self) -> str:
-        records = Journal(self.folder / "user" / "__cosmos_predict25" / "fal_jobs").records()
+        records = Journal(self.folder / "user" / "__cosmos_predict25" / "fal_jobs").unfinished()
         video = "video" if list(self.folder.glob("output/cosmos_fal/*.mp4")) else "nothing"
-        return records[0].state.value if records else video
+        if not records:
+            return video
+        return "result" if records[0].result else records[0].state.value
 
     def _fork(self) -> int:
         pid = os.fork()

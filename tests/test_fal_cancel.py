@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import FalError
-from cosmos_predict25.pipeline.fal import Cancellation, FalClient
-from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.errors import FalError, JobKeptError
+from cosmos_predict25.pipeline.fal import Cancellation, FalClient, Journal
+from cosmos_predict25.pipeline.fal.journal import Record, State
 from cosmos_predict25.tests.fal import (
     APP,
     ENDPOINT,
@@ -196,7 +196,7 @@ def test_a_job_that_could_not_be_cancelled_is_kept(fal: FalStandIn, fault: Fault
     fal.fault("cancel", fault, times=FOREVER)
     assert stop_in_a_long_run(fal, policy=policy_with(**HASTY)) < 8
     assert len(fal.requests("cancel")) == 3
-    assert record_of(fal).state is State.CANCEL_REQUESTED
+    assert record_of(fal).state is State.SUBMITTED
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
 
@@ -208,7 +208,7 @@ def test_a_refusal_is_not_repeated(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("cancel", fault, times=FOREVER)
     stop_in_a_long_run(fal)
     assert_cancelled_once(fal)
-    assert record_of(fal).state is State.CANCEL_REQUESTED
+    assert record_of(fal).state is State.SUBMITTED
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
 
@@ -221,9 +221,9 @@ def test_a_cancellation_whose_answer_was_lost_is_one(fal: FalStandIn) -> None:
 
 
 def test_stop_while_the_job_is_being_sent_cancels_it_once_its_id_is_known(fal: FalStandIn) -> None:
-    fal.queue_seconds = math.inf
-    fal.fault("submit", Hang(0.7, accept=True))
-    stopped(fal, Recorder("Sending"))
+    fal.queue_seconds, observer = math.inf, Recorder()
+    fal.fault("submit", Meanwhile(what=observer.stop, fault=Hang(0.7), accept=True))
+    stopped(fal, observer)
     assert_cancelled_once(fal)
     stages = [exchange.stage for exchange in fal.journal if exchange.stage in ("submit", "cancel")]
     assert stages == ["submit", "cancel"]
@@ -232,14 +232,72 @@ def test_stop_while_the_job_is_being_sent_cancels_it_once_its_id_is_known(fal: F
 
 
 @pytest.mark.parametrize("fault", [Hang(accept=True), Stall(20), Drip(0.1)], ids=short_name)
-def test_stop_while_the_job_is_being_sent_and_the_answer_is_lost_keeps_the_record(
+def test_stop_while_the_job_is_being_sent_and_the_answer_is_lost_looks_for_the_job_and_cancels_it(
     fal: FalStandIn, fault: Fault
 ) -> None:
-    fal.fault("submit", fault)
-    assert stopped(fal, Recorder("Sending"), policy=policy_with(submit_deadline=0.7)) < 10
+    fal.run_seconds, observer = math.inf, Recorder()
+    fal.fault("submit", Meanwhile(what=observer.stop, fault=fault, accept=True))
+    assert stopped(fal, observer, policy=policy_with(submit_deadline=0.7)) < 10
+    assert_cancelled_once(fal)
+    assert_nothing_is_left(fal)
+
+
+def test_stop_while_the_answer_is_lost_and_the_job_cannot_be_found_keeps_the_record(fal: FalStandIn) -> None:
+    fal.fault("submit", Reset(accept=True))
+    fal.fault("listing", ingress(), times=FOREVER)
+    assert stopped(fal, Recorder("Looking"), policy=policy_with(reconcile_pauses=(0, 30))) < 10
     assert record_of(fal).state is State.SUBMIT_UNKNOWN
     assert fal.requests("cancel") == []
     assert goes_on(fal).num_frames == 9
+
+
+@pytest.mark.parametrize("page", [ingress(404), NOT_FOUND], ids=["page", "fal itself"])
+def test_a_job_that_could_not_be_cancelled_is_not_taken_for_a_cancelled_one(fal: FalStandIn, page: Fault) -> None:
+    """One 404 once the network is back."""
+    fal.fault("cancel", Reset(), times=3)
+    stop_in_a_long_run(fal)
+    fal.fault("status", page)
+    fal.complete(only_id(fal))
+    observer = Recorder()
+    assert run(make(fal, observer=observer)).num_frames == 9
+    assert (fal.accepted, len(fal.requests("submit"))) == (1, 1)
+
+
+def test_a_page_on_the_way_is_no_confirmation_of_a_cancellation(fal: FalStandIn) -> None:
+    fal.fault("cancel", ingress(404), times=FOREVER)
+    stop_in_a_long_run(fal)
+    assert record_of(fal).state is State.SUBMITTED
+    fal.complete(only_id(fal))
+    assert goes_on(fal).num_frames == 9
+
+
+def test_stop_with_a_full_disk_cancels_the_job_and_ends_as_an_interruption(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(journal: Journal, record: Record) -> None:
+        raise JobKeptError("The records of jobs cannot be written.", stage="journal")
+
+    fal.run_seconds = math.inf
+    observer = Watcher("Running", lambda: (monkeypatch.setattr(Journal, "save", full), observer.stop()))
+    stopped(fal, observer)
+    assert_cancelled_once(fal)
+    assert fal.jobs[only_id(fal)].cancelled
+
+
+def test_stop_with_a_disk_that_fills_while_the_job_is_sent_cancels_it(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(journal: Journal, record: Record) -> None:
+        raise JobKeptError("The records of jobs cannot be written.", stage="journal")
+
+    def fill_and_stop() -> None:
+        monkeypatch.setattr(Journal, "save", full)
+        observer.stop()
+
+    fal.run_seconds, observer = math.inf, Recorder()
+    fal.fault("submit", Meanwhile(what=fill_and_stop, fault=Hang(0.5), accept=True))
+    stopped(fal, observer)
+    assert_cancelled_once(fal)
 
 
 @pytest.mark.parametrize("status", [401, 422])
@@ -276,7 +334,7 @@ def test_stop_during_the_download_leaves_the_result_to_come_back_to(fal: FalStan
     fal.fault("media", Hang())
     stopped(fal, Recorder("Downloading"))
     assert fal.requests("cancel") == []
-    assert record_of(fal).state in (State.RESULT_READY, State.DOWNLOADING)
+    assert record_of(fal).result
     looks = len(fal.requests("status"))
     assert goes_on(fal).num_frames == 9
     assert len(fal.requests("status")) == looks

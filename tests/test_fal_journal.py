@@ -24,6 +24,7 @@ from cosmos_predict25.tests.fal import (
     APP,
     ENDPOINT,
     FAST,
+    INPUT,
     PROMPT,
     QUEUE,
     REQUEST,
@@ -57,7 +58,7 @@ def submit_job(fal: FalStandIn) -> dict[str, Any]:
 
     async def work() -> dict[str, Any]:
         async with FalClient(policy=FAST) as client:
-            return asdict(await client.submit(ENDPOINT, {"prompt": PROMPT, "num_frames": 9, "seed": 7}))
+            return asdict(await client.submit(ENDPOINT, INPUT))
 
     return run(work())
 
@@ -111,7 +112,7 @@ def test_the_record_is_on_disk_before_the_job_is_sent(fal: FalStandIn, monkeypat
     finally:
         os.umask(old)
     ((record, not_flushed, file_mode, folder_mode),) = seen
-    assert (record.state, record.request_id) == (State.SUBMITTING, None)
+    assert (record.state, record.request_id) == (State.SUBMIT_UNKNOWN, None)
     assert not_flushed == set()
     assert (file_mode, folder_mode) == (0o600, 0o700)
 
@@ -129,7 +130,6 @@ def test_the_request_id_is_on_disk_before_anything_else_happens(fal: FalStandIn)
     (request_id,) = fal.jobs
     assert [seen[stage].request_id for stage in ("told", "status", "result")] == [request_id] * 3
     assert seen["told"].state is State.SUBMITTED
-    assert seen["result"].state is State.RUNNING
     base = f"{QUEUE}/{APP}/requests/{request_id}"
     record = seen["told"]
     assert (record.status_url, record.response_url, record.cancel_url) == (f"{base}/status", base, f"{base}/cancel")
@@ -141,7 +141,6 @@ def test_the_result_is_on_disk_before_the_download_and_the_record_until_the_file
         run(make(fal))
     record = record_of(fal)
     (job,) = fal.jobs.values()
-    assert record.state is State.RESULT_READY
     assert record.result
     assert record.result["video"]["url"] == f"https://v3b.fal.media{job.media_path}"
     assert names_in(videos_of(fal), "") == []
@@ -179,7 +178,7 @@ def test_no_record_is_left_of_what_has_ended(fal: FalStandIn, end: str) -> None:
     else:
         with pytest.raises(FalError):
             run(make(fal))
-    assert names_in(journal_of(fal).folder, ".json") == names_in(journal_of(fal).folder, ".part") == []
+    assert records_of(fal) == names_in(journal_of(fal).folder, ".part") == []
 
 
 def test_a_drawn_seed_is_on_disk_before_the_job_is_sent(fal: FalStandIn) -> None:
@@ -193,9 +192,7 @@ def test_a_drawn_seed_is_on_disk_before_the_job_is_sent(fal: FalStandIn) -> None
 
 
 @pytest.mark.parametrize("is_complete", [False, True], ids=["not-complete", "complete"])
-@pytest.mark.parametrize(
-    "state", [State.SUBMITTED, State.QUEUED, State.RUNNING, State.PAUSED_AUTH, State.CANCEL_REQUESTED]
-)
+@pytest.mark.parametrize("state", [State.SUBMITTED, State.CANCEL_REQUESTED, State.EXPIRED])
 def test_a_run_goes_on_from(fal: FalStandIn, state: State, is_complete: bool) -> None:
     job = submit_job(fal)
     record_for(fal, state, **job)
@@ -207,7 +204,7 @@ def test_a_run_goes_on_from(fal: FalStandIn, state: State, is_complete: bool) ->
     assert records_of(fal) == []
 
 
-@pytest.mark.parametrize("state", [State.RESULT_READY, State.DOWNLOADING])
+@pytest.mark.parametrize("state", [State.SUBMITTED, State.CANCEL_REQUESTED, State.EXPIRED, State.DONE])
 def test_a_known_result_is_only_downloaded(fal: FalStandIn, state: State) -> None:
     job = submit_job(fal)
     result = result_of(fal)
@@ -223,17 +220,16 @@ def test_a_known_result_is_only_downloaded(fal: FalStandIn, state: State) -> Non
 def test_a_result_without_a_url_is_read_again(fal: FalStandIn, result: Any) -> None:
     job = submit_job(fal)
     fal.complete(job["request_id"])
-    record_for(fal, State.RESULT_READY, **job, result=result)
+    record_for(fal, State.SUBMITTED, **job, result=result)
     run(make(fal))
     assert (fal.accepted, len(fal.requests("result"))) == (1, 1)
 
 
-@pytest.mark.parametrize("state", [State.SUBMITTING, State.SUBMIT_UNKNOWN])
 @pytest.mark.parametrize("accepted", [0, 1])
-def test_a_record_without_an_id_is_looked_for_and_never_sent(fal: FalStandIn, state: State, accepted: int) -> None:
+def test_a_record_without_an_id_is_looked_for_and_never_sent(fal: FalStandIn, accepted: int) -> None:
     if accepted:
         submit_job(fal)
-    record = record_for(fal, state)
+    record = record_for(fal, State.SUBMIT_UNKNOWN)
     if accepted:
         run(make(fal))
         assert records_of(fal) == []
@@ -245,7 +241,7 @@ def test_a_record_without_an_id_is_looked_for_and_never_sent(fal: FalStandIn, st
     assert fal.requests("listing")
 
 
-@pytest.mark.parametrize("state", [State.SUBMITTED, State.QUEUED, State.RUNNING, State.RESULT_READY])
+@pytest.mark.parametrize("state", [State.SUBMITTED, State.CANCEL_REQUESTED, State.EXPIRED])
 def test_a_record_that_lost_its_id_is_not_sent_again(fal: FalStandIn, state: State) -> None:
     job = submit_job(fal)
     record_for(fal, state, **{**job, "request_id": None})
@@ -271,16 +267,17 @@ def test_a_cancelled_job_is_over_and_the_same_request_makes_a_new_one(fal: FalSt
     assert (fal.accepted, records_of(fal)) == (2, [])
 
 
-def test_an_expired_job_is_told_once_and_its_record_is_set_aside(fal: FalStandIn) -> None:
+def test_an_expired_job_blocks_its_request_until_the_user_deletes_the_record(fal: FalStandIn) -> None:
     job = submit_job(fal)
-    record_for(fal, State.RUNNING, **job)
+    record = record_for(fal, State.SUBMITTED, **job)
     fal.restart(forget=True)
-    with pytest.raises(JobExpiredError, match=job["request_id"]):
-        run(make(fal))
-    assert records_of(fal) == []
-    (aside,) = journal_of(fal).folder.glob("*.expired")
-    assert json.loads(aside.read_text())["request_id"] == job["request_id"]
-    assert stat.S_IMODE(aside.stat().st_mode) == 0o600
+    for _ in range(2):
+        with pytest.raises(JobExpiredError, match=job["request_id"]) as caught:
+            run(make(fal))
+        assert f"delete {journal_of(fal).path_of(record.fingerprint)}" in str(caught.value)
+        assert record_of(fal).state is State.EXPIRED
+        assert fal.accepted == 0
+    journal_of(fal).path_of(record.fingerprint).unlink()
     run(make(fal))
     assert fal.accepted == 1
 
@@ -291,7 +288,7 @@ def test_a_run_that_fal_refuses_to_answer_is_paused_and_goes_on(fal: FalStandIn,
     with pytest.raises(JobKeptError) as caught:
         run(make(fal))
     assert (caught.value.status, [caught.value.request_id]) == (status, list(fal.jobs))
-    assert record_of(fal).state is State.PAUSED_AUTH
+    assert record_of(fal).state is State.SUBMITTED
     fal.clear_faults()
     run(make(fal))
     assert (fal.accepted, records_of(fal)) == (1, [])
@@ -333,14 +330,14 @@ def test_a_cancelled_task_leaves_the_job_running_and_the_record(fal: FalStandIn)
     ids=str,
 )
 def test_another_request_does_not_go_on_with_it(fal: FalStandIn, other: dict[str, Any]) -> None:
-    kept = record_for(fal, State.RUNNING, **submit_job(fal))
+    kept = record_for(fal, State.SUBMITTED, **submit_job(fal))
     run(make(fal, replace(REQUEST, **other)))
     assert fal.accepted == 2
     assert records_of(fal) == [kept]
 
 
 def test_another_endpoint_does_not_go_on_with_it(fal: FalStandIn) -> None:
-    kept = record_for(fal, State.RUNNING, **submit_job(fal))
+    kept = record_for(fal, State.SUBMITTED, **submit_job(fal))
     run(make(fal, replace(REQUEST, num_inference_steps=10), endpoint=DISTILLED))
     assert fal.accepted == 2
     assert records_of(fal) == [kept]
@@ -349,7 +346,7 @@ def test_another_endpoint_does_not_go_on_with_it(fal: FalStandIn) -> None:
 # A request without a seed
 
 
-@pytest.mark.parametrize("state", [State.RUNNING, State.SUBMIT_UNKNOWN])
+@pytest.mark.parametrize("state", [State.SUBMITTED, State.SUBMIT_UNKNOWN])
 def test_a_request_without_a_seed_goes_on_with_its_unfinished_job(fal: FalStandIn, state: State) -> None:
     unseeded = replace(REQUEST, seed=None)
     fal.fault("submit", Reset(accept=True) if state is State.SUBMIT_UNKNOWN else Json(lambda _: None))
@@ -367,7 +364,7 @@ def test_a_request_without_a_seed_goes_on_with_its_unfinished_job(fal: FalStandI
 
 
 def test_a_request_without_a_seed_leaves_another_requests_job_alone(fal: FalStandIn) -> None:
-    kept = record_for(fal, State.RUNNING, **submit_job(fal))
+    kept = record_for(fal, State.SUBMITTED, **submit_job(fal))
     run(make(fal, replace(REQUEST, seed=None, num_frames=10)))
     assert fal.accepted == 2
     assert records_of(fal) == [kept]
@@ -466,7 +463,7 @@ def test_a_finished_file_is_taken_without_any_traffic(fal: FalStandIn) -> None:
 
 def test_a_record_beside_its_finished_file_is_removed_without_any_traffic(fal: FalStandIn) -> None:
     run(make(fal))
-    record_for(fal, State.RESULT_READY)
+    record_for(fal, State.SUBMITTED)
     before = len(fal.connects)
     run(make(fal))
     assert len(fal.connects) == before
@@ -483,17 +480,41 @@ def test_a_damaged_finished_file_is_refused_with_the_next_step(fal: FalStandIn, 
     else:
         path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "no-video": b"no video"}[damage])
     before = len(fal.connects)
-    with pytest.raises(FalError, match=r"damaged.*Move it away to have it made again") as caught:
+    with pytest.raises(FalError, match=r"(damaged|decoded).*Move it away to have it downloaded again") as caught:
         run(make(fal))
     assert str(path) in str(caught.value)
     assert len(fal.connects) == before
     assert path.exists()
 
 
-def test_a_finished_file_that_was_moved_away_is_made_again(fal: FalStandIn) -> None:
-    run(make(fal)).path.unlink()
+def test_a_finished_file_that_was_deleted_is_fetched_again_without_paying(fal: FalStandIn) -> None:
+    first = run(make(fal))
+    content = first.path.read_bytes()
+    first.path.unlink()
+    observer = Recorder()
+    assert run(make(fal, observer=observer)) == first
+    assert first.path.read_bytes() == content
+    assert [
+        message for message in observer.messages if "the file is gone: fetching it again, nothing to pay" in message
+    ]
+    assert (fal.accepted, len(fal.requests("result"))) == (1, 1)
+
+
+def test_a_deleted_file_that_fal_has_no_more_is_told_and_not_paid_for_again(fal: FalStandIn) -> None:
+    path = run(make(fal)).path
+    path.unlink()
+    fal.restart(forget=True)
+    for _ in range(2):
+        with pytest.raises(JobExpiredError) as caught:
+            run(make(fal))
+        assert fal.accepted == 0
+    said = str(caught.value)
+    (record,) = journal_of(fal).records()
+    assert f"This video was made on {time.strftime('%Y-%m-%d')}, and {path} is gone" in said
+    assert f"delete {journal_of(fal).path_of(record.fingerprint)} and run the same again" in said
+    journal_of(fal).path_of(record.fingerprint).unlink()
     run(make(fal))
-    assert fal.accepted == 2
+    assert fal.accepted == 1
 
 
 # Records that cannot be read, and folders that cannot be written
@@ -510,36 +531,41 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "other-version": lambda record: {**record, "v": 1},
     "no-seed": lambda record: {name: value for name, value in record.items() if name != "seed"},
     "unknown-state": lambda record: {**record, "state": "PONDERING"},
-    "state-in-a-list": lambda record: {**record, "state": ["RUNNING"]},
+    "state-in-a-list": lambda record: {**record, "state": ["SUBMITTED"]},
+    "another-video": lambda record: {**record, "fingerprint": "0" * 32},
 }
 
 
 def damage(fal: FalStandIn, record: Record, kind: str) -> Path:
     path = journal_of(fal).path_of(record.fingerprint)
+    if kind == "folder":
+        path.unlink()
+        path.mkdir()
+        return path
     damaged = DAMAGE[kind](json.loads(path.read_text()))
     path.write_bytes(damaged if isinstance(damaged, bytes) else json.dumps(damaged).encode())
     return path
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", [*DAMAGE, "folder"])
 def test_a_damaged_record_is_refused_and_nothing_is_paid(fal: FalStandIn, kind: str) -> None:
-    path = damage(fal, record_for(fal, State.RUNNING), kind)
-    content = path.read_bytes()
+    path = damage(fal, record_for(fal, State.SUBMITTED), kind)
+    content = path.is_file() and path.read_bytes()
     with pytest.raises(JobKeptError, match="cannot be read") as caught:
         run(make(fal))
     assert str(path) in str(caught.value)
     assert "https://fal.ai/dashboard/requests" in str(caught.value)
     assert fal.connects == []
-    assert path.read_bytes() == content
+    assert (path.is_file() and path.read_bytes()) == content
 
-    path.unlink()
+    path.rmdir() if kind == "folder" else path.unlink()
     run(make(fal))
     assert fal.accepted == 1
 
 
-@pytest.mark.parametrize("kind", ["empty", "deep", "other-version"])
+@pytest.mark.parametrize("kind", ["empty", "deep", "other-version", "folder"])
 def test_a_damaged_record_does_not_hold_up_other_requests(fal: FalStandIn, kind: str) -> None:
-    path = damage(fal, record_for(fal, State.RUNNING), kind)
+    path = damage(fal, record_for(fal, State.SUBMITTED), kind)
     run(make(fal, replace(REQUEST, seed=8)))
     run(make(fal, replace(REQUEST, seed=None)))
     assert (fal.accepted, path.exists()) == (2, True)
@@ -564,11 +590,11 @@ def test_a_damaged_record_does_not_hold_up_other_requests(fal: FalStandIn, kind:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("state", [State.SUBMIT_UNKNOWN, State.RUNNING])
+@pytest.mark.parametrize("state", [State.SUBMIT_UNKNOWN, State.SUBMITTED])
 def test_a_record_with_an_odd_value_raises_nothing_but_our_errors_and_pays_nothing(
     fal: FalStandIn, state: State, fields: dict[str, Any]
 ) -> None:
-    job = submit_job(fal) if state is State.RUNNING else {}
+    job = submit_job(fal) if state is State.SUBMITTED else {}
     record = record_for(fal, state, **{**job, **fields})
     try:
         run(make(fal))
@@ -580,7 +606,7 @@ def test_a_record_with_an_odd_value_raises_nothing_but_our_errors_and_pays_nothi
 @pytest.mark.parametrize("name", ["status_url", "response_url", "cancel_url"])
 def test_the_key_does_not_go_to_a_url_of_a_record_that_is_not_the_queues_own(fal: FalStandIn, name: str) -> None:
     job = submit_job(fal)
-    record_for(fal, State.RUNNING, **{**job, name: f"https://evil.example/requests/{job['request_id']}"})
+    record_for(fal, State.SUBMITTED, **{**job, name: f"https://evil.example/requests/{job['request_id']}"})
     run(make(fal))
     assert (fal.accepted, fal.requests("evil")) == (1, [])
 
@@ -607,10 +633,10 @@ def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn, monke
     def refuse(*_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    record = record_for(fal, State.RUNNING, **submit_job(fal))
+    record = record_for(fal, State.SUBMITTED, **submit_job(fal))
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(JobKeptError, match="cannot be written"):
-        journal_of(fal).save(replace(record, state=State.RESULT_READY))
+        journal_of(fal).save(replace(record, state=State.DONE))
     assert record_of(fal) == record
     assert list(journal_of(fal).folder.glob("*.part")) == []
 
@@ -620,7 +646,7 @@ def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn, monke
 
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    record = Record("job", ENDPOINT, "a", "b", ["prompt"], 7, state=State.RUNNING, result={"ä": [1, None, "🟥"]})
+    record = Record("job", ENDPOINT, "a", "b", ["prompt"], 7, state=State.SUBMITTED, result={"ä": [1, None, "🟥"]})
     assert journal.load("job") is None
     journal.save(record)
     assert journal.load("job") == record
@@ -644,21 +670,73 @@ def test_records_come_the_oldest_first(tmp_path: Path) -> None:
     assert [record.fingerprint for record in journal.records()] == ["b", "c", "a"]
 
 
-def test_a_claim_is_for_one_job_and_ends_with_its_block(tmp_path: Path) -> None:
+def test_a_claim_is_for_one_video_and_ends_with_its_block(tmp_path: Path) -> None:
     journal, same = Journal(tmp_path / "journal"), Journal(tmp_path / "journal")
+    target = tmp_path / "videos" / "a.mp4"
 
     async def work() -> None:
         assert not same.is_claimed("a")
-        async with journal.claim("a", NullObserver()):
+        async with journal.claim("a", target, NullObserver(), 1):
             assert same.is_claimed("a")
             assert not same.is_claimed("b")
         assert not same.is_claimed("a")
         with pytest.raises(KeyError):
-            async with journal.claim("a", NullObserver()):
+            async with journal.claim("a", target, NullObserver(), 1):
                 raise KeyError
         assert not same.is_claimed("a")
+        assert names_in(target.parent, "") == []
 
     run(work())
+
+
+def test_a_claim_does_not_wait_without_end(tmp_path: Path) -> None:
+    journal, target = Journal(tmp_path / "journal"), tmp_path / "videos" / "a.mp4"
+    waiting = Recorder()
+
+    async def work() -> None:
+        async with journal.claim("a", target, NullObserver(), 0):
+            with pytest.raises(JobKeptError, match=r"Another run.*if there is none, delete .*a\.lock"):
+                async with journal.claim("a", target, waiting, 0.3):
+                    pass
+
+    run(work())
+    assert "Another run makes this same video: waiting for it, 0 s" in waiting.messages
+
+
+def test_two_journals_with_one_folder_of_videos_pay_once(fal: FalStandIn) -> None:
+    other = Journal(fal.folder.parent / "another journal")
+
+    async def work() -> list[Any]:
+        return await asyncio.gather(make(fal), make(fal, journal=other), make(fal))
+
+    assert len({video.path for video in run(work())}) == 1
+    assert len(fal.requests("submit")) == len(fal.requests("media")) == fal.accepted == 1
+
+
+def test_the_names_of_new_folders_are_on_disk_before_the_job_is_sent(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: set[str] = set()
+    really_flush = os.fsync
+
+    def flush(descriptor: int) -> None:
+        flushed.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        really_flush(descriptor)
+
+    seen: list[set[str]] = []
+    monkeypatch.setattr(os, "fsync", flush)
+    fal.fault("submit", Json(lambda _: seen.append(set(flushed))))
+    base = fal.folder.parent
+    run(make(fal, journal=Journal(base / "new" / "journal")))
+    assert {str(base), str(base / "new"), str(base / "new" / "journal")} <= seen[0]
+
+
+def test_no_locks_are_left_behind(fal: FalStandIn) -> None:
+    run(make(fal))
+    fal.fail_next(content_policy)
+    with pytest.raises(FalError):
+        run(make(fal, replace(REQUEST, seed=8)))
+    assert [path for folder in (videos_of(fal), journal_of(fal).folder) for path in folder.glob("*.lock")] == []
 
 
 def test_a_reader_never_sees_half_a_record(tmp_path: Path) -> None:

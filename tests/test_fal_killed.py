@@ -13,12 +13,12 @@ import av
 from cosmos_predict25.tests.fal_standin import FOREVER, Clock, FalStandIn, Hang
 
 WORKER = Path(__file__).with_name("fal_kill_worker.py")
-KILLS = 30
-SPARE = 4
+KILLS = 40
+SPARE = 8
 """Runs that may be over before their kill."""
 AT_ONCE = 6
 FIRST_SEED = 100
-STAGES = ({"SUBMITTING"}, {"SUBMITTED", "QUEUED"}, {"RUNNING"}, {"RESULT_READY", "DOWNLOADING"})
+STAGES = ({"SUBMIT_UNKNOWN"}, {"SUBMITTED"}, {"result"})
 """Of the record: a kill must have met each."""
 
 
@@ -70,4 +70,4 @@ def test_killed_at_any_moment_the_next_run_has_the_video_of_the_one_job_or_says_
             assert run["outcome"]["error"] == "OutcomeUnknownError"
             assert "may be running and be paid for" in run["outcome"]["message"]
             # fal's list would have told of a job.
-            assert (accepted.count(run["seed"]), run["found"]) == (0, "SUBMITTING")
+            assert (accepted.count(run["seed"]), run["found"]) == (0, "SUBMIT_UNKNOWN")

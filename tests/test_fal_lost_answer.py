@@ -1,7 +1,11 @@
 """A job whose answer was lost: it is looked for in fal's list, and never sent again."""
 
+import math
 import time
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from cosmos_predict25.pipeline.errors import OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, FalClient
 from cosmos_predict25.pipeline.fal.journal import Record, State
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
 from cosmos_predict25.tests.fal import (
     ENDPOINT,
     FAST,
@@ -16,6 +21,7 @@ from cosmos_predict25.tests.fal import (
     NO_PLATFORM,
     REQUEST,
     Recorder,
+    StoppedError,
     check_one_job,
     end_at,
     error_of,
@@ -26,6 +32,7 @@ from cosmos_predict25.tests.fal import (
     records_of,
     run,
 )
+from cosmos_predict25.tests.fal_faults import OTHER_ID
 from cosmos_predict25.tests.fal_standin import (
     FOREVER,
     Body,
@@ -155,7 +162,7 @@ def test_two_candidates_are_unknown(fal: FalStandIn) -> None:
 def test_a_candidate_that_another_record_claims_is_left_out(fal: FalStandIn) -> None:
     submit_by_another()
     (claimed,) = fal.jobs
-    claim = Record("another", ENDPOINT, "0", "0", [], 1, state=State.RUNNING, request_id=claimed)
+    claim = Record("another", ENDPOINT, "0", "0", [], 1, state=State.SUBMITTED, request_id=claimed)
     journal_of(fal).save(claim)
     fal.fault("submit", ingress())
     assert isinstance(error_of(fal), OutcomeUnknownError)
@@ -183,12 +190,104 @@ def test_a_job_that_was_not_stored_is_not_found_and_not_sent_again(fal: FalStand
     assert len(fal.requests("submit")) == 1
 
 
-def test_a_job_that_failed_is_found_and_told(fal: FalStandIn) -> None:
+def test_a_found_job_that_fails_is_told_and_the_outcome_stays_unknown(fal: FalStandIn) -> None:
+    """It may have been another one."""
     fal.fail_next(content_policy)
     fal.fault("submit", Reset(accept=True))
-    error = error_of(fal)
-    assert error.error_type == "content_policy_violation"
+    assert error_of(fal).error_type == "content_policy_violation"
+    record = record_of(fal)
+    assert (record.state, record.request_id, record.past_ids) == (State.SUBMIT_UNKNOWN, None, list(fal.jobs))
+    assert isinstance(error_of(fal), OutcomeUnknownError)
+    assert fal.accepted == 1
+
+
+def cancel_one(fal: FalStandIn) -> None:
+    fal.run_seconds = math.inf
+    with pytest.raises(StoppedError):
+        run(make(fal, observer=Recorder("Running")))
+    fal.run_seconds = 5
     assert records_of(fal) == []
+
+
+def fail_one(fal: FalStandIn) -> None:
+    fal.fail_next(content_policy)
+    error_of(fal)
+    assert records_of(fal) == []
+
+
+@pytest.mark.parametrize("end", [cancel_one, fail_one], ids=["cancelled", "failed"])
+@pytest.mark.parametrize("accepts", [True, False], ids=["taken", "not-taken"])
+def test_a_job_that_was_over_before_is_not_taken_for_the_lost_one(
+    fal: FalStandIn, end: Callable[[FalStandIn], None], accepts: bool
+) -> None:
+    end(fal)
+    fal.fault("submit", Reset(accept=accepts))
+    if accepts:
+        assert run(make(fal)).num_frames == 9
+    else:
+        for _ in range(2):
+            assert isinstance(error_of(fal), OutcomeUnknownError)
+            assert record_of(fal).state is State.SUBMIT_UNKNOWN
+    assert (fal.accepted, len(fal.requests("submit"))) == (1 + accepts, 2)
+
+
+@pytest.mark.parametrize("trait", ["past", "failed", "before"])
+def test_each_trait_alone_leaves_a_job_out(fal: FalStandIn, trait: str) -> None:
+    """A job with the very same input, of which nothing but the trait tells that it is another one."""
+    if trait == "failed":
+        fal.fail_next(content_policy)
+    record = lose_answer(fal)
+    (request_id,) = fal.jobs
+    if trait == "past":
+        record.past_ids.append(request_id)
+    if trait == "before":
+        record.created += 60
+        record.clock_offset = 0.0
+    if trait == "failed":
+        fal.complete(request_id)
+    journal_of(fal).save(record)
+    assert isinstance(error_of(fal), OutcomeUnknownError)
+    assert (fal.accepted, fal.requests("status")) == (1, [])
+
+
+@pytest.mark.parametrize("text", [" ", "Other."], ids=["one space", "another text"])
+def test_a_lost_job_is_found_where_fal_has_other_defaults_than_ours(fal: FalStandIn, text: str) -> None:
+    fal.listed_defaults = True
+    fal.default_negative_prompt = DEFAULT_NEGATIVE_PROMPT + text
+    fal.fault("submit", Reset(accept=True))
+    assert run(make(fal)).num_frames == 9
+    check_one_job(fal)
+
+
+@pytest.mark.parametrize("seconds", [-5000, -90, 90, 5000, 20 * 3600])
+@pytest.mark.parametrize("dates", [True, False], ids=["fal tells its time", "fal tells no time"])
+def test_a_clock_that_is_wrong_does_not_hide_a_lost_job(fal: FalStandIn, seconds: float, dates: bool) -> None:
+    fal.ahead_seconds, fal.dates = seconds, dates
+    lose_answer(fal)
+    run(make(fal))
+    check_one_job(fal)
+
+
+def test_the_list_is_read_page_by_page_in_little_memory(fal: FalStandIn) -> None:
+    """Fifty pages of 2 MB each."""
+
+    def big(reply: dict[str, Any]) -> dict[str, Any]:
+        items = [{"request_id": OTHER_ID, "json_input": {"prompt": "x" * 20_000}} for _ in range(100)]
+        return {"items": items, "has_more": True, "next_cursor": "1"}
+
+    async def work() -> int:
+        async with FalClient(policy=FAST) as client:
+            tracemalloc.start()
+            async for _ in client.requests(ENDPOINT, datetime.now(timezone.utc), datetime.now(timezone.utc)):
+                pass
+            return tracemalloc.get_traced_memory()[1]
+
+    fal.fault("listing", Json(big), times=FOREVER)
+    try:
+        assert run(work()) < 40e6
+    finally:
+        tracemalloc.stop()
+    assert len(fal.requests("listing")) == 50
 
 
 def test_all_pages_are_read(fal: FalStandIn) -> None:
@@ -200,7 +299,7 @@ def test_all_pages_are_read(fal: FalStandIn) -> None:
     assert [request.argument("cursor") for request in fal.requests("listing")[before:]] == ["", "100"] * 2
 
     newest = list(fal.jobs)[-1]
-    journal_of(fal).save(Record("another", ENDPOINT, "0", "0", [], 1, state=State.RUNNING, request_id=newest))
+    journal_of(fal).save(Record("another", ENDPOINT, "0", "0", [], 1, state=State.SUBMITTED, request_id=newest))
     run(make(fal))
     assert fal.requests("media")[0].path == next(iter(fal.jobs.values())).media_path
 

@@ -1,25 +1,34 @@
 """The finished file: everything that can be wrong with its address, its download and its content."""
 
+import io
 import json
 import math
+import os
 import shutil
+import struct
+import subprocess
+import sys
 import time
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
-from cosmos_predict25.pipeline.fal.journal import State
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests.fal import (
+    FAST,
     REQUEST,
     Watcher,
     failed,
     goes_on,
+    is_blocked,
     journal_of,
     make,
     policy_with,
@@ -30,7 +39,7 @@ from cosmos_predict25.tests.fal import (
     start,
     videos_of,
 )
-from cosmos_predict25.tests.fal_faults import with_video
+from cosmos_predict25.tests.fal_faults import NOT_FOUND, with_video
 from cosmos_predict25.tests.fal_standin import (
     FOREVER,
     Body,
@@ -57,6 +66,7 @@ FORMATS = [
 NAMES = [name for name, _ in FORMATS]
 
 MIB = 2**20
+REPO = Path(__file__).resolve().parents[1]
 
 
 def ids(value: Any) -> str:
@@ -85,7 +95,6 @@ def is_kept(fal: FalStandIn, says: str, **options: Any) -> None:
     assert says in str(error)
     assert len(str(error)) < 1000
     record = record_of(fal)
-    assert (record.state, record.error) == (State.RESULT_READY, str(error))
     assert record.result
     assert not list(videos_of(fal).glob("*"))
     looks = len(fal.requests("status"))
@@ -384,7 +393,7 @@ def test_illegal_addresses_are_never_asked(fal: FalStandIn, address: str) -> Non
     assert (error.stage, "address" in str(error)) == ("download", True)
     assert len(str(error)) < 1000
     assert set(fal.connects) == {"queue.fal.run:443", "api.fal.ai:443"}
-    assert record_of(fal).state is State.RESULT_READY
+    assert record_of(fal).result
     assert not list(videos_of(fal).glob("*"))
     assert fal.accepted == 1
 
@@ -412,26 +421,28 @@ def test_a_file_that_stays_gone_has_expired(fal: FalStandIn, code: int) -> None:
     fal.fault("media", Reply(code), FOREVER)
     error = failed(fal, JobExpiredError)
     assert (error.stage, f"HTTP {code}" in str(error)) == ("download", True)
-    assert (len(fal.requests("result")), len(fal.requests("media"))) == (2, 2)
-    (aside,) = journal_of(fal).folder.glob("*.expired")
-    assert json.loads(aside.read_text())["state"] == "EXPIRED"
-    assert records_of(fal) == []
-    assert fal.accepted == 1
+    assert len(fal.requests("result")) == len(fal.requests("media")) > 2
+    assert fal.requests("media")[-1].time - fal.requests("media")[0].time >= FAST.media_patience
+    is_blocked(fal)
+
+
+@pytest.mark.parametrize("code", [403, 404, 410])
+def test_an_address_that_leads_nowhere_for_a_moment_is_tried_again(fal: FalStandIn, code: int) -> None:
+    fal.fault("media", Reply(code), times=4)
+    arrives(fal, policy=policy_with(media_patience=5))
+    assert len(fal.requests("media")) == 5
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "state"),
-    [(Reply(401), JobKeptError, State.PAUSED_AUTH), (Reset(), JobKeptError, None), (Reply(404), JobExpiredError, None)],
-    ids=short_name,
+    ("fault", "kind"),
+    [(Reply(401), JobKeptError), (Reset(), JobKeptError), (NOT_FOUND, JobExpiredError)],
+    ids=["key refused", "reset", "result gone"],
 )
-def test_a_file_that_is_gone_with_its_result_is_told(
-    fal: FalStandIn, fault: Fault, kind: type[FalError], state: State | None
-) -> None:
+def test_a_file_that_is_gone_with_its_result_is_told(fal: FalStandIn, fault: Fault, kind: type[FalError]) -> None:
     fal.fault("media", Reply(404), FOREVER)
     fal.fault("result", fault, FOREVER, after=1)
     assert failed(fal, kind).stage == "result"
     if kind is JobKeptError:
-        assert state is None or record_of(fal).state is state
         assert goes_on(fal).path.read_bytes() == content()
     assert fal.accepted == 1
 
@@ -493,7 +504,7 @@ def test_a_disk_that_is_full_is_told_and_the_job_kept(fal: FalStandIn) -> None:
     assert str(videos_of(fal)) in reply["message"]
     assert request_id in reply["message"]
     assert not list(videos_of(fal).iterdir())
-    assert record_of(fal).state is State.RESULT_READY
+    assert record_of(fal).result
     assert goes_on(fal, request=replace(REQUEST, video_output_type=name)).path.read_bytes() == content(name)
 
 
@@ -505,14 +516,13 @@ def target_of(fal: FalStandIn) -> Path:
 
 def test_another_file_of_the_same_name_is_left_alone(fal: FalStandIn) -> None:
     def take_the_name() -> None:
-        videos_of(fal).mkdir(parents=True)
         target_of(fal).write_text("mine")
 
     error = failed(fal, JobKeptError, observer=Watcher("Running", take_the_name))
     target = target_of(fal)
     assert (error.stage, str(target) in str(error), "move it away" in str(error)) == ("download", True, True)
     assert target.read_text() == "mine"
-    assert record_of(fal).state is State.RESULT_READY
+    assert record_of(fal).result
 
     error = failed(fal, FalError)
     assert "Move it away" in str(error)
@@ -526,6 +536,9 @@ def test_another_file_of_the_same_name_is_left_alone(fal: FalStandIn) -> None:
 def test_another_file_of_the_same_name_is_told_before_anything_is_paid(fal: FalStandIn) -> None:
     target = run(make(fal)).path
     target.write_text("mine")
+    with pytest.raises(FalError, match="Move it away to have it downloaded again, without paying again"):
+        run(make(fal))
+    next(journal_of(fal).folder.glob("*.json")).unlink()
     with pytest.raises(FalError, match="Move it away to have it made again, which is to be paid for again"):
         run(make(fal))
     assert target.read_text() == "mine"
@@ -534,14 +547,17 @@ def test_another_file_of_the_same_name_is_told_before_anything_is_paid(fal: FalS
 
 @pytest.mark.parametrize("when", ["Sent to fal", "Running", "Downloading"])
 def test_a_folder_that_is_removed_is_made_again(fal: FalStandIn, when: str) -> None:
-    videos_of(fal).mkdir()
     arrives(fal, observer=Watcher(when, lambda: shutil.rmtree(videos_of(fal))))
 
 
 def test_a_folder_that_is_a_file_by_now_is_told(fal: FalStandIn) -> None:
-    error = failed(fal, JobKeptError, observer=Watcher("Running", lambda: videos_of(fal).write_text("mine")))
+    def take_the_place() -> None:
+        shutil.rmtree(videos_of(fal))
+        videos_of(fal).write_text("mine")
+
+    error = failed(fal, JobKeptError, observer=Watcher("Running", take_the_place))
     assert (error.stage, str(videos_of(fal)) in str(error)) == ("download", True)
-    assert record_of(fal).state is State.RESULT_READY
+    assert record_of(fal).result
     videos_of(fal).unlink()
     assert goes_on(fal).path.read_bytes() == content()
 
@@ -550,10 +566,111 @@ def test_a_folder_that_is_removed_while_the_file_comes_is_told(fal: FalStandIn) 
     fal.fault("media", Body(lambda whole: shutil.rmtree(videos_of(fal)) or whole))
     error = failed(fal, JobKeptError)
     assert (error.stage, str(videos_of(fal)) in str(error)) == ("download", True)
-    assert record_of(fal).state is State.RESULT_READY
+    assert record_of(fal).result
     assert goes_on(fal).path.read_bytes() == content()
 
 
 def test_a_journal_that_is_removed_while_the_file_comes_costs_nothing(fal: FalStandIn) -> None:
     observer = Watcher("Downloading", lambda: shutil.rmtree(journal_of(fal).folder))
     assert arrives(fal, observer=observer).fps == Fraction(16)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_paid(fal: FalStandIn) -> None:
+    videos_of(fal).write_text("mine")
+    with pytest.raises(JobKeptError, match=f"Videos in {videos_of(fal)} cannot be written"):
+        run(make(fal))
+    assert (fal.connects, fal.accepted) == ([], 0)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_was_planted_beside_the_file_is_left_alone(fal: FalStandIn, tmp_path: Path, kind: str) -> None:
+    """Under the name that is easily guessed."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+
+    def plant() -> None:
+        for name in (f"{target_of(fal).name}.part", f".{target_of(fal).name}.part"):
+            planted = videos_of(fal) / name
+            planted.symlink_to(victim) if kind == "link" else os.mkfifo(planted)
+
+    assert run(make(fal, observer=Watcher("Running", plant))).path.read_bytes() == content()
+    assert victim.read_text() == "mine"
+
+
+def big_gif(side: int) -> bytes:
+    """Two frames of one colour, in 112 bytes."""
+    screen = struct.pack("<HH", side, side) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+    delay = b"\x21\xf9\x04\x04\x06\0\0\0"
+    frame = b"\x2c" + struct.pack("<HHHH", 0, 0, side, side) + b"\0\x02\x02\x44\x01\0"
+    return b"GIF89a" + screen + 2 * (delay + frame) + b"\x3b"
+
+
+def big_mp4(side: int) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=16)
+        stream.width = stream.height = side
+        frame = av.VideoFrame(side, side, "yuv420p")
+        container.mux([*stream.encode(frame), *stream.encode()])
+    return file.getvalue()
+
+
+def compressed_index(size: int) -> bytes:
+    """The stand-in's file with its index compressed, and `size` bytes of nothing in it."""
+    whole, boxes, at = content(), {}, 0
+    while at < len(whole):
+        length = int.from_bytes(whole[at : at + 4], "big")
+        boxes[whole[at + 4 : at + 8]] = whole[at : at + length]
+        at += length
+    index = boxes[b"moov"][8:]
+    unpacked = 8 + len(index) + 8 + size
+    packer = zlib.compressobj(9)
+    packed = packer.compress(struct.pack(">I", unpacked) + b"moov" + index + struct.pack(">I", 8 + size) + b"free")
+    packed += b"".join(packer.compress(bytes(MIB)) for _ in range(size // MIB)) + packer.flush()
+
+    def box(kind: bytes, value: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(value)) + kind + value
+
+    movie = box(b"cmov", box(b"dcom", b"zlib") + box(b"cmvd", struct.pack(">I", unpacked) + packed))
+    return boxes[b"ftyp"] + box(b"moov", movie) + boxes[b"mdat"]
+
+
+PROBE = """
+import json, resource, sys
+from pathlib import Path
+
+import av
+from cosmos_predict25.pipeline.fal import NetworkPolicy
+from cosmos_predict25.pipeline.fal.media.download import MediaRefusedError
+from cosmos_predict25.pipeline.fal.media.probe import probe
+from cosmos_predict25.pipeline.formats import format_of_suffix
+
+path = Path(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    probe(path, format_of_suffix(path.suffix), NetworkPolicy(), 7)
+    said = "taken"
+except MediaRefusedError as refusal:
+    said = str(refusal)
+print(json.dumps({"said": said, "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}))
+"""
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "16000.gif": (lambda: big_gif(16000), "far larger"),
+    "8000.mp4": (lambda: big_mp4(8000), "far larger"),
+    "2049.mp4": (lambda: big_mp4(2050), "far larger"),
+    "2048.gif": (lambda: big_gif(2048), "taken"),
+    "index.mp4": (lambda: compressed_index(1500 * MIB), "compressed"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_no_file_takes_more_memory_than_some_frames(tmp_path: Path, name: str) -> None:
+    make_file, says = BOMBS[name]
+    (tmp_path / name).write_bytes(make_file())
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(tmp_path / name)], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    print(told, end=" ")
+    assert says in told["said"]
+    assert told["mib"] < 150

@@ -14,6 +14,7 @@ import signal
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailedError
 from cosmos_predict25.tests.fal_standin import (
     FIELD_ERROR,
     FOREVER,
-    SERVER_ERROR,
+    TEXT_ERROR,
     FalStandIn,
     Hang,
     Job,
@@ -239,7 +240,7 @@ def journal_of(server: ComfyUI) -> Journal:
 
 
 def record_of(server: ComfyUI, seed: int) -> Record | None:
-    found = [record for record in journal_of(server).records() if record.seed == seed]
+    found = [record for record in journal_of(server).unfinished() if record.seed == seed]
     assert len(found) < 2
     return found[0] if found else None
 
@@ -344,7 +345,7 @@ def test_all_four_types_go_through_the_oldest_comfyui(oldest, fal):
         check_video(oldest, fal, entry, seed, format)
         assert any(text.startswith("Queued at fal") for text in texts_of(messages, f"fal{seed}"))
         assert (0, 420) in bars_of(messages, f"fal{seed}")
-    assert journal_of(oldest).records() == []
+    assert journal_of(oldest).unfinished() == []
 
 
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
@@ -446,7 +447,7 @@ def test_stop_ends_the_run_within_a_second_and_cancels_every_job(server, fal, co
     print(f"\n{count} nodes: interrupted {seconds:.2f} s after Stop", end="")
     assert seconds < 1
     fal.wait_for(lambda: all(job.cancelled for job in jobs_of(fal, *seeds)))
-    fal.wait_for(lambda: not journal_of(server).records())
+    fal.wait_for(lambda: not journal_of(server).unfinished())
     assert [len(requests_of(fal, "cancel", job)) for job in jobs_of(fal, *seeds)] == [1] * count
     assert "Exception" not in server.log.read_text().rpartition("got prompt")[2]
 
@@ -628,8 +629,8 @@ def test_a_field_error_names_the_field_and_the_request(server, fal):
     assert f"Request id: {job_of(fal, seed).request_id}" in said
 
 
-def test_a_server_error_says_that_a_new_try_can_help(server, fal):
-    fal.fail_next(SERVER_ERROR)
+def test_a_failure_that_may_pass_says_that_a_new_try_can_help(server, fal):
+    fal.fail_next(replace(TEXT_ERROR, headers={"x-fal-retryable": "true"}))
     (seed,) = new_seeds()
     said = error_of(server, graph(seed))["exception_message"]
     assert "A new try is likely to help" in said
@@ -723,21 +724,29 @@ def test_a_webhook_that_fal_may_not_call_ends_in_an_error_before_anything_is_sen
     assert record_of(server, seed) is None
 
 
+COMMON = {
+    "prompt": TEXT,
+    "negative_prompt": "",
+    "num_frames": 9,
+    "sync_mode": False,
+    "video_output_type": "X264 (.mp4)",
+    "video_quality": "high",
+}
+
+
 def test_distilled_sends_its_own_steps_and_no_guidance(server, fal):
     (seed,) = new_seeds()
     settings = {"guidance_scale": 3.0, "num_inference_steps": 50}
     server.run(graph(seed, settings=settings, endpoint=DISTILLED, **{"endpoint.num_inference_steps": 12}))
     job = job_of(fal, seed)
     assert job.endpoint == "fal-ai/cosmos-predict-2.5/distilled/text-to-video"
-    expected = {"prompt": TEXT, "negative_prompt": "", "num_frames": 9, "num_inference_steps": 12, "seed": seed}
-    assert job.input == expected
+    assert job.input == {**COMMON, "num_inference_steps": 12, "seed": seed}
 
 
-def test_the_full_endpoint_gets_what_differs_from_its_defaults(server, fal):
+def test_the_full_endpoint_gets_every_field(server, fal):
     (seed,) = new_seeds()
     server.run(graph(seed, settings={"guidance_scale": 3.0, "num_inference_steps": 50}, webhook_url="https://a.b/c"))
     job = job_of(fal, seed)
     assert job.endpoint == "fal-ai/cosmos-predict-2.5/text-to-video"
-    expected = {"prompt": TEXT, "negative_prompt": "", "num_frames": 9, "num_inference_steps": 50, "seed": seed}
-    assert job.input == {**expected, "guidance_scale": 3.0}
+    assert job.input == {**COMMON, "num_inference_steps": 50, "guidance_scale": 3.0, "seed": seed}
     assert job.webhook == "https://a.b/c"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.pipeline.fal.queue.platform import Price
 from cosmos_predict25.tests.fal import ENDPOINT, REQUEST, Recorder, make, run
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Hang, Reply
 
@@ -58,3 +59,20 @@ def test_a_question_for_the_price_is_given_up_when_the_run_ends(
     assert [request.status for request in fal.requests("pricing")] == [None]
     told = [record.getMessage() for record in caplog.records if record.name == "cosmos_predict25.fal"]
     assert [text for text in told if "price" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "shown"),
+    [
+        (0.2, "USD", "$0.20"),
+        (1.5, "USD", "$1.50"),
+        (12, "USD", "$12.00"),
+        (0.0, "USD", "$0.00"),
+        (0.005, "USD", "$0.005"),
+        (0.00125, "USD", "$0.00125"),
+        (0.125, "USD", "$0.125"),
+        (0.3, "EUR", "0.30 EUR"),
+    ],
+)
+def test_a_price_below_a_cent_is_shown_right(amount: float, currency: str, shown: str) -> None:
+    assert str(Price(amount, currency, "video")) == f"{shown} a video"

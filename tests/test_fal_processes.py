@@ -32,7 +32,7 @@ def test_a_killed_process_is_gone_on_with(fal: FalStandIn, kill_at: str, accepte
     else:
         assert type(error_of(fal)).__name__ == end
         assert fal.requests("submit") == []
-        assert record_of(fal).state is State.SUBMITTING
+        assert record_of(fal).state is State.SUBMIT_UNKNOWN
 
 
 @pytest.mark.parametrize("moment", ["before-the-job", "after-the-job"])
@@ -43,7 +43,7 @@ def test_a_process_killed_before_the_answer_does_not_pay_twice(fal: FalStandIn, 
     fal.wait_for(lambda: fal.accepted == (moment == "after-the-job"))
     worker.send_signal(signal.SIGKILL)
     assert fal_worker.outcome_of(worker) is None
-    assert record_of(fal).state is State.SUBMITTING
+    assert record_of(fal).state is State.SUBMIT_UNKNOWN
     fal.release()
     if moment == "after-the-job":
         run(make(fal))

@@ -20,13 +20,13 @@ from cosmos_predict25.tests.fal import (
     QUEUE,
     REQUEST,
     check_one_job,
-    error_of,
     make,
     records_of,
     run,
 )
 from cosmos_predict25.tests.fal_faults import OTHER_ID
-from cosmos_predict25.tests.fal_standin import FalStandIn, Json, Reset, content_policy, without_fields
+from cosmos_predict25.tests.fal_standin import FalStandIn, Json, Reset, without_fields
+from cosmos_predict25.tests.fal_standin.inputs import ENDPOINTS, with_defaults
 
 
 def test_one_video_is_one_job(fal: FalStandIn) -> None:
@@ -54,7 +54,7 @@ def test_every_field_travels(fal: FalStandIn) -> None:
         "video_quality": "maximum",
     }
     video = run(make(fal, GenerationRequest(**fields)))
-    assert fal.requests("submit")[0].json() == fields
+    assert fal.requests("submit")[0].json() == {**fields, "sync_mode": False}
     assert video.path.suffix == ".gif"
     assert video.num_frames == 10
 
@@ -66,23 +66,12 @@ def test_sync_mode_travels(fal: FalStandIn) -> None:
 
 
 @pytest.mark.parametrize("endpoint", [TEXT_TO_VIDEO, DISTILLED], ids=["full", "distilled"])
-def test_a_field_at_its_default_is_left_out(fal: FalStandIn, endpoint: Endpoint) -> None:
-    defaults = {
-        "negative_prompt": DEFAULT_NEGATIVE_PROMPT,
-        "num_inference_steps": endpoint.default_steps,
-        "guidance_scale": 7.0,
-        "sync_mode": False,
-        "video_output_type": "X264 (.mp4)",
-        "video_quality": "high",
-    }
-    run(make(fal, replace(REQUEST, **defaults), endpoint=endpoint))
-    assert fal.requests("submit")[0].json() == INPUT
-
-
-def test_93_frames_are_left_out(fal: FalStandIn) -> None:
-    fal.fail_next(content_policy)
-    error_of(fal, replace(REQUEST, num_frames=93))
-    assert fal.requests("submit")[0].json() == {"prompt": PROMPT, "seed": 7}
+def test_every_field_of_the_schema_is_sent_defaults_too(fal: FalStandIn, endpoint: Endpoint) -> None:
+    run(make(fal, replace(REQUEST, num_inference_steps=endpoint.default_steps), endpoint=endpoint))
+    sent = fal.requests("submit")[0].json()
+    assert sent.keys() == ENDPOINTS[endpoint.id].model_fields.keys()
+    assert sent == {**with_defaults(endpoint.id, sent), "seed": 7}
+    assert sent["negative_prompt"] == DEFAULT_NEGATIVE_PROMPT
 
 
 def test_a_seed_that_was_not_given_is_drawn_here_and_sent(fal: FalStandIn) -> None:
@@ -94,7 +83,10 @@ def test_the_distilled_endpoint_has_no_guidance_scale(fal: FalStandIn) -> None:
     run(make(fal, replace(REQUEST, guidance_scale=3.0, num_inference_steps=20), endpoint=DISTILLED))
     (request,) = fal.requests("submit")
     assert request.target == f"/{DISTILLED.id}"
-    assert request.json() == {**INPUT, "num_inference_steps": 20}
+    assert request.json() == {
+        **{name: value for name, value in INPUT.items() if name != "guidance_scale"},
+        "num_inference_steps": 20,
+    }
 
 
 @pytest.mark.parametrize("steps", [21, 35, 50])
@@ -136,14 +128,20 @@ def test_without_options_none_is_sent(fal: FalStandIn) -> None:
         {"start_timeout": -5},
         {"start_timeout": float("nan")},
         {"start_timeout": float("inf")},
+        {"start_timeout": "30"},
+        {"webhook_url": "https://example.com/\ud800"},
+        {"webhook_url": f"https://example.com/{'x' * 65_500}"},
     ],
-    ids=str,
+    ids=lambda option: ascii(option)[:60],
 )
 def test_an_option_that_fal_would_refuse_is_refused_here(fal: FalStandIn, option: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequestError, match=next(iter(option))):
-        run(make(fal, **option))
-    assert fal.requests("submit") == []
-    assert records_of(fal) == []
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError, match=f"{next(iter(option))}|address is too long"):
+            run(make(fal, **option))
+        assert fal.requests("submit") == []
+        assert records_of(fal) == []
+    run(make(fal))
+    assert fal.accepted == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from cosmos_predict25.tests.fal import (
     failed,
     goes_on,
     goes_on_through,
-    is_set_aside,
+    is_blocked,
     journal_of,
     make,
     only_id,
@@ -42,9 +42,11 @@ from cosmos_predict25.tests.fal_standin import (
     Outcome,
     Reply,
     content_policy,
+    ingress,
     with_fields,
     without_fields,
 )
+from cosmos_predict25.tests.fal_standin.jobs import CANCELLED
 
 
 def test_a_completed_job_that_stays_in_progress_is_kept(fal: FalStandIn) -> None:
@@ -90,7 +92,6 @@ FAILURES: list[tuple[Outcome, dict[str, Any], str]] = [
         {"error_type": "request_timeout"},
         "Request timed out (HTTP 504, request_timeout)",
     ),
-    (Outcome(499, {"detail": "Request was cancelled"}), {"status": 499}, "Request was cancelled (HTTP 499)"),
     (Outcome(422, {"detail": []}), {"status": 422}, "no reason that can be read (HTTP 422)"),
     (
         Outcome(422, {"detail": [{"loc": 5, "msg": ["x"], "type": 7}, "x"]}),
@@ -118,7 +119,8 @@ def test_a_failed_job_is_told_with_fals_reason(
     assert says in str(error)
     assert str(error).isprintable()
     assert len(str(error)) < 1000
-    assert len(fal.requests("submit")) == len(fal.requests("result")) == fal.accepted == 1
+    assert len(fal.requests("submit")) == fal.accepted == 1
+    assert len(fal.requests("result")) == 1 or outcome.status != 422
     assert records_of(fal) == []
     assert fal.requests("media") == []
 
@@ -128,11 +130,65 @@ def test_a_reason_that_says_the_prompt_and_the_key_again_is_shown_without_them(
 ) -> None:
     detail = f"For Key {fal.key}: the prompt '{PROMPT}' is not allowed, see data:video/mp4;base64,AAAA"
     fal.fault("status", with_fields(status="FAILED", error=detail, logs=[detail]))
-    fal.fault("result", Reply(422, body={"detail": detail}))
+    fal.fault("result", Reply(422, {"x-fal-request-id": "1"}, {"detail": detail}))
     error = failed(fal, FalError)
     assert "is not allowed" in str(error)
     assert "AAAA" not in str(error)
     assert PROMPT not in caplog.text
+
+
+OWN = {"x-fal-request-id": "00000000-0000-4000-8000-000000000001"}
+UNDOCUMENTED: dict[str, Fault] = {
+    **{f"a bare {status}": Reply(status) for status in (400, 402, 405, 407, 410, 413, 500, 502, 503)},
+    **{
+        f"{status} and a detail": Reply(status, body={"detail": "No"})
+        for status in (400, 404, 422, 499, 500, 502, 503, 504)
+    },
+    **{f"{status} with fal's header": Reply(status, OWN) for status in (400, 402, 405, 407, 410, 413, 500, 502, 503)},
+    "a page of 502 with fal's header": Reply(502, {**OWN, "content-type": "text/html"}, b"<html>Bad gateway</html>"),
+    "a page of 404": ingress(404),
+}
+
+
+@pytest.mark.parametrize("fault", UNDOCUMENTED.values(), ids=UNDOCUMENTED)
+@pytest.mark.parametrize("times", [1, FOREVER], ids=["once", "for ever"])
+def test_what_fal_does_not_document_never_ends_a_job(fal: FalStandIn, fault: Fault, times: int) -> None:
+    fal.fault("result", fault, times)
+    if times == 1:
+        assert goes_on_through(fal).num_frames == 9
+        return
+    error = failed(fal, JobKeptError)
+    assert (error.stage, record_of(fal).request_id) == ("result", only_id(fal))
+    assert goes_on(fal).num_frames == 9
+
+
+DOCUMENTED: dict[str, Fault] = {
+    "a failure of the model": Reply(500, OWN, SERVER_ERROR.body),
+    "a failure of the model without fal's header": Reply(500, body=SERVER_ERROR.body),
+    "a timeout": Reply(504, OWN, GENERATION_TIMEOUT.body),
+    "a failure of a runner": Reply(503, OWN, {"detail": "Lost", "error_type": "runner_connection_error"}),
+    "a downstream failure": Reply(
+        400, OWN, {"detail": [{"loc": ["body"], "msg": "No", "type": "downstream_service_error"}]}
+    ),
+    "a cancellation": Reply(499, OWN, CANCELLED.body),
+    "an unknown job": NOT_FOUND,
+}
+
+
+@pytest.mark.parametrize("fault", DOCUMENTED.values(), ids=DOCUMENTED)
+def test_a_documented_failure_is_read_again_before_it_is_believed(fal: FalStandIn, fault: Fault) -> None:
+    fal.fault("result", fault, times=3)
+    begun = time.monotonic()
+    assert goes_on_through(fal, policy=policy_with(gone_patience=5)).num_frames == 9
+    assert time.monotonic() - begun < 5
+
+
+def test_a_job_that_was_cancelled_elsewhere_is_kept_until_the_user_dismisses_it(fal: FalStandIn) -> None:
+    fal.fail_next(CANCELLED)
+    error = failed(fal, JobExpiredError)
+    assert (error.stage, error.status) == ("result", 499)
+    assert "was cancelled, though not from here" in str(error)
+    is_blocked(fal)
 
 
 @pytest.mark.parametrize("unit", ["data:" + "a" * 60_000, "https://" * 7_000, "key " * 15_000, "\x1b[" * 30_000])
@@ -149,8 +205,7 @@ def test_a_result_that_is_gone_is_told(fal: FalStandIn) -> None:
     error = failed(fal, JobExpiredError)
     assert (error.stage, error.status) == ("result", 404)
     assert "30 days" in str(error)
-    assert is_set_aside(fal)
-    assert fal.accepted == 1
+    is_blocked(fal)
 
 
 @pytest.mark.parametrize("store", [True, False])
@@ -160,8 +215,8 @@ def test_a_job_that_nobody_came_back_to_in_time_has_expired(fal: FalStandIn, sto
     fal.complete(only_id(fal))
     fal.clock.advance(31 * 86400 if store else 3700)
     assert failed(fal, JobExpiredError, store=store).status == 404
-    assert is_set_aside(fal)
-    assert fal.accepted == 1
+    fal.run_seconds = 5
+    is_blocked(fal, store=store)
 
 
 FACTS = ("content_type", "file_name", "file_size", "width", "height", "fps", "duration", "num_frames")
@@ -199,7 +254,7 @@ def test_a_bare_result_is_kept_over_a_failed_download(fal: FalStandIn) -> None:
     fal.fault("media", Reply(500), times=FOREVER)
     failed(fal, JobKeptError)
     record = record_of(fal)
-    assert record.state is State.RESULT_READY
+    assert record.state is State.SUBMITTED
     assert record.result
     assert list(record.result["video"]) == ["url"]
     assert goes_on(fal).seed == 7

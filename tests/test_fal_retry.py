@@ -1,4 +1,4 @@
-"""What may be repeated: each predicate by its own table."""
+"""Pauses between tries, and what an error proves: each function by its own table."""
 
 import email.utils
 import itertools
@@ -12,11 +12,8 @@ import pytest
 from cosmos_predict25.pipeline.fal.queue.retry import (
     backoff,
     is_certificate_failure,
-    is_ingress,
     jittered,
-    leaves_submission_unknown,
-    may_repeat_read,
-    may_repeat_submission,
+    may_repeat_download,
     proves_nothing_was_sent,
     retry_after,
     says_retryable,
@@ -80,44 +77,8 @@ def test_proves_nothing_was_sent(kind: type[httpx.TransportError], expected: boo
     assert proves_nothing_was_sent(kind("x")) is expected
 
 
-def test_may_repeat_submission() -> None:
-    assert [status for status in STATUSES if may_repeat_submission(status)] == [429]
-
-
-def test_leaves_submission_unknown() -> None:
-    assert [status for status in STATUSES if leaves_submission_unknown(status)] == [
-        *range(300, 400),
-        408,
-        *range(500, 600),
-    ]
-
-
-def test_may_repeat_read() -> None:
-    assert [status for status in STATUSES if may_repeat_read(status)] == [408, 409, 425, 429, *range(500, 600)]
-
-
-def test_no_status_is_both_repeated_and_unknown_at_submission() -> None:
-    assert not [status for status in STATUSES if may_repeat_submission(status) and leaves_submission_unknown(status)]
-
-
-@pytest.mark.parametrize(
-    ("headers", "body", "expected"),
-    [
-        ({}, None, True),
-        ({}, "text", True),
-        ({}, [], True),
-        ({}, {}, True),
-        ({"content-type": "text/html"}, None, True),
-        ({}, {"error": "x"}, True),
-        ({}, {"detail": "x"}, False),
-        ({}, {"detail": None}, False),
-        ({"x-fal-request-id": "1"}, None, False),
-        ({"X-Fal-Request-Id": "1"}, None, False),
-        ({"x-fal-request-id": "1"}, {"detail": "x"}, False),
-    ],
-)
-def test_is_ingress(headers: dict[str, str], body: object, expected: bool) -> None:
-    assert is_ingress(httpx.Headers(headers), body) is expected
+def test_may_repeat_download() -> None:
+    assert [status for status in STATUSES if may_repeat_download(status)] == [408, 409, 425, 429, *range(500, 600)]
 
 
 @pytest.mark.parametrize(

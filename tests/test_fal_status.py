@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -14,9 +14,18 @@ from cosmos_predict25.pipeline.errors import CosmosError, JobExpiredError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
 from cosmos_predict25.pipeline.fal.display import status_text
 from cosmos_predict25.pipeline.fal.journal import State
-from cosmos_predict25.pipeline.fal.queue.reply import Reply, UnreadableReplyError, error_from
+from cosmos_predict25.pipeline.fal.queue.reply import Reply, error_from
 from cosmos_predict25.pipeline.fal.queue.status import parse_status, printable_line
-from cosmos_predict25.tests.fal import ENDPOINT, PROMPT, REQUEST, journal_of, make, policy_with, record_of, run
+from cosmos_predict25.tests.fal import (
+    ENDPOINT,
+    PROMPT,
+    REQUEST,
+    make,
+    policy_with,
+    record_of,
+    records_of,
+    run,
+)
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Fault
 from cosmos_predict25.tests.fal_standin.wire import Response, Wire
 
@@ -238,19 +247,14 @@ def test_10000_mutated_replies_raise_nothing_but_our_own_errors() -> None:
     kinds: dict[str, int] = {}
     for _ in range(10_000):
         reply = Reply(chance.choice([200, 202, 400, 422, 500]), httpx.Headers(), mutated(chance))
-        error = error_from(reply, "status", "What happened", None, ID)
+        error = error_from(reply, "status", "What happened", ID)
         assert len(str(error)) < 2000
         assert PROMPT not in str(error)
-        try:
-            status = parse_status(reply.json())
-        except UnreadableReplyError as garbled:
-            status = garbled
+        status = parse_status(reply.json) if not reply.unreadable else reply
         if isinstance(status, InProgress | Completed):
             assert all(line.isprintable() and 0 < len(line) <= 200 for line in status.logs)
         kinds[type(status).__name__] = kinds.get(type(status).__name__, 0) + 1
-    assert all(
-        kinds[name] > 100 for name in ("Queued", "InProgress", "Completed", "NoneType", "UnreadableReplyError")
-    ), kinds
+    assert all(kinds[name] > 100 for name in ("Queued", "InProgress", "Completed", "NoneType", "Reply")), kinds
 
 
 def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
@@ -262,7 +266,7 @@ def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.Lo
     messages: set[str] = set()
 
     async def look() -> None:
-        async with FalClient(policy=policy_with(read_tries=1, backoff=0)) as client:
+        async with FalClient(policy=policy_with(read_tries=1, backoff=0, poll_intervals=((0, 0),))) as client:
             job = client.job(ENDPOINT, ID)
             for _ in range(10_000):
                 try:
@@ -273,11 +277,9 @@ def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.Lo
                 seen[kind] = seen.get(kind, 0) + 1
 
     run(look(), 300)
-    assert len(fal.requests("status")) == 10_000
+    assert len(fal.requests("status")) >= 10_000
     assert all(ID in message and PROMPT not in message for message in messages)
-    assert all(
-        seen[name] > 50 for name in ("Queued", "InProgress", "Completed", "NoneType", "JobKeptError", "JobExpiredError")
-    ), seen
+    assert all(seen[name] > 50 for name in ("Queued", "InProgress", "Completed", "NoneType", "JobKeptError")), seen
 
 
 def test_mutated_status_replies_lose_no_record(fal: FalStandIn) -> None:
@@ -294,13 +296,13 @@ def test_mutated_status_replies_lose_no_record(fal: FalStandIn) -> None:
             record = record_of(fal)
             first = first or record
             assert record.request_id in fal.jobs
-            assert replace(record, state=first.state, error=first.error) == first
-            assert record.state in (State.SUBMITTED, State.QUEUED, State.RUNNING, State.PAUSED_AUTH)
+            assert record == first
+            assert record.state is State.SUBMITTED
 
     run(follow_again_and_again())
     assert len(fal.requests("status")) > 100
     fal.clear_faults()
     fal.clock.per_poll = 5
     assert run(make(fal)).seed == REQUEST.seed
-    assert journal_of(fal).records() == []
+    assert records_of(fal) == []
     assert fal.accepted == 1

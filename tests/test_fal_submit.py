@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 import trustme
 
@@ -22,6 +23,7 @@ from cosmos_predict25.tests.fal import (
     REQUEST,
     Recorder,
     StoppedError,
+    Watcher,
     check_one_job,
     end_at,
     error_of,
@@ -327,3 +329,55 @@ def test_stop_while_it_connects_sends_nothing(fal: FalStandIn) -> None:
 
     asyncio.run(main())
     assert (fal.accepted, fal.requests("submit"), records_of(fal)) == (0, [], [])
+
+
+def test_a_499_at_submission_leaves_the_outcome_unknown(fal: FalStandIn) -> None:
+    """fal's name for it is `client_disconnected`: a job may be behind it."""
+    fal.fault("submit", Reply(499, body={"detail": "Client disconnected"}, accept=True))
+    fal.fault("listing", ingress(), times=FOREVER)
+    assert isinstance(error_of(fal), OutcomeUnknownError)
+    fal.clear_faults()
+    run(make(fal))
+    check_one_job(fal)
+
+
+class RaisingError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("text", ["Sending", "trying again"])
+def test_an_observer_that_raises_before_anything_was_sent_leaves_no_record(fal: FalStandIn, text: str) -> None:
+    def fail() -> None:
+        raise RaisingError
+
+    fal.fault("connect", Reply(502), times=FOREVER)
+    with pytest.raises(RaisingError):
+        run(make(fal, observer=Watcher(text, fail)))
+    fal.clear_faults()
+    assert (fal.requests("submit"), records_of(fal)) == ([], [])
+    run(make(fal))
+    check_one_job(fal)
+
+
+def test_a_proxy_that_wants_a_password_is_named(fal: FalStandIn) -> None:
+    fal.fault("connect", Reply(407), times=FOREVER)
+    said = str(error_of(fal))
+    assert f"the proxy 127.0.0.1:{fal.ports['proxy']} answers HTTP 407: it wants a user and a password" in said
+    assert records_of(fal) == []
+
+
+@pytest.mark.parametrize("moment", ["while it connects", "while it waits for the reply"])
+def test_a_scope_of_anyio_that_ends_a_submission_uses_no_processor_while_it_waits(fal: FalStandIn, moment: str) -> None:
+    async def work() -> tuple[float, float]:
+        started, used = time.monotonic(), time.process_time()
+        async with FalClient(policy=FAST) as client:
+            with anyio.move_on_after(0.3):
+                await client.submit(ENDPOINT, INPUT)
+        return time.monotonic() - started, time.process_time() - used
+
+    connecting = moment == "while it connects"
+    fal.fault("tls" if connecting else "submit", Hang(1.5, accept=True))
+    seconds, used = run(work())
+    assert used < 0.5
+    assert fal.accepted == (0 if connecting else 1)
+    assert (seconds < 1) is connecting

@@ -3,24 +3,21 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InvalidRequestError
-from ..request import DISTILLED_DEFAULT_STEPS, DISTILLED_STEPS, NUM_INFERENCE_STEPS, GenerationRequest, Range
-
-FIELDS = (
-    "prompt",
-    "negative_prompt",
-    "num_frames",
-    "num_inference_steps",
-    "seed",
-    "sync_mode",
-    "video_output_type",
-    "video_quality",
+from ..request import (
+    DISTILLED_DEFAULT_STEPS,
+    DISTILLED_STEPS,
+    NUM_INFERENCE_STEPS,
+    GenerationRequest,
+    Range,
+    SamplerSettings,
 )
-"""Of the input of every endpoint."""
-DEFAULTS = GenerationRequest(prompt="-")
+
+NOT_SENT = ("width", "height")
+"""fal makes 1280 x 704. Every other field of a request is one of the endpoints' schema."""
 ENDPOINT_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
 
@@ -43,7 +40,7 @@ class Endpoint:
 TEXT_TO_VIDEO = Endpoint(
     id="fal-ai/cosmos-predict-2.5/text-to-video",
     num_inference_steps=NUM_INFERENCE_STEPS,
-    default_steps=DEFAULTS.num_inference_steps,
+    default_steps=SamplerSettings().num_inference_steps,
     has_guidance_scale=True,
     typical_seconds=7 * 60,
 )
@@ -57,10 +54,9 @@ DISTILLED = Endpoint(
 
 
 def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
-    """The JSON object to send, without the fields that are at the endpoint's default.
+    """The JSON object to send: every field of the endpoint's schema, so that fal's list shows what was wanted.
 
-    `width` and `height` are not sent: the service makes 1280 x 704. Nor is `guidance_scale` where the endpoint has
-    none. Raises `InvalidRequestError` for steps out of the endpoint's range.
+    Raises `InvalidRequestError` for steps out of the endpoint's range.
     """
     limits = endpoint.num_inference_steps
     if not limits.minimum <= request.num_inference_steps <= limits.maximum:
@@ -68,29 +64,16 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
             f"num_inference_steps is {request.num_inference_steps}, but {endpoint.id} takes {limits.minimum} to "
             f"{limits.maximum}: its default is {endpoint.default_steps}."
         )
-    defaults = defaults_of(endpoint)
-    return {name: getattr(request, name) for name, value in defaults.items() if getattr(request, name) != value}
+    left_out = NOT_SENT if endpoint.has_guidance_scale else (*NOT_SENT, "guidance_scale")
+    return {name: value for name, value in asdict(request).items() if name not in left_out}
 
 
-def defaults_of(endpoint: Endpoint) -> dict[str, Any]:
-    """All fields of the endpoint's input, with the values that need not be sent."""
-    names = (*FIELDS, "guidance_scale") if endpoint.has_guidance_scale else FIELDS
-    defaults = {name: getattr(DEFAULTS, name) for name in names}
-    return {**defaults, "prompt": None, "num_inference_steps": endpoint.default_steps}
-
-
-def is_same_input(endpoint: Endpoint, given: Any, keys: list[str], sha256: str) -> bool:
+def is_same_input(given: Any, keys: list[str], sha256: str) -> bool:
     """Whether `given`, from fal's list, is the input of which `keys` were sent, with this hash.
 
-    The server may have added its defaults, and fields that are not known here.
+    The server may have added fields: they are not compared.
     """
-    if not isinstance(given, dict):
-        return False
-    defaults = defaults_of(endpoint)
-    others = {name for name in given if name in defaults and name not in keys}
-    if any(given[name] not in (None, defaults[name]) for name in others):
-        return False
-    return sha256_of({name: given[name] for name in keys if name in given}) == sha256
+    return isinstance(given, dict) and sha256_of({name: given[name] for name in keys if name in given}) == sha256
 
 
 def app_of(endpoint_id: str) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 from ..observer import NullObserver, Observer
 from ..request import GenerationRequest
 from ..video import RemoteVideo
+from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint
 from .journal import Journal
 from .paid_job import PaidJob
@@ -35,7 +36,8 @@ async def generate(
     """Make the video of `request` on fal and save the server's own file in `folder`.
 
     The same request goes on with its unfinished job, after a crash too, and takes the finished file where there is
-    one: neither is paid for again. Without a seed, a new one is drawn unless such a job is unfinished.
+    one; a file that was moved or deleted is fetched again. None of that is paid for again. Without a seed, a new one is
+    drawn unless such a job is unfinished.
 
     An observer that stops the work cancels the job at fal; that ends when the outcome is known, at most the policy's
     `cancel_wait` later. Cancelling the task leaves the job running, for the same request to go on with.
@@ -46,6 +48,9 @@ async def generate(
     """
     observer = observer or NullObserver()
     submission = make_submission(request, endpoint, journal, folder)
+    display = Display(observer, endpoint.typical_seconds, submission.seed)
     options = {"webhook_url": webhook_url, "priority": priority, "start_timeout": start_timeout, "store": store}
-    async with FalClient(key, policy) as client, journal.claim(submission.fingerprint, observer):
-        return await PaidJob(client, journal, submission, observer, options).run()
+    async with FalClient(key, policy, on_trouble=display.announce) as client:
+        limit = client.policy.wait_limit
+        async with journal.claim(submission.fingerprint, submission.target, observer, limit):
+            return await PaidJob(client, journal, submission, observer, display, options).run()

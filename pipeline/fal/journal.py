@@ -1,18 +1,18 @@
-"""What was paid for and is not finished: one small file a job, on disk before the money is spent."""
+"""What was paid for: one small file for each wanted video, on disk before the money is spent."""
 
 import asyncio
 import enum
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..disk import atomic_write, flush_folder
+from ..disk import atomic_write, flush_folder, make_folder
 from ..errors import JobKeptError
 from ..observer import Observer
 from .queue.job import Job
@@ -23,27 +23,30 @@ YEAR_5000 = 95_000_000_000
 
 
 class State(str, enum.Enum):
-    """How far a job got. A job that is done, has failed or was cancelled has no record any more."""
+    """How far the video got."""
 
-    SUBMITTING = "SUBMITTING"
+    ENDED = "ENDED"
+    """There is no job: none was sent, or the last one was refused, has failed or was cancelled."""
     SUBMIT_UNKNOWN = "SUBMIT_UNKNOWN"
+    """A job is being sent, or was sent and its answer was lost."""
     SUBMITTED = "SUBMITTED"
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    PAUSED_AUTH = "PAUSED_AUTH"
     CANCEL_REQUESTED = "CANCEL_REQUESTED"
-    RESULT_READY = "RESULT_READY"
-    DOWNLOADING = "DOWNLOADING"
+    """fal has confirmed that it cancels the job."""
     EXPIRED = "EXPIRED"
+    """fal has nothing of the job any more. Only the user may have it sent again."""
+    DONE = "DONE"
+    """The file was in place. Where it is gone, fal may still have it."""
 
 
 @dataclass
 class Record:
-    """A job's record. It holds a hash of the input and neither the prompt nor the key.
+    """The record of one wanted video. It holds a hash of the input and neither the prompt nor the key.
 
-    `fingerprint`: our name of the job, a hash of endpoint and input. `input_sha256`: of what is sent. `request_sha256`:
-    of the same without a seed that was drawn, by which the same request finds its job again. `created`: seconds since
-    1970. `result`: what is used of fal's output object.
+    `fingerprint`: a hash of endpoint and input, and the file's name. `input_sha256`: of what is sent.
+    `request_sha256`: of the same without a seed that was drawn, by which the same request finds its job again.
+    `created`: seconds since 1970 when the job was sent. `clock_offset`: seconds that fal's clock was ahead by then, if
+    that is known. `past_ids`: the jobs of before, which are over. `is_adopted`: the job was found in fal's list.
+    `result`: what is used of fal's output object.
     """
 
     fingerprint: str
@@ -54,20 +57,23 @@ class Record:
     seed: int
     v: int = VERSION
     created: float = field(default_factory=time.time)
-    state: State = State.SUBMITTING
+    clock_offset: float | None = None
+    state: State = State.ENDED
+    past_ids: list[str] = field(default_factory=list)
+    is_adopted: bool = False
     request_id: str | None = None
     status_url: str | None = None
     response_url: str | None = None
     cancel_url: str | None = None
     result: dict[str, Any] | None = None
-    error: str | None = None
 
     def __post_init__(self) -> None:
         self.state = State(self.state)
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
-        texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256, *self.input_keys)
-        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url, self.error)
+        texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256)
+        texts = (*texts, *self.input_keys, *self.past_ids)
+        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url)
         if not (
             all(isinstance(text, str) for text in texts)
             and all(text is None or isinstance(text, str) for text in optional)
@@ -75,19 +81,33 @@ class Record:
             and isinstance(self.seed, int)
             and isinstance(self.created, int | float)
             and 0 <= self.created < YEAR_5000
+            and isinstance(self.clock_offset, int | float | None)
+            and abs(self.clock_offset or 0) < YEAR_5000
         ):
             raise ValueError("a value in it is not of its kind")
 
-    def set_job(self, job: Job) -> None:
+    def check_name(self, fingerprint: str) -> None:
+        if self.fingerprint != fingerprint:
+            raise ValueError("it is that of another video")
+
+    def set_job(self, job: Job, is_adopted: bool = False) -> None:
+        self.state, self.is_adopted = State.SUBMITTED, is_adopted
         self.request_id, self.status_url = job.request_id, job.status_url
         self.response_url, self.cancel_url = job.response_url, job.cancel_url
+
+    def end_job(self, state: State) -> None:
+        """The job is over; its id is kept, so that it is never taken for another one."""
+        if self.request_id:
+            self.past_ids.append(self.request_id)
+        self.request_id = self.status_url = self.response_url = self.cancel_url = self.result = None
+        self.state, self.is_adopted = state, False
 
 
 class Journal:
     """A folder of records, readable by its owner alone. Any number of processes may use it at once.
 
-    Whoever works on a job holds the lock of its name; the lock goes with the process that dies. Lock files stay,
-    because to delete one while another process waits for it would let both in.
+    Whoever works on a video holds a lock in the journal and one beside the video's file, which other journals respect
+    too. The locks go with the process that dies.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,24 +117,28 @@ class Journal:
         return self.folder / f"{fingerprint}.json"
 
     @asynccontextmanager
-    async def claim(self, fingerprint: str, observer: Observer) -> AsyncIterator[None]:
-        """Hold the lock of one job. Waits while another run holds it, unless the observer stops that."""
-        lock = self._lock(fingerprint)
-        while not self._try(lock):
-            observer.progress("Another run makes this same video: waiting for it", 0, 1)
-            observer.raise_if_stopped()
-            await asyncio.sleep(LOCK_PAUSE)
-        try:
+    async def claim(self, fingerprint: str, target: Path, observer: Observer, limit: float) -> AsyncIterator[None]:
+        """Hold the locks of one video. Waits while another run holds them, for `limit` seconds at most.
+
+        The observer is told so and may stop it. Raises `JobKeptError`, also where the folder of `target` cannot be
+        written, before anything is paid.
+        """
+        with ExitStack() as held:
+            for folder, what, path in (
+                (self.folder, "The records of jobs", self._lock_of(fingerprint)),
+                (target.parent, "Videos", target.with_name(f".{target.name}.lock")),
+            ):
+                with writable(folder, what):
+                    held.callback(release, await wait_for_lock(path, observer, limit))
             yield
-        finally:
-            lock.release()
 
     def is_claimed(self, fingerprint: str) -> bool:
-        lock = self._lock(fingerprint)
-        if not self._try(lock):
-            return True
-        lock.release()
-        return False
+        lock = FileLock(self._lock_of(fingerprint), timeout=0, thread_local=False)
+        with writable(self.folder, "The records of jobs"):
+            is_free = acquire(lock)
+        if is_free:
+            release(lock)
+        return not is_free
 
     def load(self, fingerprint: str) -> Record | None:
         """Raises `JobKeptError` for a record that cannot be read: a paid job may be behind it."""
@@ -125,18 +149,23 @@ class Journal:
         """All that can be read, the oldest first."""
         found = []
         for path in self.folder.glob("*.json"):
-            try:
+            with suppress(JobKeptError):
                 found.append(self._read(path))
-            except (JobKeptError, FileNotFoundError):
-                continue
         return sorted(found, key=lambda record: record.created)
+
+    def unfinished(self) -> list[Record]:
+        """Those of jobs that are not over, the oldest first."""
+        return [record for record in self.records() if record.state not in (State.ENDED, State.DONE)]
 
     def save(self, record: Record) -> None:
         """Replace the record on disk, all or nothing, and flush it.
 
         Raises `JobKeptError` when the disk does not take it.
         """
-        with self._usable(), atomic_write(self.path_of(record.fingerprint), mode=0o600) as path:
+        with (
+            writable(self.folder, "The records of jobs"),
+            atomic_write(self.path_of(record.fingerprint), mode=0o600) as path,
+        ):
             path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
@@ -145,45 +174,66 @@ class Journal:
             self.path_of(record.fingerprint).unlink()
             flush_folder(self.folder)
 
-    def set_aside(self, record: Record) -> None:
-        """Keep a record that nothing more can be done with, out of the way of the same request."""
-        path = self.path_of(record.fingerprint)
-        with suppress(OSError):
-            path.replace(path.with_suffix(f".{record.request_id}.expired"))
-            flush_folder(self.folder)
-
-    def _lock(self, fingerprint: str) -> FileLock:
-        return FileLock(self.path_of(fingerprint).with_suffix(".lock"), timeout=0, thread_local=False)
-
-    def _try(self, lock: FileLock) -> bool:
-        with self._usable():
-            try:
-                lock.acquire()
-            except Timeout:
-                return False
-        return True
+    def _lock_of(self, fingerprint: str) -> Path:
+        return self.folder / f"{fingerprint}.lock"
 
     def _read(self, path: Path) -> Record:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             names = {item.name for item in fields(Record)}
-            return Record(**{name: value for name, value in values.items() if name in names})
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            record = Record(**{name: value for name, value in values.items() if name in names})
+            record.check_name(path.stem)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise JobKeptError(
-                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({error}): look for "
-                "the job at https://fal.ai/dashboard/requests, then delete the file, and try again.",
+                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({reason}): look "
+                "for the job at https://fal.ai/dashboard/requests, then delete the file, and try again.",
                 stage="journal",
             ) from None
+        return record
 
-    @contextmanager
-    def _usable(self) -> Iterator[None]:
-        """The folder, which is made. Raises `JobKeptError` when the disk does not allow what is done there."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            yield
-        except OSError as error:
+
+async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLock:
+    """A lock that is held, whose file goes with it. Raises `JobKeptError` after `limit` seconds."""
+    lock, start = FileLock(path, timeout=0, thread_local=False), time.monotonic()
+    while not acquire(lock):
+        waited = time.monotonic() - start
+        if waited > limit:
             raise JobKeptError(
-                f"The records of jobs in {self.folder} cannot be written ({error.strerror}): make room, or allow "
-                "writing there, and run the same again.",
+                f"Another run has been making this same video for {limit / 60:.0f} minutes. Run the same again when it "
+                f"is over; if there is none, delete {path}.",
                 stage="journal",
-            ) from None
+            )
+        observer.progress(f"Another run makes this same video: waiting for it, {waited:.0f} s", 0, 1)
+        observer.raise_if_stopped()
+        await asyncio.sleep(LOCK_PAUSE)
+    return lock
+
+
+def acquire(lock: FileLock) -> bool:
+    """Whether nobody else holds it."""
+    with suppress(Timeout):
+        lock.acquire()
+        return True
+    return False
+
+
+def release(lock: FileLock) -> None:
+    """Its file is removed before, which filelock notices where another process has opened it already."""
+    with suppress(OSError):  # on Windows the release removes it
+        Path(lock.lock_file).unlink()
+    lock.release()
+
+
+@contextmanager
+def writable(folder: Path, what: str) -> Iterator[None]:
+    """The folder, which is made. Raises `JobKeptError` when the disk does not allow what is done there."""
+    try:
+        make_folder(folder, mode=0o700 if what.startswith("The records") else 0o777)
+        yield
+    except OSError as error:
+        raise JobKeptError(
+            f"{what} in {folder} cannot be written ({error.strerror}): make room, or allow writing there, and run the "
+            "same again.",
+            stage="journal",
+        ) from None

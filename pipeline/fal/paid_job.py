@@ -4,39 +4,37 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 
-from ..errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
+from ..errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from ..observer import Observer
 from ..video import RemoteVideo
 from .display import Display
 from .endpoints import is_same_input
-from .journal import Journal, Record, State
+from .journal import Journal, State
 from .media.download import DownloadError, MediaGoneError, MediaRefusedError, announced_numbers, is_data_uri, video_url
 from .media.probe import notes_on, probe
 from .media.save import save_video
-from .queue.client import RUN_AGAIN, FalClient
-from .queue.job import Job, is_request_id, job_from
-from .queue.status import InProgress, Queued, Status
+from .queue.client import RUN_AGAIN, FalClient, JobCancelledError
+from .queue.job import Cancellation, Job, is_request_id, job_from
+from .queue.retry import jittered
+from .queue.verdict import Answer, Stage, Tally, Verdict
 from .redaction import hide_prompts
 from .submission import Submission
 
 STOP_TICK = 0.1
 SHOW_TICK = 1.0
 SYNC_MODE_BYTES = 256 * 2**20
-LISTING_MARGIN = timedelta(minutes=1)
-HAS_RESULT = (State.RESULT_READY, State.DOWNLOADING)
-STATES = {Queued: State.QUEUED, InProgress: State.RUNNING}
+SKEW_LEFT = timedelta(seconds=5)
+"""What may be wrong with the time at fal: its `Date` has whole seconds, and takes a moment to come."""
+UNKNOWN_SKEW = timedelta(hours=24)
 
 log = logging.getLogger("cosmos_predict25.fal")
-
-
-class JobCancelledError(Exception):
-    """The job was ended by a cancellation, so there is no video and nothing more to wait for."""
 
 
 class PaidJob:
@@ -48,21 +46,23 @@ class PaidJob:
         journal: Journal,
         submission: Submission,
         observer: Observer,
+        display: Display,
         options: Mapping[str, Any],
     ) -> None:
         self._client = client
         self._journal = journal
         self._submission = submission
         self._observer = observer
+        self._display = display
         self._options = options
-        self._display = Display(observer, submission.endpoint.typical_seconds, submission.seed)
-        client.on_trouble = self._display.announce
-        self._record = journal.load(submission.fingerprint)
+        self._record = journal.load(submission.fingerprint) or submission.new_record()
+        # Its URLs are checked again, once: the key goes with them.
+        self._job = job_from(asdict(self._record), client.policy.queue_url, submission.endpoint.id)
         self._sending: asyncio.Task[None] | None = None
-        self._is_new = False
         self._is_stopping = False
 
     async def run(self) -> RemoteVideo:
+        """The finished video, or the error that its job ended with."""
         if self._submission.target.exists():
             return await self._take_finished()
         self._observer.raise_if_stopped()
@@ -78,190 +78,197 @@ class PaidJob:
             return work.result()
         except asyncio.CancelledError:
             await cancel_and_wait(work)
-            await self._settle_submission()
+            await self._settle_sending()
             raise
         finally:
             await cancel_and_wait(watch, price)
 
     async def _take_finished(self) -> RemoteVideo:
         """The file is there, so it was paid for and is complete."""
-        target, record = self._submission.target, self._record
+        wanted, record = self._submission, self._record
         try:
-            video = await asyncio.to_thread(
-                probe, target, self._submission.format, self._client.policy.max_pixels, self._submission.seed
-            )
+            video = await asyncio.to_thread(probe, wanted.target, wanted.format, self._client.policy, wanted.seed)
         except MediaRefusedError as refusal:
-            then = "downloaded again, without paying again" if record else "made again, which is to be paid for again"
-            job = f" Request id: {record.request_id}." if record else ""
+            is_paid = record.state is not State.ENDED
+            then = "downloaded again, without paying again" if is_paid else "made again, which is to be paid for again"
             raise FalError(
-                f"{target} is not the video that belongs there: {refusal}. Move it away to have it {then}.{job}",
+                f"{wanted.target} is not the video that belongs there: {refusal}. Move it away to have it {then}.",
                 stage="download",
-                request_id=record and record.request_id,
+                request_id=record.request_id,
             ) from None
-        if record:
-            self._journal.remove(record)
-        self._display.announce(f"Made before, nothing to pay: {target.name}")
+        if record.state not in (State.DONE, State.ENDED):
+            with suppress(JobKeptError):  # the next run finds the file again
+                self._set_state(State.DONE)
+        self._display.announce(f"Made before, nothing to pay: {wanted.target.name}")
         return video
 
     async def _make(self) -> RemoteVideo:
         while True:
+            if self._record.state is State.ENDED:
+                self._sending = asyncio.ensure_future(self._send())
+                await asyncio.shield(self._sending)
+            if not self._job:
+                await self._find_lost_job()
             try:
-                if self._record is None:
-                    self._sending = asyncio.ensure_future(self._submit())
-                    await asyncio.shield(self._sending)
-                if not self._job:
-                    await self._reconcile()
                 return await self._finish()
             except JobCancelledError:
                 self._display.announce("The job of before was cancelled, so a new one is sent")
 
-    async def _submit(self) -> None:
+    async def _send(self) -> None:
         """Leave a record with the job, or of an unknown outcome, or none when nothing was taken.
 
         Raises as `FalClient.submit` does. When it is cancelled, it ends as soon as no request is on its way.
         """
-        record = self._record = self._submission.new_record()
+        prepared = self._client.prepare(self._submission.endpoint.id, self._submission.sent, **self._options)
+        record = self._record
+        record.state, record.created, record.clock_offset = State.SUBMIT_UNKNOWN, time.time(), self._client.clock_offset
         self._journal.save(record)
-        self._display.announce("Sending the job to fal")
         try:
-            job = await self._client.submit(self._submission.endpoint.id, self._submission.sent, **self._options)
+            self._display.announce("Sending the job to fal")
+            job = await self._client.send(prepared)
         except OutcomeUnknownError as error:
-            record.state, record.error = State.SUBMIT_UNKNOWN, str(error)
-            self._journal.save(record)
             log.warning("%s", error)
-        except (FalError, InvalidRequestError, asyncio.CancelledError) as error:
+            if record.clock_offset is None and self._client.clock_offset is not None:
+                record.clock_offset = self._client.clock_offset
+                self._journal.save(record)
+        except BaseException as error:  # so nothing was sent, or nothing was taken
             hide_prompts(error, self._submission.sent)
-            self._forget()
+            self._end_job(State.ENDED)
             raise
         else:
-            self._is_new = True
-            self._adopt(job)
+            self._take_job(job)
 
-    def _adopt(self, job: Job) -> None:
-        record = self._record_on_disk
-        record.set_job(job)
-        record.state, record.error = State.SUBMITTED, None
+    def _take_job(self, job: Job, is_adopted: bool = False) -> None:
+        self._job = job
+        self._record.set_job(job, is_adopted)
         try:
-            self._journal.save(record)
+            self._journal.save(self._record)
         except JobKeptError as error:
-            raise JobKeptError(
-                f"{error} fal has taken the job. Request id: {job.request_id}.",
-                stage="journal",
-                request_id=job.request_id,
-            ) from None
+            raise JobKeptError(f"{error} fal has taken the job.", stage="journal", request_id=job.request_id) from None
         self._display.announce(f"Sent to fal, request id {job.request_id}")
 
-    async def _reconcile(self) -> None:
+    async def _find_lost_job(self) -> None:
         """Find the job whose reply was lost in fal's own list.
 
         Raises `OutcomeUnknownError` unless there is exactly one.
         """
-        record = self._record_on_disk
         found = ""
         for pause in self._client.policy.reconcile_pauses:
             self._display.announce("Looking for the job, as fal's answer was lost")
             await asyncio.sleep(pause)
             try:
-                matches = await self._matching_requests(record)
+                matches = await self._matching_requests()
             except FalError as error:
                 found = found or str(error)
                 continue
             if len(matches) == 1:
-                return self._adopt(self._client.job(record.endpoint, matches.pop()))
+                job = self._client.job(self._record.endpoint, matches.pop())
+                return self._take_job(job, is_adopted=True)
             number = f"{len(matches)} jobs like it, so which is not clear" if matches else "no job like it, or not yet"
             found = f"fal's list shows {number}."
         raise OutcomeUnknownError(
             f"The job was sent to fal and the answer was lost, so it may be running and be paid for. {found} Run the "
-            "same again to look once more, without paying. Or look at "
-            "https://fal.ai/dashboard/requests: if the job is not there, delete "
-            f"{self._journal.path_of(record.fingerprint)} to have it sent again. Another seed makes another job.",
+            "same again to look once more, without paying. Or look at https://fal.ai/dashboard/requests: if the job is "
+            f"not there, {self._how_to_send_again()}. Another seed makes another job.",
             stage="submit",
         )
 
-    async def _matching_requests(self, record: Record) -> set[str]:
-        """Request ids of jobs with the record's input that no other record claims. Raises `FalError`."""
-        sent_at = datetime.fromtimestamp(record.created, timezone.utc)
-        end = sent_at + timedelta(seconds=self._client.policy.wait_limit) + LISTING_MARGIN
-        items = await self._client.requests(record.endpoint, sent_at - LISTING_MARGIN, end)
-        claimed = {other.request_id for other in self._journal.records()}
+    async def _matching_requests(self) -> set[str]:
+        """Request ids of the jobs in fal's list that may be the lost one. Raises `FalError`."""
+        record = self._record
+        start = datetime.fromtimestamp(record.created, timezone.utc)
+        if record.clock_offset is None:
+            start -= UNKNOWN_SKEW
+        else:
+            start += timedelta(seconds=record.clock_offset) - SKEW_LEFT
+        end = start + 2 * UNKNOWN_SKEW + timedelta(seconds=self._client.policy.wait_limit)
+        claimed = {other.request_id for other in self._journal.records()} | set(record.past_ids)
         return {
             item["request_id"]
-            for item in items
+            async for item in self._client.requests(record.endpoint, start, end)
             if is_request_id(item.get("request_id"))
             and item["request_id"] not in claimed
-            and is_same_input(self._submission.endpoint, item.get("json_input"), record.input_keys, record.input_sha256)
+            and not has_ended_badly(item)
+            and is_same_input(item.get("json_input"), record.input_keys, record.input_sha256)
         }
 
     async def _finish(self) -> RemoteVideo:
-        """From an accepted job to the file. Raises `JobCancelledError` when an earlier cancellation had its effect."""
-        record = self._record_on_disk
+        """From an accepted job to the file. Raises `JobCancelledError` when a cancellation had its effect."""
+        record = self._record
         try:
             return await self._download(await self._result())
+        except JobKeptError:
+            raise
         except JobExpiredError as error:
-            if record.state is State.CANCEL_REQUESTED:
-                self._forget()
-                raise JobCancelledError from None
-            record.state, record.error = State.EXPIRED, str(error)
-            self._journal.save(record)
-            self._journal.set_aside(record)
-            raise
-        except JobKeptError as error:
-            if error.status in (401, 403) and record.state is not State.CANCEL_REQUESTED:
-                record.state = State.PAUSED_AUTH
-            record.error = str(error)
-            self._journal.save(record)
-            raise
+            self._keep_expired(error)
         except FalError as error:
             hide_prompts(error, self._submission.sent)
-            was_cancelled = error.status == 499 or error.error_type == "client_cancelled"
-            was_asked = record.state is State.CANCEL_REQUESTED
-            self._forget()
-            if was_cancelled and was_asked:
-                raise JobCancelledError from None
-            self._display.announce("fal could not make the video")
+            was_cancelled = record.state is State.CANCEL_REQUESTED
+            self._end_job(State.SUBMIT_UNKNOWN if record.is_adopted and not was_cancelled else State.ENDED)
+            if not isinstance(error, JobCancelledError):
+                self._display.announce("fal could not make the video")
             raise
+
+    def _keep_expired(self, error: JobExpiredError) -> NoReturn:
+        """Keep the record until the user dismisses it, but for a job that was cancelled from here."""
+        record = self._record
+        if record.state is State.CANCEL_REQUESTED:
+            self._end_job(State.ENDED)
+            raise JobCancelledError(str(error), stage=error.stage) from None
+        made = ""
+        if record.state is State.DONE:
+            date = time.strftime("%Y-%m-%d", time.localtime(record.created))
+            made = f"This video was made on {date}, and {self._submission.target} is gone. "
+        request_id = record.request_id
+        if record.is_adopted:
+            self._end_job(State.SUBMIT_UNKNOWN)
+        elif not made:
+            self._set_state(State.EXPIRED)
+        raise JobExpiredError(
+            f"{made}{error.text} Run the same again to look once more, "
+            f"without paying. To have a new video made, which is to be paid for, {self._how_to_send_again()}.",
+            stage=error.stage,
+            status=error.status,
+            request_id=request_id,
+        ) from None
+
+    def _how_to_send_again(self) -> str:
+        return f"delete {self._journal.path_of(self._record.fingerprint)} and run the same again"
 
     async def _result(self) -> dict[str, Any]:
         """fal's output with a URL in it: that of the record, or the one that is awaited."""
-        record = self._record_on_disk
-        if record.result and video_url(record.result):
-            return record.result
-        job = self._job
+        record, job = self._record, self._job
         assert job
-        async for status in self._client.follow(job, is_new=self._is_new):
+        if record.result and video_url(record.result):
+            if record.state is State.DONE:
+                self._display.announce("Made before, and the file is gone: fetching it again, nothing to pay")
+            return record.result
+        async for status in self._client.follow(job):
             if not self._is_stopping:
                 self._display.show_status(status)
-            self._keep_state(status)
         return await self._read_result(job)
-
-    def _keep_state(self, status: Status) -> None:
-        state = STATES.get(type(status))
-        if state and self._record_on_disk.state not in (state, State.CANCEL_REQUESTED):
-            self._set_state(state)
 
     async def _read_result(self, job: Job) -> dict[str, Any]:
         """Kept in the record, unless it is the video itself, which `sync_mode` brings."""
-        record = self._record_on_disk
-        max_bytes = SYNC_MODE_BYTES if self._submission.request.sync_mode else None
-        result = await self._client.result(job, max_bytes=max_bytes)
+        record = self._record
+        max_bytes = SYNC_MODE_BYTES if self._submission.sent["sync_mode"] else None
+        is_cancelled = record.state is State.CANCEL_REQUESTED
+        result = await self._client.result(job, max_bytes=max_bytes, is_cancelled=is_cancelled)
         url = video_url(result)
         if not url:
             raise JobKeptError(
-                f"fal has finished the job and names no video. {RUN_AGAIN} Request id: {job.request_id}.",
-                stage="result",
-                request_id=job.request_id,
+                f"fal has finished the job and names no video. {RUN_AGAIN}", stage="result", request_id=job.request_id
             )
         if not is_data_uri(url):
             record.result = {"video": {"url": url, **announced_numbers(result)}}
-            self._set_state(State.RESULT_READY)
+            self._set_state(record.state if record.state is State.DONE else State.SUBMITTED)
         return result
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
-        """Only when the file is in place the record goes. Raises `JobKeptError` and `JobExpiredError`."""
+        """Raises `JobKeptError` and `JobExpiredError`."""
         target = self._submission.target
         if not self._is_stopping:
             self._display.announce("Downloading the video")
-        self._set_state(State.DOWNLOADING)
         try:
             result, video = await self._save(result)
         except MediaRefusedError as refusal:
@@ -271,64 +278,71 @@ class PaidJob:
             ) from None
         except DownloadError as broken:
             raise self._not_saved(f"The finished video was not brought: {broken}. {RUN_AGAIN}") from None
-        self._forget()
-        found = notes_on(video, announced_numbers(result), self._submission.request.num_frames)
-        for note in found:
+        with suppress(JobKeptError):  # the file is there, and tells as much
+            self._set_state(State.DONE)
+        notes = notes_on(video, announced_numbers(result), self._submission.sent["num_frames"])
+        for note in notes:
             log.warning("%s: %s.", target.name, note)
-        return replace(video, notes=found)
+        return replace(video, notes=notes)
 
     async def _save(self, result: dict[str, Any]) -> tuple[dict[str, Any], RemoteVideo]:
-        """Where the address leads nowhere any more, the result is read again, which may name a new one."""
-        record = self._record_on_disk
-        try:
-            return result, await self._save_once(result)
-        except MediaGoneError:
-            job = self._job
-            assert job
+        """Where the address leads nowhere, the result is read again, which may name a new one, for some minutes."""
+        wanted, policy, job = self._submission, self._client.policy, self._job
+        assert job
+        tally = Tally(Stage.MEDIA, policy)
+        while True:
+            try:
+                url = result["video"]["url"]
+                return result, await save_video(url, wanted.target, wanted.format, policy, wanted.seed)
+            except MediaGoneError as gone:
+                if tally.add(Answer.NOT_FOUND) is Verdict.GONE:
+                    raise JobExpiredError(
+                        f"The finished video is not to be had at its address any more ({gone}). Look for it at "
+                        "https://fal.ai/dashboard/requests.",
+                        stage="download",
+                        request_id=job.request_id,
+                    ) from None
+            await asyncio.sleep(jittered(policy.poll_interval(0)))
             result = await self._read_result(job)
-        try:
-            return result, await self._save_once(result)
-        except MediaGoneError as gone:
-            raise JobExpiredError(
-                f"The finished video is not to be had at its address any more ({gone}). Look for it at "
-                "https://fal.ai/dashboard/requests. To run the same again makes a new job, which is to be paid for. "
-                f"Request id: {record.request_id}.",
-                stage="download",
-                request_id=record.request_id,
-            ) from None
 
     def _not_saved(self, message: str) -> JobKeptError:
-        self._set_state(State.RESULT_READY)
-        request_id = self._record_on_disk.request_id
-        return JobKeptError(f"{message} Request id: {request_id}.", stage="download", request_id=request_id)
-
-    async def _save_once(self, result: dict[str, Any]) -> RemoteVideo:
-        wanted, policy = self._submission, self._client.policy
-        return await save_video(result["video"]["url"], wanted.target, wanted.format, policy, wanted.seed)
+        return JobKeptError(message, stage="download", request_id=self._record.request_id)
 
     async def _abandon(self) -> None:
-        """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""
+        """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record.
+
+        A disk that does not take the record changes nothing of that.
+        """
         self._is_stopping = True
-        await self._settle_submission()
-        record, job = self._record, self._job
-        if not record or not job or record.state in HAS_RESULT:
-            return  # nothing was taken, or it is not known; or it is too late, and the video is to be downloaded
-        self._set_state(State.CANCEL_REQUESTED)
-        self._display.announce("Stopped, cancelling the job at fal")
+        await self._settle_sending()
+        if self._record.state in (State.ENDED, State.DONE, State.EXPIRED) or self._record.result:
+            return  # nothing was taken; or it is too late, and the video is to be downloaded
         try:
-            answer = await self._client.cancel(job)
-            log.info("Asked fal to cancel job %s: %s.", job.request_id, answer.value)
-            with anyio.fail_after(self._client.policy.cancel_wait):
-                video = await self._finish()
-            self._display.announce(f"Stopped, but fal had finished: {video.path.name}")
+            if not self._job:
+                with suppress(JobKeptError), anyio.fail_after(self._client.policy.cancel_wait):
+                    await self._find_lost_job()
+            if self._job:
+                await self._cancel(self._job)
         except JobCancelledError:
             self._display.announce("Stopped, and cancelled at fal")
         except TimeoutError:
-            log.warning("What came of cancelling job %s is not known yet: its record is kept.", job.request_id)
+            log.warning("What came of the cancellation is not known yet: the record of the job is kept.")
         except FalError as error:
             log.warning("%s", error)
 
-    async def _settle_submission(self) -> None:
+    async def _cancel(self, job: Job) -> None:
+        """Raises `JobCancelledError`, `TimeoutError`, and `FalError` as `_finish` does."""
+        self._display.announce("Stopped, cancelling the job at fal")
+        answer = await self._client.cancel(job)
+        log.info("Asked fal to cancel job %s: %s.", job.request_id, answer.value)
+        if answer is not Cancellation.TOO_LATE:
+            with suppress(JobKeptError):
+                self._set_state(State.CANCEL_REQUESTED)
+        with anyio.fail_after(self._client.policy.cancel_wait):
+            video = await self._finish()
+        self._display.announce(f"Stopped, but fal had finished: {video.path.name}")
+
+    async def _settle_sending(self) -> None:
         """End a submission. When its request is on its way, that is when its job is in the record."""
         if self._sending:
             await cancel_and_wait(self._sending)
@@ -346,24 +360,25 @@ class PaidJob:
     async def _ask_price(self) -> None:
         self._display.set_price(await self._client.price(self._submission.endpoint.id))
 
-    @property
-    def _job(self) -> Job | None:
-        """The record's job. Its URLs are checked again: the key goes with them."""
-        known = asdict(self._record) if self._record else {}
-        return job_from(known, self._client.policy.queue_url, self._submission.endpoint.id)
-
     def _set_state(self, state: State) -> None:
-        self._record_on_disk.state = state
-        self._journal.save(self._record_on_disk)
+        self._record.state = state
+        self._journal.save(self._record)
 
-    def _forget(self) -> None:
-        self._journal.remove(self._record_on_disk)
-        self._record = None
+    def _end_job(self, state: State) -> None:
+        """The job is over. Where that cannot be written, the next run finds it out again."""
+        self._job = None
+        self._record.end_job(state)
+        if state is State.ENDED and not self._record.past_ids:
+            self._journal.remove(self._record)
+            return
+        with suppress(JobKeptError):
+            self._journal.save(self._record)
 
-    @property
-    def _record_on_disk(self) -> Record:
-        assert self._record
-        return self._record
+
+def has_ended_badly(item: Mapping[str, Any]) -> bool:
+    """Whether an entry of fal's list tells of a job that failed or was cancelled."""
+    code = item.get("status_code")
+    return isinstance(code, int) and not 200 <= code < 300
 
 
 async def cancel_and_wait(*tasks: "asyncio.Task[Any]") -> None:

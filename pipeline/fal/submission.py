@@ -13,21 +13,25 @@ from .journal import Journal, Record
 
 @dataclass(frozen=True)
 class Submission:
-    """`sent`: the JSON object for fal. `target`: the finished file, which is named after what was asked for."""
+    """One wanted video.
 
-    request: GenerationRequest
+    `sent`: the JSON object for fal. `fingerprint`: a hash of endpoint and JSON. `target`: the finished file, which is
+    named after what was asked for.
+    """
+
     endpoint: Endpoint
     sent: dict[str, Any]
-    seed: int
+    format: VideoFormat
     fingerprint: str
     request_sha256: str
     target: Path
 
     @property
-    def format(self) -> VideoFormat:
-        return find_format(self.request.video_output_type)
+    def seed(self) -> int:
+        return self.sent["seed"]
 
     def new_record(self) -> Record:
+        """Of a video for which nothing has been sent."""
         return Record(
             fingerprint=self.fingerprint,
             endpoint=self.endpoint.id,
@@ -39,7 +43,10 @@ class Submission:
 
 
 def make_submission(request: GenerationRequest, endpoint: Endpoint, journal: Journal, folder: Path) -> Submission:
-    """Without a seed in the request, that of its unfinished job, or a new one. Raises `InvalidRequestError`."""
+    """The submission of a request: without a seed in it, with that of its unfinished job, or a new one.
+
+    Raises `InvalidRequestError`.
+    """
     wanted = arguments(endpoint, request)
     request_sha256 = sha256_of(wanted)
     seed = request.seed
@@ -49,13 +56,14 @@ def make_submission(request: GenerationRequest, endpoint: Endpoint, journal: Jou
         seed = request.seed_or_random()
     sent = {**wanted, "seed": seed}
     fingerprint = hashlib.sha256(f"{endpoint.id}\n{sha256_of(sent)}".encode()).hexdigest()[:32]
-    target = folder / f"cosmos_{seed}_{fingerprint[:12]}{find_format(request.video_output_type).suffix}"
-    return Submission(request, endpoint, sent, seed, fingerprint, request_sha256, target)
+    format = find_format(request.video_output_type)
+    target = folder / f"cosmos_{seed}_{fingerprint[:12]}{format.suffix}"
+    return Submission(endpoint, sent, format, fingerprint, request_sha256, target)
 
 
 def seed_of_unfinished(journal: Journal, endpoint_id: str, request_sha256: str) -> int | None:
     """The seed that was drawn for the same request, where a run that is over left its job unfinished."""
-    for record in journal.records():
+    for record in journal.unfinished():
         same = (record.endpoint, record.request_sha256) == (endpoint_id, request_sha256)
         if same and not journal.is_claimed(record.fingerprint):
             return record.seed

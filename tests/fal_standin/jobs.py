@@ -252,7 +252,7 @@ class Queue:
             input=body,
             headers=exchange.headers,
             webhook=exchange.argument("fal_webhook") or None,
-            sent_at=round(time.time(), 6),
+            sent_at=round(time.time() + self._switches.ahead_seconds, 6),
             created=now,
             ready=now + self._switches.queue_seconds,
             run_seconds=0 if refused else self._switches.run_seconds,

@@ -84,6 +84,9 @@ class Platform:
             }
         )
 
+    def _defaults(self, job: Job) -> dict[str, Any]:
+        return {**with_defaults(job.endpoint, job.input), "negative_prompt": self._switches.default_negative_prompt}
+
     def listed(self, job: Job) -> bool:
         far_enough = {"accepted": True, "started": job.started is not None, "completed": job.ended is not None}
         return far_enough[self._switches.listed] and not job.input.get("sync_mode")
@@ -103,7 +106,7 @@ class Platform:
         }
         if payloads and job.stored:
             filled = self._switches.listed_defaults and job.outcome == VIDEO
-            item["json_input"] = with_defaults(job.endpoint, job.input) if filled else job.input
+            item["json_input"] = {**self._defaults(job), **job.input} if filled else job.input
             item["json_output"] = None if job.ended is None else self._queue.output(job)
         return item
 

@@ -1,6 +1,7 @@
 """The stand-in itself: its listeners, the proxy before them, and what tests do with it."""
 
 import asyncio
+import email.utils
 import ssl
 import threading
 import time
@@ -359,7 +360,7 @@ class FalStandIn(Switches):
             if exchange.stage == "status":
                 self.clock.poll()
             fault = self._take(exchange.stage) or Fault(accept=True)
-            await fault.send(self._answer(exchange) if fault.accept else UNAVAILABLE, wire)
+            await fault.send(self._dated(self._answer(exchange)) if fault.accept else UNAVAILABLE, wire)
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             exchange.outcome = "abandoned"
             raise
@@ -425,6 +426,12 @@ class FalStandIn(Switches):
             if exchange.stage == "storage":
                 return self._storage.api(exchange)
             return self._queue.answer(exchange)
+
+    def _dated(self, response: Response) -> Response:
+        if not self.dates:
+            return response
+        date = email.utils.formatdate(time.time() + self.ahead_seconds, usegmt=True)
+        return replace(response, headers={**response.headers, "date": date})
 
     def _refusal(self, exchange: Exchange) -> Response | None:
         """The 401 of a request without the key."""

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
+
 DAY = 86400
 
 
@@ -32,3 +34,9 @@ class Switches:
     """From when on a job is in the platform's request listing."""
     listed_defaults: bool = False
     """The listed inputs have the defaults of the fields that were left out."""
+    default_negative_prompt: str = DEFAULT_NEGATIVE_PROMPT
+    """fal's own, of which ours is a copy."""
+    ahead_seconds: float = 0
+    """How far fal's clock is ahead of this computer's."""
+    dates: bool = True
+    """Replies tell fal's time."""

@@ -16,10 +16,10 @@ import httpx
 from ...formats import FORMATS, VideoFormat
 from ..queue.policy import NetworkPolicy
 from ..queue.reply import raw_chunks
-from ..queue.retry import backoff, may_repeat_read, retry_after
+from ..queue.retry import backoff, may_repeat_download, retry_after
 from ..queue.transport import certificates, connect
+from ..queue.verdict import Answer, Stage, Tally, Verdict
 
-MAX_TRIES = 5
 HEADER = 64
 """Bytes at the start of a file that tell its container."""
 DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.IGNORECASE)
@@ -74,34 +74,34 @@ async def download(url: str, part: Path, format: VideoFormat, policy: NetworkPol
     """
     if is_data_uri(url):
         write_data_uri(url, part, policy)
-    else:
-        try:
-            with anyio.fail_after(policy.media_deadline):
-                await download_from_host(url, part, policy)
-        except TimeoutError:
-            raise DownloadError(f"it was not complete within {policy.media_deadline:g} s") from None
-    check_container(part, format)
+        return check_container(part, format)
+    tally = Tally(Stage.MEDIA, policy)
+    try:
+        with anyio.fail_after(policy.media_deadline):
+            async with connect("*/*", certificates()) as http:
+                while broken := await download_once(http, url, part, policy):
+                    if tally.add(Answer.OTHER) is Verdict.KEPT:
+                        raise broken
+                    pause = backoff(tally.times[Answer.OTHER], policy.backoff, policy.backoff_cap)
+                    await asyncio.sleep(broken.pause or pause)
+    except TimeoutError:
+        raise DownloadError(f"it was not complete within {policy.media_deadline:g} s") from None
+    return check_container(part, format)
 
 
-async def download_from_host(url: str, part: Path, policy: NetworkPolicy) -> None:
-    """Raises `MediaRefusedError`, `MediaGoneError`, `OSError`, and `DownloadError` when no try has brought it."""
-    async with connect("*/*", httpx.Limits(), certificates()) as http:
-        for attempt in range(1, MAX_TRIES):
-            try:
-                return await download_once(http, url, part, policy)
-            except DownloadError as broken:
-                pause = broken.pause or backoff(attempt, policy.backoff, policy.backoff_cap)
-            await asyncio.sleep(pause)
-        return await download_once(http, url, part, policy)
-
-
-async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
+async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> DownloadError | None:
+    """Why it did not come and may come yet. Raises `MediaRefusedError`, `MediaGoneError` and `OSError`."""
     try:
         await follow_redirects(http, url, part, policy)
+    except DownloadError as error:
+        return error
     except (httpx.TransportError, ssl.SSLError) as error:
-        raise DownloadError(type(error).__name__) from None
+        return DownloadError(type(error).__name__)
     except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-        raise MediaRefusedError("it is behind a redirect to what is no URL") from None
+        pass
+    else:
+        return None
+    raise MediaRefusedError("it is behind a redirect to what is no URL")
 
 
 async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
@@ -137,7 +137,7 @@ def check_response(response: httpx.Response) -> None:
     status = response.status_code
     if status in (403, 404, 410):
         raise MediaGoneError(f"HTTP {status}")
-    if may_repeat_read(status):
+    if may_repeat_download(status):
         raise DownloadError(f"HTTP {status}", retry_after(response.headers))
     if status != 200:
         raise MediaRefusedError(f"its address answers HTTP {status}")
@@ -154,8 +154,7 @@ async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy
     """
     length = response.headers.get("content-length", "")
     check_size(int(length) if re.fullmatch("[0-9]+", length) else 0, part.parent, policy)
-    guard = RateGuard(policy)
-    size = 0
+    size, counted, since = 0, 0, time.monotonic()
     with part.open("wb") as file:
         async with raw_chunks(response) as chunks:
             async for chunk in chunks:
@@ -163,26 +162,11 @@ async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy
                 if size > policy.max_media:
                     raise MediaRefusedError(f"it has more than {policy.max_media // 2**20} MiB")
                 file.write(chunk)
-                guard.count(len(chunk))
-
-
-class RateGuard:
-    """Ends a download that hardly moves."""
-
-    def __init__(self, policy: NetworkPolicy) -> None:
-        self._policy = policy
-        self._start = time.monotonic()
-        self._size = 0
-
-    def count(self, size: int) -> None:
-        """Raises `DownloadError` when a window of time has brought too few bytes."""
-        self._size += size
-        seconds = time.monotonic() - self._start
-        if seconds < self._policy.rate_window:
-            return
-        if self._size < self._policy.minimum_rate * seconds:
-            raise DownloadError(f"less than {self._policy.minimum_rate:g} bytes a second")
-        self._start, self._size = time.monotonic(), 0
+                seconds = time.monotonic() - since
+                if seconds >= policy.rate_window:
+                    if size - counted < policy.minimum_rate * seconds:
+                        raise DownloadError(f"less than {policy.minimum_rate:g} bytes a second")
+                    counted, since = size, time.monotonic()
 
 
 def check_size(announced: int, folder: Path, policy: NetworkPolicy) -> None:

@@ -1,6 +1,7 @@
 """Decode a finished file once: what it holds, and that it can be used."""
 
 import math
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -8,28 +9,38 @@ from typing import TYPE_CHECKING
 
 from ...formats import VideoFormat
 from ...video import RemoteVideo, gif_frame_rate
+from ..queue.policy import NetworkPolicy
 from .download import MediaRefusedError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
+BLOCK = 2**20
+MAX_STREAMS = 1024
+COMPRESSED_INDEX = re.compile(rb"cmov.{4}dcomzlib", re.DOTALL)
 
-def probe(path: Path, format: VideoFormat, max_pixels: int, seed: int | None) -> RemoteVideo:
-    """Decode every frame of `path`.
 
-    Raises `MediaRefusedError` when that fails, or when it holds more than `max_pixels`.
+def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | None) -> RemoteVideo:
+    """Decode every frame of `path`, in no more memory than a few frames of the policy's size take.
+
+    Raises `MediaRefusedError` when that fails, or when it holds more pixels than the policy allows.
     """
     import av
     from av.error import FFmpegError
 
+    limits = {"max_pixels": str(policy.max_frame_pixels)}
     try:
-        with av.open(str(path)) as container:
+        refuse_compressed_index(path)
+        with av.open(str(path), stream_options=[limits] * MAX_STREAMS) as container:  # pyright: ignore
             if not container.streams.video:
                 raise MediaRefusedError("it holds no video")
             stream = container.streams.video[0]
             width, height, rate = stream.width, stream.height, stream.average_rate
-            num_frames, seconds = decode(container, max_pixels // max(1, width * height))
-    except (FFmpegError, ValueError) as error:
+            if not 0 < width * height <= policy.max_frame_pixels:
+                raise MediaRefusedError("its frames are far larger than those of this model")
+            stream.codec_context.options = limits  # for a size that changes on the way
+            num_frames, seconds = decode(container, policy.max_pixels // max(1, width * height))
+    except (FFmpegError, ValueError, OSError) as error:
         raise MediaRefusedError(f"it cannot be decoded: {error}") from error
     if not num_frames or not rate:
         raise MediaRefusedError("it holds no frames")
@@ -45,6 +56,19 @@ def probe(path: Path, format: VideoFormat, max_pixels: int, seed: int | None) ->
         num_frames=num_frames,
         seed=seed,
     )
+
+
+def refuse_compressed_index(path: Path) -> None:
+    """Raises `MediaRefusedError` for an MP4 or MOV whose index is compressed, which FFmpeg would unpack without limit.
+
+    QuickTime File Format calls it a compressed movie resource; no encoder of today writes it.
+    """
+    end = b""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            if COMPRESSED_INDEX.search(end + block):
+                raise MediaRefusedError("its index is compressed")
+            end = block[-64:]
 
 
 def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:

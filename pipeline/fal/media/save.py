@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from ...disk import atomic_write
+from ...disk import atomic_write, make_folder
 from ...formats import VideoFormat
 from ...video import RemoteVideo
 from ..queue.policy import NetworkPolicy
@@ -21,10 +21,10 @@ async def save_video(
     `download` and `probe` do.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with atomic_write(target) as part:
             await download(url, part, format, policy)
-            video = await asyncio.to_thread(probe, part, format, policy.max_pixels, seed)
+            video = await asyncio.to_thread(probe, part, format, policy, seed)
             if target.exists():
                 raise DownloadError(f"there is something else at {target}: move it away")
     except OSError as error:

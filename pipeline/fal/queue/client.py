@@ -7,12 +7,12 @@ import math
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
-import httpx
+import anyio
 
 from ...errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from ...formats import FORMATS, format_of_suffix
@@ -24,27 +24,33 @@ from ..media.save import save_video
 from .job import Cancellation, Job, build_job, job_from, with_logs
 from .platform import Price, list_requests, read_price
 from .policy import NetworkPolicy, is_plain_https
-from .reply import Reply, UnreadableReplyError, error_from
-from .retry import (
-    backoff,
-    is_certificate_failure,
-    is_ingress,
-    jittered,
-    leaves_submission_unknown,
-    may_repeat_read,
-    may_repeat_submission,
-    proves_nothing_was_sent,
-    retry_after,
-)
+from .reply import NoReply, Reply, error_from
+from .retry import backoff, jittered, retry_after
 from .status import Completed, Status, parse_status
-from .transport import Trace, Transport, reason_of
+from .transport import Transport
+from .verdict import TROUBLE, Answer, Stage, Tally, Verdict, classify
 
-NOT_UNDERSTOOD = 5
-"""As many replies in a row may be garbled, or tell a state that is not known."""
-CANCEL_TRIES = 3
+UNKNOWN_STATES = 5
+"""As many looks in a row may tell a state that is not known."""
+FALS_OWN = (Answer.IN_PROGRESS, Answer.NOT_FOUND, Answer.FAILED, Answer.CANCELLED)
+NOT_TAKEN = "fal did not take the job, so there is nothing to pay"
 RUN_AGAIN = "The job is not lost: run the same again to go on with it, without paying again."
 
 log = logging.getLogger("cosmos_predict25.fal")
+
+
+class JobCancelledError(FalError):
+    """The job was ended by a cancellation that was asked for: there is no video and nothing more to wait for."""
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A submission of which all is checked that can be before it is sent."""
+
+    endpoint_id: str
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    content: bytes = field(repr=False)
 
 
 class FalClient:
@@ -62,18 +68,30 @@ class FalClient:
     ) -> None:
         self.policy = policy or NetworkPolicy.from_environment()
         self._transport = Transport(key, self.policy)
-        self.on_trouble = on_trouble
+        self._on_trouble = on_trouble
 
     async def __aenter__(self) -> "FalClient":
-        self._http = self._transport.connect()
+        await self._transport.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._http.aclose()
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.__aexit__()
 
-    async def submit(
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds that fal's clock is ahead of this computer's, None while fal has not told its time."""
+        return self._transport.clock_offset
+
+    async def submit(self, endpoint_id: str, arguments: dict[str, Any], **options: Any) -> Job:
+        """Start a job, which costs money. It is sent once: only a try that fal cannot have taken is repeated.
+
+        `options`: see `prepare`. Cancelling the task has no effect while the request is on its way, so that its reply
+        is not lost. Raises `InvalidRequestError`; `FalError` when fal refused or could not be reached, so that there is
+        nothing to pay; and `OutcomeUnknownError` when the reply was lost.
+        """
+        return await self.send(self.prepare(endpoint_id, arguments, **options))
+
+    def prepare(
         self,
         endpoint_id: str,
         arguments: dict[str, Any],
@@ -82,34 +100,35 @@ class FalClient:
         priority: Literal["normal", "low"] | None = None,
         start_timeout: float | None = None,
         store: bool = True,
-    ) -> Job:
-        """Start a job, which costs money. It is sent once: only a try that fal cannot have taken is repeated.
+    ) -> PreparedJob:
+        """Check all of a submission that can be checked before it is sent. Raises `InvalidRequestError`.
 
         `webhook_url`: fal posts the result there. `priority`: None is normal. `start_timeout`: seconds, more than 1,
         by which the job must have started. `store`: whether fal keeps input and output for 30 days; without, the
         result can be had for an hour, or 6 minutes if it is large, and after a lost reply the job cannot be found.
-
-        Cancelling the task has no effect while the request is on its way, so that its reply is not lost.
-
-        Raises `InvalidRequestError`; `FalError` when fal refused or could not be reached, so that there is nothing to
-        pay; and `OutcomeUnknownError` when the reply was lost.
         """
         app_of(endpoint_id)
         texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
         refuse_key_in({**texts, "webhook_url": webhook_url or ""}, self._transport.key)
         headers = {"Content-Type": "application/json", **submit_headers(priority, start_timeout, store)}
         url = f"{self.policy.queue_url}/{endpoint_id}{webhook_query(webhook_url)}"
-        content = json_of(arguments)
-        for attempt in range(1, self.policy.submit_tries + 1):
-            is_last = attempt == self.policy.submit_tries
-            reply, was_cancelled = await self._post_to_the_end(url, headers, content, may_repeat=not is_last)
-            if reply and (is_last or not may_repeat_submission(reply.status)):
-                return self._accepted(reply, endpoint_id)
-            if was_cancelled:
-                break
-            pause = reply and retry_after(reply.headers)
-            await asyncio.sleep(pause or backoff(attempt, self.policy.backoff, self.policy.backoff_cap))
-        raise asyncio.CancelledError
+        prepared = PreparedJob(endpoint_id, url, headers, json_of(arguments))
+        self._transport.build("POST", url, headers, prepared.content)
+        return prepared
+
+    async def send(self, prepared: PreparedJob) -> Job:
+        """Start a prepared job. Raises as `submit` does, but for `InvalidRequestError`."""
+        tally = Tally(Stage.SUBMIT, self.policy)
+        while True:
+            posted = await self._post(prepared)
+            answer = classify(Stage.SUBMIT, posted.reply)
+            verdict = tally.add(answer)
+            if verdict is not Verdict.AGAIN:
+                return self._accepted(posted.reply, verdict, prepared.endpoint_id)
+            if posted.cancellation:
+                raise posted.cancellation
+            self._on_trouble(f"fal does not take the job yet ({posted.reply.reason}), trying again")
+            await asyncio.sleep(self._pause(answer, tally, posted.reply))
 
     def job(self, endpoint_id: str, request_id: str) -> Job:
         """A job of before, by its request id. Raises `InvalidRequestError`."""
@@ -120,63 +139,47 @@ class FalClient:
 
         Raises `JobExpiredError` for a job that fal does not know, and `JobKeptError` when there is no answer to be had.
         """
-        reply = await self._read("status", with_logs(job.status_url, logs), job, self.policy.api_timeout)
-        if not reply.is_success:
-            raise self._read_error(reply, "status", job)
-        return parse_status(reply.json())
+        reply = await self._read(Stage.STATUS, with_logs(job.status_url, logs), job, self.policy.api_timeout)
+        return parse_status(reply.json)
 
-    async def follow(self, job: Job, *, is_new: bool = False) -> AsyncIterator[Status]:
+    async def follow(self, job: Job) -> AsyncIterator[Status]:
         """Yield the job's state, with the policy's pauses between, until it is complete.
 
-        A job that `is_new` may be unknown to fal for some seconds. Raises as `status` does, and `JobKeptError` at the
-        policy's wait limit.
+        Raises as `status` does, and `JobKeptError` at the policy's wait limit.
         """
-        start = time.monotonic()
-        not_understood = 0
+        start, unknown_states = time.monotonic(), 0
         while True:
             waited = time.monotonic() - start
             try:
                 status = await self.status(job)
-            except JobExpiredError:
-                if not is_new or waited > self.policy.not_found_grace:
-                    raise
             except JobKeptError as trouble:
-                if not trouble.retryable:
+                if not trouble.retryable or waited > self.policy.wait_limit:
                     raise
-                self.on_trouble("Connection trouble: fal does not answer, still trying")
+                self._on_trouble("Connection trouble: fal does not answer, still trying")
             else:
                 if status:
                     yield status
                 if isinstance(status, Completed):
                     return
-                not_understood = 0 if status else not_understood + 1
-                if not_understood == NOT_UNDERSTOOD:
-                    raise kept("status", "a state that is not known", job)
+                unknown_states = 0 if status else unknown_states + 1
+                if unknown_states == UNKNOWN_STATES:
+                    raise not_understood(Stage.STATUS, "a state that is not known", job)
             if waited > self.policy.wait_limit:
                 minutes = self.policy.wait_limit / 60
-                raise JobKeptError(
-                    f"fal has not finished the job within {minutes:.0f} minutes. {RUN_AGAIN}{named(job)}",
-                    stage="status",
-                    request_id=job.request_id,
-                )
+                raise kept(Stage.STATUS, f"fal has not finished the job within {minutes:.0f} minutes", job)
             await asyncio.sleep(jittered(self.policy.poll_interval(waited)))
 
-    async def result(self, job: Job, *, max_bytes: int | None = None) -> dict[str, Any]:
+    async def result(self, job: Job, *, max_bytes: int | None = None, is_cancelled: bool = False) -> dict[str, Any]:
         """The output of a completed job. Waits while fal says that it is in progress.
 
-        Raises `FalError` when the job failed, `JobExpiredError`, and `JobKeptError` when there is no answer to be had.
+        `is_cancelled`: fal has confirmed that it cancels the job. Raises `FalError` when the job failed,
+        `JobCancelledError`, `JobExpiredError`, and `JobKeptError` when there is no answer to be had.
         """
-        start = time.monotonic()
-        while is_in_progress(reply := await self._read_result(job, max_bytes)):
-            if time.monotonic() - start > self.policy.wait_limit:
-                raise kept("result", "a completed job that is in progress", job)
-            await asyncio.sleep(jittered(self.policy.poll_interval(0)))
-        if not reply.is_success:
-            raise self._read_error(reply, "result", job)
-        body = reply.json()
-        if not isinstance(body, dict):
-            raise kept("result", "a result that is no object", job)
-        return body
+        timeout = self.policy.result_timeout
+        reply = await self._read(Stage.RESULT, job.response_url, job, timeout, max_bytes, is_cancelled)
+        if not isinstance(reply.json, dict):
+            raise not_understood(Stage.RESULT, "a result that is no object", job)
+        return reply.json
 
     async def save(self, result: dict[str, Any], path: Path) -> RemoteVideo:
         """Download the video that a result names to `path`, a new file ending in .mp4, .webm, .mov or .gif.
@@ -196,218 +199,200 @@ class FalClient:
 
     async def cancel(self, job: Job) -> Cancellation:
         """Ask fal to cancel a job. Raises `FalError` when three tries have failed."""
-        for attempt in range(1, CANCEL_TRIES):
-            try:
-                return await self._cancel_once(job)
-            except FalError as error:
-                if not error.retryable:
-                    raise
-            await asyncio.sleep(backoff(attempt, self.policy.backoff, self.policy.backoff_cap))
-        return await self._cancel_once(job)
+        tally = Tally(Stage.CANCEL, self.policy)
+        while True:
+            reply = await self._transport.send(
+                "PUT", job.cancel_url, timeout=self.policy.connect_timeout, deadline=self.policy.api_timeout
+            )
+            answer = classify(Stage.CANCEL, reply)
+            verdict = tally.add(answer)
+            if verdict is Verdict.ANSWERED:
+                # After a try whose answer was lost, that one may be what has ended the job.
+                is_first = Answer.LOST not in tally.times
+                return cancellation(answer, reply.status if isinstance(reply, Reply) else 0, is_first)
+            if verdict is not Verdict.AGAIN:
+                raise not_cancelled(reply, answer, job)
+            await asyncio.sleep(self._pause(answer, tally, reply))
 
     async def price(self, endpoint_id: str) -> Price | None:
         """What fal says that a job costs now, or None where it does not tell."""
-        return await read_price(self._transport, self._http, endpoint_id)
+        return await read_price(self._transport, endpoint_id)
 
-    async def requests(self, endpoint_id: str, start: datetime, end: datetime) -> list[dict[str, Any]]:
+    def requests(self, endpoint_id: str, start: datetime, end: datetime) -> AsyncIterator[dict[str, Any]]:
         """fal's list of the account's jobs that were sent from `start` to `end`, with their inputs, as fal gives them.
 
         Raises `FalError` when it is not to be had.
         """
-        return await list_requests(self._transport, self._http, endpoint_id, start, end)
+        return list_requests(self._transport, endpoint_id, start, end)
 
-    async def _post_to_the_end(
-        self, url: str, headers: dict[str, str], content: bytes, may_repeat: bool
-    ) -> tuple[Reply | None, bool]:
-        """The reply, and whether the task was cancelled meanwhile."""
-        is_on_its_way = False
+    async def _post(self, prepared: PreparedJob) -> "Posted":
+        """One POST. Once it is on its way, neither a cancellation nor an error ends it before its reply is here."""
+        is_on_its_way = asyncio.Event()
 
         async def trace(event: str, info: dict[str, Any]) -> None:
-            nonlocal is_on_its_way
-            is_on_its_way |= event == "http11.send_request_headers.started" and info["request"].method == b"POST"
+            if event == "http11.send_request_headers.started" and info["request"].method == b"POST":
+                is_on_its_way.set()
 
-        post = asyncio.ensure_future(self._post_once(url, headers, content, may_repeat, trace))
-        was_cancelled = False
+        request = self._transport.build("POST", prepared.url, prepared.headers, prepared.content)
+        post = asyncio.ensure_future(
+            self._transport.send_alone(
+                request, timeout=self.policy.api_timeout, deadline=self.policy.submit_deadline, trace=trace
+            )
+        )
+        cancellation = await to_the_end(post, is_on_its_way)
+        if is_on_its_way.is_set() and post.cancelled():  # the end of asyncio.run cancels all tasks
+            return Posted(NoReply("LOST", "the program ended"), cancellation)
+        if is_on_its_way.is_set() and (error := post.exception()):
+            return Posted(NoReply("LOST", type(error).__name__), cancellation)
+        if post.cancelled() and cancellation:
+            raise cancellation
+        return Posted(post.result(), cancellation)
+
+    def _accepted(self, reply: Reply | NoReply, verdict: Verdict, endpoint_id: str) -> Job:
+        """The job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
+        if verdict is Verdict.REFUSED:
+            raise unreachable(reply) if isinstance(reply, NoReply) else error_from(reply, "submit", NOT_TAKEN)
+        if verdict is Verdict.UNKNOWN or isinstance(reply, NoReply):
+            raise outcome_unknown(reply.reason)
+        if job := job_from(reply.json, self.policy.queue_url, endpoint_id):
+            return job
+        raise outcome_unknown("its reply names no job")
+
+    async def _read(
+        self,
+        stage: Stage,
+        url: str,
+        job: Job,
+        timeout: float,
+        max_bytes: int | None = None,
+        is_cancelled: bool = False,
+    ) -> Reply:
+        """GET, repeated until the table has a verdict. What is returned is JSON."""
+        tally = Tally(stage, self.policy)
+        while True:
+            reply = await self._transport.send("GET", url, timeout=timeout, deadline=2 * timeout, max_bytes=max_bytes)
+            answer = classify(stage, reply, is_cancelled)
+            verdict = tally.add(answer)
+            if verdict is Verdict.ANSWERED and isinstance(reply, Reply):
+                return reply
+            if verdict is not Verdict.AGAIN:
+                raise read_error(stage, answer, verdict, reply, job)
+            await asyncio.sleep(self._pause(answer, tally, reply))
+
+    def _pause(self, answer: Answer, tally: Tally, reply: Reply | NoReply) -> float:
+        """Seconds before the next try."""
+        if answer in FALS_OWN:
+            return jittered(self.policy.poll_interval(0))
+        asked = retry_after(reply.headers) if isinstance(reply, Reply) else None
+        return asked or backoff(tally.times[answer], self.policy.backoff, self.policy.backoff_cap)
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What came of a POST, and the cancellation of the task that has come meanwhile."""
+
+    reply: Reply | NoReply
+    cancellation: asyncio.CancelledError | None
+
+
+async def to_the_end(post: "asyncio.Task[Any]", is_on_its_way: asyncio.Event) -> asyncio.CancelledError | None:
+    """Wait for `post`, and cancel it only if it is not yet on its way. The cancellation of this task meanwhile."""
+    cancellation = None
+    started = asyncio.ensure_future(is_on_its_way.wait())
+    try:
+        await asyncio.wait({post, started}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError as error:
+        cancellation = error
+        if not is_on_its_way.is_set():
+            post.cancel()
+    started.cancel()
+    with anyio.CancelScope(shield=True):  # anyio would cancel again and again
         while not post.done():
             try:
                 await asyncio.wait({post})
-            except asyncio.CancelledError:
-                was_cancelled = True
-                if not is_on_its_way:
-                    post.cancel()
-        if not post.cancelled():
-            return post.result(), was_cancelled
-        if is_on_its_way:  # the end of asyncio.run cancels all tasks
-            raise unknown("the program ended before it came")
-        return None, was_cancelled
+            except asyncio.CancelledError as error:
+                cancellation = error
+    return cancellation
 
-    async def _post_once(
-        self, url: str, headers: dict[str, str], content: bytes, may_repeat: bool, trace: Trace
-    ) -> Reply | None:
-        """One POST on a connection of its own. None when fal was not reached and that `may_repeat`."""
-        async with self._transport.connect(keep_alive=False) as http:
-            try:
-                return await self._transport.send(
-                    http,
-                    "POST",
-                    url,
-                    timeout=self.policy.api_timeout,
-                    deadline=self.policy.submit_deadline,
-                    headers=headers,
-                    content=content,
-                    trace=trace,
-                )
-            except UnreadableReplyError as error:
-                raise unknown(f"its reply cannot be read: {error}") from None
-            except httpx.TransportError as error:
-                if is_certificate_failure(error):
-                    raise unreachable(error, "its certificate is not valid; look at the proxy and the clock") from None
-                if not proves_nothing_was_sent(error):
-                    raise unknown(reason_of(error)) from None
-                if not may_repeat:
-                    raise unreachable(error, "look at the network connection, and try again") from None
-                self.on_trouble(f"fal cannot be reached ({reason_of(error)}), trying again")
-                return None
 
-    def _accepted(self, reply: Reply, endpoint_id: str) -> Job:
-        """The job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
-        if leaves_submission_unknown(reply.status):
-            raise unknown(f"the answer is HTTP {reply.status}", reply.status)
-        if not reply.is_success:
-            raise error_from(
-                reply, "submit", "fal did not take the job, so there is nothing to pay", self._transport.key
-            )
-        body = reply.json_or_none()
-        job = job_from(body, self.policy.queue_url, endpoint_id) if isinstance(body, dict) else None
-        if not job:
-            raise unknown("its reply names no job")
-        return job
+def cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:
+    """fal's answers to a cancellation ("Inference API reference", cancel)."""
+    if answer is Answer.NOT_FOUND:
+        return Cancellation.GONE
+    if answer is Answer.TOO_LATE:
+        return Cancellation.TOO_LATE if is_first else Cancellation.REQUESTED
+    return Cancellation.REQUESTED if status == 202 else Cancellation.REMOVED
 
-    async def _read(self, stage: str, url: str, job: Job, timeout: float, max_bytes: int | None = None) -> Reply:
-        """GET, repeated while a new try can help. A success is JSON. Raises `JobKeptError` when no try has helped."""
-        reason, not_understood = "", 0
-        for attempt in range(1, self.policy.read_tries + 1):
-            pause = None
-            try:
-                reply = await self._transport.send(
-                    self._http, "GET", url, timeout=timeout, deadline=2 * timeout, max_bytes=max_bytes
-                )
-                if reply.is_success:
-                    reply.json()
-                if not may_repeat(reply, stage):
-                    return reply
-                reason, pause = f"HTTP {reply.status}", retry_after(reply.headers)
-            except UnreadableReplyError as error:
-                reason, not_understood = str(error), not_understood + 1
-                if not_understood == NOT_UNDERSTOOD:
-                    raise kept(stage, reason, job) from None
-            except httpx.TransportError as error:
-                reason = reason_of(error)
-                if is_certificate_failure(error):
-                    raise kept(stage, "a certificate that is not valid", job) from None
-            if attempt == self.policy.read_tries:
-                break
-            await asyncio.sleep(pause or backoff(attempt, self.policy.backoff, self.policy.backoff_cap))
-        raise JobKeptError(
-            f"fal does not answer when it is asked for the {stage} ({reason}). {RUN_AGAIN}{named(job)}",
-            stage=stage,
-            retryable=True,
-            request_id=job.request_id,
+
+def not_cancelled(reply: Reply | NoReply, answer: Answer, job: Job) -> FalError:
+    """fal did not confirm the cancellation."""
+    if isinstance(reply, Reply):
+        error = error_from(reply, "cancel", "fal did not cancel the job", job.request_id)
+    else:
+        text = f"fal could not be asked to cancel the job ({reply.reason}): it may go on and be paid for."
+        error = FalError(text, stage="cancel", request_id=job.request_id)
+    error.retryable = answer in (*TROUBLE, Answer.UNREADABLE)
+    return error
+
+
+def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | NoReply, job: Job) -> FalError:
+    """Why the following of a job, or the job itself, is over."""
+    if verdict is Verdict.GONE:
+        return gone(stage, answer, job)
+    if verdict is Verdict.CANCELLED:
+        return JobCancelledError("fal has cancelled the job.", stage=stage.value, request_id=job.request_id)
+    if verdict is Verdict.FAILED and isinstance(reply, Reply):
+        return error_from(reply, stage.value, "fal could not make the video", job.request_id)
+    if answer is Answer.NOT_ALLOWED and isinstance(reply, Reply):
+        where = "https://fal.ai/dashboard/billing"
+        text = f"fal does not let this key see the job: check FAL_KEY, and the account's balance at {where}"
+        return kept(stage, text, job, status=reply.status)
+    if answer not in TROUBLE:
+        return not_understood(stage, reply.reason, job)
+    text = f"fal does not answer when it is asked for the {stage.value} ({reply.reason})"
+    return kept(stage, text, job, retryable=True)
+
+
+def gone(stage: Stage, answer: Answer, job: Job) -> JobExpiredError:
+    """fal has said so for as long as the policy is patient."""
+    status, what = 499, "says that the job was cancelled, though not from here"
+    if answer is Answer.NOT_FOUND:
+        status, what = (
+            404,
+            (
+                "does not know this job, or has no result of it any more: results are kept for 30 days, or for minutes "
+                "where storing was switched off. A job of another account looks the same: check FAL_KEY"
+            ),
         )
-
-    async def _read_result(self, job: Job, max_bytes: int | None) -> Reply:
-        return await self._read("result", job.response_url, job, self.policy.result_timeout, max_bytes)
-
-    def _read_error(self, reply: Reply, stage: str, job: Job) -> FalError:
-        """Why a reply that is no success ends the following of a job, or the job."""
-        refusal = error_from(reply, stage, "fal could not make the video", self._transport.key, job.request_id)
-        if reply.is_redirect:
-            return kept(stage, "a redirect, which is never followed", job)
-        if reply.status in (401, 403):
-            return JobKeptError(
-                "fal does not let this key see the job: check FAL_KEY, and the account's balance at "
-                f"https://fal.ai/dashboard/billing. {RUN_AGAIN}{named(job)}",
-                stage=stage,
-                status=reply.status,
-                error_type=refusal.error_type,
-                request_id=job.request_id,
-            )
-        if reply.status == 404:
-            return JobExpiredError(
-                "fal does not know this job, or has no result of it any more: results are kept for 30 days, or for "
-                "minutes where storing was switched off. A job of another account looks the same. To run the same "
-                f"again makes a new job, which is to be paid for.{named(job)}",
-                stage=stage,
-                status=404,
-                request_id=job.request_id,
-            )
-        is_final = stage == "result" and not is_ingress(reply.headers, reply.json_or_none())
-        return refusal if is_final else kept(stage, f"HTTP {reply.status}", job)
-
-    async def _cancel_once(self, job: Job) -> Cancellation:
-        try:
-            reply = await self._transport.send(
-                self._http, "PUT", job.cancel_url, timeout=self.policy.connect_timeout, deadline=self.policy.api_timeout
-            )
-        except (httpx.TransportError, UnreadableReplyError) as error:
-            raise FalError(
-                f"fal could not be asked to cancel the job ({reason_of(error)}): it may go on and be paid for."
-                f"{named(job)}",
-                stage="cancel",
-                retryable=True,
-                request_id=job.request_id,
-            ) from None
-        if reply.is_success:
-            return Cancellation.REQUESTED if reply.status == 202 else Cancellation.REMOVED
-        if reply.status in (400, 404):
-            return Cancellation.TOO_LATE if reply.status == 400 else Cancellation.GONE
-        refusal = error_from(reply, "cancel", "fal did not cancel the job", self._transport.key, job.request_id)
-        refusal.retryable = may_repeat_read(reply.status)
-        raise refusal
+    text = f"fal {what}. Look for it at https://fal.ai/dashboard/requests."
+    return JobExpiredError(text, stage=stage.value, status=status, request_id=job.request_id)
 
 
-def named(job: Job) -> str:
-    return f" Request id: {job.request_id}."
+def not_understood(stage: Stage, got: str, job: Job) -> JobKeptError:
+    return kept(stage, f"fal's answer for the {stage.value} is not understood: {got}", job)
 
 
-def kept(stage: str, got: str, job: Job) -> JobKeptError:
-    return JobKeptError(
-        f"fal's answer for the {stage} is not understood: {got}. {RUN_AGAIN}{named(job)}",
-        stage=stage,
-        request_id=job.request_id,
-    )
+def kept(stage: Stage, text: str, job: Job, **facts: Any) -> JobKeptError:
+    return JobKeptError(f"{text}. {RUN_AGAIN}", stage=stage.value, request_id=job.request_id, **facts)
 
 
-def unknown(reason: str, status: int | None = None) -> OutcomeUnknownError:
+def outcome_unknown(reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"The job was sent to fal and the answer was lost ({reason}): it may be running and be paid for. Look for it "
         "at https://fal.ai/dashboard/requests before you send it again.",
         stage="submit",
-        status=status,
     )
 
 
-def unreachable(error: httpx.TransportError, advice: str) -> FalError:
-    return FalError(
-        f"fal could not be reached ({reason_of(error)}), so nothing was sent and there is nothing to pay: {advice}.",
-        stage="submit",
-        retryable=True,
-    )
-
-
-def is_in_progress(reply: Reply) -> bool:
-    body = reply.json_or_none() if reply.status == 400 else None
-    return isinstance(body, dict) and "in progress" in str(body.get("detail")).lower()
-
-
-def may_repeat(reply: Reply, stage: str) -> bool:
-    """A 5xx that the model itself gave as a result is the job's end."""
-    if stage == "result" and reply.status >= 500 and not is_ingress(reply.headers, reply.json_or_none()):
-        return False
-    return may_repeat_read(reply.status)
+def unreachable(reply: NoReply) -> FalError:
+    is_bad = reply.kind == "BAD_CERTIFICATE"
+    advice = "look at the proxy and the clock" if is_bad else "look at the network connection, and try again"
+    text = f"fal could not be reached ({reply.reason}), so nothing was sent and there is nothing to pay: {advice}."
+    return FalError(text, stage="submit", retryable=True)
 
 
 def json_of(arguments: dict[str, Any]) -> bytes:
+    """Raises `InvalidRequestError`."""
     try:
         return json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -415,14 +400,18 @@ def json_of(arguments: dict[str, Any]) -> bytes:
 
 
 def submit_headers(priority: str | None, start_timeout: float | None, store: bool) -> dict[str, str]:
+    """The headers of the options ("Platform headers"; fal_client's `client.py` has the older name of the timeout).
+
+    Raises `InvalidRequestError`.
+    """
     headers = {}
     if priority is not None:
         if priority not in ("normal", "low"):
             raise InvalidRequestError(f"priority is {priority!r}, but must be normal or low.")
         headers["X-Fal-Queue-Priority"] = priority
     if start_timeout is not None:
-        if not (math.isfinite(start_timeout) and start_timeout > 1):
-            raise InvalidRequestError(f"start_timeout is {start_timeout}, but must be more than 1 second.")
+        if not (isinstance(start_timeout, int | float) and math.isfinite(start_timeout) and start_timeout > 1):
+            raise InvalidRequestError(f"start_timeout is {start_timeout!r}, but must be more than 1 second.")
         headers["X-Fal-Request-Start-Timeout"] = headers["X-Fal-Request-Timeout"] = str(float(start_timeout))
     if not store:
         headers["X-Fal-Store-IO"] = "0"
@@ -430,8 +419,15 @@ def submit_headers(priority: str | None, start_timeout: float | None, store: boo
 
 
 def webhook_query(webhook_url: str | None) -> str:
+    """`fal_webhook`, see "Webhooks". Raises `InvalidRequestError`."""
     if not webhook_url:
         return ""
-    if not is_plain_https(webhook_url):
-        raise InvalidRequestError(f"webhook_url is {webhook_url!r}, but must be https://host/... without a user in it.")
-    return f"?{urllib.parse.urlencode({'fal_webhook': webhook_url})}"
+    try:
+        query = f"?{urllib.parse.urlencode({'fal_webhook': webhook_url})}"
+    except (UnicodeError, TypeError):
+        query = ""
+    if not query or not is_plain_https(webhook_url):
+        raise InvalidRequestError(
+            f"webhook_url is {webhook_url[:200]!a}, but must be https://host/... without a user in it."
+        )
+    return query

@@ -37,7 +37,11 @@ class Cancellation(enum.Enum):
 
 
 def build_job(queue_url: str, endpoint_id: str, request_id: str) -> Job:
-    """Raises `InvalidRequestError`. The URLs leave out what follows owner/app in the endpoint's id, as fal's do."""
+    """The job of a request id. Raises `InvalidRequestError`.
+
+    The URLs leave out what follows owner/app in the endpoint's id ("Inference API reference"; fal_client's
+    `client.py` builds them so).
+    """
     if not is_request_id(request_id):
         raise InvalidRequestError(
             f"{request_id!r} is no request id of fal: it must be 8 to 128 letters, digits, - or _."
@@ -46,9 +50,9 @@ def build_job(queue_url: str, endpoint_id: str, request_id: str) -> Job:
     return Job(request_id, f"{url}/status", url, f"{url}/cancel")
 
 
-def job_from(body: dict[str, Any], queue_url: str, endpoint_id: str) -> Job | None:
+def job_from(body: Any, queue_url: str, endpoint_id: str) -> Job | None:
     """The job that a reply to a submission names, or None. URLs that are not the queue's own are built instead."""
-    request_id = body.get("request_id")
+    request_id = body.get("request_id") if isinstance(body, dict) else None
     if not is_request_id(request_id):
         return None
     built = build_job(queue_url, endpoint_id, request_id)

@@ -1,17 +1,16 @@
-"""fal's platform API: prices, and the list of the account's jobs."""
+"""fal's platform API ("Platform API" in fal's documentation): prices, and the list of the account's jobs."""
 
 import math
 import urllib.parse
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import httpx
-
 from ...errors import FalError
 from ..redaction import printable_line
-from .reply import UnreadableReplyError, error_from
-from .transport import Transport, reason_of
+from .reply import NoReply, error_from
+from .transport import Transport
 
 TIMEOUT = 10
 PAGE = 100
@@ -27,38 +26,35 @@ class Price:
     unit: str
 
     def __str__(self) -> str:
-        amount = f"${self.amount:.2f}" if self.currency == "USD" else f"{self.amount:.2f} {self.currency}"
-        return f"{amount} a {self.unit}"
+        whole, _, cents = f"{self.amount:.6f}".rstrip("0").partition(".")
+        amount = f"{whole}.{cents:0<2}"
+        return f"{f'${amount}' if self.currency == 'USD' else f'{amount} {self.currency}'} a {self.unit}"
 
 
-async def read_price(transport: Transport, http: httpx.AsyncClient, endpoint_id: str) -> Price | None:
+async def read_price(transport: Transport, endpoint_id: str) -> Price | None:
     """What fal says that a job costs now, or None where it does not tell."""
     query = urllib.parse.urlencode({"endpoint_id": endpoint_id})
     url = f"{transport.policy.platform_url}/models/pricing?{query}"
+    reply = await transport.send("GET", url, timeout=TIMEOUT, deadline=TIMEOUT)
+    if isinstance(reply, NoReply) or not reply.is_success:
+        return None
     try:
-        reply = await transport.send(http, "GET", url, timeout=TIMEOUT, deadline=TIMEOUT)
-        prices = reply.json()["prices"] if reply.is_success else []
-        entry = next(item for item in prices if item["endpoint_id"] == endpoint_id)
+        entry = next(item for item in reply.json["prices"] if item["endpoint_id"] == endpoint_id)
         amount = float(entry["unit_price"])
         unit = printable_line(str(entry["unit"]), 20).removesuffix("s")
         price = Price(amount, printable_line(str(entry["currency"]), 8), unit)
-    except (
-        httpx.TransportError,
-        UnreadableReplyError,
-        LookupError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        StopIteration,
-    ):
+    except (LookupError, TypeError, ValueError, OverflowError, StopIteration):
         return None
-    return price if math.isfinite(amount) else None
+    return price if math.isfinite(amount) and amount >= 0 else None
 
 
 async def list_requests(
-    transport: Transport, http: httpx.AsyncClient, endpoint_id: str, start: datetime, end: datetime
-) -> list[dict[str, Any]]:
-    """The account's jobs that were sent from `start` to `end`, at most 5000, with their inputs. Raises `FalError`."""
+    transport: Transport, endpoint_id: str, start: datetime, end: datetime
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the account's jobs that were sent from `start` to `end`, at most 5000, with their inputs.
+
+    No more than a page is held at once. Raises `FalError`.
+    """
     query = {
         "endpoint_id": endpoint_id,
         "start": start.isoformat(),
@@ -66,24 +62,22 @@ async def list_requests(
         "limit": str(PAGE),
         "expand": "payloads",
     }
-    found: list[dict[str, Any]] = []
     for _ in range(MAX_PAGES):
-        body = await _read_page(transport, http, query)
-        found += [item for item in body["items"] if isinstance(item, dict)]
+        body = await _read_page(transport, query)
+        for item in body["items"]:
+            if isinstance(item, dict):
+                yield item
         cursor = body.get("next_cursor")
         if not body.get("has_more") or not isinstance(cursor, str):
-            break
+            return
         query["cursor"] = cursor
-    return found
 
 
-async def _read_page(transport: Transport, http: httpx.AsyncClient, query: dict[str, str]) -> dict[str, Any]:
+async def _read_page(transport: Transport, query: dict[str, str]) -> dict[str, Any]:
     url = f"{transport.policy.platform_url}/models/requests/by-endpoint?{urllib.parse.urlencode(query)}"
-    try:
-        reply = await transport.send(http, "GET", url, timeout=TIMEOUT, deadline=2 * TIMEOUT)
-        body = reply.json()
-    except (httpx.TransportError, UnreadableReplyError) as error:
-        raise FalError(f"fal did not list the account's jobs ({reason_of(error)}).", stage="listing") from None
-    if not reply.is_success or not isinstance(body, dict) or not isinstance(body.get("items"), list):
-        raise error_from(reply, "listing", "fal did not list the account's jobs", transport.key)
-    return body
+    reply = await transport.send("GET", url, timeout=TIMEOUT, deadline=2 * TIMEOUT)
+    if isinstance(reply, NoReply):
+        raise FalError(f"fal did not list the account's jobs ({reply.reason}).", stage="listing")
+    if not reply.is_success or not isinstance(reply.json, dict) or not isinstance(reply.json.get("items"), list):
+        raise error_from(reply, "listing", "fal did not list the account's jobs")
+    return reply.json

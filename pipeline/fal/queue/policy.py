@@ -22,8 +22,10 @@ class NetworkPolicy:
     `poll_intervals`: pairs of the time since the job was followed and the pause between two looks from then on.
     `backoff`, `backoff_cap`: the pause after a failed try is drawn below backoff * 2**n and below the cap.
     `read_tries`: consecutive failures of one read before the trouble is reported. Following goes on after it.
-    `not_found_grace`: how long a new job may be unknown. `reconcile_pauses`: before each look for a lost job.
+    `gone_patience`: how long fal must say that it has nothing, or that the job failed, until that is believed.
+    `media_patience`: the same for the address of a file. `reconcile_pauses`: before each look for a lost job.
     `cancel_wait`: how long the outcome of a cancelled job is awaited.
+    `max_pixels`: of all frames of a video; `max_frame_pixels`: of one, where fal makes 1280 x 704.
     `minimum_rate`: a download that brings fewer bytes a second over `rate_window` ends.
     """
 
@@ -42,13 +44,15 @@ class NetworkPolicy:
     backoff_cap: float = 20
     submit_tries: int = 5
     read_tries: int = 8
-    not_found_grace: float = 10
+    gone_patience: float = 60
+    media_patience: float = 180
     reconcile_pauses: tuple[float, ...] = (0, 3, 10)
     cancel_wait: float = 30
 
     max_reply: int = 16 * 2**20
     max_media: int = 512 * 2**20
     max_pixels: int = 2**30
+    max_frame_pixels: int = 2**22
     media_deadline: float = 900
     minimum_rate: float = 1024
     rate_window: float = 60
@@ -77,9 +81,9 @@ class NetworkPolicy:
 
 
 def is_plain_https(url: str) -> bool:
-    """https with a host, and without a user or a password."""
+    """Whether it is https with a host, and without a user or a password."""
     try:
         parts = httpx.URL(url)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, TypeError):
         return False
     return parts.scheme == "https" and HOST.fullmatch(parts.host) is not None and not parts.userinfo

@@ -1,4 +1,4 @@
-"""What may be repeated, as pure predicates. A submission is repeated only when fal cannot have taken it."""
+"""Pauses between tries, and what an error of httpx proves."""
 
 import email.utils
 import random
@@ -21,29 +21,14 @@ def is_certificate_failure(error: BaseException | None) -> bool:
     return False
 
 
-def proves_nothing_was_sent(error: httpx.TransportError) -> bool:
+def proves_nothing_was_sent(error: Exception) -> bool:
     """Whether no byte of the request can have reached fal. A failed write or read proves nothing."""
     return isinstance(error, NEVER_CONNECTED)
 
 
-def may_repeat_submission(status: int) -> bool:
-    """Only after a plain refusal."""
-    return status == 429
-
-
-def leaves_submission_unknown(status: int) -> bool:
-    """Whether something on the way may have answered for a job that it had already passed on."""
-    return status == 408 or status >= 500 or 300 <= status < 400
-
-
-def may_repeat_read(status: int) -> bool:
-    """For status and cancellation, which cost nothing."""
+def may_repeat_download(status: int) -> bool:
+    """Whether the CDN may answer otherwise in a moment."""
     return status in (408, 409, 425, 429) or status >= 500
-
-
-def is_ingress(headers: Mapping[str, str], body: object) -> bool:
-    """Whether an error came from a gateway on the way and not from the model: then the result may still be had."""
-    return "x-fal-request-id" not in headers and not (isinstance(body, dict) and "detail" in body)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -63,11 +48,15 @@ def backoff(failures: int, base: float, cap: float) -> float:
 
 
 def jittered(seconds: float) -> float:
+    """From four fifths to six fifths of `seconds`."""
     return seconds * random.uniform(0.8, 1.2)
 
 
 def says_retryable(headers: Mapping[str, str]) -> bool | None:
-    """What fal's headers say about a new try of a failed job, None where they are silent."""
+    """What fal's headers say about a new try of a failed job, None where they are silent.
+
+    Both are of fal's documentation: `x-fal-retryable` in "Retries", `x-fal-needs-retry` in "Platform headers".
+    """
     for name in ("x-fal-retryable", "x-fal-needs-retry"):
         value = headers.get(name, "").strip().lower()
         if value in ("1", "true", "yes"):

@@ -8,7 +8,7 @@ from ..redaction import printable_line
 
 MAX_LOG_LINES = 100
 FAILED = {"FAILED", "ERROR", "CANCELED", "CANCELLED"}
-"""No reference of fal has these, but schemas of others do."""
+"""No reference of fal has these, but schemas of others do: "Inference API reference" has the three that end in none."""
 
 
 @dataclass(frozen=True)

@@ -1,98 +1,124 @@
 """One request to fal and its whole reply, with the key or through a relay, and never following a redirect."""
 
-import logging
+import email.utils
+import re
 import ssl
+import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import httpx
 
-from ...errors import FalError
+from ...errors import FalError, InvalidRequestError
 from ..key import FalKey, find_key
 from .policy import NetworkPolicy
-from .reply import Reply, UnreadableReplyError, read_limited
+from .reply import NoReply, Reply, UnreadableReplyError, read_limited
+from .retry import is_certificate_failure, proves_nothing_was_sent
 
-FAL = ("fal.run", "fal.ai", "fal.media")
 Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
 USER_AGENT = "comfyui-cosmos-predict25/0.1.0 (python)"
 
 
 class Transport:
-    """Raises `MissingKeyError` when it is made without a key. With a relay no key is read."""
+    """A connection to fal, to be used in `async with`.
+
+    Raises `MissingKeyError` when it is made without a key. With a relay no key is read. `clock_offset`: the seconds
+    that fal's clock is ahead of this computer's, None while no reply has told its date.
+    """
 
     def __init__(self, key: str | None, policy: NetworkPolicy) -> None:
         self.policy = policy
         self.key = key_for(policy, key)
+        self.clock_offset: float | None = None
         self._certificates = certificates()
-        relay = (httpx.URL(policy.relay_url).host,) if policy.relay_url else ()
-        logging.getLogger("httpx").addFilter(NoUrlsOfFal((*FAL, *relay)))
 
-    def connect(self, keep_alive: bool = True) -> httpx.AsyncClient:
-        """A new client. Without `keep_alive`, each request has a connection of its own. Raises `FalError`."""
-        limits = httpx.Limits(max_keepalive_connections=None if keep_alive else 0)
-        return connect("application/json", limits, self._certificates)
+    async def __aenter__(self) -> "Transport":
+        self._http = connect("application/json", self._certificates)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
 
     async def send(
-        self,
-        http: httpx.AsyncClient,
-        method: str,
-        url: str,
-        *,
-        timeout: float,
-        deadline: float,
-        max_bytes: int | None = None,
-        headers: dict[str, str] | None = None,
-        content: bytes | None = None,
-        trace: Trace | None = None,
-    ) -> Reply:
-        """`timeout`: seconds for each read. `deadline`: seconds in all; bytes that drip in never run into the former.
-        `trace`: told of each step of the connection, see httpx' request extensions.
+        self, method: str, url: str, *, timeout: float, deadline: float, max_bytes: int | None = None
+    ) -> Reply | NoReply:
+        """`timeout`: seconds for each read. `deadline`: in all, as bytes that drip in never run into the former."""
+        return await self._exchange(self._http, self.build(method, url), timeout, deadline, max_bytes)
 
-        Raises `httpx.TransportError`, and `UnreadableReplyError` for a reply that cannot be read.
+    async def send_alone(
+        self, request: httpx.Request, *, timeout: float, deadline: float, trace: Trace
+    ) -> Reply | NoReply:
+        """As `send`, on a connection of its own, which no one can have closed before.
+
+        `trace`: told of each step of the connection, see httpx' request extensions.
         """
-        stream = http.stream(
-            method,
-            self.policy.relay_url or url,
-            headers={**(headers or {}), **self._credentials(url)},
-            content=content,
-            timeout=self.policy.timeout(timeout),
-            extensions={"trace": trace} if trace else None,
-        )
+        request.extensions["trace"] = trace
+        async with connect("application/json", self._certificates) as http:
+            return await self._exchange(http, request, timeout, deadline, None)
+
+    def build(
+        self, method: str, url: str, headers: dict[str, str] | None = None, content: bytes | None = None
+    ) -> httpx.Request:
+        """Raises `InvalidRequestError` for what cannot be sent."""
+        credentials = {"Authorization": self.key.header} if self.key else {"x-fal-target-url": url}
+        address, all_headers = self.policy.relay_url or url, {**(headers or {}), **credentials}
+        try:
+            return self._http.build_request(method, address, headers=all_headers, content=content)
+        except (httpx.InvalidURL, ValueError, TypeError) as error:
+            reason = type(error).__name__
+        raise InvalidRequestError(f"The request to fal cannot be made ({reason}): its address is too long or none.")
+
+    async def _exchange(
+        self, http: httpx.AsyncClient, request: httpx.Request, timeout: float, deadline: float, max_bytes: int | None
+    ) -> Reply | NoReply:
+        """Errors of httpx end here: their frames hold the headers."""
+        request.extensions["timeout"] = self.policy.timeout(timeout).as_dict()
         try:
             with anyio.fail_after(deadline):  # before Python 3.12, asyncio.wait_for may swallow a cancellation
-                async with stream as response:
-                    return await read_limited(response, max_bytes or self.policy.max_reply)
-        except ssl.SSLError as error:  # httpx translates those of the handshake only
-            raise httpx.ReadError(type(error).__name__) from None
+                response = await http.send(request, stream=True)
+                try:
+                    self._look_at_the_clock(response)
+                    return await read_limited(response, max_bytes or self.policy.max_reply, self.key)
+                finally:
+                    await response.aclose()
+        except UnreadableReplyError as error:
+            return NoReply("UNREADABLE", str(error))
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-            raise UnreadableReplyError("it redirects to what is no URL") from None
+            return NoReply("UNREADABLE", "it redirects to what is no URL")
         except TimeoutError:
-            raise httpx.ReadTimeout(f"no complete reply within {deadline:g} s") from None
+            return NoReply("LOST", "ReadTimeout")
+        except (httpx.TransportError, ssl.SSLError) as error:  # httpx translates those of the handshake only
+            if is_certificate_failure(error):
+                return NoReply("BAD_CERTIFICATE", "its certificate is not valid")
+            return NoReply("NOT_SENT" if proves_nothing_was_sent(error) else "LOST", reason_of(error))
 
-    def _credentials(self, url: str) -> dict[str, str]:
-        return {"Authorization": self.key.header} if self.key else {"x-fal-target-url": url}
+    def _look_at_the_clock(self, response: httpx.Response) -> None:
+        try:
+            date = email.utils.parsedate_to_datetime(response.headers.get("date", ""))
+            self.clock_offset = date.timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return
 
 
 def key_for(policy: NetworkPolicy, explicit: str | None = None) -> FalKey | None:
-    """None where a relay adds the key. Raises `MissingKeyError`."""
+    """The key, or None where a relay adds it. Raises `MissingKeyError`."""
     return None if policy.relay_url else find_key(explicit)
 
 
 def certificates() -> ssl.SSLContext:
     """Whom to trust, which takes a tenth of a second to read. Raises `FalError`."""
-    with naming_network_settings():
+    with network_settings():
         return httpx.create_ssl_context()
 
 
-def connect(accept: str, limits: httpx.Limits, certificates: ssl.SSLContext) -> httpx.AsyncClient:
-    """Without the key. Raises `FalError` when the environment's proxy cannot be used."""
-    with naming_network_settings():
+def connect(accept: str, certificates: ssl.SSLContext) -> httpx.AsyncClient:
+    """A client without the key. Raises `FalError` when the environment's proxy cannot be used."""
+    with network_settings():
         return httpx.AsyncClient(
             headers={"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"},
-            limits=limits,
             verify=certificates,
             follow_redirects=False,
             http1=True,
@@ -101,29 +127,28 @@ def connect(accept: str, limits: httpx.Limits, certificates: ssl.SSLContext) -> 
 
 
 @contextmanager
-def naming_network_settings() -> Iterator[None]:
-    """Not with the text of the error, which may hold a proxy's password."""
+def network_settings() -> Iterator[None]:
+    """Raises `FalError` for settings that cannot be used, without their text: a proxy's password may be in it."""
+    reason = ""
     try:
         yield
     except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        reason = type(error).__name__
+    if reason:
         raise FalError(
-            f"The network settings of this computer cannot be used ({type(error).__name__}): look at the environment "
-            "variables HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE.",
+            f"The network settings of this computer cannot be used ({reason}): look at the environment variables "
+            "HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE.",
             stage="connect",
-        ) from None
+        )
 
 
-@dataclass(frozen=True)
-class NoUrlsOfFal(logging.Filter):
-    """For httpx' logger, which would write a line with the URL for every look at a job. Equal ones are added once."""
-
-    hosts: tuple[str, ...]
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        arguments: Any = record.args or ()
-        return not any(isinstance(item, httpx.URL) and item.host.endswith(self.hosts) for item in arguments)
-
-
-def reason_of(error: httpx.TransportError | UnreadableReplyError) -> str:
-    """The kind of error alone: texts of httpx may hold URLs."""
-    return str(error) if isinstance(error, UnreadableReplyError) else type(error).__name__
+def reason_of(error: Exception) -> str:
+    """The kind of an error, as texts of httpx may hold URLs; for a proxy, which it is and what it said."""
+    said = re.match(r"\d{3}\b", str(error))
+    if not isinstance(error, httpx.ProxyError) or not said:
+        return type(error).__name__
+    proxies = urllib.request.getproxies()
+    address = httpx.URL(proxies.get("https") or proxies.get("all") or "")
+    place = f"{address.host}:{address.port}" if address.port else address.host
+    wants = ": it wants a user and a password in HTTPS_PROXY" if said[0] == "407" else ""
+    return f"the proxy {place} answers HTTP {said[0]}{wants}"
