@@ -59,7 +59,9 @@ def test_a_connection_that_ends_before_the_request_is_read_is_not_repeated(fal: 
     assert fal.accepted == 0
 
 
-@pytest.mark.parametrize("fault", [Reset(accept=True), Truncate(300), Body(lambda _: b"null")], ids=str)
+@pytest.mark.parametrize(
+    "fault", [Reset(accept=True), Truncate(300), Body(lambda _: b"null")], ids=["reset", "cut short", "null"]
+)
 def test_a_lost_job_is_found_in_the_same_run(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("submit", fault)
     observer = Recorder()

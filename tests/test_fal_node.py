@@ -144,7 +144,7 @@ def server(running_server: ComfyUI) -> Iterator[ComfyUI]:
 
 
 @pytest.fixture
-def oldest(running_fal: FalStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+def comfyui_oldest(running_fal: FalStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
     """The oldest ComfyUI that is supported, with FAL_KEY."""
     with comfyui(environment.OLDEST, tmp_path_factory.mktemp("oldest-with-fal"), running_fal.environ) as server:
         yield server
@@ -333,19 +333,19 @@ def stop(server: ComfyUI, prompt_id: str) -> float:
     return event["timestamp"] / 1000 - asked
 
 
-def test_all_four_types_go_through_the_oldest_comfyui(oldest, fal):
+def test_all_four_types_go_through_the_oldest_comfyui(comfyui_oldest, fal):
     seeds = dict(zip(VIDEO_OUTPUT_TYPES, new_seeds(4), strict=True))
     prompt: Graph = {}
     for format, seed in seeds.items():
         prompt.update(with_core_nodes(graph(seed, video_output_type=format), seed))
-    messages = list(oldest.follow(prompt))
-    entry = oldest.wait(messages[-1].data["prompt_id"])
+    messages = list(comfyui_oldest.follow(prompt))
+    entry = comfyui_oldest.wait(messages[-1].data["prompt_id"])
     assert events(entry, "execution_success")
     for format, seed in seeds.items():
-        check_video(oldest, fal, entry, seed, format)
+        check_video(comfyui_oldest, fal, entry, seed, format)
         assert any(text.startswith("Queued at fal") for text in texts_of(messages, f"fal{seed}"))
         assert (0, 420) in bars_of(messages, f"fal{seed}")
-    assert journal_of(oldest).unfinished() == []
+    assert journal_of(comfyui_oldest).unfinished() == []
 
 
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
