@@ -198,7 +198,7 @@ def test_results_and_refusals_stay_with_other_frontends(
     press_run(page)
     assert wait_for_end(page)[-1]["name"] == "execution_error"
     page.wait_for_timeout(1500)
-    expect(page.get_by_text("background is 'reddish', but must be a colour").last).to_be_visible()
+    expect(page.get_by_text("background is 'reddish', but must be a").last).to_be_visible()
     assert not [problem for problem in problems if "cosmos" in problem.lower()]
     page.close()
 
