@@ -193,7 +193,7 @@ def test_endpoint_shows_and_hides_the_steps(template: Page, fal: FalStandIn) -> 
     assert wait_for_end(template)[-1]["name"] == "execution_success"
     job = last_job(fal)
     assert job.endpoint == ENDPOINT
-    assert "num_inference_steps" not in job.input
+    assert job.input["num_inference_steps"] == 35
     assert_nothing_is_wrong(template)
 
 

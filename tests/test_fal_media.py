@@ -608,7 +608,9 @@ def big_gif(side: int) -> bytes:
 def big_mp4(side: int) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=16)
+        stream = container.add_stream(
+            "h264", rate=16, options={"preset": "ultrafast", "rc-lookahead": "0", "threads": "1"}
+        )
         stream.width = stream.height = side
         frame = av.VideoFrame(side, side, "yuv420p")
         container.mux([*stream.encode(frame), *stream.encode()])
@@ -636,7 +638,7 @@ def compressed_index(size: int) -> bytes:
 
 
 PROBE = """
-import json, resource, sys
+import json, re, sys
 from pathlib import Path
 
 import av
@@ -645,24 +647,28 @@ from cosmos_predict25.pipeline.fal.media.download import MediaRefusedError
 from cosmos_predict25.pipeline.fal.media.probe import probe
 from cosmos_predict25.pipeline.formats import format_of_suffix
 
+def peak_kib():  # unlike getrusage, without that of the process that started this one
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
 path = Path(sys.argv[1])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kib()
 try:
     probe(path, format_of_suffix(path.suffix), NetworkPolicy(), 7)
     said = "taken"
 except MediaRefusedError as refusal:
     said = str(refusal)
-print(json.dumps({"said": said, "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}))
+print(json.dumps({"said": said, "mib": (peak_kib() - before) / 1024}))
 """
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "16000.gif": (lambda: big_gif(16000), "far larger"),
-    "8000.mp4": (lambda: big_mp4(8000), "far larger"),
+    "12000.mp4": (lambda: big_mp4(12000), "far larger"),
     "2049.mp4": (lambda: big_mp4(2050), "far larger"),
     "2048.gif": (lambda: big_gif(2048), "taken"),
     "index.mp4": (lambda: compressed_index(1500 * MIB), "compressed"),
 }
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="The peak of memory is read from /proc.")
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_file_takes_more_memory_than_some_frames(tmp_path: Path, name: str) -> None:
     make_file, says = BOMBS[name]

@@ -207,8 +207,8 @@ class FalClient:
             answer = classify(Stage.CANCEL, reply)
             verdict = tally.add(answer)
             if verdict is Verdict.ANSWERED:
-                # After a try whose answer was lost, that one may be what has ended the job.
-                is_first = Answer.LOST not in tally.times
+                # After a try that came to nothing here, that one may be what has ended the job.
+                is_first = tally.times == {answer: 1}
                 return cancellation(answer, reply.status if isinstance(reply, Reply) else 0, is_first)
             if verdict is not Verdict.AGAIN:
                 raise not_cancelled(reply, answer, job)
