@@ -167,7 +167,7 @@ def test_without_a_key_it_is_said_what_to_set(template: Page, fal: FalStandIn, k
     try:
         press_run(template)
         assert wait_for_end(template)[-1]["name"] == "execution_error"
-        said = "There is no fal key. Make a key at https://fal.ai/dashboard/keys"
+        said = "There is no fal key. Make a key at"
         expect(template.locator(":visible").get_by_text(said).last).to_be_visible()
         take_screenshot(template, "fal-no-key")
     finally:
