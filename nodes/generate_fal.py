@@ -89,11 +89,17 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, **_) -> list[str]:
-        """Raises `MissingKeyError` before anything else has run, and blames no widget for it."""
+    def check_lazy_status(cls, endpoint: dict[str, Any] | None = None, **_) -> list[str]:
+        """Refuses before anything else has run, and blames no widget for a key that is missing.
+
+        ComfyUI leaves out an `endpoint` that is none of the options. Raises `InvalidRequestError` and
+        `MissingKeyError`.
+        """
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
 
+        if endpoint is None:
+            raise InvalidRequestError(f"endpoint must be {' or '.join(ENDPOINTS)}.")
         key_for(NetworkPolicy.from_environment())
         return ["prompt", "settings"]
 
@@ -107,17 +113,14 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         sync_mode: bool,
         store: bool,
         webhook_url: str,
-        endpoint: dict[str, Any] | None = None,
+        endpoint: dict[str, Any],
     ) -> io.NodeOutput:
-        """ComfyUI leaves out an `endpoint` that is none of the options."""
         from ..pipeline import fal
         from .host.background import in_background
         from .host.observers import FalObserver
         from .host.output import fal_folders, result_on_node
         from .host.videos import video_of
 
-        if endpoint is None:
-            raise InvalidRequestError(f"endpoint must be {' or '.join(ENDPOINTS)}.")
         if "num_inference_steps" in endpoint:
             settings = replace(settings, num_inference_steps=endpoint["num_inference_steps"])
         request = GenerationRequest.combine(

@@ -697,7 +697,6 @@ def test_a_prompt_with_half_of_the_key_in_it_is_not_sent(server, fal, half):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"endpoint": "image-to-video"}, "endpoint"),
         ({"endpoint": DISTILLED, "endpoint.num_inference_steps": 35}, "Value 35 bigger than max of 20"),
         ({"video_output_type": "AV1 (.mkv)"}, "Value not in list: video_output_type"),
     ],
@@ -707,6 +706,15 @@ def test_what_fals_schema_forbids_is_refused_before_any_traffic(server, fal, opt
     nothing_sent = untouched(fal)
     (seed,) = new_seeds()
     assert says in refusal_of(server, graph(seed, **options), f"fal{seed}")
+    assert nothing_sent()
+
+
+def test_an_endpoint_that_there_is_not_is_refused_before_any_traffic(server, fal):
+    nothing_sent = untouched(fal)
+    (seed,) = new_seeds()
+    error = error_of(server, graph(seed, endpoint="audio-to-video"))
+    assert error["node_id"] == f"fal{seed}"
+    assert error["exception_message"].strip() == "endpoint must be text-to-video or distilled/text-to-video."
     assert nothing_sent()
 
 
