@@ -4,6 +4,8 @@ python rss_worker.py runs CHECKPOINT OTHER_CHECKPOINT    # after one video of ea
 python rss_worker.py encode FOLDER                       # idle, and the most while one prompt is encoded, streamed
 """
 
+import ctypes
+import gc
 import json
 import struct
 import sys
@@ -33,6 +35,10 @@ LAYERS = 2
 
 
 def resident() -> int:
+    """Without what is free in the allocator's pools, whose size depends on the order in which threads have run."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss
 
 
