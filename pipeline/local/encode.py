@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .model import TextEncoder
+from .plan import MAX_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLTextModel
 
 SYSTEM_PROMPT = "You are a helpful assistant who will provide prompts to an image generator."
-MAX_TOKENS = 512
 
 
 def _conversation(prompt: str) -> list[dict[str, Any]]:

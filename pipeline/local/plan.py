@@ -14,6 +14,7 @@ GIB = 2**30
 USED_SHARE = 0.8
 """Of the free memory. The rest is for what the allocator loses between blocks, a kernel's workspace, the desktop."""
 MAX_TOKENS = 512
+"""Of a prompt, which is padded or cut to as many."""
 OVERLAP = 8
 """Of two tiles, in latents: 64 pixels."""
 SMALLEST_SPLIT = 24
