@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .checkpoint_loader import CosmosPredict25CheckpointLoader
 from .export_video import CosmosPredict25ExportVideo
 from .generate_fal import CosmosPredict25GenerateFal
 from .generate_local import CosmosPredict25Generate
@@ -19,4 +20,5 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25Generate,
             CosmosPredict25GenerateFal,
             CosmosPredict25ExportVideo,
+            CosmosPredict25CheckpointLoader,
         ]
