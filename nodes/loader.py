@@ -1,14 +1,9 @@
-import sys
-from pathlib import Path
-
 from comfy_api.latest import io
 
-from ..pipeline.errors import MissingDependencyError
 from ..pipeline.local.load.find import DEMO_FOLDER
 from .checkpoint_inputs import SINGLE_FILES, checkpoint_input, files_of, folder_of, single_file_inputs, single_files
+from .host.requirements import import_requirements
 from .sockets import CATEGORY, CosmosModel
-
-REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
 class CosmosPredict25Loader(io.ComfyNode):
@@ -63,16 +58,11 @@ class CosmosPredict25Loader(io.ComfyNode):
         text_encoder: str,
         keep_prompts: bool = True,
     ) -> io.NodeOutput:
-        try:
+        with import_requirements():
             from ..pipeline.local.guardrail import import_guardrail
             from ..pipeline.local.load import checkpoint as loading
             from .host.memory import HostedModel, weight_dtype
             from .host.output import prompt_folder, result_on_node
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"Local generation cannot start: {error}. Install what it needs into ComfyUI's Python with: "
-                f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
-            ) from error
         if guardrail:
             import_guardrail()
         if checkpoint == SINGLE_FILES:

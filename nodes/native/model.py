@@ -1,5 +1,6 @@
 """ComfyUI's MODEL: its Cosmos-Predict2 network with Predict2.5's schedule, noise and rotary embedding."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,11 @@ from comfy.ldm.cosmos.predict2 import MiniTrainDIT
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ...pipeline.errors import InvalidRequestError
+from ...pipeline.local.latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
 from ...pipeline.local.load.original_names import diffusers_name
 from ...pipeline.local.load.parts import Parts
-from ...pipeline.local.load.weights import check_same_tensors
+from ...pipeline.local.load.weights import Source, check_same_tensors
 from .tensors import read_tensors, weights_alone
 
 PROJECTION = "crossattn_proj."
@@ -38,12 +41,27 @@ class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
         super().__init__(model_config, image_to_video=True, device=device)
         self.model_sampling = UnitNoise(model_config)
 
+    def extra_conds(self, **conds: Any) -> dict[str, Any]:
+        """Called before the first step. Raises `InvalidRequestError` for a video that learned positions end before."""
+        network: Any = self.diffusion_model
+        size = conds["noise"].shape[2:]
+        largest = (network.max_frames, network.max_img_h, network.max_img_w)
+        if network.extra_per_block_abs_pos_emb and any(map(operator.gt, size, largest)):
+            raise InvalidRequestError(f"This checkpoint makes at most {_video(*largest)}, got {_video(*size)}.")
+        return super().extra_conds(**conds)
+
 
 class CosmosPredict25(comfy.supported_models.CosmosI2VPredict2):
     sampling_settings = {"sigma_data": 1.0, "sigma_max": 200.0, "sigma_min": 0.01}  # noqa: RUF012 as in ComfyUI
 
     def get_model(self, state_dict: Mapping[str, Tensor], prefix: str = "", device: torch.device | None = None):
         return CosmosPredict25Model(self, device)
+
+
+def _video(frames: int, height: int, width: int) -> str:
+    """A video of so many latents."""
+    pixels = f"{width * SPATIAL_COMPRESSION}x{height * SPATIAL_COMPRESSION}"
+    return f"{pixels} and {(frames - 1) * TEMPORAL_COMPRESSION + 1} frames"
 
 
 def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +107,7 @@ def load_transformer(parts: Parts) -> tuple[ModelPatcher, dict[str, Tensor]]:
     Raises `WrongCheckpointError` when the files hold another network.
     """
     config = network_config(parts.transformer_config)
-    names = _native_names(config, parts)
+    names = native_names(config, parts.transformer_config, parts.transformer)
     tensors = read_tensors({source.file.path for source in parts.transformer.values()}, names.get)
     projection = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PROJECTION)}
     model_config = CosmosPredict25(config)
@@ -97,18 +115,20 @@ def load_transformer(parts: Parts) -> tuple[ModelPatcher, dict[str, Tensor]]:
     return _patcher(model_config, tensors), projection
 
 
-def _native_names(config: Mapping[str, Any], parts: Parts) -> dict[str, str]:
-    """A file's parameter name -> ComfyUI's, which is NVIDIA's."""
+def native_names(
+    network: Mapping[str, Any], config: Mapping[str, Any], sources: Mapping[str, Source]
+) -> dict[str, str]:
+    """NVIDIA's and diffusers' parameter names -> ComfyUI's, which are NVIDIA's.
+
+    Raises `WrongCheckpointError` when `sources` are not those of the network.
+    """
     with torch.device("meta"):
-        network = MiniTrainDIT(**config, operations=comfy.ops.disable_weight_init)
-        projection = nn.Linear(
-            parts.transformer_config["crossattn_proj_in_channels"],
-            parts.transformer_config["encoder_hidden_states_channels"],
-        )
-    expected = {**network.state_dict(), **projection.state_dict(prefix=f"{PROJECTION}0.")}
+        transformer = MiniTrainDIT(**network, operations=comfy.ops.disable_weight_init)
+        projection = nn.Linear(config["crossattn_proj_in_channels"], config["encoder_hidden_states_channels"])
+    expected = {**transformer.state_dict(), **projection.state_dict(prefix=f"{PROJECTION}0.")}
     by_diffusers = {diffusers_name(name) or name: name for name in expected}
     shapes = {diffusers: expected[name] for diffusers, name in by_diffusers.items()}
-    check_same_tensors(shapes.items(), weights_alone(parts.transformer), "the Cosmos-Predict2.5 transformer")
+    check_same_tensors(shapes.items(), weights_alone(sources), "the Cosmos-Predict2.5 transformer")
     return {name: native for diffusers, native in by_diffusers.items() for name in (diffusers, native)}
 
 
