@@ -252,7 +252,7 @@ GRAPHS = {
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
 }
 CARDS = {
-    "Text to Video (core nodes)": "A large green triangle moves left over a yellow background.",
+    "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
     "Text to Video (demo)": DEMO_PROMPT,
     "Text to Video (fal)": "A small yellow triangle rises over a black background.",
     "Text to Video (local)": "A green square bounces over a gray background.",
