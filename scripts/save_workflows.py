@@ -50,7 +50,7 @@ triangles** that move, 64x64 pixels small, on a CPU.
 
 Try other colours, *small* or *large*, *moves up*, *bounces*, *striped background*.
 
-For real videos, open the template **Text to Video (local)** or **Text to Video (fal)**.
+For real videos, open the template **Text to Video (local)** or **Text to Video (on fal)**.
 """
 
 LOCAL_NOTE = """\
@@ -181,15 +181,15 @@ TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
 
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
-    "Text to Video (fal)": TEXT_TO_VIDEO_FAL,
+    "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
-    "Text to Video (local or fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
+    "Text to Video (locally or on fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
 }
 CARDS = {
     "Text to Video (demo)": DEMO_PROMPT,
-    "Text to Video (fal)": "A small yellow triangle rises over a black background.",
+    "Text to Video (on fal)": "A small yellow triangle rises over a black background.",
     "Text to Video (local)": "A green square bounces over a gray background.",
-    "Text to Video (local or fal)": "A large purple circle and a small white square move right over green.",
+    "Text to Video (locally or on fal)": "A large purple circle and a small white square move right over green.",
 }
 """What the demo makes for a template's card: the real model is not at hand where this runs."""
 

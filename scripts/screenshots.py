@@ -147,7 +147,7 @@ CASES: dict[str, Callable[[Page], None]] = {
     "run-demo": workflow("Text to Video (demo)", True),
     "run-local": workflow("Text to Video (local)", True),
     "error-blank-prompt": refusal(PROMPT, {"prompt": " "}),
-    "error-no-key": refusal(FAL, {}, "Text to Video (fal)"),
+    "error-no-key": refusal(FAL, {}, "Text to Video (on fal)"),
     "error-nothing-connected": nothing_connected,
     "error-width": refusal(SAMPLER, {"width": 100}),
     "error-linked-width": linked_value_out_of_range,
