@@ -28,6 +28,7 @@ function growToShow(node, text) {
   const lines = text.split('\n').reduce((sum, line) => sum + Math.ceil(line.length / (width / LETTER)), 0)
   widget.options.getMinHeight = () => Math.max(2, lines) * LINE + LINE
   node.setSize([width, Math.max(height, node.computeSize()[1])])
+  node.setDirtyCanvas(true, true)
 }
 
 function forgetRefusals() {
