@@ -55,7 +55,7 @@ function showFpsForImagesOnly(node) {
 }
 
 app.registerExtension({
-  name: 'cosmos_predict25.texts',
+  name: 'cosmospredict25.texts',
 
   setup() {
     app.api.addEventListener('execution_start', forgetRefusals)
