@@ -113,18 +113,24 @@ DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width
 DEMO_PROMPT = "A large red circle moves left over a blue background."
 
 
+COLUMN, GAP = 340, 20
+RIGHT = 500
+"""Where the columns right of the inputs begin."""
+
+
 def note(title: str, text: str, pos: list[int], height: int) -> dict[str, Any]:
-    return {"type": "MarkdownNote", "title": title, "pos": pos, "size": [820, height], "values": {"text": text}}
+    size = [2 * COLUMN + GAP, height]
+    return {"type": "MarkdownNote", "title": title, "pos": pos, "size": size, "values": {"text": text}}
 
 
 def generate(kind: str, pos: list[int], **more: Any) -> dict[str, Any]:
     height = {"CosmosPredict25Generate": 110, "CosmosPredict25GenerateFal": 240}[kind]
-    return {"type": kind, "pos": pos, "size": [400, height], **more}
+    return {"type": kind, "pos": pos, "size": [COLUMN, height], **more}
 
 
 def export(prefix: str, quality: str, pos: list[int], **more: Any) -> dict[str, Any]:
     values = {"format": "X264 (.mp4)", "quality": quality, "filename_prefix": f"video/{prefix}"}
-    return {"type": "CosmosPredict25ExportVideo", "pos": pos, "size": [400, 220], "values": values, **more}
+    return {"type": "CosmosPredict25ExportVideo", "pos": pos, "size": [COLUMN, 220], "values": values, **more}
 
 
 def inputs(settings: dict[str, Any], prompt: str, top: int) -> dict[str, Any]:
@@ -143,8 +149,8 @@ def local(checkpoint: str, settings: dict[str, Any], prompt: str, text: dict[str
             "loader": {**LOADER, "values": {"checkpoint": checkpoint}},
             **inputs(settings, prompt, 320),
             "note": text,
-            "generate": generate("CosmosPredict25Generate", [540, below]),
-            "export": export(prefix, "high", [960, below]),
+            "generate": generate("CosmosPredict25Generate", [RIGHT, below]),
+            "export": export(prefix, "high", [RIGHT + COLUMN + GAP, below]),
         },
         "links": LOCAL_LINKS,
     }
@@ -162,31 +168,32 @@ FAL_LINKS = [
     ["fal", "video", "fal_export", "video"],
 ]
 TEXT_TO_VIDEO_DEMO = local(
-    "Demo: moving shapes (CPU)", DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [540, 0], 260), "cosmos_demo"
+    "Demo: moving shapes (CPU)", DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo"
 )
 TEXT_TO_VIDEO_LOCAL = local(
-    "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [540, 0], 330), "cosmos"
+    "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [RIGHT, 0], 330), "cosmos"
 )
 TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "nodes": {
         **inputs(FULL, EXAMPLE_PROMPT, 0),
-        "note": note("How to use fal", FAL_NOTE, [540, 0], 270),
-        "fal": generate("CosmosPredict25GenerateFal", [540, 360]),
-        "fal_export": export("cosmos_fal", "as is", [960, 360]),
+        "note": note("How to use fal", FAL_NOTE, [RIGHT, 0], 280),
+        "fal": generate("CosmosPredict25GenerateFal", [RIGHT, 370]),
+        "fal_export": export("cosmos_fal", "as is", [RIGHT + COLUMN + GAP, 370]),
     },
     "links": FAL_LINKS,
 }
+FAR = RIGHT + 2 * COLUMN + GAP + 60
 TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "nodes": {
-        **local("auto", FULL, EXAMPLE_PROMPT, note("Local", LOCAL_NOTE, [540, 0], 370), "cosmos_local")["nodes"],
-        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [1460, 0], 370),
-        "fal": generate("CosmosPredict25GenerateFal", [1460, 460], mode=MUTED),
-        "fal_export": export("cosmos_fal", "as is", [1880, 460], mode=MUTED),
+        **local("auto", FULL, EXAMPLE_PROMPT, note("Local", LOCAL_NOTE, [RIGHT, 0], 370), "cosmos_local")["nodes"],
+        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [FAR, 0], 370),
+        "fal": generate("CosmosPredict25GenerateFal", [FAR, 460], mode=MUTED),
+        "fal_export": export("cosmos_fal", "as is", [FAR + COLUMN + GAP, 460], mode=MUTED),
     },
     "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
-# ComfyUI lists them as the disk does, which is by name on Windows: the paid ones come last.
+# What costs money says `on fal`: web/js lists it last.
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,

@@ -1,5 +1,6 @@
 // Shows on the nodes what must stay when a job is over: their results, and why one refused to run.
 
+import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
 
 const RESULT = 'cosmos_predict25' // in a node's `ui` output
@@ -53,6 +54,20 @@ function showFpsForImagesOnly(node) {
   }
   update()
 }
+
+/** ComfyUI lists the templates as the disk does, which can be the one that costs money first. */
+function listPaidTemplatesLast() {
+  const [, pack] = import.meta.url.match(/\/extensions\/([^/]+)\//)
+  const isPaid = (name) => name.includes('on fal')
+  const asListed = api.getWorkflowTemplates
+  api.getWorkflowTemplates = async function () {
+    const templates = await asListed.call(this)
+    templates[pack]?.sort((a, b) => isPaid(a) - isPaid(b) || a.localeCompare(b))
+    return templates
+  }
+}
+
+listPaidTemplatesLast()
 
 app.registerExtension({
   name: 'cosmospredict25.texts',
