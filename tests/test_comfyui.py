@@ -79,7 +79,7 @@ def test_object_info_has_every_node(any_comfyui):
 
 SEARCHES = {
     "text to video": {"CosmosPredict25Generate", "CosmosPredict25GenerateFal"},
-    **dict.fromkeys(("save video", "prores", "gif", "mp4"), {"CosmosPredict25ExportVideo"}),
+    **{text: {"CosmosPredict25ExportVideo"} for text in ("save video", "prores", "gif", "mp4")},
 }
 
 
