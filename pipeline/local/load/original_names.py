@@ -75,6 +75,20 @@ def diffusers_name(name: str) -> str | None:
     return f"transformer_blocks.{index}.{rest}"
 
 
+def original_name(name: str) -> str:
+    """The original name for one of diffusers'."""
+    parts, block_parts, attention_parts = (
+        {new: old for old, new in table.items()} for table in (PARTS, BLOCK_PARTS, ATTENTION_PARTS)
+    )
+    if not name.startswith("transformer_blocks."):
+        return _replace_start(name, parts)
+    _, index, rest = name.split(".", 2)
+    for attention in ("attn1.", "attn2."):
+        if rest.startswith(attention):
+            rest = attention + _replace_start(rest.removeprefix(attention), attention_parts)
+    return f"blocks.{index}.{_replace_start(rest, block_parts)}"
+
+
 def name_of_other_model(names: Iterable[str]) -> str:
     """What a file is that is not Cosmos-Predict2.5, as far as its parameters' names tell."""
     stripped = [without_prefix(name) for name in names]
