@@ -17,6 +17,7 @@ import av
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, to_api_prompt
 
@@ -87,6 +88,16 @@ Video* and press **Ctrl+M**.
 
 {FAL_NOTE}"""
 
+CORE_NODES_NOTE = """\
+### The same model in ComfyUI's own nodes
+
+Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts. It runs with the **demo** \
+until the model is there; *Text to Video (local)* says how to get it. Then set
+
+- **width, height, num_frames** to 1280, 704, 93
+- **steps** to 35 and **cfg** to 8, which is NVIDIA's guidance_scale 7
+"""
+
 LOADER = {
     "type": "CosmosPredict25Loader",
     "pos": [0, 0],
@@ -113,6 +124,10 @@ def note(title: str, text: str, pos: list[int], height: int) -> dict[str, Any]:
 def generate(kind: str, pos: list[int], **more: Any) -> dict[str, Any]:
     height = {"CosmosPredict25Generate": 110, "CosmosPredict25GenerateFal": 240}[kind]
     return {"type": kind, "pos": pos, "size": [400, height], **more}
+
+
+def text_encode(title: str, text: str, pos: list[int]) -> dict[str, Any]:
+    return {"type": "CLIPTextEncode", "title": title, "pos": pos, "size": [440, 160], "values": {"text": text}}
 
 
 def export(prefix: str, quality: str, pos: list[int], **more: Any) -> dict[str, Any]:
@@ -179,13 +194,65 @@ TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
+TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
+    "nodes": {
+        "loader": {"type": "CosmosPredict25CheckpointLoader", "pos": [0, 0], "size": [440, 200]},
+        "prompt": text_encode("Prompt", DEMO_PROMPT, [0, 260]),
+        "negative": text_encode("Negative prompt", DEFAULT_NEGATIVE_PROMPT, [0, 480]),
+        "latent": {
+            "type": "CosmosPredict25EmptyLatent",
+            "pos": [0, 700],
+            "size": [440, 106],
+            "values": {name: DEMO[name] for name in ("width", "height", "num_frames")},
+        },
+        "note": note("Start here", CORE_NODES_NOTE, [540, 0], 250),
+        "guider": {"type": "CFGGuider", "pos": [540, 310], "size": [400, 98], "values": {"cfg": 1}},
+        "sigmas": {
+            "type": "BasicScheduler",
+            "pos": [540, 460],
+            "size": [400, 106],
+            "values": {"scheduler": "karras", "steps": DEMO["num_inference_steps"]},
+        },
+        "sampler": {"type": "CosmosPredict25Sampler", "pos": [540, 620], "size": [400, 40]},
+        "noise": {
+            "type": "RandomNoise",
+            "pos": [540, 710],
+            "size": [400, 82],
+            "values": {"noise_seed": 42, "control_after_generate": "fixed"},
+        },
+        "sample": {"type": "SamplerCustomAdvanced", "pos": [990, 310], "size": [370, 106]},
+        "decode": {"type": "VAEDecode", "pos": [990, 470], "size": [370, 46]},
+        "video": {"type": "CreateVideo", "pos": [990, 570], "size": [370, 78], "values": {"fps": 16}},
+        "export": export("cosmos_core_nodes", "high", [1410, 310]),
+    },
+    "links": [
+        ["loader", "clip", "prompt", "clip"],
+        ["loader", "clip", "negative", "clip"],
+        ["loader", "model", "guider", "model"],
+        ["loader", "model", "sigmas", "model"],
+        ["prompt", "CONDITIONING", "guider", "positive"],
+        ["negative", "CONDITIONING", "guider", "negative"],
+        ["noise", "NOISE", "sample", "noise"],
+        ["guider", "GUIDER", "sample", "guider"],
+        ["sampler", "sampler", "sample", "sampler"],
+        ["sigmas", "SIGMAS", "sample", "sigmas"],
+        ["latent", "latent", "sample", "latent_image"],
+        ["sample", "output", "decode", "samples"],
+        ["loader", "vae", "decode", "vae"],
+        ["decode", "IMAGE", "video", "images"],
+        ["video", "VIDEO", "export", "video"],
+    ],
+}
+
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
     "Text to Video (fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
     "Text to Video (local or fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
+    "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
 }
 CARDS = {
+    "Text to Video (core nodes)": "A large green triangle moves left over a yellow background.",
     "Text to Video (demo)": DEMO_PROMPT,
     "Text to Video (fal)": "A small yellow triangle rises over a black background.",
     "Text to Video (local)": "A green square bounces over a gray background.",
