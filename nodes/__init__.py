@@ -8,6 +8,7 @@ from .export_video import CosmosPredict25ExportVideo
 from .generate_fal import CosmosPredict25GenerateFal
 from .generate_local import CosmosPredict25Generate
 from .loader import CosmosPredict25Loader
+from .lora import CosmosPredict25LoraLoader
 from .prompt import CosmosPredict25Prompt
 from .sampler import CosmosPredict25Sampler
 from .settings import CosmosPredict25SamplerSettings
@@ -19,6 +20,7 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25Prompt,
             CosmosPredict25SamplerSettings,
             CosmosPredict25Loader,
+            CosmosPredict25LoraLoader,
             CosmosPredict25Generate,
             CosmosPredict25GenerateFal,
             CosmosPredict25ExportVideo,

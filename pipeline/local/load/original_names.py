@@ -98,6 +98,20 @@ def diffusers_name(name: str) -> str | None:
     return f"transformer_blocks.{index}.{rest}"
 
 
+def original_name(name: str) -> str:
+    """The original name for one of diffusers'."""
+    parts, block_parts, attention_parts = (
+        {new: old for old, new in table.items()} for table in (PARTS, BLOCK_PARTS, ATTENTION_PARTS)
+    )
+    if not name.startswith("transformer_blocks."):
+        return _replace_start(name, parts)
+    _, index, rest = name.split(".", 2)
+    for attention in ("attn1.", "attn2."):
+        if rest.startswith(attention):
+            rest = attention + _replace_start(rest.removeprefix(attention), attention_parts)
+    return f"blocks.{index}.{_replace_start(rest, block_parts)}"
+
+
 def diffusers_vae_name(name: str, num_res_blocks: int = 2) -> str:
     """diffusers' name for one of Wan's VAE (or for one of its own)."""
     if name.startswith("decoder.upsamples."):
