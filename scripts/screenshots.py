@@ -87,6 +87,7 @@ SHOW = """(type) => {
     const node = app.graph.nodes.find((node) => node.type === type && !node.mode)
     if (!node) return null
     app.canvas.deselectAll()
+    app.canvas.ds.scale = 1
     app.canvas.ds.offset = [-node.pos[0] + 300, -node.pos[1] + 100]
     app.canvas.draw(true, true)
     return node.id
@@ -302,7 +303,6 @@ def take_help_pictures(browser: Browser, server: ComfyUI) -> None:
     for name in WORKFLOWS:
         missing = [kind for kind in NODES if not (HELP / f"{kind}.webp").exists()]
         open_workflow(page, name)
-        page.evaluate("app.canvas.ds.scale = 1")
         if name != FAL:
             run(page)
         for kind in missing:
@@ -335,6 +335,7 @@ def main() -> None:
         for frontend in ["bundled"] if options.help_pictures else options.frontend:
             version = FRONTENDS[frontend]
             chosen = ["--front-end-root", str(environment.fetch_frontend(version))] if version else []
+            chosen += ["--preview-method", "none"] if options.help_pictures else []
             with tempfile.TemporaryDirectory() as base:
                 environ = {**no_key, "HOME": base}
                 with ComfyUI(source, Path(base), environment.REPO, arguments=chosen, environ=environ) as server:
