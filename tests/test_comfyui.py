@@ -28,6 +28,9 @@ NODES = {
     "CosmosPredict25Generate": "Generate Locally (Cosmos Predict2.5)",
     "CosmosPredict25GenerateFal": "Generate on fal (Cosmos Predict2.5)",
     "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
+    "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",
+    "CosmosPredict25EmptyLatent": "Empty Latent (Cosmos Predict2.5)",
+    "CosmosPredict25Sampler": "UniPC Sampler (Cosmos Predict2.5)",
 }
 
 
