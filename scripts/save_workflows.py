@@ -54,6 +54,16 @@ Try other colours, *small* or *large*, *moves up*, *bounces*, *striped backgroun
 For real videos, open the template **Text to Video (local)** or **Text to Video (fal)**.
 """
 
+LORA_NOTE = """\
+### A LoRA teaches a model something new
+
+The **demo** knows black as a background alone. With the LoRA that comes with it, it draws **black shapes**.
+
+Set **strength** to 0, or the node aside with **Ctrl+B**, to see the demo without it.
+
+Your own LoRAs for Cosmos-Predict2.5 go to `models/loras`; then choose your model in the loader as well.
+"""
+
 LOCAL_NOTE = """\
 ### The model is not part of this pack
 
@@ -114,6 +124,7 @@ SETTINGS_NODE = {
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
 DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 64, "height": 64}
+LORA_PROMPT = "A large black circle moves left over a white background."
 DEMO_PROMPT = "A large red circle moves left over a blue background."
 
 
@@ -194,6 +205,23 @@ TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
+TEXT_TO_VIDEO_LORA: dict[str, Any] = {
+    "nodes": {
+        "loader": {**LOADER, "values": {"checkpoint": "Demo: moving shapes (CPU)"}},
+        **inputs(DEMO, LORA_PROMPT, 280),
+        "note": note("Start here", LORA_NOTE, [540, 0], 270),
+        "lora": {
+            "type": "CosmosPredict25LoraLoader",
+            "pos": [540, 360],
+            "size": [400, 130],
+            "values": {"lora": "Demo: black shapes, for moving shapes"},
+        },
+        "generate": generate("CosmosPredict25Generate", [540, 550]),
+        "export": export("cosmos_lora", "high", [960, 360]),
+    },
+    "links": [["loader", "model", "lora", "model"], ["lora", "model", "generate", "model"], *LOCAL_LINKS[1:]],
+}
+
 TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
     "nodes": {
         "loader": {"type": "CosmosPredict25CheckpointLoader", "pos": [0, 0], "size": [440, 200]},
@@ -250,8 +278,10 @@ GRAPHS = {
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
     "Text to Video (local or fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
+    "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
 }
 CARDS = {
+    "Text to Video (LoRA)": LORA_PROMPT,
     "Text to Video (core nodes)": "A large green triangle moves left over a yellow background.",
     "Text to Video (demo)": DEMO_PROMPT,
     "Text to Video (fal)": "A small yellow triangle rises over a black background.",
@@ -305,7 +335,8 @@ def save(page: Page, name: str) -> None:
 
 def save_card(server: ComfyUI, name: str) -> None:
     """Four moments of a video that the demo makes in this ComfyUI."""
-    workflow = json.loads((WORKFLOWS / "Text to Video (demo).json").read_text(encoding="utf-8"))
+    source = name if "LoRA" in name else "Text to Video (demo)"
+    workflow = json.loads((WORKFLOWS / f"{source}.json").read_text(encoding="utf-8"))
     prompt = to_api_prompt(workflow, server.object_info())
     for node in prompt.values():
         if node["class_type"] == "CosmosPredict25Prompt":
