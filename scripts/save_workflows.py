@@ -58,6 +58,16 @@ triangles that move, 64x64 pixels small, on a CPU.
 ## For real videos, open the template *Text to Video (local)* or *Text to Video (on fal)*.
 """
 
+LORA_NOTE = """\
+# A LoRA teaches a model something new
+
+## The demo knows black as a background alone. With the LoRA that comes with it, it draws black shapes.
+
+## Set *strength* to 0, or bypass the node with Ctrl+B, to see the demo without it.
+
+## Your own LoRAs for Cosmos-Predict2.5 go to *models/loras*; then choose your model in the loader as well.
+"""
+
 LOCAL_NOTE = """\
 # The model is not part of this pack
 
@@ -95,13 +105,12 @@ BOTH_NOTE = f"""\
 {FAL_NOTE}"""
 
 CORE_NODES_NOTE = """\
-### The same model in ComfyUI's own nodes
+# The same model in ComfyUI's own nodes
 
-Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts. It runs with the **demo** \
-until the model is there; *Text to Video (local)* says how to get it. Then set
+## Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts.
 
-- **width, height, num_frames** to 1280, 704, 93
-- **steps** to 35 and **cfg** to 8, which is NVIDIA's guidance_scale 7
+## It runs with the demo until the model is there; *Text to Video (local)* says how to get it. Then set width, height, \
+num_frames to 1280, 704, 93, steps to 35, and cfg to 8, which is NVIDIA's guidance_scale 7.
 """
 
 LOADER = {
@@ -120,6 +129,7 @@ SETTINGS_NODE = {
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
 DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 64, "height": 64}
+LORA_PROMPT = "A large black circle moves left over a white background."
 DEMO_PROMPT = "A large red circle moves left over a blue background."
 
 
@@ -207,6 +217,23 @@ TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
+TEXT_TO_VIDEO_LORA: dict[str, Any] = {
+    "nodes": {
+        "loader": {**LOADER, "values": {"checkpoint": "Demo: moving shapes (CPU)"}},
+        **inputs(DEMO, LORA_PROMPT, 280),
+        "note": note("Start here", LORA_NOTE, [540, 0], 270),
+        "lora": {
+            "type": "CosmosPredict25LoraLoader",
+            "pos": [540, 360],
+            "size": [400, 130],
+            "values": {"lora": "Demo: black shapes, for moving shapes"},
+        },
+        "generate": generate("CosmosPredict25Generate", [540, 550]),
+        "export": export("cosmos_lora", "high", [960, 360]),
+    },
+    "links": [["loader", "model", "lora", "model"], ["lora", "model", "generate", "model"], *LOCAL_LINKS[1:]],
+}
+
 TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
     "nodes": {
         "loader": {"type": "CosmosPredict25CheckpointLoader", "pos": [0, 0], "size": [440, 200]},
@@ -264,8 +291,10 @@ GRAPHS = {
     "Text to Video (locally or on fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
     "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
+    "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
 }
 CARDS = {
+    "Text to Video (LoRA)": LORA_PROMPT,
     "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
     "Text to Video (demo)": DEMO_PROMPT,
     "Text to Video (local)": ["a text", "Cosmos-Predict2.5\non your own card", "93 frames\nof 1280 x 704"],
@@ -324,10 +353,10 @@ def save(page: Page, name: str) -> None:
     download.value.save_as(WORKFLOWS / f"{name}.json")
 
 
-def demo_frames(server: ComfyUI, text: str) -> list[Image.Image]:
+def demo_frames(server: ComfyUI, text: str, workflow: str = "Text to Video (demo)") -> list[Image.Image]:
     """The frames of a video that the demo makes of `text` in this ComfyUI, CARD_SIDE large."""
-    workflow = json.loads((WORKFLOWS / "Text to Video (demo).json").read_text(encoding="utf-8"))
-    prompt = to_api_prompt(workflow, server.object_info())
+    graph = json.loads((WORKFLOWS / f"{workflow}.json").read_text(encoding="utf-8"))
+    prompt = to_api_prompt(graph, server.object_info())
     for node in prompt.values():
         if node["class_type"] == "CosmosPredict25Prompt":
             node["inputs"]["prompt"] = text
@@ -343,7 +372,8 @@ def save_card(server: ComfyUI, name: str) -> None:
     if isinstance(CARDS[name], list):
         drawn_card(CARDS[name]).save(path, quality=88)
         return
-    first, *others = demo_frames(server, CARDS[name])
+    of_demo = name if "LoRA" in name else "Text to Video (demo)"
+    first, *others = demo_frames(server, CARDS[name], of_demo)
     first.save(path, "WEBP", save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=60, method=6)
 
 

@@ -29,6 +29,7 @@ NODES = {
     "CosmosPredict25GenerateFal": "Generate on fal (Cosmos Predict2.5)",
     "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
     "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",
+    "CosmosPredict25LoraLoader": "LoRA Loader (Cosmos Predict2.5)",
     "CosmosPredict25EmptyLatent": "Empty Latent (Cosmos Predict2.5)",
     "CosmosPredict25Sampler": "UniPC Sampler (Cosmos Predict2.5)",
 }
