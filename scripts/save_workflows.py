@@ -171,7 +171,7 @@ def local(checkpoint: str, settings: dict[str, Any], prompt: str, text: dict[str
     return {
         "nodes": {
             "loader": {**LOADER, "values": {"checkpoint": checkpoint}},
-            **inputs(settings, prompt, 320),
+            **inputs(settings, prompt, 350),
             "note": text,
             "generate": generate("CosmosPredict25Generate", [RIGHT, below]),
             "export": export(prefix, "high", [RIGHT + COLUMN + GAP, below]),
