@@ -27,8 +27,8 @@ class Detection:
     background: str
 
 
-def detect_attributes(frames: Tensor) -> Detection:
-    """What `frames`, (T, H, W, 3), float32 in 0..1, show. The object that covers most comes first."""
+def detect_attributes(frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> Detection:
+    """What `frames`, (T, H, W, 3), float32 in 0..1, show in `colors`. The object that covers most comes first."""
     frames = frames * 255
     border = torch.ones(frames.shape[1:3], dtype=torch.bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
@@ -36,8 +36,8 @@ def detect_attributes(frames: Tensor) -> Detection:
     name = nearest(ground[None], BACKGROUNDS)[0]
     foreground = (frames - ground).norm(dim=-1) > FOREGROUND_DISTANCE
     labels = torch.full(foreground.shape, -1)
-    labels[foreground] = nearest_index(frames[foreground], SHAPE_COLORS)
-    masks = {color: labels == index for index, color in enumerate(SHAPE_COLORS)}
+    labels[foreground] = nearest_index(frames[foreground], colors)
+    masks = {color: labels == index for index, color in enumerate(colors)}
     masks = {color: without_specks(mask) for color, mask in masks.items()}
     covered = {color: mask.sum((1, 2)).float().median().item() for color, mask in masks.items()}
     largest = max(covered.values())
@@ -113,9 +113,9 @@ def motion_of(masks: Tensor) -> str:
     return "up" if travel_y < 0 else "down"
 
 
-def compare_with_scene(scene: Scene, frames: Tensor) -> dict[str, bool]:
+def compare_with_scene(scene: Scene, frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> dict[str, bool]:
     """Which of `ATTRIBUTES` the clip has as `scene` asks; with two objects a value is right when both are."""
-    detection = detect_attributes(frames)
+    detection = detect_attributes(frames, colors)
     wanted = {scene_object.color: scene_object.shape for scene_object in scene.objects}
     shapes = {scene_object.color: scene_object.shape for scene_object in detection.objects}
     same_colors = shapes.keys() == wanted.keys()

@@ -27,6 +27,26 @@ class LocalVideo:
     fps: int
 
 
+@dataclass(frozen=True)
+class ExtendedVideo:
+    """A clip and what was made to follow it.
+
+    `frames`: (F, height, width, 3), float32 in 0..1, on the CPU. The first are the clip's own.
+    `new_frames`: how many of the last ones were made.
+    `seed`: that of the first part; each further one has the next.
+    """
+
+    frames: "Tensor"
+    new_frames: int
+    seed: int
+    fps: int
+
+    @property
+    def added(self) -> "Tensor":
+        """The frames that were made."""
+        return self.frames[-self.new_frames :]
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoFile:
     """A finished video file.
@@ -54,10 +74,12 @@ class VideoFile:
 class RemoteVideo(VideoFile):
     """A video that fal made: the server's own file. Every number was read from the decoded file.
 
-    `seed`: the seed that was used, None where fal did not say.
+    `seed`: the seed that was used, None where fal did not say. `url`: where fal keeps it, for anyone who knows the
+    address; None where it came inside the reply, or was on disk already.
     """
 
     seed: int | None
+    url: str | None = None
 
 
 def gif_frame_rate(num_frames: int, seconds: Fraction | float) -> Fraction:

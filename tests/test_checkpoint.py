@@ -15,13 +15,12 @@ from safetensors.torch import load_file, save_file
 from cosmos_predict25.benchmarks.load import measure_in_a_fresh_process
 from cosmos_predict25.pipeline.errors import CheckpointNotFoundError, WrongCheckpointError
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt, tokenize
 from cosmos_predict25.pipeline.local.load.checkpoint import (
     load_pipeline_folder,
     load_single_files,
     load_vae_file,
-    transformer_config,
 )
 from cosmos_predict25.pipeline.local.load.find import (
     DEMO,
@@ -32,7 +31,8 @@ from cosmos_predict25.pipeline.local.load.find import (
     nothing_found,
     size_of_weights,
 )
-from cosmos_predict25.pipeline.local.load.original_names import diffusers_name
+from cosmos_predict25.pipeline.local.load.original_names import diffusers_name, diffusers_vae_name
+from cosmos_predict25.pipeline.local.load.parts import transformer_config
 from cosmos_predict25.pipeline.local.load.weights import Source, check_same_tensors
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
@@ -103,7 +103,7 @@ def write(weights: dict[str, torch.Tensor], path: Path) -> Path:
 
 def velocity(transformer, embeds) -> torch.Tensor:
     latents = torch.randn(1, 16, 3, 6, 8, generator=torch.Generator().manual_seed(2))
-    return predict_velocity(transformer, latents, torch.tensor([0.7]), embeds, nothing_given(latents))
+    return predict_velocity(transformer, latents, torch.tensor([0.7]), embeds, condition_mask(latents))
 
 
 def assert_same_weights(module: torch.nn.Module, expected: torch.nn.Module) -> None:
@@ -162,6 +162,16 @@ def test_loading_takes_little_more_memory_than_the_files(tmp_path):
         figures = measure_in_a_fresh_process("ours", folder, dtype)
         print(f"\n{figures['mib']:.0f} MiB in {dtype} for {size:.0f} MiB of files", end="")
         assert figures["mib"] <= 1.15 * size
+
+
+def test_wans_names_are_diffusers_ones_by_diffusers_own_table(core):
+    from comfy.ldm.wan.vae import WanVAE
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    names = WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True]).state_dict().keys()
+    table = convert_wan_vae_to_diffusers({name: name for name in names})
+    assert {diffusers_vae_name(name): name for name in names} == table
+    assert all(diffusers_vae_name(name) == name for name in table)
 
 
 def test_wan_vae_file_of_comfyui_decodes_like_comfyui(core, tmp_path):
