@@ -44,9 +44,9 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
-# Headings, since a note's own text is 10 pixels small. ComfyUI's missing-model data (`models` in a node's properties)
-# would offer no download: the frontend downloads single files whose names end like .safetensors and that are the value
-# of a list, and this model is a folder.
+# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for missing
+# models (`models` in a node's properties) would offer no download here: the frontend downloads single files that end like
+# .safetensors and are the value of a list, and this model is a folder.
 DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
@@ -75,10 +75,8 @@ LOCAL_NOTE = """\
 
 ## 2. In the ComfyUI folder, run `hf auth login`, then
 
-```
-hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
---local-dir models/diffusers/Cosmos-Predict2.5-2B
-```
+## `hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
+--local-dir models/diffusers/Cosmos-Predict2.5-2B`
 
 ## 3. Press R here, so that the loader sees it, and Run.
 

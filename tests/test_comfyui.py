@@ -54,7 +54,9 @@ def events(entry: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 def said(entry: dict[str, Any], prompt: dict[str, Any], kind: str) -> list[str]:
     """What a node says when it has run."""
-    return entry["outputs"][node_id(prompt, kind)]["cosmos_predict25"]
+    lines = entry["outputs"][node_id(prompt, kind)]["cosmos_predict25"]
+    assert max(map(len, lines)) <= 44  # a node's width
+    return lines
 
 
 def probe(file: Path) -> tuple[int, int, int, float]:
