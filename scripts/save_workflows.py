@@ -95,13 +95,23 @@ BOTH_NOTE = f"""\
 {FAL_NOTE}"""
 
 CORE_NODES_NOTE = """\
-### The same model in ComfyUI's own nodes
+# The same model in ComfyUI's own nodes
 
-Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts. It runs with the **demo** \
-until the model is there; *Text to Video (local)* says how to get it. Then set
+## Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts.
 
-- **width, height, num_frames** to 1280, 704, 93
-- **steps** to 35 and **cfg** to 8, which is NVIDIA's guidance_scale 7
+## It runs with the demo until the model is there. *Text to Video (local)* says how to get it.
+
+## Then set 1280 x 704 and 93 frames, 35 steps, and cfg to 8, which is NVIDIA's guidance_scale 7.
+"""
+
+WRITER_NOTE = """\
+# From five words to a prompt
+
+## The model was trained on long descriptions. Its text encoder, Cosmos-Reason1, writes one from your idea.
+
+## For a picture to start from, connect *Load Image* to *Generate Text*.
+
+## It needs the model: the demo cannot write. *Text to Video (local)* says how to get it.
 """
 
 LOADER = {
@@ -258,16 +268,46 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
 }
 
 # What costs money says `on fal`: web/js lists it last.
+WRITE_A_PROMPT: dict[str, Any] = {
+    "nodes": {
+        "loader": {
+            "type": "CosmosPredict25CheckpointLoader",
+            "pos": [0, 0],
+            "size": [440, 200],
+            "values": {"prompt_writer": True},
+        },
+        "write": {
+            "type": "TextGenerate",
+            "pos": [0, 260],
+            "size": [440, 480],
+            "values": {"prompt": "a robot arm waters a plant"},
+        },
+        "note": note("Start here", WRITER_NOTE, [540, 0], 270),
+        "show": {"type": "PreviewAny", "pos": [540, 330], "size": [400, 300]},
+        "encode": {**text_encode("For KSampler", "", [990, 330]), "size": [370, 120]},
+        "prompt": {"type": "CosmosPredict25Prompt", "pos": [990, 510], "size": [370, 300]},
+    },
+    "links": [
+        ["loader", "clip", "write", "clip"],
+        ["write", "generated_text", "show", "source"],
+        ["write", "generated_text", "encode", "text"],
+        ["loader", "clip", "encode", "clip"],
+        ["write", "generated_text", "prompt", "prompt"],
+    ],
+}
+
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
     "Text to Video (locally or on fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
     "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
+    "Write a Prompt": WRITE_A_PROMPT,
 }
 CARDS = {
     "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
     "Text to Video (demo)": DEMO_PROMPT,
+    "Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
     "Text to Video (local)": ["a text", "Cosmos-Predict2.5\non your own card", "93 frames\nof 1280 x 704"],
     "Text to Video (locally or on fal)": ["a text", "on your own card\nor on fal.ai", "93 frames\nof 1280 x 704"],
     "Text to Video (on fal)": ["a text", "fal.ai, for money\nno card needed", "93 frames\nof 1280 x 704"],
