@@ -44,9 +44,9 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
-# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for missing
-# models (`models` in a node's properties) would offer no download here: the frontend downloads single files that end like
-# .safetensors and are the value of a list, and this model is a folder.
+# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for
+# missing models (`models` in a node's properties) would offer no download here: the frontend downloads single files
+# that end like .safetensors and are the value of a list, and this model is a folder.
 DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
@@ -107,8 +107,19 @@ CORE_NODES_NOTE = """\
 
 ## Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts.
 
-## It runs with the demo until the model is there; *Text to Video (local)* says how to get it. Then set width, height, \
-num_frames to 1280, 704, 93, steps to 35, and cfg to 8, which is NVIDIA's guidance_scale 7.
+## It runs with the demo until the model is there. *Text to Video (local)* says how to get it.
+
+## Then set 1280 x 704 and 93 frames, 35 steps, and cfg to 8, which is NVIDIA's guidance_scale 7.
+"""
+
+WRITER_NOTE = """\
+# From five words to a prompt
+
+## The model was trained on long descriptions. Its text encoder, Cosmos-Reason1, writes one from your idea.
+
+## For a picture to start from, connect *Load Image* to *Generate Text*.
+
+## It needs the model: the demo cannot write. *Text to Video (local)* says how to get it.
 """
 
 LOADER = {
@@ -283,6 +294,34 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
 }
 
 # What costs money says `on fal`: web/js lists it last.
+WRITE_A_PROMPT: dict[str, Any] = {
+    "nodes": {
+        "loader": {
+            "type": "CosmosPredict25CheckpointLoader",
+            "pos": [0, 0],
+            "size": [440, 200],
+            "values": {"prompt_writer": True},
+        },
+        "write": {
+            "type": "TextGenerate",
+            "pos": [0, 260],
+            "size": [440, 480],
+            "values": {"prompt": "a robot arm waters a plant"},
+        },
+        "note": note("Start here", WRITER_NOTE, [540, 0], 270),
+        "show": {"type": "PreviewAny", "pos": [540, 330], "size": [400, 300]},
+        "encode": {**text_encode("For KSampler", "", [990, 330]), "size": [370, 120]},
+        "prompt": {"type": "CosmosPredict25Prompt", "pos": [990, 510], "size": [370, 300]},
+    },
+    "links": [
+        ["loader", "clip", "write", "clip"],
+        ["write", "generated_text", "show", "source"],
+        ["write", "generated_text", "encode", "text"],
+        ["loader", "clip", "encode", "clip"],
+        ["write", "generated_text", "prompt", "prompt"],
+    ],
+}
+
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
@@ -290,11 +329,13 @@ GRAPHS = {
     "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
     "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
+    "Write a Prompt": WRITE_A_PROMPT,
 }
 CARDS = {
     "Text to Video (LoRA)": LORA_PROMPT,
     "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
     "Text to Video (demo)": DEMO_PROMPT,
+    "Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
     "Text to Video (local)": ["a text", "Cosmos-Predict2.5\non your own card", "93 frames\nof 1280 x 704"],
     "Text to Video (locally or on fal)": ["a text", "on your own card\nor on fal.ai", "93 frames\nof 1280 x 704"],
     "Text to Video (on fal)": ["a text", "fal.ai, for money\nno card needed", "93 frames\nof 1280 x 704"],
