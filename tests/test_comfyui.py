@@ -28,6 +28,9 @@ NODES = {
     "CosmosPredict25Generate": "Generate Locally (Cosmos Predict2.5)",
     "CosmosPredict25GenerateFal": "Generate on fal (Cosmos Predict2.5)",
     "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
+    "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",
+    "CosmosPredict25EmptyLatent": "Empty Latent (Cosmos Predict2.5)",
+    "CosmosPredict25Sampler": "UniPC Sampler (Cosmos Predict2.5)",
 }
 
 
@@ -72,6 +75,18 @@ def test_object_info_has_every_node(any_comfyui):
         assert all(info[name]["output_tooltips"])
     assert info["CosmosPredict25Generate"]["output"] == ["VIDEO", "LATENT", "INT"]
     assert info["CosmosPredict25Generate"]["output_name"] == ["video", "latent", "seed"]
+
+
+SEARCHES = {
+    "text to video": {"CosmosPredict25Generate", "CosmosPredict25GenerateFal"},
+    **{text: {"CosmosPredict25ExportVideo"} for text in ("save video", "prores", "gif", "mp4")},
+}
+
+
+@pytest.mark.parametrize("words", SEARCHES)
+def test_a_search_finds_the_nodes(any_comfyui, words):
+    found = {name for name, node in any_comfyui.object_info().items() if words in (node["search_aliases"] or ())}
+    assert found & NODES.keys() >= SEARCHES[words]
 
 
 def test_every_node_has_a_help_page(any_comfyui):
