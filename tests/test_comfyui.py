@@ -27,6 +27,7 @@ NODES = {
     "CosmosPredict25SamplerSettings": "Sampler Settings (Cosmos Predict2.5)",
     "CosmosPredict25Loader": "Model Loader (Cosmos Predict2.5)",
     "CosmosPredict25Generate": "Generate Locally (Cosmos Predict2.5)",
+    "CosmosPredict25Extend": "Extend Video (Cosmos, local)",
     "CosmosPredict25GenerateFal": "Generate on fal (Cosmos Predict2.5)",
     "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
     "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",
