@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...pipeline.local.denoise import KNOWN_TIMESTEP
 from ...pipeline.local.latents import SPATIAL_COMPRESSION, latent_frames
 from ..world import NUM_FRAMES, SIDE
 from .log import Log
@@ -26,10 +27,10 @@ NOT_MATRICES = ("patch_embed", "time_embed", "proj_out", "learnable_pos_embed")
 """Beginnings of the names of parameters that AdamW trains instead of Muon though they have two axes."""
 GIVEN = (0, 1, 0, 2)
 """How many latent frames are given in a step and in the next ones: the shares of the 2B model's training."""
-GIVEN_SIGMA = 1e-4
-"""The timestep of latent frames that are given."""
 TWINS = 8
 """How many samples of a batch are there a second time, under a prompt that asks for nothing."""
+TWIN_WEIGHT = 10
+"""Of the error of a twin with little noise, in which all is to be seen that a prompt could say."""
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = 1.0, 1.7
 """Training noise: the sampler goes from sigma 200 to 0.01, and what is where is decided between 30 and 1."""
 
@@ -118,7 +119,9 @@ def velocity_loss(
             return_dict=False,
         )[0].float()
     wanted = torch.cat([(noise - latents)[:-TWINS], velocity[:TWINS].detach()])
-    return (velocity - wanted)[:, :, given:].square().mean((1, 2, 3, 4))
+    errors = (velocity - wanted)[:, :, given:].square().mean((1, 2, 3, 4))
+    clean = (1 / sigma[-TWINS:] - 1).clamp(max=1)
+    return torch.cat([errors[:-TWINS], TWIN_WEIGHT * clean * errors[-TWINS:]])
 
 
 def timesteps(sigma: Tensor, given: int, frames: int) -> Tensor:
@@ -126,7 +129,7 @@ def timesteps(sigma: Tensor, given: int, frames: int) -> Tensor:
     if not given:
         return sigma
     each = sigma[:, None].repeat(1, frames)
-    each[:, :given] = GIVEN_SIGMA
+    each[:, :given] = KNOWN_TIMESTEP
     return each.view(-1, 1, frames, 1, 1)
 
 
