@@ -6,6 +6,7 @@
     .demo/env/bin/python benchmarks/adherence.py --negative red              # how often red appears with and without it
     .demo/env/bin/python benchmarks/adherence.py --start 1 5                 # from a picture, from a clip of 5 frames
     .demo/env/bin/python benchmarks/adherence.py --parts 3                   # three parts more, there and back
+    .demo/env/bin/python benchmarks/adherence.py --lora --count 50           # the LoRA: black shapes, and the others
 
 A prompt's combination of colour, shape, motion and background, and its sentence form, were not in the training set.
 """
@@ -17,26 +18,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cosmos_predict25.benchmarks.metrics import psnr, ssim
 from cosmos_predict25.benchmarks.report import publish
 from cosmos_predict25.demo.adherence import ATTRIBUTES, compare_with_scene, detect_attributes, outline, steps_of
 from cosmos_predict25.demo.prompts import describe
-from cosmos_predict25.demo.world import NUM_FRAMES, SIDE, Scene, random_scene, render
+from cosmos_predict25.demo.training.lora import lora_scene
+from cosmos_predict25.demo.world import LORA_COLOR, NUM_FRAMES, SHAPE_COLORS, SIDE, Scene, random_scene, render
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
-from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER, DEMO_LORA_FILE
+from cosmos_predict25.pipeline.local.load.lora import DOWN, UP, read_lora
 from cosmos_predict25.pipeline.local.model import LocalModel
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.pipeline.start import CLIP_FRAMES, Start
 
 
-def held_out_prompts(count: int, two: float = 0.0) -> list[tuple[Scene, str]]:
-    """Scenes and sentences about them that training has not seen. `two`: the share with two objects."""
+def held_out_prompts(count: int, two: float = 0.0, *, in_lora_color: bool = False) -> list[tuple[Scene, str]]:
+    """Scenes and sentences about them that training has not seen. `two`: the share with two objects.
+
+    `in_lora_color`: instead, one object of the colour that the demo's LoRA adds.
+    """
     pairs = []
     for index in range(count):
         rng = random.Random(f"held out {index}")
-        scene = random_scene(rng, held_out=True, two=two)
+        scene = lora_scene(rng, held_out=True) if in_lora_color else random_scene(rng, held_out=True, two=two)
         pairs.append((scene, describe(scene, rng, held_out=True).text))
     return pairs
 
@@ -48,7 +55,13 @@ def make(model: LocalModel, prompt: str, seed: int, options: dict, start: torch.
     return generate(model, request, start=None if start is None else Start(start)).frames
 
 
-def adherence(model: LocalModel, pairs: list[tuple[Scene, str]], options: dict, exact: LocalModel | None) -> list[str]:
+def adherence(
+    model: LocalModel,
+    pairs: list[tuple[Scene, str]],
+    options: dict,
+    exact: LocalModel | None,
+    colors: tuple[str, ...] = SHAPE_COLORS,
+) -> list[str]:
     """Shares with each attribute right and with all right, how exact the outlines are, seconds a video and, with
     `exact`, PSNR and SSIM."""
     rows, seconds, similarity = [], 0.0, []
@@ -56,7 +69,7 @@ def adherence(model: LocalModel, pairs: list[tuple[Scene, str]], options: dict, 
         begin = time.perf_counter()
         frames = make(model, prompt, seed, options)
         seconds += time.perf_counter() - begin
-        rows.append([*shares(scene, frames), outline(scene, frames)])
+        rows.append([*shares(scene, frames, colors), outline(scene, frames, colors)])
         if exact:
             wanted = make(exact, prompt, seed, {**options, "num_inference_steps": 35})
             similarity.append([psnr(frames, wanted), ssim(frames, wanted)])
@@ -64,9 +77,9 @@ def adherence(model: LocalModel, pairs: list[tuple[Scene, str]], options: dict, 
     return [f"{figure:.3f}" for figure in found]
 
 
-def shares(scene: Scene, frames: torch.Tensor) -> list[float]:
+def shares(scene: Scene, frames: torch.Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> list[float]:
     """1 or 0 for each of `ATTRIBUTES`, and for all of them together."""
-    right = compare_with_scene(scene, frames)
+    right = compare_with_scene(scene, frames, colors)
     return [*(right[name] for name in ATTRIBUTES), all(right.values())]
 
 
@@ -147,6 +160,31 @@ def there_and_back(
     return table
 
 
+def lora_effect(model: LocalModel, count: int, options: dict) -> None:
+    """What the videos show of prompts for the LoRA's colour and for others, without the LoRA and with it."""
+    prompts = {f"{LORA_COLOR} shapes": held_out_prompts(count, in_lora_color=True), "others": held_out_prompts(count)}
+    rows = []
+    for lora in ("without", "with"):
+        if lora == "with":
+            merge_lora(model.transformer, DEMO_LORA_FILE)
+        for asked, pairs in prompts.items():
+            figures = adherence(model, pairs, options, None, (*SHAPE_COLORS, LORA_COLOR))
+            rows.append([lora, asked, *figures[:-1]])
+    publish(["LoRA", "asked for", *ATTRIBUTES, "all", "outline"], rows)
+
+
+def merge_lora(transformer: nn.Module, file: Path) -> None:
+    """Add a LoRA of scale 1 to the weights."""
+    weights = dict(transformer.named_parameters())
+    shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in weights.items()}
+    tensors = read_lora(file, shapes).tensors
+    for name, up in tensors.items():
+        if name.endswith(UP):
+            layer = name.removesuffix(f".{UP}")
+            weight = weights[f"{layer}.weight"]
+            weight.data = weight + up.float() @ tensors[f"{layer}.{DOWN}"].float()
+
+
 def negative_effect(model: LocalModel, word: str, count: int, options: dict) -> None:
     """How often a colour appears when the prompt leaves it open, with the default negative prompt and with the word."""
     rows = []
@@ -177,12 +215,16 @@ def main() -> None:
     parser.add_argument(
         "--parts", type=int, help="parts to make after a clip, there and back, with overlaps of --start"
     )
+    parser.add_argument("--lora", action="store_true", help="measure the demo's LoRA")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_pipeline_folder(options.checkpoint, getattr(torch, options.dtype))
     if options.negative:
         return negative_effect(model, options.negative, options.count, {"guidance_scale": options.guidance[0]})
+    if options.lora:
+        chosen = {"guidance_scale": options.guidance[0], "num_inference_steps": options.steps[0]}
+        return lora_effect(model, options.count, chosen)
     exact = load_pipeline_folder(options.checkpoint, torch.float32) if options.exact else None
     pairs = held_out_prompts(options.count, options.two)
     header, rows = ["guidance", "steps"], []

@@ -27,9 +27,9 @@ class Detection:
     background: str
 
 
-def detect_attributes(frames: Tensor) -> Detection:
-    """What `frames`, (T, H, W, 3), float32 in 0..1, show. The object that covers most comes first."""
-    name, masks = color_masks(frames)
+def detect_attributes(frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> Detection:
+    """What `frames`, (T, H, W, 3), float32 in 0..1, show in `colors`. The object that covers most comes first."""
+    name, masks = color_masks(frames, colors)
     covered = {color: mask.sum((1, 2)).float().median().item() for color, mask in masks.items()}
     largest = max(covered.values())
     kept = sorted((c for c in covered if covered[c] >= max(MIN_AREA, largest / 3)), key=lambda c: -covered[c])
@@ -37,16 +37,16 @@ def detect_attributes(frames: Tensor) -> Detection:
     return Detection(objects, tuple(motion_of(masks[color]) for color in kept), name)
 
 
-def color_masks(frames: Tensor) -> tuple[str, dict[str, Tensor]]:
-    """The background's name, and for each of `SHAPE_COLORS` where the frames show it before that: (T, H, W)."""
+def color_masks(frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> tuple[str, dict[str, Tensor]]:
+    """The background's name, and for each of `colors` where the frames show it before that: (T, H, W)."""
     frames = frames * 255
     border = torch.ones(frames.shape[1:3], dtype=torch.bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
     ground = frames[:, border].flatten(0, 1).median(0).values
     foreground = (frames - ground).norm(dim=-1) > FOREGROUND_DISTANCE
     labels = torch.full(foreground.shape, -1)
-    labels[foreground] = nearest_index(frames[foreground], SHAPE_COLORS)
-    masks = {color: without_specks(labels == index) for index, color in enumerate(SHAPE_COLORS)}
+    labels[foreground] = nearest_index(frames[foreground], colors)
+    masks = {color: without_specks(labels == index) for index, color in enumerate(colors)}
     return nearest(ground[None], BACKGROUNDS)[0], masks
 
 
@@ -58,12 +58,12 @@ def steps_of(scene: Scene, frames: Tensor) -> Tensor | None:
     return torch.hypot(x.diff(), y.diff())
 
 
-def outline(scene: Scene, frames: Tensor) -> float:
+def outline(scene: Scene, frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> float:
     """How exact the first object's outline is: 1 where in all frames it is the ideal one of its area and centre.
 
     The intersection over the union of the two, on average over the frames that show the object; 0 where none does.
     """
-    scene_object, masks = scene.objects[0], color_masks(frames)[1]
+    scene_object, masks = scene.objects[0], color_masks(frames, colors)[1]
     shown = masks[scene_object.color]
     return overlaps(shown)[scene_object.shape] if (shown.sum((1, 2)) >= MIN_AREA / 2).any() else 0.0
 
@@ -141,9 +141,9 @@ def motion_of(masks: Tensor) -> str:
     return "up" if travel_y < 0 else "down"
 
 
-def compare_with_scene(scene: Scene, frames: Tensor) -> dict[str, bool]:
+def compare_with_scene(scene: Scene, frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> dict[str, bool]:
     """Which of `ATTRIBUTES` the clip has as `scene` asks; with two objects a value is right when both are."""
-    detection = detect_attributes(frames)
+    detection = detect_attributes(frames, colors)
     wanted = {scene_object.color: scene_object.shape for scene_object in scene.objects}
     shapes = {scene_object.color: scene_object.shape for scene_object in detection.objects}
     same_colors = shapes.keys() == wanted.keys()

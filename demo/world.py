@@ -21,6 +21,8 @@ COLORS = {
     "gray": (128, 128, 128),
 }
 SHAPE_COLORS = ("red", "green", "blue", "yellow", "purple", "white")
+LORA_COLOR = "black"
+"""A shape's colour that the demo checkpoint does not know and its LoRA adds."""
 BACKGROUNDS = ("black", "gray", "white", "blue", "green")
 SHAPES = ("circle", "square", "triangle")
 MOTIONS = ("left", "right", "up", "down", "bounce")

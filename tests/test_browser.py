@@ -59,12 +59,16 @@ def template(page: Page) -> Page:
     return page
 
 
-def test_template_browser_shows_the_thumbnail(page: Page) -> None:
+def test_template_browser_shows_the_thumbnail_and_paid_ones_last(page: Page) -> None:
     open_template_browser(page)
     thumbnail = page.get_by_test_id("template-workflow-Text to Video (local)").get_by_role("img")
     expect(thumbnail).to_be_visible()
     page.wait_for_function("(image) => image.naturalWidth > 0", arg=thumbnail.element_handle())
     take_screenshot(page, "templates")
+    cards = page.locator("[data-testid^='template-workflow-']").all()
+    cost_money = ["on fal" in str(card.get_attribute("data-testid")) for card in cards]
+    assert len(cards) == len(list((environment.REPO / "workflows").glob("*.json")))
+    assert cost_money == sorted(cost_money)
 
 
 def test_template_makes_a_video(template: Page) -> None:

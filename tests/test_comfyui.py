@@ -28,6 +28,10 @@ NODES = {
     "CosmosPredict25Generate": "Generate Locally (Cosmos Predict2.5)",
     "CosmosPredict25GenerateFal": "Generate on fal (Cosmos Predict2.5)",
     "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
+    "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",
+    "CosmosPredict25LoraLoader": "LoRA Loader (Cosmos Predict2.5)",
+    "CosmosPredict25EmptyLatent": "Empty Latent (Cosmos Predict2.5)",
+    "CosmosPredict25Sampler": "UniPC Sampler (Cosmos Predict2.5)",
 }
 
 
@@ -74,10 +78,27 @@ def test_object_info_has_every_node(any_comfyui):
     assert info["CosmosPredict25Generate"]["output_name"] == ["video", "latent", "seed"]
 
 
+SEARCHES = {
+    "text to video": {"CosmosPredict25Generate", "CosmosPredict25GenerateFal"},
+    **{words: {"CosmosPredict25ExportVideo"} for words in ("save video", "prores", "gif", "mp4")},
+}
+
+
+@pytest.mark.parametrize("words", SEARCHES)
+def test_a_search_finds_the_nodes(any_comfyui, words):
+    found = {name for name, node in any_comfyui.object_info().items() if words in (node["search_aliases"] or ())}
+    assert found & NODES.keys() >= SEARCHES[words]
+
+
 def test_every_node_has_a_help_page(any_comfyui):
     for name, display_name in NODES.items():
-        with urlopen(f"{any_comfyui.url}/extensions/cosmos-predict25/docs/{name}.md") as page:
-            assert page.read().decode().startswith(f"# {display_name}")
+        folder = f"{any_comfyui.url}/extensions/cosmos-predict25/docs"
+        with urlopen(f"{folder}/{name}.md") as page:
+            text = page.read().decode()
+        assert text.startswith(f"# {display_name}")
+        for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
+            with urlopen(f"{folder}/{picture}") as file:
+                assert Image.open(file).width <= 500  # the panel's width
 
 
 def test_comfyuis_own_nodes_module_is_intact(any_comfyui):

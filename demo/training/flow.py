@@ -85,6 +85,12 @@ def sample_sigma(count: int) -> Tensor:
     return torch.sigmoid(log_sigma.clamp(-4.6, 5.3))
 
 
+def batch_sigma() -> Tensor:
+    """A sigma for each sample of a batch, (BATCH,): twins have the same."""
+    sigma = sample_sigma(BATCH - TWINS)[torch.randperm(BATCH - TWINS)]
+    return torch.cat([sigma, sigma[:TWINS]])
+
+
 def velocity_loss(
     transformer: CosmosTransformer3DModel,
     latents: Tensor,
@@ -189,9 +195,7 @@ def train_flow(
         torch.manual_seed(step)
         given = GIVEN[step % len(GIVEN)]
         latents, features, log_counts = samples.batch(step, given)
-        sigma = sample_sigma(BATCH - TWINS)[torch.randperm(BATCH - TWINS)]
-        sigma = torch.cat([sigma, sigma[:TWINS]])
-        losses = velocity_loss(transformer, latents, sigma, features, log_counts, given)
+        losses = velocity_loss(transformer, latents, batch_sigma(), features, log_counts, given)
         losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
         optimizer.step(learning_rate_factor(step, num_steps))

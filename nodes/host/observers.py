@@ -1,7 +1,7 @@
 """Progress, previews and Stop: the pipeline's `Observer` in ComfyUI."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import latent_preview
@@ -22,12 +22,12 @@ def show_text(text: str, node_id: str) -> None:
 
 
 def format_for_previews(vae: "AutoencoderKLWan") -> latent_formats.LatentFormat:
-    """Wan 2.1's; with another VAE that has linear factors in its config, as the demo's has, the format with these."""
-    latent_format = latent_formats.Wan21()
-    if factors := vae.config.get("_latent_rgb_factors"):
-        latent_format.latent_rgb_factors = factors
-        latent_format.latent_rgb_factors_bias = vae.config["_latent_rgb_factors_bias"]
-        latent_format.taesd_decoder_name = None
+    """Wan 2.1's. For a VAE with linear factors of its own in its config, as the demo's, one of these alone."""
+    if "_latent_rgb_factors" not in vae.config:
+        return latent_formats.Wan21()
+    latent_format: Any = latent_formats.LatentFormat()
+    latent_format.latent_rgb_factors = vae.config["_latent_rgb_factors"]
+    latent_format.latent_rgb_factors_bias = vae.config["_latent_rgb_factors_bias"]
     return latent_format
 
 
