@@ -20,8 +20,6 @@ from .state import Resumable
 
 BATCH = 32
 LEARNING_RATE = 4e-3
-FURTHER = 0.4
-"""Share of the learning rate for a transformer that is trained already."""
 EMA_DECAY = 0.997
 NOT_MATRICES = ("patch_embed", "time_embed", "proj_out", "learnable_pos_embed")
 """Beginnings of the names of parameters that AdamW trains instead of Muon though they have two axes."""
@@ -173,19 +171,23 @@ class Samples:
 
 
 def train_flow(
-    samples: Samples, state_file: Path, num_steps: int, log: Log, trained: CosmosTransformer3DModel | None = None
+    samples: Samples,
+    state_file: Path,
+    num_steps: int,
+    log: Log,
+    transformer: CosmosTransformer3DModel | None = None,
+    rate: float = 1.0,
 ) -> Iterator[CosmosTransformer3DModel]:
     """Yields the average of the weights over the last steps whenever the state was saved, and at the end.
 
-    `trained`: goes on from this transformer, at a lower learning rate, instead of from random numbers.
+    `transformer`: one to go on from instead of random numbers. `rate`: share of the learning rate.
     """
     torch.manual_seed(0)
-    transformer = trained or new_transformer(samples.features.shape[-1])
-    learning_rate = LEARNING_RATE if trained is None else LEARNING_RATE * FURTHER
+    transformer = transformer or new_transformer(samples.features.shape[-1])
     average = torch.optim.swa_utils.AveragedModel(
         transformer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
     )
-    optimizer = Optimizer(transformer, learning_rate, others=NOT_MATRICES)
+    optimizer = Optimizer(transformer, LEARNING_RATE * rate, others=NOT_MATRICES)
     parts = {"transformer": transformer, "average": average, "optimizer": optimizer}
     steps = Resumable(state_file, num_steps, 250, **parts)
     recent = None
