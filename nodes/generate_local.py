@@ -101,7 +101,7 @@ class CosmosPredict25Generate(io.ComfyNode):
             start=start,
             placement=model,
             plan=plan,
-            observer=NodeObserver(cls.hidden.unique_id, model.device, note),
+            observer=NodeObserver(cls.hidden.unique_id, model, note),
             guardrail=cosmos_guardrail if model.guardrail else None,
             prompts=model.prompts,
             unfinished=model.unfinished,
