@@ -44,9 +44,9 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
-# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for missing
-# models (`models` in a node's properties) would offer no download here: the frontend downloads single files that end like
-# .safetensors and are the value of a list, and this model is a folder.
+# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for
+# missing models (`models` in a node's properties) would offer no download here: the frontend downloads single files
+# that end like .safetensors and are the value of a list, and this model is a folder.
 DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
