@@ -31,6 +31,7 @@ NODES = {
     "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
     "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",
     "CosmosPredict25EmptyLatent": "Empty Latent (Cosmos Predict2.5)",
+    "CosmosPredict25StartLatent": "Start Latent (Cosmos Predict2.5)",
     "CosmosPredict25Sampler": "UniPC Sampler (Cosmos Predict2.5)",
 }
 
