@@ -1,6 +1,6 @@
 import logging
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,7 @@ class CosmosPredict25Generate(io.ComfyNode):
         from ..pipeline.local.plan import UNLIMITED
         from .host.observers import NodeObserver
         from .host.output import result_on_node
+        from .host.videos import with_values
 
         start = time.monotonic()
         asked = GenerationRequest.combine(prompt, settings)
@@ -72,9 +73,10 @@ class CosmosPredict25Generate(io.ComfyNode):
         made = f"{len(video.frames)} frames of {request.width}x{request.height} in {time.monotonic() - start:.0f} s"
         result = result_on_node(f"{made}, seed {video.seed}.", *filter(None, [note]), *notes_on_video(model, asked))
         components = Types.VideoComponents(images=video.frames, frame_rate=Fraction(video.fps))
-        return io.NodeOutput(
-            InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed, ui=result
-        )
+        values = {"checkpoint": model.model.name, **asdict(prompt), **asdict(settings), "seed": video.seed}
+        values |= {"num_frames": len(video.frames), "width": request.width, "height": request.height}
+        shown = with_values(InputImpl.VideoFromComponents(components), values)
+        return io.NodeOutput(shown, {"samples": video.latents}, video.seed, ui=result)
 
 
 def notes_on_video(hosted: "HostedModel", asked: GenerationRequest) -> list[str]:

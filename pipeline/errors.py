@@ -44,7 +44,7 @@ class MissingKeyError(CosmosError, ValueError):
 class FalError(CosmosError):
     """fal's final answer is no: it refused a job, or a job failed. Also the base of the other errors of fal.
 
-    `stage`: connect, journal, submit, listing, status, result, cancel or download. `status`: the HTTP status.
+    `stage`: connect, journal, upload, submit, listing, status, result, cancel or download. `status`: the HTTP status.
     `error_type`: fal's name of the error. `fields`: the request fields it is about. `retryable`: whether a new try can
     help, None where fal does not say. `request_id`: fal's name of the job.
     """

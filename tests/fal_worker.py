@@ -2,8 +2,9 @@
 
     python fal_worker.py < order.json
 
-The order: `folder`, where the videos and the journal are; `request` and `policy`, the fields of these; `kill_at`, a
-message at which the process kills itself; `file_size`, the limit for a file that the process writes.
+The order: `folder`, where the videos and the journal are; `request` and `policy`, the fields of these; `endpoint` and
+`media`, the name of an endpoint and the path of a file, if there is one; `kill_at`, a message at which the process
+kills itself; `file_size`, the limit for a file that the process writes.
 Printed is {"video": path, "seed": seed} or {"error": class, "message": text}.
 """
 
@@ -41,7 +42,7 @@ def outcome_of(worker: "subprocess.Popen[str]") -> dict[str, Any] | None:
 def main() -> None:
     order = json.load(sys.stdin)
     from cosmos_predict25.pipeline.errors import CosmosError
-    from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
+    from cosmos_predict25.pipeline.fal import IMAGE_TO_VIDEO, TEXT_TO_VIDEO, Journal, NetworkPolicy, generate
     from cosmos_predict25.pipeline.observer import NullObserver
     from cosmos_predict25.pipeline.request import GenerationRequest
 
@@ -53,10 +54,13 @@ def main() -> None:
     if size := order.get("file_size"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     folder = Path(order["folder"])
+    endpoints = {endpoint.name: endpoint for endpoint in (TEXT_TO_VIDEO, IMAGE_TO_VIDEO)}
     work = generate(
         GenerationRequest(**order["request"]),
         folder=folder / "videos",
         journal=Journal(folder / "journal"),
+        endpoint=endpoints[order.get("endpoint", TEXT_TO_VIDEO.name)],
+        media=Path(order["media"]) if "media" in order else None,
         policy=NetworkPolicy(**order["policy"]),
         observer=Killed(),
     )

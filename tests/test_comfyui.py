@@ -78,6 +78,18 @@ def test_object_info_has_every_node(any_comfyui):
     assert info["CosmosPredict25Generate"]["output_name"] == ["video", "latent", "seed"]
 
 
+SEARCHES = {
+    "text to video": {"CosmosPredict25Generate", "CosmosPredict25GenerateFal"},
+    **{text: {"CosmosPredict25ExportVideo"} for text in ("save video", "prores", "gif", "mp4")},
+}
+
+
+@pytest.mark.parametrize("words", SEARCHES)
+def test_a_search_finds_the_nodes(any_comfyui, words):
+    found = {name for name, node in any_comfyui.object_info().items() if words in (node["search_aliases"] or ())}
+    assert found & NODES.keys() >= SEARCHES[words]
+
+
 def test_every_node_has_a_help_page(any_comfyui):
     for name, display_name in NODES.items():
         with urlopen(f"{any_comfyui.url}/extensions/cosmos-predict25/docs/{name}.md") as page:

@@ -136,7 +136,7 @@ MALFORMED = {
     "space": f"{KEY.key_id}: {KEY.secret}",
     "space-before-the-colon": f"{KEY.key_id} :{KEY.secret}",
     "non-ascii": f"{TEXT}é",
-    "non-ascii-digit": f"{TEXT}٣",
+    "non-ascii-digit": f"{TEXT}\u0663",
     "no-break-space": f"\u00a0{TEXT}",
     "surrogate": f"{TEXT}\udcff",
     "delete": f"{TEXT}\x7f",

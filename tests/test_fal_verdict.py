@@ -16,6 +16,18 @@ POLICY = NetworkPolicy()
 MINUTE, HOUR = 60, 3600
 
 ROWS: dict[Stage, dict[Answer, tuple[Verdict, int, float]]] = {
+    Stage.UPLOAD: {
+        Answer.OK: (Verdict.ANSWERED, 1, 0),
+        Answer.NOT_SENT: (Verdict.REFUSED, 5, 0),
+        Answer.LOST: (Verdict.REFUSED, 5, 0),
+        Answer.BUSY: (Verdict.REFUSED, 5, 0),
+        Answer.OTHER: (Verdict.REFUSED, 5, 0),
+        Answer.NOT_ALLOWED: (Verdict.REFUSED, 2, 0),
+        Answer.REFUSED: (Verdict.REFUSED, 2, 0),
+        Answer.BAD_CERTIFICATE: (Verdict.REFUSED, 1, 0),
+        Answer.UNREADABLE: (Verdict.REFUSED, 1, 0),
+        Answer.REDIRECT: (Verdict.REFUSED, 1, 0),
+    },
     Stage.SUBMIT: {
         Answer.OK: (Verdict.ANSWERED, 1, 0),
         Answer.NOT_SENT: (Verdict.REFUSED, 5, 0),

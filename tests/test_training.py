@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from torch.nn import Linear
 
 from cosmos_predict25.demo.adherence import compare_with_scene
 from cosmos_predict25.demo.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
@@ -50,7 +51,7 @@ def test_a_resumed_stage_ends_as_an_uninterrupted_one(tmp_path):
 
 def train(file, interrupt: int | None = None) -> list[float]:
     torch.manual_seed(0)
-    module = torch.nn.Linear(4, 1)
+    module = Linear(4, 1)
     optimizer = torch.optim.AdamW(module.parameters(), 0.1)
     for step in Resumable(file, 8, 2, module=module, optimizer=optimizer):
         if step == interrupt:

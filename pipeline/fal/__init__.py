@@ -1,4 +1,4 @@
-"""Text to video on fal.ai: `generate` makes one video and pays once; `FalClient` is the queue's protocol.
+"""Videos from fal.ai: `generate` makes one video and pays once; `FalClient` is the queue's protocol.
 
 What needs httpx is imported when it is first asked for, so that a node has the endpoints' names and limits without it.
 """
@@ -6,11 +6,12 @@ What needs httpx is imported when it is first asked for, so that a node has the 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .endpoints import DISTILLED, TEXT_TO_VIDEO, Endpoint
+from .endpoints import DISTILLED, IMAGE_TO_VIDEO, TEXT_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint
 
 if TYPE_CHECKING:
     from .generate import generate
     from .journal import Journal
+    from .media.upload import Media
     from .queue.client import FalClient
     from .queue.job import Cancellation, Job
     from .queue.policy import NetworkPolicy
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DISTILLED",
+    "IMAGE_TO_VIDEO",
     "TEXT_TO_VIDEO",
+    "VIDEO_TO_VIDEO",
     "Cancellation",
     "Completed",
     "Endpoint",
@@ -26,6 +29,7 @@ __all__ = [
     "InProgress",
     "Job",
     "Journal",
+    "Media",
     "NetworkPolicy",
     "Queued",
     "generate",
@@ -38,6 +42,7 @@ _MODULES = {
     "InProgress": ".queue.status",
     "Job": ".queue.job",
     "Journal": ".journal",
+    "Media": ".media.upload",
     "NetworkPolicy": ".queue.policy",
     "Queued": ".queue.status",
     "generate": ".generate",

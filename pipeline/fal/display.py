@@ -29,6 +29,10 @@ class Display:
     def announce(self, text: str) -> None:
         """Something has changed: show it, and write it to the log."""
         log.info("fal, seed %d: %s", self._seed, text)
+        self.show(text)
+
+    def show(self, text: str) -> None:
+        """As `announce`, without the log."""
         self._text = text
         self.refresh()
 
@@ -40,8 +44,7 @@ class Display:
         if is_news:
             self.announce(status_text(status))
         else:
-            self._text = status_text(status)
-            self.refresh()
+            self.show(status_text(status))
 
     def set_price(self, price: Price | None) -> None:
         self._price = f", {price}" if price else ", price unknown"

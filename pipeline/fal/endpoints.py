@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from ..errors import InvalidRequestError
 from ..request import (
@@ -23,13 +23,17 @@ ENDPOINT_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """What one endpoint takes. `typical_seconds` is fal's own figure for a video."""
+    """What one endpoint takes. `typical_seconds` is fal's own figure for a video.
+
+    `media`: the name of the input for the file to start from, where it takes one.
+    """
 
     id: str
     num_inference_steps: Range[int]
     default_steps: int
     has_guidance_scale: bool
     typical_seconds: float
+    media: Literal["", "image_url", "video_url"] = ""
 
     @property
     def name(self) -> str:
@@ -44,6 +48,8 @@ TEXT_TO_VIDEO = Endpoint(
     has_guidance_scale=True,
     typical_seconds=7 * 60,
 )
+IMAGE_TO_VIDEO = replace(TEXT_TO_VIDEO, id="fal-ai/cosmos-predict-2.5/image-to-video", media="image_url")
+VIDEO_TO_VIDEO = replace(TEXT_TO_VIDEO, id="fal-ai/cosmos-predict-2.5/video-to-video", media="video_url")
 DISTILLED = Endpoint(
     id="fal-ai/cosmos-predict-2.5/distilled/text-to-video",
     num_inference_steps=DISTILLED_STEPS,

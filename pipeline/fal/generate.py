@@ -13,6 +13,7 @@ from ..video import RemoteVideo
 from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint
 from .journal import Journal
+from .media.upload import Media
 from .paid_job import PaidJob
 from .queue.client import FalClient
 from .queue.policy import NetworkPolicy
@@ -25,6 +26,7 @@ async def generate(
     folder: Path,
     journal: Journal,
     endpoint: Endpoint = TEXT_TO_VIDEO,
+    media: Path | bytes | str | Media | None = None,
     key: str | None = None,
     policy: NetworkPolicy | None = None,
     observer: Observer | None = None,
@@ -42,12 +44,16 @@ async def generate(
     An observer that stops the work cancels the job at fal; that ends when the outcome is known, at most the policy's
     `cancel_wait` later. Cancelling the task leaves the job running, for the same request to go on with.
 
+    `media`: what the endpoint's `image_url` or `video_url` stands for: a file or its bytes, at most 64 MiB, which are
+    uploaded and can be read by whoever knows their address for a day; or an address, sent as it is, by which the job is
+    then named; or a data URI of at most 256 KiB of content, of which fal keeps nothing without `store`. The same
+    content again is the same job.
     `key`, `policy`: see `FalClient`. `webhook_url`, `priority`, `start_timeout`, `store`: see `FalClient.submit`.
     Raises `InvalidRequestError`, `MissingKeyError`, `FalError`, `OutcomeUnknownError`, `JobKeptError` and
     `JobExpiredError`.
     """
     observer = observer or NullObserver()
-    submission = make_submission(request, endpoint, journal, folder)
+    submission = make_submission(request, endpoint, journal, folder, media)
     display = Display(observer, endpoint.typical_seconds, submission.seed)
     options = {"webhook_url": webhook_url, "priority": priority, "start_timeout": start_timeout, "store": store}
     async with FalClient(key, policy, on_trouble=display.announce) as client:

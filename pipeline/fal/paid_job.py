@@ -15,7 +15,7 @@ from ..errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownErro
 from ..observer import Observer
 from ..video import RemoteVideo
 from .display import Display
-from .endpoints import is_same_input
+from .endpoints import is_same_input, sha256_of
 from .journal import Journal, State
 from .media.download import DownloadError, MediaGoneError, MediaRefusedError, announced_numbers, is_data_uri, video_url
 from .media.probe import notes_on, probe
@@ -119,8 +119,10 @@ class PaidJob:
 
         Raises as `FalClient.submit` does. When it is cancelled, it ends as soon as no request is on its way.
         """
-        prepared = self._client.prepare(self._submission.endpoint.id, self._submission.sent, **self._options)
+        sent = await self._sent()
+        prepared = self._client.prepare(self._submission.endpoint.id, sent, **self._options)
         record = self._record
+        record.input_sha256 = sha256_of(sent)
         record.state, record.created, record.clock_offset = State.SUBMIT_UNKNOWN, time.time(), self._client.clock_offset
         self._journal.save(record)
         try:
@@ -132,11 +134,20 @@ class PaidJob:
                 record.clock_offset = self._client.clock_offset
                 self._journal.save(record)
         except BaseException as error:  # so nothing was sent, or nothing was taken
-            hide_prompts(error, self._submission.sent)
+            hide_prompts(error, sent)
             self._end_job(State.ENDED)
             raise
         else:
             self._take_job(job)
+
+    async def _sent(self) -> dict[str, Any]:
+        """The input with the address of its media, which is uploaded when all the rest is known to be right."""
+        wanted = self._submission
+        if not wanted.media or wanted.media.address:
+            return wanted.sent
+        self._client.prepare(wanted.endpoint.id, wanted.sent, **self._options)
+        address = await self._client.upload(wanted.media, self._display.show)
+        return {**wanted.sent, wanted.endpoint.media: address}
 
     def _take_job(self, job: Job, is_adopted: bool = False) -> None:
         self._job = job
@@ -283,7 +294,8 @@ class PaidJob:
         notes = notes_on(video, announced_numbers(result), self._submission.sent["num_frames"])
         for note in notes:
             log.warning("%s: %s.", target.name, note)
-        return replace(video, notes=notes)
+        url = result["video"]["url"]
+        return replace(video, notes=notes, url=None if is_data_uri(url) else url)
 
     async def _save(self, result: dict[str, Any]) -> tuple[dict[str, Any], RemoteVideo]:
         """Where the address leads nowhere, the result is read again, which may name a new one, for some minutes."""

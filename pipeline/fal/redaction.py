@@ -37,7 +37,7 @@ def without_key(value: Any, key: FalKey | None) -> Any:
 
 
 def redact(text: str) -> str:
-    """`text` without credentials, the content of data URIs, and the query strings of URLs.
+    """`text` without credentials, the content of data URIs, the query strings of URLs, and where a file is at fal.
 
     No more than the first 4000 characters, so that no text of a server's can make this slow.
     """
@@ -45,13 +45,14 @@ def redact(text: str) -> str:
     text = re.sub(r"(?i)\bkey\s{1,4}[\w.+/=\[\]-]{1,200}:[\w.+/=\[\]-]+", f"Key {REDACTED}", text)
     text = re.sub(r"(?i)\b(bearer|basic)\s{1,4}[\w.+/=-]{12,}", rf"\1 {REDACTED}", text)
     text = re.sub(r"data:([\w.+/-]{0,60})[\w;=.+-]{0,60},[A-Za-z0-9+/=_%-]*", rf"data:\1,{REDACTED}", text)
+    text = re.sub(r"(https://[\w.-]{0,60}fal\.media)/[^\s\"'<>]*", rf"\1/{REDACTED}", text)
     return re.sub(r"(https?://[^\s?\"'<>]{1,500})\?[^\s\"'<>]*", rf"\1?{REDACTED}", text)
 
 
 def hide_prompts(error: BaseException, sent: Mapping[str, Any]) -> None:
-    """Take what fal repeats of the prompts out of an error's message, which goes to logs and to the history."""
+    """Take what fal repeats of the input out of an error's message, which goes to logs and to the history."""
     message = str(error)
-    for name in ("prompt", "negative_prompt"):
+    for name in ("prompt", "negative_prompt", "image_url", "video_url"):
         private = printable_line(sent.get(name, ""), len(message))
         at = message.find(private[:HIDDEN]) if len(private) >= HIDDEN else -1
         if at >= 0:

@@ -5,22 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import InvalidRequestError
 from ..formats import VideoFormat, find_format
 from ..request import GenerationRequest
 from .endpoints import Endpoint, arguments, sha256_of
 from .journal import Journal, Record
+from .media.upload import Media, media_from
 
 
 @dataclass(frozen=True)
 class Submission:
     """One wanted video.
 
-    `sent`: the JSON object for fal. `fingerprint`: a hash of endpoint and JSON. `target`: the finished file, which is
-    named after what was asked for.
+    `sent`: the JSON object for fal, in which the name of `media` stands where its address will be, if it has none yet.
+    `fingerprint`: a hash of endpoint and JSON, the media by name. `target`: the finished file, which is named after
+    what was asked for.
     """
 
     endpoint: Endpoint
     sent: dict[str, Any]
+    media: Media | None
     format: VideoFormat
     fingerprint: str
     request_sha256: str
@@ -42,23 +46,39 @@ class Submission:
         )
 
 
-def make_submission(request: GenerationRequest, endpoint: Endpoint, journal: Journal, folder: Path) -> Submission:
+def make_submission(
+    request: GenerationRequest,
+    endpoint: Endpoint,
+    journal: Journal,
+    folder: Path,
+    source: Path | bytes | str | Media | None = None,
+) -> Submission:
     """The submission of a request: without a seed in it, with that of its unfinished job, or a new one.
 
     Raises `InvalidRequestError`.
     """
-    wanted = arguments(endpoint, request)
+    media = media_of(endpoint, source)
+    wanted = {**arguments(endpoint, request), **({endpoint.media: media.identity} if media else {})}
     request_sha256 = sha256_of(wanted)
     seed = request.seed
     if seed is None:
         seed = seed_of_unfinished(journal, endpoint.id, request_sha256)
     if seed is None:
         seed = request.seed_or_random()
-    sent = {**wanted, "seed": seed}
-    fingerprint = hashlib.sha256(f"{endpoint.id}\n{sha256_of(sent)}".encode()).hexdigest()[:32]
+    named = {**wanted, "seed": seed}
+    fingerprint = hashlib.sha256(f"{endpoint.id}\n{sha256_of(named)}".encode()).hexdigest()[:32]
+    sent = {**named, endpoint.media: media.address} if media and media.address else named
     format = find_format(request.video_output_type)
     target = folder / f"cosmos_{seed}_{fingerprint[:12]}{format.suffix}"
-    return Submission(endpoint, sent, format, fingerprint, request_sha256, target)
+    return Submission(endpoint, sent, media, format, fingerprint, request_sha256, target)
+
+
+def media_of(endpoint: Endpoint, source: Path | bytes | str | Media | None) -> Media | None:
+    """What the endpoint starts from. Raises `InvalidRequestError` unless it takes just that."""
+    if bool(endpoint.media) != (source is not None):
+        what = f"starts from a file: give it as media, for {endpoint.media}" if endpoint.media else "takes no media"
+        raise InvalidRequestError(f"{endpoint.id} {what}.")
+    return media_from(source, endpoint.media) if endpoint.media and source is not None else None
 
 
 def seed_of_unfinished(journal: Journal, endpoint_id: str, request_sha256: str) -> int | None:

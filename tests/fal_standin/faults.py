@@ -84,11 +84,12 @@ class Reset(Fault):
     """The connection ends before any byte of a reply: by RST, or by a close in order.
 
     `read_request` False: the next new connection to the stage's origin ends as soon as TLS is up, before a byte of the
-    request is read.
+    request is read. `half`: when half of the request's body has come.
     """
 
     read_request: bool = True
     rst: bool = True
+    half: bool = False
 
     async def send(self, response: Response, wire: Wire) -> None:
         if self.rst:

@@ -23,8 +23,18 @@ class Full(Distilled):
     guidance_scale: float = Field(7.0, ge=1, le=20)
 
 
+class Image(Full):
+    image_url: str
+
+
+class Video(Full):
+    video_url: str
+
+
 ENDPOINTS: dict[str, type[Distilled]] = {
     "fal-ai/cosmos-predict-2.5/text-to-video": Full,
+    "fal-ai/cosmos-predict-2.5/image-to-video": Image,
+    "fal-ai/cosmos-predict-2.5/video-to-video": Video,
     "fal-ai/cosmos-predict-2.5/distilled/text-to-video": Distilled,
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from .clock import Clock
 from .inputs import ENDPOINTS, errors_in
-from .media import Videos
+from .media import Storage, Videos, address_in
 from .switches import DAY, Switches
 from .wire import Exchange, Response, json_response
 
@@ -100,6 +100,14 @@ def content_policy(body: dict[str, Any]) -> Outcome:
         "input": body.get("prompt"),
     }
     return Outcome(422, {"detail": [item]}, {"x-fal-retryable": "false"}, message, "content_policy_violation")
+
+
+def not_downloaded(body: dict[str, Any]) -> Outcome:
+    """Of an input that has expired, or is nowhere. It says the address again."""
+    name = "image_url" if "image_url" in body else "video_url"
+    message = f"Failed to download the file {body[name]}. Please check if the URL is accessible and try again."
+    item = {"loc": ["body", name], "msg": message, "type": "file_download_error", "input": body[name]}
+    return Outcome(422, {"detail": [item]}, {"x-fal-billable-units": "0"}, message, "file_download_error")
 
 
 def invalid(items: list[dict[str, Any]]) -> Outcome:
@@ -188,12 +196,13 @@ NOT_FOUND = json_response({"status": "NOT_FOUND"}, 404)
 class Queue:
     """`outcomes`: of the next jobs, in order; the others make a video."""
 
-    def __init__(self, switches: Switches, clock: Clock, videos: Videos) -> None:
+    def __init__(self, switches: Switches, clock: Clock, videos: Videos, storage: Storage) -> None:
         self.jobs: dict[str, Job] = {}
         self.outcomes: deque[Outcome | Callable[[dict[str, Any]], Outcome]] = deque()
         self._switches = switches
         self._clock = clock
         self._videos = videos
+        self._storage = storage
         self._moment = 0.0
 
     def stage(self, exchange: Exchange) -> str:
@@ -242,6 +251,8 @@ class Queue:
         return json_response({**reply, **urls(job, exchange.host)}, 200, request_id_header(job))
 
     def accept(self, endpoint: str, body: dict[str, Any], exchange: Exchange, refused: Outcome | None) -> Job:
+        if not refused and address_in(body) and self._storage.fetch(address_in(body)) is None:
+            refused = not_downloaded(body)
         chosen = refused or (self.outcomes.popleft() if self.outcomes else VIDEO)
         outcome = chosen if isinstance(chosen, Outcome) else chosen(body)
         now = self._clock.now()

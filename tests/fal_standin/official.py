@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fal_client
-from fal_client.client import Status
+from fal_client.client import Status, StorageSettings
 
 
 def plain(value: Any) -> Any:
@@ -49,6 +49,8 @@ class Runner:
 
     async def value(self, name: str, arguments: Sequence[Any] = (), keywords: dict[str, Any] | None = None) -> Any:
         keywords = dict(keywords or {})
+        if "lifecycle" in keywords:
+            keywords["lifecycle"] = StorageSettings(**keywords["lifecycle"])
         updates: list[Any] = []
         shown = keywords.pop("updates", False)
         if shown:

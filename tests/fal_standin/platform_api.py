@@ -11,6 +11,8 @@ from .wire import Exchange, Response, json_response
 
 PRICES = {
     "fal-ai/cosmos-predict-2.5/text-to-video": 0.20,
+    "fal-ai/cosmos-predict-2.5/image-to-video": 0.20,
+    "fal-ai/cosmos-predict-2.5/video-to-video": 0.20,
     "fal-ai/cosmos-predict-2.5/distilled/text-to-video": 0.08,
 }
 LISTING = "/v1/models/requests/by-endpoint"

@@ -70,9 +70,9 @@ class FalStandIn(Switches):
         self._connects: list[str] = []
         self._violations: list[str] = []
         self._faults: dict[str, deque[Planned]] = {}
-        self._videos = Videos()
-        self._queue = Queue(self, self.clock, self._videos)
-        self._storage = Storage(self)
+        self._storage = Storage(self, self.clock)
+        self._videos = Videos(self, self._storage)
+        self._queue = Queue(self, self.clock, self._videos, self._storage)
         self._platform = Platform(self, self._queue)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fal-standin", daemon=True)
@@ -355,11 +355,11 @@ class FalStandIn(Switches):
         with self._lock:
             self._journal.append(exchange)
         try:
-            await read_body(reader, exchange)
+            fault = self._take(exchange.stage) or Fault(accept=True)
+            await read_body(reader, exchange, half=isinstance(fault, Reset) and fault.half)
             self._watch(exchange)
             if exchange.stage == "status":
                 self.clock.poll()
-            fault = self._take(exchange.stage) or Fault(accept=True)
             await fault.send(self._dated(self._answer(exchange)) if fault.accept else UNAVAILABLE, wire)
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             exchange.outcome = "abandoned"

@@ -23,6 +23,8 @@ class Switches:
     bare_result: bool = False
     """The result has nothing but the video's URL."""
     media_host: str = "v3b.fal.media"
+    keeps_start: bool = True
+    """A video begins with what it starts from."""
     ranges: bool = True
     """The CDN knows `Range`."""
     strict_uploads: bool = True

@@ -186,8 +186,8 @@ async def read_head(reader: asyncio.StreamReader, origin: str) -> Exchange | Non
     return Exchange(origin, method, target, headers)
 
 
-async def read_body(reader: asyncio.StreamReader, exchange: Exchange) -> None:
-    """Raises when the client breaks off; `exchange.body` then has what came."""
+async def read_body(reader: asyncio.StreamReader, exchange: Exchange, half: bool = False) -> None:
+    """Raises when the client breaks off; `exchange.body` then has what came. `half`: of a known length, only that."""
     pieces: list[bytes] = []
     try:
         if exchange.headers.get("transfer-encoding", "").lower() == "chunked":
@@ -195,7 +195,7 @@ async def read_body(reader: asyncio.StreamReader, exchange: Exchange) -> None:
                 pieces.append((await reader.readexactly(size + 2))[:-2])
             await reader.readuntil(b"\r\n")
             return
-        missing = int(exchange.headers.get("content-length", 0))
+        missing = int(exchange.headers.get("content-length", 0)) // (2 if half else 1)
         while missing:
             pieces.append(await reader.read(missing))
             if not pieces[-1]:

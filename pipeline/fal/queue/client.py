@@ -21,6 +21,7 @@ from ..endpoints import app_of
 from ..key import refuse_key_in
 from ..media.download import DownloadError, MediaGoneError, MediaRefusedError, video_url
 from ..media.save import save_video
+from ..media.upload import Media, ask_for_place, not_uploaded, place_in, put
 from .job import Cancellation, Job, build_job, job_from, with_logs
 from .platform import Price, list_requests, read_price
 from .policy import NetworkPolicy, is_plain_https
@@ -81,6 +82,26 @@ class FalClient:
     def clock_offset(self) -> float | None:
         """Seconds that fal's clock is ahead of this computer's, None while fal has not told its time."""
         return self._transport.clock_offset
+
+    async def upload(self, media: Media, progress: Callable[[str], None] = log.debug) -> str:
+        """The address of a picture or a clip in fal's storage, where it is for a day. Costs nothing.
+
+        `progress` is told how far it is. Raises `FalError`.
+        """
+        tally = Tally(Stage.UPLOAD, self.policy)
+        while True:
+            reply, file_url = await ask_for_place(self._transport, media), ""
+            if isinstance(reply, Reply) and reply.is_success:
+                upload_url, file_url = place_in(reply, self.policy)
+                reply = await put(self._transport, upload_url, media, progress)
+            answer = classify(Stage.UPLOAD, reply)
+            verdict = tally.add(answer)
+            if verdict is Verdict.ANSWERED:
+                return file_url
+            if verdict is not Verdict.AGAIN:
+                raise not_uploaded(reply, has_place=bool(file_url))
+            self._on_trouble(f"The upload to fal broke off ({reply.reason}), trying again")
+            await asyncio.sleep(self._pause(answer, tally, reply))
 
     async def submit(self, endpoint_id: str, arguments: dict[str, Any], **options: Any) -> Job:
         """Start a job, which costs money. It is sent once: only a try that fal cannot have taken is repeated.

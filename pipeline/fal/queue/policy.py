@@ -17,7 +17,7 @@ class NetworkPolicy:
     """Every URL is https. Times are in seconds, sizes in bytes.
 
     `relay_url`: calls go there with the real URL in `x-fal-target-url` and without a key, which the relay adds.
-    `media_hosts`: videos are downloaded from these and their subdomains, port 443, and from nowhere else.
+    `media_hosts`: files go to and come from these and their subdomains, port 443, and nowhere else.
     `submit_deadline`: the longest that one submission may take. `wait_limit`: how long a job is followed.
     `poll_intervals`: pairs of the time since the job was followed and the pause between two looks from then on.
     `backoff`, `backoff_cap`: the pause after a failed try is drawn below backoff * 2**n and below the cap.
@@ -31,6 +31,7 @@ class NetworkPolicy:
 
     queue_url: str = "https://queue.fal.run"
     platform_url: str = "https://api.fal.ai/v1"
+    storage_url: str = "https://rest.fal.ai"
     relay_url: str | None = None
     media_hosts: tuple[str, ...] = ("fal.media",)
 
@@ -59,7 +60,7 @@ class NetworkPolicy:
     max_redirects: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("queue_url", "platform_url", "relay_url"):
+        for name in ("queue_url", "platform_url", "storage_url", "relay_url"):
             url = getattr(self, name)
             if url is not None and not is_plain_https(url):
                 raise InvalidRequestError(f"{name} must be https://host/..., without a user or a password in it.")

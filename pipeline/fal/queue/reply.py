@@ -171,7 +171,9 @@ def error_from(reply: Reply, stage: str, what: str, request_id: str | None = Non
     retryable = says_retryable(reply.headers)
     if error_type == CONTENT_POLICY or (retryable is None and SAME_INPUT_SAME_ERROR.fullmatch(error_type or "")):
         retryable = False
-    advice = ADVICE.get(error_type or "") or ADVICE_BY_STATUS.get(reply.status) if stage == "submit" else None
+    advice = (
+        ADVICE.get(error_type or "") or ADVICE_BY_STATUS.get(reply.status) if stage in ("submit", "upload") else None
+    )
     advice = advice or ADVICE.get(error_type or "") or _advice_on_retry(retryable)
     about = f" ({', '.join(fields)})" if fields else ""
     return FalError(

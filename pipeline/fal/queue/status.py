@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..redaction import printable_line
+from ..redaction import printable_line, redact
 
 MAX_LOG_LINES = 100
 FAILED = {"FAILED", "ERROR", "CANCELED", "CANCELLED"}
@@ -58,7 +58,7 @@ def _position(value: Any) -> int | None:
 
 
 def _text(value: Any) -> str | None:
-    return printable_line(value) if isinstance(value, str) and value else None
+    return printable_line(redact(value)) if isinstance(value, str) and value else None
 
 
 def _seconds(metrics: Any) -> float | None:
@@ -76,5 +76,5 @@ def _logs(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
     messages = (entry.get("message") if isinstance(entry, dict) else entry for entry in value[-MAX_LOG_LINES:])
-    lines = (printable_line(message) for message in messages if isinstance(message, str))
+    lines = (printable_line(redact(message)) for message in messages if isinstance(message, str))
     return tuple(filter(None, lines))

@@ -15,6 +15,7 @@ from .reply import NoReply, Reply
 class Stage(str, enum.Enum):
     """What fal, or its CDN, is asked for."""
 
+    UPLOAD = "upload"
     SUBMIT = "submit"
     STATUS = "status"
     RESULT = "result"
@@ -79,6 +80,12 @@ READING = {
     A.NOT_FOUND: Rule(V.GONE, times=2, seconds="gone_patience"),
 }
 TABLE: dict[Stage, dict[Answer, Rule]] = {
+    Stage.UPLOAD: {
+        A.OK: Rule(V.ANSWERED),
+        **dict.fromkeys(TROUBLE, Rule(V.REFUSED, times="submit_tries")),
+        **dict.fromkeys((A.NOT_ALLOWED, A.REFUSED), Rule(V.REFUSED, times=2)),
+        **dict.fromkeys((A.BAD_CERTIFICATE, A.UNREADABLE, A.REDIRECT), Rule(V.REFUSED)),
+    },
     Stage.SUBMIT: {
         A.OK: Rule(V.ANSWERED),
         **dict.fromkeys((A.NOT_SENT, A.BUSY), Rule(V.REFUSED, times="submit_tries")),
@@ -134,12 +141,13 @@ def classify(stage: Stage, reply: Reply | NoReply, is_cancelled: bool = False) -
     status = reply.status
     common = {429: Answer.BUSY, 401: Answer.NOT_ALLOWED, 403: Answer.NOT_ALLOWED}
     if reply.is_success:
-        return Answer.UNREADABLE if reply.unreadable and stage is not Stage.CANCEL else Answer.OK
+        needs_json = stage not in (Stage.CANCEL, Stage.UPLOAD)
+        return Answer.UNREADABLE if reply.unreadable and needs_json else Answer.OK
     if reply.is_redirect:
         return Answer.REDIRECT
     if status in common:
         return common[status]
-    if stage is Stage.SUBMIT:  # 499 is fal's `client_disconnected`: a job may be behind it
+    if stage in (Stage.SUBMIT, Stage.UPLOAD):  # 499 is fal's `client_disconnected`: a job may be behind it
         return Answer.OTHER if status in (408, 499) or status >= 500 else Answer.REFUSED
     if status == 404 and reply.is_fals_own:
         return Answer.NOT_FOUND

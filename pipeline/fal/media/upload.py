@@ -1,0 +1,150 @@
+"""A picture or a clip for fal to start from, put into fal's storage for a day.
+
+An upload costs nothing, so it is repeated whole until it is there. Whoever knows its address can read it.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ...errors import FalError, InvalidRequestError
+from ...formats import FORMATS
+from ..queue.policy import NetworkPolicy, is_plain_https
+from ..queue.reply import NoReply, Reply, error_from
+from ..queue.transport import Transport
+from .download import DATA_URI, MediaRefusedError, checked_url, is_data_uri
+
+MAX_UPLOAD = 64 * 2**20
+MAX_DATA_URI = 256 * 2**10
+"""Bytes of content. fal advises data URIs for a few kilobytes only ("Working with files")."""
+BLOCK = 64 * 2**10
+LIFETIME = json.dumps({"expiration_duration_seconds": 24 * 3600})
+"""Longer than a job's queue, run and all of fal's own tries. Without it the file would stay for ever."""
+KINDS = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
+    *((format.magic, format.content_type) for format in FORMATS.values()),
+)
+NOTHING_PAID = "so no job was sent and there is nothing to pay"
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture or a clip to start from.
+
+    `identity`: what the job is named by, the same for the same picture or clip whatever its address: `sha256:` and a
+    hash, or `continues:` and the name of the job that made the clip. `content`: what is uploaded unless there is an
+    `address`, which is https or a data URI.
+    """
+
+    identity: str
+    content_type: str
+    content: bytes = field(default=b"", repr=False)
+    address: str | None = field(default=None, repr=False)
+
+
+def media_from(source: Path | bytes | str | Media, input_name: str) -> Media:
+    """The media for an endpoint's `image_url` or `video_url`, of a file, its bytes, or an address that fal can read.
+
+    A hosted address is sent as it is, and named by itself; anything else is named by its bytes. Raises
+    `InvalidRequestError`.
+    """
+    if isinstance(source, Media):
+        return source
+    if isinstance(source, str) and not is_data_uri(source):
+        if not is_plain_https(source):
+            raise InvalidRequestError(f"{input_name} must be https://..., a data URI, bytes, or a Path for a file.")
+        return Media(f"sha256:{hashlib.sha256(source.encode()).hexdigest()}", "", address=source)
+    if isinstance(source, str):
+        content, limit, address = content_of(source, input_name), MAX_DATA_URI, source
+    else:
+        content, limit, address = source if isinstance(source, bytes) else read(source), MAX_UPLOAD, None
+    if len(content) > limit:
+        sizes = f"{len(content) / 2**20:.2f} MiB, but must have at most {limit / 2**20:g} MiB"
+        raise InvalidRequestError(f"{input_name} has {sizes}{': give its bytes instead' if address else ''}.")
+    identity = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return Media(identity, content_type_of(content, input_name), content, address)
+
+
+def content_of(uri: str, input_name: str) -> bytes:
+    """Of a data URI. Raises `InvalidRequestError`."""
+    head = DATA_URI.match(uri)
+    try:
+        return base64.b64decode(uri[head.end() :] if head else "?", validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequestError(f"{input_name} must be a data URI of the form data:image/png;base64,...") from None
+
+
+def read(path: Path) -> bytes:
+    """Up to a byte more than may be uploaded. Raises `InvalidRequestError`."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_UPLOAD + 1)
+    except OSError as error:
+        raise InvalidRequestError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def content_type_of(content: bytes, input_name: str) -> str:
+    """By the first bytes, as a name may say anything. Raises `InvalidRequestError`."""
+    wanted = input_name.removesuffix("url").replace("_", "/")
+    found = next((kind for magic, kind in KINDS if magic.match(content) and kind.startswith(wanted)), None)
+    if not found:
+        known = ", ".join(dict.fromkeys(kind for _, kind in KINDS if kind.startswith(wanted)))
+        raise InvalidRequestError(f"The file for {input_name} is none of {known}: save it as one of them.")
+    return found
+
+
+async def ask_for_place(transport: Transport, media: Media) -> Reply | NoReply:
+    """Ask fal's storage where to put a file (fal-js, `storage.ts`: initiate). It is told no name but `input`."""
+    policy = transport.policy
+    asked = {"file_name": f"input.{media.content_type.rpartition('/')[2]}", "content_type": media.content_type}
+    headers = {
+        "Content-Type": "application/json",
+        # Official clients disagree which of the two is read here.
+        "X-Fal-Object-Lifecycle": LIFETIME,
+        "X-Fal-Object-Lifecycle-Preference": LIFETIME,
+    }
+    url = f"{policy.storage_url}/storage/upload/initiate?storage_type=fal-cdn-v3"
+    timeout, content = policy.api_timeout, json.dumps(asked).encode()
+    return await transport.send("POST", url, headers=headers, content=content, timeout=timeout, deadline=timeout)
+
+
+def place_in(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
+    """Where to put the file, and the address that it then has. Raises `FalError` for places that are not fal's."""
+    body: Any = reply.json
+    try:
+        upload_url = checked_url(body["upload_url"], policy.media_hosts)
+        return upload_url, str(checked_url(body["file_url"], policy.media_hosts))
+    except (MediaRefusedError, LookupError, TypeError):
+        what = "fal's storage names no place of its own for the upload"
+    raise FalError(f"{what}, {NOTHING_PAID}: look for a newer version of this pack.", stage="upload")
+
+
+async def put(transport: Transport, url: httpx.URL, media: Media, progress: Callable[[str], None]) -> Reply | NoReply:
+    """One try, without the key. `progress` is told how far it is."""
+
+    async def blocks() -> AsyncIterator[bytes]:
+        for start in range(0, len(media.content), BLOCK):
+            progress(f"Uploading to fal: {100 * start // len(media.content)} %")
+            yield media.content[start : start + BLOCK]
+        progress("Uploading to fal: 100 %")
+
+    headers = {"Content-Type": media.content_type, "Content-Length": str(len(media.content))}
+    return await transport.put_without_key(url, headers, blocks())
+
+
+def not_uploaded(reply: Reply | NoReply, has_place: bool) -> FalError:
+    """Why an upload came to nothing. `has_place`: fal had said where to put it."""
+    if isinstance(reply, Reply) and not has_place:
+        return error_from(reply, "upload", f"fal did not take the upload, {NOTHING_PAID}")
+    text = f"The upload to fal's storage failed ({reply.reason}), {NOTHING_PAID}: look at the network, and try again."
+    return FalError(text, stage="upload", retryable=True)
