@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .checkpoint_loader import CosmosPredict25CheckpointLoader
 from .empty_latent import CosmosPredict25EmptyLatent
 from .export_video import CosmosPredict25ExportVideo
+from .extend_local import CosmosPredict25Extend
 from .generate_fal import CosmosPredict25GenerateFal
 from .generate_local import CosmosPredict25Generate
 from .loader import CosmosPredict25Loader
@@ -22,6 +23,7 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25Loader,
             CosmosPredict25LoraLoader,
             CosmosPredict25Generate,
+            CosmosPredict25Extend,
             CosmosPredict25GenerateFal,
             CosmosPredict25ExportVideo,
             CosmosPredict25CheckpointLoader,

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from cosmos_predict25.demo.prompts import describe
 from cosmos_predict25.demo.training import text, vae
-from cosmos_predict25.demo.training.flow import BATCH, Samples, sample_sigma, velocity_loss
+from cosmos_predict25.demo.training.flow import Samples, batch_sigma, velocity_loss
 from cosmos_predict25.demo.world import LORA_COLOR, Scene, SceneObject, random_scene
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER, DEMO_LORA_FILE
@@ -81,7 +81,7 @@ def make_samples() -> Samples:
         for values, kept in zip((features, log_counts), text.kept_features(encoder, tokenizer, captions), strict=True):
             values.append(kept.unflatten(0, (len(chunk), CAPTIONS)))
     blank = text.kept_features(encoder, tokenizer, ["", DEFAULT_NEGATIVE_PROMPT])
-    return Samples(torch.cat(latents), torch.cat(features), torch.cat(log_counts), blank)
+    return Samples(torch.cat(latents), torch.cat(features), torch.cat(log_counts), blank, [range(NUM_SCENES)])
 
 
 def train_lora(samples: Samples, num_steps: int) -> dict[str, LowRank]:
@@ -99,8 +99,8 @@ def train_lora(samples: Samples, num_steps: int) -> dict[str, LowRank]:
     recent, start = None, time.monotonic()
     for step in range(num_steps):
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * vae.learning_rate_factor(step, num_steps)
-        latents, features, log_counts = samples.batch(step)
-        loss = velocity_loss(transformer, latents, sample_sigma(BATCH), features, log_counts).mean()
+        latents, features, log_counts = samples.batch(step, given=0)
+        loss = velocity_loss(transformer, latents, batch_sigma(), features, log_counts, given=0).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
