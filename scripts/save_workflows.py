@@ -138,6 +138,8 @@ SETTINGS_NODE = {
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
 DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 64, "height": 64}
+DEMO_NAME = "Demo: moving shapes (CPU)"
+LORA = {"lora": "Demo: black shapes, for moving shapes"}
 LORA_PROMPT = "A large black circle moves left over a white background."
 DEMO_PROMPT = "A large red circle moves left over a blue background."
 
@@ -200,9 +202,7 @@ FAL_LINKS = [
     ["settings", "settings", "fal", "settings"],
     ["fal", "video", "fal_export", "video"],
 ]
-TEXT_TO_VIDEO_DEMO = local(
-    "Demo: moving shapes (CPU)", DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo"
-)
+TEXT_TO_VIDEO_DEMO = local(DEMO_NAME, DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo")
 TEXT_TO_VIDEO_LOCAL = local(
     "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [RIGHT, 0], 330), "cosmos"
 )
@@ -228,17 +228,9 @@ TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
 
 TEXT_TO_VIDEO_LORA: dict[str, Any] = {
     "nodes": {
-        "loader": {**LOADER, "values": {"checkpoint": "Demo: moving shapes (CPU)"}},
-        **inputs(DEMO, LORA_PROMPT, 280),
-        "note": note("Start here", LORA_NOTE, [540, 0], 270),
-        "lora": {
-            "type": "CosmosPredict25LoraLoader",
-            "pos": [540, 360],
-            "size": [400, 130],
-            "values": {"lora": "Demo: black shapes, for moving shapes"},
-        },
-        "generate": generate("CosmosPredict25Generate", [540, 550]),
-        "export": export("cosmos_lora", "high", [960, 360]),
+        **local(DEMO_NAME, DEMO, LORA_PROMPT, note("Start here", LORA_NOTE, [RIGHT, 0], 230), "cosmos_lora")["nodes"],
+        "lora": {"type": "CosmosPredict25LoraLoader", "pos": [RIGHT, 320], "size": [COLUMN, 130], "values": LORA},
+        "generate": generate("CosmosPredict25Generate", [RIGHT, 510]),
     },
     "links": [["loader", "model", "lora", "model"], ["lora", "model", "generate", "model"], *LOCAL_LINKS[1:]],
 }
