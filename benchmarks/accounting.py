@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 
+from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import middle_features, upsample, whole
-from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity, timesteps_of
 from cosmos_predict25.pipeline.local.encode import MAX_TOKENS, layer_features
-from cosmos_predict25.pipeline.local.latents import initial_noise
+from cosmos_predict25.pipeline.local.latents import initial_noise, latent_frames
 from cosmos_predict25.pipeline.local.model import LocalModel, TextEncoder
 from cosmos_predict25.pipeline.local.plan import Plan, Stage
 from cosmos_predict25.pipeline.local.transformer import use_less_memory
@@ -102,13 +103,21 @@ def build_model(heads: int, blocks: int, dtype: torch.dtype = torch.bfloat16, te
     return LocalModel("no values", tokenizer, *parts, {})
 
 
-def account(model: LocalModel, plan: Plan, stage: str, num_frames: int, height: int, width: int) -> int:
-    """The peak of one stage of `plan`, encode, denoise or decode, in bytes; to be called within `fake_gpu`."""
+def account(model: LocalModel, plan: Plan, stage: str, num_frames: int, height: int, width: int, given: int = 0) -> int:
+    """The peak of one stage of `plan`, encode, condition, denoise or decode, in bytes; to be called within `fake_gpu`.
+
+    `given`: how many frames the video starts from.
+    """
     if stage == "encode":
         return peak_of(model.text_encoder, plan, plan.encode, lambda: encode(model))
+    if stage == "condition":
+        assert plan.condition
+        frames = torch.empty(given, height, width, 3)
+        return peak_of(model.vae, plan, plan.condition, lambda: encode_frames(model.vae, frames, GPU))
     if stage == "denoise":
         model.transformer.chunks = plan.chunks
-        return peak_of(model.transformer, plan, plan.denoise, lambda: denoise(model, num_frames, height, width))
+        known = latent_frames(given) if given else 0
+        return peak_of(model.transformer, plan, plan.denoise, lambda: denoise(model, num_frames, height, width, known))
     return peak_of(model.vae, plan, plan.decode, lambda: decode(model, plan.grid, height, width))
 
 
@@ -118,11 +127,12 @@ def encode(model: LocalModel) -> None:
     model.text_encoder.crossattn_proj(layer_features(model.text_encoder.language_model, token_embeds))
 
 
-def denoise(model: LocalModel, num_frames: int, height: int, width: int) -> None:
+def denoise(model: LocalModel, num_frames: int, height: int, width: int, known: int) -> None:
     """One pass: every step needs the same."""
     noise = empty_latents(num_frames, height, width)
     embeds = torch.empty(1, MAX_TOKENS, 1024, dtype=model.transformer.dtype, device=GPU)
-    predict_velocity(model.transformer, noise, torch.empty(1, device=GPU), embeds, nothing_given(noise))
+    timestep = timesteps_of(torch.empty(1, device=GPU), noise.shape[2], known)
+    predict_velocity(model.transformer, noise, timestep, embeds, condition_mask(noise, known))
 
 
 def decode(model: LocalModel, grid: tuple[int, int], height: int, width: int) -> None:

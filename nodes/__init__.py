@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .export_video import CosmosPredict25ExportVideo
+from .extend_local import CosmosPredict25Extend
 from .generate_fal import CosmosPredict25GenerateFal
 from .generate_local import CosmosPredict25Generate
 from .loader import CosmosPredict25Loader
@@ -17,6 +18,7 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25SamplerSettings,
             CosmosPredict25Loader,
             CosmosPredict25Generate,
+            CosmosPredict25Extend,
             CosmosPredict25GenerateFal,
             CosmosPredict25ExportVideo,
         ]

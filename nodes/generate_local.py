@@ -4,12 +4,15 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from comfy_api.latest import InputImpl, Types, io
+from comfy_api.latest import Input, InputImpl, Types, io
 
-from ..pipeline.request import NUM_FRAMES, SIDE, GenerationRequest, Prompt, SamplerSettings
+from ..pipeline.errors import InvalidRequestError
+from ..pipeline.request import FPS, NUM_FRAMES, SIDE, GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, CosmosModel, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
+    from ..pipeline.local.plan import Plan
+    from ..pipeline.start import Start
     from .host.memory import HostedModel
 
 
@@ -20,12 +23,36 @@ class CosmosPredict25Generate(io.ComfyNode):
             node_id="CosmosPredict25Generate",
             display_name="Generate Locally (Cosmos Predict2.5)",
             category=CATEGORY,
-            description="Makes a video from text with Cosmos-Predict2.5 on this machine.",
-            search_aliases=["cosmos", "nvidia", "text to video", "t2v", "video generation", "world model"],
+            description="Makes a video from text, or from text and a picture or clip to start from, with "
+            "Cosmos-Predict2.5 on this machine.",
+            search_aliases=[
+                "cosmos",
+                "nvidia",
+                "text to video",
+                "t2v",
+                "image to video",
+                "i2v",
+                "video to video",
+                "v2v",
+                "video generation",
+                "world model",
+            ],
             inputs=[
                 CosmosModel.Input("model", lazy=True, tooltip="From the Model Loader."),
                 CosmosPrompt.Input("prompt", tooltip="From the Prompt node."),
                 CosmosSettings.Input("settings", tooltip="From the Sampler Settings node."),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture that the video begins with. It is scaled and cropped in the middle to width x "
+                    "height. Several are a clip of 16 frames a second.",
+                ),
+                io.Video.Input(
+                    "video",
+                    optional=True,
+                    tooltip="The clip that the video goes on from: it begins with the clip's last 5 frames at 16 a "
+                    "second. Extend Video keeps the whole clip.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="The video, 16 frames a second."),
@@ -40,28 +67,38 @@ class CosmosPredict25Generate(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, **_) -> list[str]:
-        """The model is loaded when prompt and settings have been found to be right."""
+    def check_lazy_status(cls, image: Input.Image | None = None, video: Input.Video | None = None, **_) -> list[str]:
+        """The model is loaded when all else has been found to be right."""
+        if image is not None and video is not None:
+            raise InvalidRequestError("Both image and video are connected: a video starts from one of them.")
         return ["model"]
 
     @classmethod
-    def execute(cls, model: "HostedModel", prompt: Prompt, settings: SamplerSettings) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: "HostedModel",
+        prompt: Prompt,
+        settings: SamplerSettings,
+        image: Input.Image | None = None,
+        video: Input.Video | None = None,
+    ) -> io.NodeOutput:
         from ..pipeline.local.generate import clamp_request, generate, plan_for
         from ..pipeline.local.guardrail import cosmos_guardrail
-        from ..pipeline.local.plan import UNLIMITED
+        from ..pipeline.start import Start
         from .host.observers import NodeObserver
         from .host.output import result_on_node
+        from .host.videos import end_of
 
-        start = time.monotonic()
+        begin = time.monotonic()
+        start = Start(image) if image is not None else end_of(video) if video is not None else None
         asked = GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
-        plan = plan_for(model.model, request, model)
-        note = plan.describe() if plan.memory != UNLIMITED else ""
-        if note:
-            logging.info(f"Cosmos Predict2.5: {note}")
-        video = generate(
+        plan = plan_for(model.model, request, model, len(start.given()) if start else 0)
+        note = describe(plan)
+        made = generate(
             model.model,
             request,
+            start=start,
             placement=model,
             plan=plan,
             observer=NodeObserver(cls.hidden.unique_id, model.device, note),
@@ -69,19 +106,29 @@ class CosmosPredict25Generate(io.ComfyNode):
             prompts=model.prompts,
             unfinished=model.unfinished,
         )
-        made = f"{len(video.frames)} frames of {request.width}x{request.height} in {time.monotonic() - start:.0f} s"
-        result = result_on_node(f"{made}, seed {video.seed}.", *filter(None, [note]), *notes_on_video(model, asked))
-        components = Types.VideoComponents(images=video.frames, frame_rate=Fraction(video.fps))
-        return io.NodeOutput(
-            InputImpl.VideoFromComponents(components), {"samples": video.latents}, video.seed, ui=result
-        )
+        summary = f"{len(made.frames)} frames of {request.width}x{request.height} in {time.monotonic() - begin:.0f} s"
+        notes = notes_on_video(model, asked, start)
+        result = result_on_node(f"{summary}, seed {made.seed}.", *filter(None, [note]), *notes)
+        components = Types.VideoComponents(images=made.frames, frame_rate=Fraction(made.fps))
+        return io.NodeOutput(InputImpl.VideoFromComponents(components), {"samples": made.latents}, made.seed, ui=result)
 
 
-def notes_on_video(hosted: "HostedModel", asked: GenerationRequest) -> list[str]:
+def describe(plan: "Plan") -> str:
+    """The plan for the node, and in the console; nothing where memory has no limit."""
+    from ..pipeline.local.plan import UNLIMITED
+
+    if plan.memory == UNLIMITED:
+        return ""
+    logging.info(f"Cosmos Predict2.5: {plan.describe()}")
+    return plan.describe()
+
+
+def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | None") -> list[str]:
     """What the video does not have of that which was asked for, and why."""
     from ..pipeline.local.encode import MAX_TOKENS, word_at_the_cut
     from ..pipeline.local.generate import clamp_request
     from ..pipeline.local.load.find import DEMO_FOLDER, names_a_demo_shape
+    from ..pipeline.start import CLIP_FRAMES
 
     model, found = hosted.model, []
     largest = replace(asked, num_frames=NUM_FRAMES.maximum, width=SIDE.maximum, height=SIDE.maximum)
@@ -93,4 +140,6 @@ def notes_on_video(hosted: "HostedModel", asked: GenerationRequest) -> list[str]
     for name in ("prompt", "negative_prompt"):
         if word := word_at_the_cut(model.tokenizer, getattr(asked, name)):
             found.append(f"{name} was cut at {MAX_TOKENS} tokens, at the word {word!r}.")
+    if start and start.is_short():
+        found.append(f"The clip has fewer than {CLIP_FRAMES} frames at {FPS} a second: only its last one was used.")
     return found

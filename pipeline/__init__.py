@@ -1,4 +1,4 @@
-"""Cosmos-Predict2.5 text to video, without ComfyUI.
+"""Cosmos-Predict2.5, without ComfyUI: video from text, from a picture, and from a clip.
 
 `request` says what to generate; `local` does it on this machine and `fal` on fal.ai. What needs torch is imported when
 it is first asked for.
@@ -24,12 +24,14 @@ from .errors import (
 from .local.load.find import DEMO_FOLDER
 from .observer import Observer
 from .request import DEFAULT_NEGATIVE_PROMPT, FPS, GenerationRequest, Prompt, SamplerSettings
-from .video import LocalVideo, RemoteVideo, VideoFile
+from .video import ExtendedVideo, LocalVideo, RemoteVideo, VideoFile
 
 if TYPE_CHECKING:
+    from .local.extend import extend
     from .local.generate import generate
     from .local.load.checkpoint import load_pipeline_folder
     from .local.placement import OneAtATime
+    from .start import Start
 
 __all__ = [
     "DEFAULT_NEGATIVE_PROMPT",
@@ -37,6 +39,7 @@ __all__ = [
     "FPS",
     "CheckpointNotFoundError",
     "CosmosError",
+    "ExtendedVideo",
     "FalError",
     "GenerationRequest",
     "InvalidRequestError",
@@ -52,15 +55,19 @@ __all__ = [
     "Prompt",
     "RemoteVideo",
     "SamplerSettings",
+    "Start",
     "UnsafeContentError",
     "VideoFile",
     "WrongCheckpointError",
+    "extend",
     "generate",
     "load_pipeline_folder",
 ]
 
 _MODULES = {
     "OneAtATime": ".local.placement",
+    "Start": ".start",
+    "extend": ".local.extend",
     "generate": ".local.generate",
     "load_pipeline_folder": ".local.load.checkpoint",
 }

@@ -44,11 +44,13 @@ DISTILLED_STEPS = Range(1, 20)
 DISTILLED_DEFAULT_STEPS = 10
 GUIDANCE_SCALE = Range(1.0, 20.0)
 SEED = Range(0, 2**31 - 1, optional=True)
+NEW_FRAMES = Range(1, 880)
 SIDE = Range(16, 1920, step=16)
 """Width and height in pixels. The transformer's position embedding ends at 240 latents of 8 pixels."""
 
 
-def _check_range(name: str, value: Any, limits: Range) -> None:
+def check_range(name: str, value: Any, limits: Range) -> None:
+    """Raise `InvalidRequestError` unless `value` is within `limits`."""
     if value is None and limits.optional:
         return
     whole = isinstance(limits.minimum, int)
@@ -81,7 +83,7 @@ def check_field(request_type: type, name: str, value: Any) -> None:
     """Raise `InvalidRequestError` unless `value` is allowed for the field `name` of the dataclass `request_type`."""
     limits = next(item for item in fields(request_type) if item.name == name).metadata["limits"]
     if isinstance(limits, Range):
-        _check_range(name, value, limits)
+        check_range(name, value, limits)
     elif limits is str:
         _check_text(name, value, may_be_blank=name != "prompt")
     elif limits is bool and not isinstance(value, bool):

@@ -27,6 +27,26 @@ class LocalVideo:
     fps: int
 
 
+@dataclass(frozen=True)
+class ExtendedVideo:
+    """A clip and what was made to follow it.
+
+    `frames`: (F, height, width, 3), float32 in 0..1, on the CPU. The first are the clip's own.
+    `new_frames`: how many of the last ones were made.
+    `seed`: that of the first part; each further one has the next.
+    """
+
+    frames: "Tensor"
+    new_frames: int
+    seed: int
+    fps: int
+
+    @property
+    def added(self) -> "Tensor":
+        """The frames that were made."""
+        return self.frames[-self.new_frames :]
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoFile:
     """A finished video file.

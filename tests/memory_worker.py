@@ -19,7 +19,7 @@ from comfy import model_management
 
 from cosmos_predict25.nodes.host.memory import HostedModel
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
@@ -50,7 +50,7 @@ def outputs(model: LocalModel) -> dict[str, torch.Tensor]:
     """What each part makes of the same input."""
     latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     embeds = encode_prompt(model.text_encoder, model.tokenizer, "A red circle.")
-    velocity = predict_velocity(model.transformer, latents, torch.tensor([0.7]), embeds, nothing_given(latents))
+    velocity = predict_velocity(model.transformer, latents, torch.tensor([0.7]), embeds, condition_mask(latents))
     return {"text_encoder": embeds, "transformer": velocity, "vae": torch.cat(list(decode_chunks(model.vae, latents)))}
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from cosmos_predict25.benchmarks.load import measure_in_a_fresh_process
 from cosmos_predict25.pipeline.errors import CheckpointNotFoundError, WrongCheckpointError
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt, tokenize
 from cosmos_predict25.pipeline.local.load.checkpoint import (
     load_pipeline_folder,
@@ -103,7 +103,7 @@ def write(weights: dict[str, torch.Tensor], path: Path) -> Path:
 
 def velocity(transformer, embeds) -> torch.Tensor:
     latents = torch.randn(1, 16, 3, 6, 8, generator=torch.Generator().manual_seed(2))
-    return predict_velocity(transformer, latents, torch.tensor([0.7]), embeds, nothing_given(latents))
+    return predict_velocity(transformer, latents, torch.tensor([0.7]), embeds, condition_mask(latents))
 
 
 def assert_same_weights(module: torch.nn.Module, expected: torch.nn.Module) -> None:

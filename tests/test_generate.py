@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cosmos_predict25.pipeline.errors import MissingDependencyError, UnsafeContentError
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.generate import clamp_request, generate
 from cosmos_predict25.pipeline.local.guardrail import cosmos_guardrail
@@ -238,7 +238,7 @@ def test_no_operation_mixes_devices(model):
         latents = torch.empty(1, 16, 3, 8, 8, device="cuda")
         embeds = encode_prompt(model.text_encoder, model.tokenizer, "a cat", "cuda")
         sigma = torch.rand(1, device="cuda")
-        velocity = predict_velocity(model.transformer, latents, sigma, embeds, nothing_given(latents))
+        velocity = predict_velocity(model.transformer, latents, sigma, embeds, condition_mask(latents))
         frames = list(decode_chunks(model.vae, denormalize(model.vae, velocity)))
     assert {tensor.device.type for tensor in (embeds, velocity, *frames)} == {"cuda"}
 

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
@@ -74,7 +74,7 @@ def devices_of_results(part: str, strays: str) -> set[str]:
         elif part == "transformer":
             embeds = torch.empty(1, 512, 96, device="cuda")
             sigma = torch.empty(1, device="cuda")
-            results = [predict_velocity(model.transformer, latents, sigma, embeds, nothing_given(latents))]
+            results = [predict_velocity(model.transformer, latents, sigma, embeds, condition_mask(latents))]
         else:
             results = list(decode_chunks(model.vae, latents))
     return {result.device.type for result in results}

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cosmos_predict25.benchmarks.stock import load_stock
+from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import SCHEDULER_CONFIG, denoise, make_schedule, nothing_given
 from cosmos_predict25.pipeline.local.encode import encode_prompt, layer_features, tokenize
@@ -15,6 +18,7 @@ from cosmos_predict25.pipeline.local.latents import denormalize, initial_noise, 
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
+from cosmos_predict25.pipeline.start import Start
 
 DTYPES = [torch.float32, torch.bfloat16]
 LONG_PROMPT = "a red stone rolls down a hill, " * 40
@@ -68,12 +72,22 @@ def run_stock(stock, **options) -> tuple[list[Tensor], Tensor, Tensor]:
     return steps, stock.scheduler.sigmas.clone(), torch.from_numpy(frames)
 
 
-def run_ours(ours, device, prompt: str, num_frames: int, num_inference_steps: int, guidance_scale: float):
+def run_ours(
+    ours,
+    device,
+    prompt: str,
+    num_frames: int,
+    num_inference_steps: int,
+    guidance_scale: float,
+    given: Tensor | None = None,
+):
+    """`given`: the frames that the video starts from."""
     scheduler = make_schedule(ours.scheduler_config, num_inference_steps)
     positive = encode_prompt(ours.text_encoder, ours.tokenizer, prompt, device)
     negative = encode_prompt(ours.text_encoder, ours.tokenizer, "ugly", device) if guidance_scale > 1 else None
     noise = initial_noise(7, num_frames, device=device, **SIZE)
-    guided = (positive, negative, guidance_scale, nothing_given(noise))
+    known = nothing_given(noise) if given is None else encode_frames(ours.vae, given, device)
+    guided = (positive, negative, guidance_scale, known)
     steps = [step.latents for step in denoise(ours.transformer, noise, scheduler, *guided)]
     frames = torch.cat(list(decode_chunks(ours.vae, denormalize(ours.vae, steps[-1]))))
     return steps, scheduler.sigmas, frames[:num_frames].cpu()
@@ -144,9 +158,12 @@ def test_every_step_and_frame_is_that_of_diffusers(
     }  # fmt: skip
     theirs = run_stock(stock, **options)
     mine = run_ours(ours, device, prompt, num_frames, steps, guidance)
-
-    assert len(mine[0]) == len(theirs[0]) == steps
     assert mine[0][-1].shape[2] == latent_frames(num_frames) == (stock_frames - 1) // 4 + 1
+    assert_same_run(mine, theirs, num_frames, steps, dtype, lambda: run_stock(exact, **options))
+
+
+def assert_same_run(mine, theirs, num_frames: int, steps: int, dtype: torch.dtype, in_float32) -> None:
+    assert len(mine[0]) == len(theirs[0]) == steps
     torch.testing.assert_close(mine[1], theirs[1], rtol=0, atol=1e-6)
     differences = [largest_difference(a, b) for a, b in zip(mine[0], theirs[0], strict=True)]
     levels = largest_difference(uint8(mine[2]), uint8(theirs[2][:num_frames]))
@@ -156,10 +173,49 @@ def test_every_step_and_frame_is_that_of_diffusers(
         assert max(differences) <= 1e-4
         assert levels <= 1
     else:
-        reference = run_stock(exact, **options)
+        reference = in_float32()
         errors = [rms_differences(run, reference) for run in (mine, theirs)]
         print(f"; from float32 ours is {errors[0][-2]:.2e} and stock {errors[1][-2]:.2e} (rms)", end="")
         assert all(ours <= 1.1 * stocks for ours, stocks in zip(*errors, strict=True))
+
+
+def clip(count: int) -> list[Image.Image]:
+    """A pattern that moves, in the size of the video: diffusers stretches others."""
+    y, x = numpy.mgrid[: SIZE["height"], : SIZE["width"]]
+    return [
+        Image.fromarray(numpy.stack([3 * x + 9 * i, 4 * y + 5 * i, x + y + 20 * i], axis=2).astype(numpy.uint8))
+        for i in range(count)
+    ]
+
+
+STARTS = [
+    # what stock is given, frames of it, frames to make, steps, guidance
+    ("image", 1, 9, 35, 7.0),
+    ("image", 1, 17, 1, 1.0),
+    ("video", 9, 93, 1, 7.0),
+    ("video", 7, 9, 10, 3.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "num_frames", "steps", "guidance"),
+    STARTS,
+    ids=[f"{count} frames-{frames} frames-{steps} steps-g{guidance:g}" for _, count, frames, steps, guidance in STARTS],
+)
+def test_every_step_and_frame_from_a_start_is_that_of_diffusers(
+    stock, exact, ours, device, dtype, kind, count, num_frames, steps, guidance
+):
+    """A picture, and a clip, of which the last five frames count."""
+    pictures = clip(count)
+    options = {
+        "prompt": "a cat", "num_frames": num_frames, "num_inference_steps": steps, "guidance_scale": guidance,
+        kind: pictures[0] if kind == "image" else pictures,
+    }  # fmt: skip
+    theirs = run_stock(stock, **options)
+    start = Start(torch.from_numpy(numpy.stack(pictures)))
+    given = start.given_frames(**SIZE)
+    mine = run_ours(ours, device, "a cat", num_frames, steps, guidance, given)
+    assert_same_run(mine, theirs, num_frames, steps, dtype, lambda: run_stock(exact, **options))
 
 
 def test_the_demo_checkpoint_makes_the_same_video():

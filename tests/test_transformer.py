@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import CosmosTransformer3DModel
 
-from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.plan import Chunks
 from cosmos_predict25.pipeline.local.transformer import CosmosTransformer, Kernels, use_less_memory
 
@@ -33,14 +33,14 @@ def stock_velocity(transformer: CosmosTransformer3DModel, timestep: torch.Tensor
         hidden_states=LATENTS.to(dtype),
         timestep=timestep,
         encoder_hidden_states=EMBEDS.to(dtype),
-        condition_mask=nothing_given(LATENTS).to(dtype),
+        condition_mask=condition_mask(LATENTS).to(dtype),
         padding_mask=torch.zeros(1, 1, 8, 6, dtype=dtype),
         return_dict=False,
     )[0].float()
 
 
 def velocity(transformer: CosmosTransformer, timestep: torch.Tensor) -> torch.Tensor:
-    return predict_velocity(transformer, LATENTS, timestep, EMBEDS, nothing_given(LATENTS))
+    return predict_velocity(transformer, LATENTS, timestep, EMBEDS, condition_mask(LATENTS))
 
 
 def ours(transformer: CosmosTransformer3DModel, chunks: Chunks | None = None) -> CosmosTransformer:

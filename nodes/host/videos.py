@@ -5,14 +5,19 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import torch
 from comfy_api.latest import Input, InputImpl, Types
 from torch import Tensor
 
+from ...pipeline.request import FPS
 from ...pipeline.video import gif_frame_rate
 
 if TYPE_CHECKING:
+    from ...pipeline.start import Start
     from ...pipeline.video import RemoteVideo
 
+END_SECONDS = 0.5
+"""Enough for five frames at 16 a second."""
 OPAQUE = 1 - 0.5 / 255
 """What a ProRes decoder gives for opaque is a little less than 1."""
 
@@ -51,6 +56,32 @@ def with_gif_frame_rate(video: Input.Video) -> Input.Video:
 def with_sound(video: Input.Video, audio: Input.Audio) -> Input.Video:
     """The video's frames with another sound."""
     return InputImpl.VideoFromComponents(replace(video.get_components(), audio=audio))
+
+
+def components_of(video: Input.Video | Tensor) -> Types.VideoComponents:
+    """All frames and the sound of a video, or images at 16 a second."""
+    if isinstance(video, Tensor):
+        return Types.VideoComponents(images=video, frame_rate=Fraction(FPS))
+    return with_gif_frame_rate(video).get_components()
+
+
+def start_of(components: Types.VideoComponents) -> "Start":
+    """The frames, with their alpha, to start another video from."""
+    from ...pipeline.start import Start
+
+    alpha = alpha_of(components)
+    frames = components.images if alpha is None else torch.cat([components.images, alpha], dim=3)
+    return Start(frames, components.frame_rate)
+
+
+def end_of(video: Input.Video) -> "Start":
+    """What another video starts from. Of a file only the end is decoded: ComfyUI keeps in memory what it decodes."""
+    video = with_gif_frame_rate(video)
+    if isinstance(video, InputImpl.VideoFromFile) and not isinstance(video, GifVideo):
+        before = max(0.0, float(video.get_frame_count() / video.get_frame_rate()) - END_SECONDS)
+        # A duration, because ComfyUI takes none for all that follows in the file.
+        video = video.as_trimmed(before, video.get_duration() - before, strict_duration=False) or video
+    return start_of(video.get_components())
 
 
 def alpha_of(components: Types.VideoComponents) -> Tensor | None:

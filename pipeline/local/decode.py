@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import CACHE_T, WanCausalConv3d
-from torch import Tensor, nn
+from torch import Tensor
 
+from .causal import convolve, empty_memory
 from .latents import SPATIAL_COMPRESSION
 from .plan import OVERLAP, SMALLEST_SPLIT, spans
 
@@ -36,11 +36,11 @@ def middle_features(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor
     Its attention sees all of a picture, so it is not done in tiles; it is small. Source: `WanDecoder3d.forward`.
     """
     decoder = vae.decoder
-    memory = _memory(decoder.conv_in, decoder.mid_block)
+    memory = empty_memory(decoder.conv_in, decoder.mid_block)
     inputs = vae.post_quant_conv(latents.to(vae.dtype))
     for index in range(inputs.shape[2]):
         position = [0]
-        x = _convolve(decoder.conv_in, inputs[:, :, index : index + 1], memory, position)
+        x = convolve(decoder.conv_in, inputs[:, :, index : index + 1], memory, position)
         yield decoder.mid_block(x, feat_cache=memory, feat_idx=position)
 
 
@@ -48,29 +48,13 @@ def middle_features(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor
 def upsample(vae: "AutoencoderKLWan", features: Iterable[Tensor]) -> Iterator[Tensor]:
     """The second half of the decoder: frames, as of `decode_chunks`, of the features of each latent frame."""
     decoder = vae.decoder
-    memory = _memory(decoder.up_blocks, decoder.conv_out)
+    memory = empty_memory(decoder.up_blocks, decoder.conv_out)
     for index, x in enumerate(features):
         position = [0]
         for block in decoder.up_blocks:
             x = block(x, feat_cache=memory, feat_idx=position, first_chunk=index == 0)
-        x = _convolve(decoder.conv_out, decoder.nonlinearity(decoder.norm_out(x)), memory, position)
+        x = convolve(decoder.conv_out, decoder.nonlinearity(decoder.norm_out(x)), memory, position)
         yield (x[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
-
-
-def _memory(*modules: nn.Module) -> list[Tensor | None]:
-    """What each causal convolution remembers of the frames before: nothing yet."""
-    return [None] * sum(isinstance(layer, WanCausalConv3d) for module in modules for layer in module.modules())
-
-
-def _convolve(convolution: nn.Module, x: Tensor, memory: list[Tensor | None], position: list[int]) -> Tensor:
-    """`convolution` of `x` and the two frames before it, which are in `memory`, and then the two last of these."""
-    before = memory[position[0]]
-    last = x[:, :, -CACHE_T:].clone()
-    if last.shape[2] < CACHE_T and before is not None:
-        last = torch.cat([before[:, :, -1:], last], dim=2)
-    memory[position[0]] = last
-    position[0] += 1
-    return convolution(x, before)
 
 
 @dataclass(frozen=True)

@@ -37,28 +37,46 @@ def make_schedule(config: Mapping[str, Any], num_inference_steps: int) -> UniPCM
     return scheduler
 
 
+KNOWN_TIMESTEP = 0.0001
+"""Of a latent frame that is given, in place of its sigma."""
+
+
+def condition_mask(latents: Tensor, known: int = 0) -> Tensor:
+    """(1, 1, T, H/8, W/8): 1 on the first `known` latent frames, which are given, and 0 on those to be made."""
+    mask = latents.new_zeros((1, 1, *latents.shape[2:]))
+    mask[:, :, :known] = 1
+    return mask
+
+
 def nothing_given(latents: Tensor) -> Tensor:
-    """The condition mask for text alone, (1, 1, T, H/8, W/8): all of `latents` is to be made."""
-    return latents.new_zeros((1, 1, *latents.shape[2:]))
+    """What is known of a video that is made of text alone: (1, 16, 0, H/8, W/8)."""
+    return latents[:, :, :0]
 
 
 @torch.inference_mode()
 def predict_velocity(
     transformer: "CosmosTransformer",
     latents: Tensor,
-    sigma: Tensor,
+    timestep: Tensor,
     prompt_embeds: Tensor,
-    condition_mask: Tensor,
+    mask: Tensor,
 ) -> Tensor:
     """One pass of the transformer: the flow's velocity, float32, of the shape of `latents`.
 
-    `sigma`: (1,), the flow sigma in 0..1, which is also the timestep. It is the same for all latent frames, so a 1-D
-    timestep gives what diffusers computes for every token apart.
+    `timestep`: the flow sigma in 0..1, (1,) where it is the same for all latent frames, else (T,). diffusers computes
+    the same for every token apart.
     `prompt_embeds`: (1, 512, text_embed_dim), projected; `transformer.crossattn_proj` must be the identity.
-    `condition_mask`: (1, 1, T, H/8, W/8), 1 where the latents are given and 0 where they are to be made.
+    `mask`: of `condition_mask`.
     """
     dtype = transformer.compute_dtype or transformer.dtype
-    return transformer(latents.to(dtype), sigma, prompt_embeds.to(dtype), condition_mask.to(dtype)).float()
+    return transformer(latents.to(dtype), timestep, prompt_embeds.to(dtype), mask.to(dtype)).float()
+
+
+def timesteps_of(sigma: Tensor, frames: int, known: int) -> Tensor:
+    """The transformer's timestep at `sigma`, (1,), of which the first `known` of `frames` latent frames have none."""
+    if known == 0:
+        return sigma
+    return torch.cat([sigma.new_full((known,), KNOWN_TIMESTEP), sigma.expand(frames - known)])
 
 
 def denoise(
@@ -68,22 +86,27 @@ def denoise(
     prompt_embeds: Tensor,
     negative_prompt_embeds: Tensor | None,
     guidance_scale: float,
-    condition_mask: Tensor,
+    known: Tensor,
 ) -> Iterator[Step]:
     """Yield the state after each step of `scheduler` (fresh from `make_schedule`), from `noise` to clean latents.
 
     v = cond + guidance_scale * (cond - uncond). Without `negative_prompt_embeds` v = cond: half the work.
-    `condition_mask`: as for `predict_velocity`; `nothing_given` for text alone.
+    `known`: (1, 16, k, H/8, W/8) in unit scale, the first latent frames of the video, as of `encode_frames`, or
+    `nothing_given`. The transformer is given them; they come out with a trace of the noise, 0.005 of it.
 
-    Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers, for text without an image or a video.
+    Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers.
     """
-    latents = noise
-    for index, timestep in enumerate(scheduler.timesteps):
+    latents, count = noise, known.shape[2]
+    mask, known_velocity = condition_mask(noise, count), noise[:, :, :count] - known
+    for index, step in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[index].reshape(1).to(latents.device)
-        velocity = predict_velocity(transformer, latents, sigma, prompt_embeds, condition_mask)
+        timestep = timesteps_of(sigma, noise.shape[2], count)
+        seen = torch.cat([known, latents[:, :, count:]], dim=2)
+        velocity = predict_velocity(transformer, seen, timestep, prompt_embeds, mask)
         if negative_prompt_embeds is not None:
-            negative = predict_velocity(transformer, latents, sigma, negative_prompt_embeds, condition_mask)
+            negative = predict_velocity(transformer, seen, timestep, negative_prompt_embeds, mask)
             velocity = velocity + guidance_scale * (velocity - negative)
-        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        velocity = torch.cat([known_velocity, velocity[:, :, count:]], dim=2)
+        latents = scheduler.step(velocity, step, latents, return_dict=False)[0]
         denoised: Any = scheduler.model_outputs[-1]
         yield Step(index, latents, denoised)

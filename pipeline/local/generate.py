@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..observer import NullObserver, Observer
 from ..request import FPS, GenerationRequest
+from ..start import Start
 from ..video import LocalVideo
+from .condition import encode_frames
 from .decode import decode
 from .denoise import denoise, make_schedule, nothing_given
 from .encode import encode_prompt
@@ -30,7 +32,7 @@ GUARDRAIL_BYTES = 4 * 2**30
 
 
 class _Progress:
-    """Counts units of work: one for the prompts, one for each step, one for each decoded latent frame."""
+    """Counts units of work: one for the prompts, one for the start, one for each step and each decoded latent frame."""
 
     def __init__(self, observer: Observer, total: int) -> None:
         self.observer = observer
@@ -62,15 +64,17 @@ def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DM
     )
 
 
-def plan_for(model: LocalModel, request: GenerationRequest, placement: Placement) -> Plan:
-    """How `placement` can make this video now. Raises `NotEnoughMemoryError`."""
-    return make_plan(sizes_of(model), request.num_frames, request.height, request.width, placement.memory())
+def plan_for(model: LocalModel, request: GenerationRequest, placement: Placement, given: int = 0) -> Plan:
+    """How `placement` can make this video, which starts from `given` frames, now. Raises `NotEnoughMemoryError`."""
+    shape = request.num_frames, request.height, request.width
+    return make_plan(sizes_of(model), *shape, placement.memory(), given)
 
 
 def generate(
     model: LocalModel,
     request: GenerationRequest,
     *,
+    start: Start | None = None,
     placement: Placement | None = None,
     plan: Plan | None = None,
     observer: Observer | None = None,
@@ -80,29 +84,33 @@ def generate(
 ) -> LocalVideo:
     """Make the video that `request` asks for.
 
-    Without `placement` everything runs on the CPU; without `plan` that of `plan_for` is used; without `guardrail` no
-    guard model is loaded. `prompts` keeps this model's embeddings from run to run, and `unfinished` the latents of a
-    video whose decoding fails. What the observer raises to stop the work passes through. Raises `UnsafeContentError`
-    when the guardrail refuses the prompt or the video, and `NotEnoughMemoryError` when the video is too large.
+    With `start` the video begins with its picture, or its last 5 frames at 16 a second, scaled and cropped to width x
+    height, as the model copies them. Without `placement` everything runs on the CPU; without `plan` that of `plan_for`
+    is used; without `guardrail` no guard model is loaded. `prompts` keeps this model's embeddings from run to run, and
+    `unfinished` the latents of a video whose decoding fails. What the observer raises to stop the work passes through.
+    Raises `UnsafeContentError` when the guardrail refuses the prompt or the video, and `NotEnoughMemoryError` when the
+    video is too large.
     """
     placement = placement or OneAtATime("cpu")
-    plan = plan or plan_for(model, request, placement)
+    given = start.given_frames(request.width, request.height) if start else torch.empty(0)
+    plan = plan or plan_for(model, request, placement, len(given))
     unfinished = unfinished or UnfinishedVideo()
     request = replace(request, seed=request.seed_or_random())
+    before = (2 if len(given) else 1) + request.num_inference_steps
     tiles = plan.grid[0] * plan.grid[1]
-    units = 1 + request.num_inference_steps + tiles * latent_frames(request.num_frames)
-    progress = _Progress(observer or NullObserver(), units)
+    progress = _Progress(observer or NullObserver(), before + tiles * latent_frames(request.num_frames))
 
-    latents = unfinished.latents_of(request)
+    latents = unfinished.latents_of(request, given)
     if latents is None:
         if guardrail:
             progress.start("Checking the prompt")
             check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
         embeds = _encode(model, request, prompts or PromptCache(), placement, plan, progress)
-        latents = denormalize(model.vae, _denoise(model, request, embeds, placement, plan, progress))
-        unfinished.keep(request, latents)
+        known = _encode_start(model, given, placement, plan, progress) if len(given) else None
+        latents = denormalize(model.vae, _denoise(model, request, embeds, known, placement, plan, progress))
+        unfinished.keep(request, given, latents)
     else:
-        progress.done = 1 + request.num_inference_steps
+        progress.done = before
     frames = _decode(model, request, latents, placement, plan, progress)
     unfinished.clear()
     if guardrail:
@@ -133,10 +141,21 @@ def _encode(
     return positive, negative
 
 
+def _encode_start(model: LocalModel, given: Tensor, placement: Placement, plan: Plan, progress: _Progress) -> Tensor:
+    progress.start("Encoding the start")
+    assert plan.condition, "the plan is for a video without a start"
+    device = placement.use(model.vae, plan.memory_required(plan.condition))
+    with _stoppable(model.vae.encoder.down_blocks, progress.observer):
+        known = encode_frames(model.vae, given, device)
+    progress.advance()
+    return known
+
+
 def _denoise(
     model: LocalModel,
     request: GenerationRequest,
     embeds: tuple[Tensor, Tensor | None],
+    known: Tensor | None,
     placement: Placement,
     plan: Plan,
     progress: _Progress,
@@ -150,9 +169,9 @@ def _denoise(
     assert positive is not None
     scheduler = make_schedule(model.scheduler_config, steps)
     latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
-    mask = nothing_given(latents)
+    known = nothing_given(latents) if known is None else known
     with _stoppable(transformer.transformer_blocks, progress.observer):
-        for step in denoise(transformer, latents, scheduler, positive, negative, request.guidance_scale, mask):
+        for step in denoise(transformer, latents, scheduler, positive, negative, request.guidance_scale, known):
             latents = step.latents
             progress.advance(f", step {step.index + 1} of {steps}", step.denoised)
             # Showing the preview may have loaded another model in the transformer's place.

@@ -108,10 +108,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one video is made. `grid`: rows and columns of the tiles that are decoded one after the other."""
+    """How one video is made. `grid`: rows and columns of the tiles that are decoded one after the other.
+
+    `condition`: encoding the frames that the video starts from, None where there are none.
+    """
 
     memory: DeviceMemory
     encode: Stage
+    condition: Stage | None
     denoise: Stage
     decode: Stage
     chunks: Chunks
@@ -120,7 +124,7 @@ class Plan:
 
     @property
     def peak(self) -> float:
-        return max(stage.peak for stage in (self.encode, self.denoise, self.decode))
+        return max(stage.peak for stage in (self.encode, self.condition, self.denoise, self.decode) if stage)
 
     def memory_required(self, stage: Stage) -> int:
         """Bytes to leave free beside the weights in `stage`: for the work, and what is not to be used."""
@@ -138,22 +142,27 @@ class Plan:
         )
 
 
-def make_plan(sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory) -> Plan:
-    """The fastest way to make a video of this shape in `memory`.
+def make_plan(
+    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, given: int = 0
+) -> Plan:
+    """The fastest way to make a video of this shape in `memory`, which starts from `given` frames.
 
     Raises `NotEnoughMemoryError`, with a smaller shape that would fit, where there is none.
     """
-    plan = _fitting_plan(sizes, num_frames, height, width, memory)
+    plan = _fitting_plan(sizes, num_frames, height, width, memory, given)
     if plan is None:
-        raise _not_enough(sizes, num_frames, height, width, memory)
+        raise _not_enough(sizes, num_frames, height, width, memory, given)
     return plan
 
 
-def _fitting_plan(sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory) -> Plan | None:
+def _fitting_plan(
+    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, given: int
+) -> Plan | None:
     if num_frames * height * width * 3 * 4 > memory.ram:
         return None
     tokens = latent_frames(num_frames) * height * width // (SPATIAL_COMPRESSION**2 * sizes.patch)
     encode = _stage(sizes.text_encoder, encode_activation_bytes(sizes), memory)
+    condition = _stage(sizes.vae, condition_activation_bytes(sizes, given, height, width), memory)
     denoise = [(c, _stage(sizes.transformer, denoise_activation_bytes(sizes, tokens, c), memory)) for c in CHUNKS]
     decode = [
         (grid, _stage(sizes.vae, decode_activation_bytes(sizes, *largest_tile(height, width, grid)), memory))
@@ -162,10 +171,10 @@ def _fitting_plan(sizes: ModelSizes, num_frames: int, height: int, width: int, m
     chunks, denoise_stage = next((pair for pair in denoise if pair[1]), (CHUNKS[-1], None))
     whole = (pair for pair in decode if pair[1] and pair[1].resident == pair[1].weights)
     grid, decode_stage = next(whole, None) or next((pair for pair in decode if pair[1]), ((1, 1), None))
-    if encode is None or denoise_stage is None or decode_stage is None:
+    if encode is None or denoise_stage is None or decode_stage is None or (given and condition is None):
         return None
     parts = math.ceil(tokens / (chunks.queries or tokens))
-    return Plan(memory, encode, denoise_stage, decode_stage, chunks, grid, parts)
+    return Plan(memory, encode, condition if given else None, denoise_stage, decode_stage, chunks, grid, parts)
 
 
 def _stage(part: PartSize, activations: int, memory: DeviceMemory) -> Stage | None:
@@ -180,10 +189,10 @@ def _stage(part: PartSize, activations: int, memory: DeviceMemory) -> Stage | No
 
 
 def _not_enough(
-    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory
+    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, given: int
 ) -> NotEnoughMemoryError:
     smaller = next(
-        (shape for shape in _smaller(num_frames, height, width) if _fitting_plan(sizes, *shape, memory)), None
+        (shape for shape in _smaller(num_frames, height, width) if _fitting_plan(sizes, *shape, memory, given)), None
     )
     asked = f"{width}x{height} with {num_frames} frames does not fit into the memory that is free"
     free = f"{memory.free / GIB:.1f} GiB on the GPU and {memory.ram / GIB:.1f} GiB of RAM"
@@ -206,6 +215,12 @@ def encode_activation_bytes(sizes: ModelSizes) -> int:
     """For one prompt: the hidden states of all layers, and their normalised copies side by side."""
     states = MAX_TOKENS * (sizes.text_layers + 1) * sizes.text_channels * sizes.text_itemsize
     return int(2.1 * states)
+
+
+def condition_activation_bytes(sizes: ModelSizes, given: int, height: int, width: int) -> int:
+    """For encoding `given` frames: the first level's of one frame, and what its convolutions keep of those before."""
+    values = 20 if given > 1 else 10.5
+    return int(values * height * width * sizes.vae_channels * sizes.vae_itemsize)
 
 
 def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:

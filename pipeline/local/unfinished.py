@@ -9,15 +9,16 @@ class UnfinishedVideo:
     """Keeps the latents of the last request until they are decoded, so that the same request goes on from there."""
 
     def __init__(self) -> None:
-        self._request: GenerationRequest | None = None
-        self._latents: Tensor | None = None
+        self._kept: tuple[GenerationRequest, Tensor, Tensor] | None = None
 
-    def keep(self, request: GenerationRequest, latents: Tensor) -> None:
-        """`latents`: (1, 16, T, H/8, W/8), what `request`, with its seed, was denoised to."""
-        self._request, self._latents = request, latents.cpu()
+    def keep(self, request: GenerationRequest, given: Tensor, latents: Tensor) -> None:
+        """`latents`: (1, 16, T, H/8, W/8), what `request`, with its seed, was denoised to from the frames `given`."""
+        self._kept = request, given, latents.cpu()
 
-    def latents_of(self, request: GenerationRequest) -> Tensor | None:
-        return self._latents if self._request == request else None
+    def latents_of(self, request: GenerationRequest, given: Tensor) -> Tensor | None:
+        if self._kept is None or self._kept[0] != request or not self._kept[1].equal(given):
+            return None
+        return self._kept[2]
 
     def clear(self) -> None:
-        self._request = self._latents = None
+        self._kept = None

@@ -1,0 +1,65 @@
+"""The frames that a video starts from, to latents."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    WanCausalConv3d,
+    WanMidBlock,
+    WanResample,
+    WanResidualBlock,
+)
+from torch import Tensor, nn
+
+from .causal import Memory, convolve, empty_memory
+from .latents import normalize
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan
+
+
+@torch.inference_mode()
+def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """The latents (1, 16, k + 1, H/8, W/8) of `frames`, (4k + 1, H, W, 3) in 0..1: float32 in unit scale, on `device`.
+
+    They are the first of a whole video's, which the VAE, being causal, makes of its first frames alone. Each level of
+    the encoder is done with before the next and takes no more frames at once than its stride in time, so that five
+    frames need little more memory than one. Source: `AutoencoderKLWan._encode` and `WanEncoder3d.forward` of diffusers.
+    """
+    pixels = (frames.to(device, vae.dtype) * 2 - 1).permute(3, 0, 1, 2)[None]
+    x = list(pixels.split(1, dim=2))
+    for layers in _levels(vae.encoder):
+        x = list(_through(layers, x))
+    moments = vae.quant_conv(torch.cat(x, dim=2))
+    return normalize(vae, moments.chunk(2, dim=1)[0].float())
+
+
+def _levels(encoder: Any) -> Iterator[list[nn.Module]]:
+    """The encoder's layers, in runs that end where the picture becomes smaller."""
+    level = [encoder.conv_in]
+    for block in encoder.down_blocks:
+        level.append(block)
+        if isinstance(block, WanResample):
+            yield level
+            level = []
+    yield [*level, encoder.mid_block, encoder.norm_out, encoder.nonlinearity, encoder.conv_out]
+
+
+def _through(layers: list[nn.Module], frames: list[Tensor]) -> Iterator[Tensor]:
+    """`frames`, (1, channels, 1, h, w) each, through a level: the first alone, then as many as become one."""
+    memory = empty_memory(*layers)
+    stride = 2 if any(isinstance(layer, WanResample) and layer.mode == "downsample3d" for layer in layers) else 1
+    for group in (frames[:1], *zip(*[iter(frames[1:])] * stride, strict=True)):
+        x, position = torch.cat(list(group), dim=2), [0]
+        for layer in layers:
+            x = _apply(layer, x, memory, position)
+        yield x
+
+
+def _apply(layer: nn.Module, x: Tensor, memory: Memory, position: list[int]) -> Tensor:
+    if isinstance(layer, WanCausalConv3d):
+        return convolve(layer, x, memory, position)
+    if isinstance(layer, WanResidualBlock | WanResample | WanMidBlock):
+        return layer(x, feat_cache=memory, feat_idx=position)
+    return layer(x)
