@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import Linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextModel
@@ -91,7 +92,7 @@ def build_model(heads: int, blocks: int, dtype: torch.dtype = torch.bfloat16, te
         transformer = CosmosTransformer3DModel(
             in_channels=17, num_attention_heads=heads, num_layers=blocks, extra_pos_embed_type=None
         )
-        features = nn.Sequential(nn.Linear(text_layers * TEXT["hidden_size"], 1024), nn.GELU())
+        features = nn.Sequential(Linear(text_layers * TEXT["hidden_size"], 1024), nn.GELU())
         text_encoder = TextEncoder(Qwen2_5_VLTextModel(config), features)
         tokenizer: Any = None
         vae: Any = AutoencoderKLWan()

@@ -2,12 +2,16 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .checkpoint_loader import CosmosPredict25CheckpointLoader
+from .empty_latent import CosmosPredict25EmptyLatent
 from .export_video import CosmosPredict25ExportVideo
 from .extend_local import CosmosPredict25Extend
 from .generate_fal import CosmosPredict25GenerateFal
 from .generate_local import CosmosPredict25Generate
 from .loader import CosmosPredict25Loader
+from .lora import CosmosPredict25LoraLoader
 from .prompt import CosmosPredict25Prompt
+from .sampler import CosmosPredict25Sampler
 from .settings import CosmosPredict25SamplerSettings
 
 
@@ -17,8 +21,12 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25Prompt,
             CosmosPredict25SamplerSettings,
             CosmosPredict25Loader,
+            CosmosPredict25LoraLoader,
             CosmosPredict25Generate,
             CosmosPredict25Extend,
             CosmosPredict25GenerateFal,
             CosmosPredict25ExportVideo,
+            CosmosPredict25CheckpointLoader,
+            CosmosPredict25EmptyLatent,
+            CosmosPredict25Sampler,
         ]

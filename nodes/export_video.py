@@ -150,11 +150,12 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..pipeline.formats import find_format
         from .host.observers import NodeObserver
-        from .host.output import make_proxy, next_output_file, result_on_node, shown_on_node, workflow_metadata
-        from .host.videos import GifVideo, with_gif_frame_rate, with_sound
+        from .host.output import file_metadata, make_proxy, next_output_file, result_on_node, shown_on_node
+        from .host.videos import GifVideo, values_of, with_gif_frame_rate, with_sound
 
         filename_prefix = cls.fill_in_prefix(filename_prefix)
         target, colour = find_format(format), read_colour(background)
+        metadata = file_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, values_of(video))
         if video is None:
             parts = Types.VideoComponents(images, fps, audio)  # pyright: ignore[reportArgumentType]
             video = InputImpl.VideoFromComponents(parts)
@@ -164,7 +165,6 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         components = cache(video.get_components)  # decodes when the video is in a file
         path = next_output_file(filename_prefix, target.suffix, *video.get_dimensions())
         observer = NodeObserver(cls.hidden.unique_id)
-        metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
 
         # A <video> shows neither ProRes nor a GIF. Made first, so that nothing comes between a saved file and the run's

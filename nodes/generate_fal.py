@@ -116,10 +116,11 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         endpoint: dict[str, Any],
     ) -> io.NodeOutput:
         from ..pipeline import fal
+        from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
         from .host.observers import FalObserver
         from .host.output import fal_folders, result_on_node
-        from .host.videos import video_of
+        from .host.videos import video_of, with_values
 
         if "num_inference_steps" in endpoint:
             settings = replace(settings, num_inference_steps=endpoint["num_inference_steps"])
@@ -130,6 +131,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             video_output_type=video_output_type,
             video_quality=video_quality,
         )
+        chosen = ENDPOINTS[endpoint["endpoint"]]
         folder, journal = fal_folders()
         observer = FalObserver(cls.hidden.unique_id)
         video = await in_background(
@@ -137,7 +139,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 request,
                 folder=folder,
                 journal=fal.Journal(journal),
-                endpoint=ENDPOINTS[endpoint["endpoint"]],
+                endpoint=chosen,
                 observer=observer,
                 webhook_url=webhook_url or None,
                 store=store,
@@ -146,4 +148,5 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         )
         made = f"{video.num_frames} frames, {video.width} x {video.height}, {video.duration:.1f} s"
         result = result_on_node(f"{made}, seed {video.seed}.", f"{video.path.name}.", *video.notes)
-        return io.NodeOutput(video_of(video), video.seed, ui=result)
+        values = {"endpoint": chosen.id, **arguments(chosen, request), "seed": video.seed}
+        return io.NodeOutput(with_values(video_of(video), values), video.seed, ui=result)

@@ -1,6 +1,6 @@
 import logging
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,7 @@ class CosmosPredict25Generate(io.ComfyNode):
         from ..pipeline.start import Start
         from .host.observers import NodeObserver
         from .host.output import result_on_node
-        from .host.videos import end_of
+        from .host.videos import end_of, with_values
 
         begin = time.monotonic()
         start = Start(image) if image is not None else end_of(video) if video is not None else None
@@ -101,7 +101,7 @@ class CosmosPredict25Generate(io.ComfyNode):
             start=start,
             placement=model,
             plan=plan,
-            observer=NodeObserver(cls.hidden.unique_id, model.device, note),
+            observer=NodeObserver(cls.hidden.unique_id, model, note),
             guardrail=cosmos_guardrail if model.guardrail else None,
             prompts=model.prompts,
             unfinished=model.unfinished,
@@ -110,7 +110,10 @@ class CosmosPredict25Generate(io.ComfyNode):
         notes = notes_on_video(model, asked, start)
         result = result_on_node(f"{summary}, seed {made.seed}.", *filter(None, [note]), *notes)
         components = Types.VideoComponents(images=made.frames, frame_rate=Fraction(made.fps))
-        return io.NodeOutput(InputImpl.VideoFromComponents(components), {"samples": made.latents}, made.seed, ui=result)
+        values = {"checkpoint": model.model.name, **asdict(prompt), **asdict(settings), "seed": made.seed}
+        values |= {"num_frames": len(made.frames), "width": request.width, "height": request.height}
+        shown = with_values(InputImpl.VideoFromComponents(components), values)
+        return io.NodeOutput(shown, {"samples": made.latents}, made.seed, ui=result)
 
 
 def describe(plan: "Plan") -> str:

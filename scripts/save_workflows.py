@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import av
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, sync_playwright
 
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, FPS
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, to_api_prompt
 
 WORKFLOWS = environment.REPO / "workflows"
 DOCS = environment.REPO / "docs"
 CARD_SIDE = 256
+FONT = ImageFont.load_default(44)
 MARGIN = 40
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
@@ -42,50 +44,83 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
+# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for
+# missing models (`models` in a node's properties) would offer no download here: the frontend downloads single files
+# that end like .safetensors and are the value of a list, and this model is a folder.
 DEMO_NOTE = """\
-### Press Run: this works before anything is downloaded
+# Press Run: this works before anything is downloaded
 
-It uses the **demo**, a tiny model that comes with this pack. It is not NVIDIA's: it draws **circles, squares and \
-triangles** that move, 64x64 pixels small, on a CPU.
+## It uses the demo, a tiny model that comes with this pack. It is not NVIDIA's: it draws circles, squares and \
+triangles that move, 64x64 pixels small, on a CPU.
 
-Try other colours, *small* or *large*, *moves up*, *bounces*, *striped background*.
+## Try other colours, *small* or *large*, *moves up*, *bounces*, *striped background*.
 
-For real videos, open the template **Text to Video (local)** or **Text to Video (fal)**.
+## For real videos, open the template *Text to Video (local)* or *Text to Video (on fal)*.
+"""
+
+LORA_NOTE = """\
+# A LoRA teaches a model something new
+
+## The demo knows black as a background alone. With the LoRA that comes with it, it draws black shapes.
+
+## Set *strength* to 0, or bypass the node with Ctrl+B, to see the demo without it.
+
+## Your own LoRAs for Cosmos-Predict2.5 go to *models/loras*; then choose your model in the loader as well.
 """
 
 LOCAL_NOTE = """\
-### The model is not part of this pack
+# The model is not part of this pack
 
-1. Accept its license on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B). It takes 20 GB of disk.
-2. In the ComfyUI folder, run `hf auth login`, then
+## 1. Accept its license on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B). It takes 20 GB of disk.
 
-```
-hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
---local-dir models/diffusers/Cosmos-Predict2.5-2B
-```
+## 2. In the ComfyUI folder, run `hf auth login`, then
 
-3. Press **R** here, so that the loader sees it, and **Run**.
+## `hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
+--local-dir models/diffusers/Cosmos-Predict2.5-2B`
 
-Until then the loader's **auto** takes the demo, which draws nothing but small coloured shapes.
+## 3. Press R here, so that the loader sees it, and Run.
+
+## Until then *auto* takes the demo, which draws nothing but small coloured shapes.
 """
 
 FAL_NOTE = """\
-### This costs money: about $0.20 a video
+# This costs money: about $0.20 a video
 
-or $0.08 with the endpoint *distilled*. The node shows today's price.
+## With the endpoint *distilled* $0.08. The node shows today's price.
 
-1. Make a key at [fal.ai/dashboard/keys](https://fal.ai/dashboard/keys); the account needs a balance.
-2. Set the environment variable **FAL_KEY** to it and start ComfyUI again. A workflow never holds the key.
+## 1. Make a key at [fal.ai/dashboard/keys](https://fal.ai/dashboard/keys); the account needs a balance.
 
-**Stop** cancels the job at fal. The **same values again** go on with an unfinished job, or take the finished video \
-from **output/cosmos_fal**: neither is paid for again. For another video, change the seed.
+## 2. Set the environment variable FAL_KEY to it and start ComfyUI again. A workflow never holds the key.
+
+## Stop cancels the job. The same values again are not paid for twice: for another video, change the seed.
 """
 
 BOTH_NOTE = f"""\
-**The fal nodes are muted**, so that Run does not cost anything. To use them, select *Generate on fal* and its *Export \
-Video* and press **Ctrl+M**.
+# The fal nodes are muted, so that Run costs nothing
+
+## To use them, select *Generate on fal* and its *Export Video* and press Ctrl+M.
 
 {FAL_NOTE}"""
+
+CORE_NODES_NOTE = """\
+# The same model in ComfyUI's own nodes
+
+## Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts.
+
+## It runs with the demo until the model is there. *Text to Video (local)* says how to get it.
+
+## Then set 1280 x 704 and 93 frames, 35 steps, and cfg to 8, which is NVIDIA's guidance_scale 7.
+"""
+
+WRITER_NOTE = """\
+# From five words to a prompt
+
+## The model was trained on long descriptions. Its text encoder, Cosmos-Reason1, writes one from your idea.
+
+## For a picture to start from, connect *Load Image* to *Generate Text*.
+
+## It needs the model: the demo cannot write. *Text to Video (local)* says how to get it.
+"""
 
 LOADER = {
     "type": "CosmosPredict25Loader",
@@ -93,7 +128,7 @@ LOADER = {
     "size": [440, 154],
     "values": {"checkpoint": "auto"},
 }
-PROMPT = {"type": "CosmosPredict25Prompt", "size": [440, 450], "values": {"prompt": EXAMPLE_PROMPT}}
+PROMPT = {"type": "CosmosPredict25Prompt", "size": [440, 400], "values": {"prompt": EXAMPLE_PROMPT}}
 SETTINGS_NODE = {
     "type": "CosmosPredict25SamplerSettings",
     "size": [440, 202],
@@ -103,21 +138,32 @@ SETTINGS_NODE = {
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
 DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 64, "height": 64}
+LORA_PROMPT = "A large black circle moves left over a white background."
 DEMO_PROMPT = "A large red circle moves left over a blue background."
 
 
+COLUMN, GAP = 340, 20
+RIGHT = 500
+"""Where the columns right of the inputs begin."""
+
+
 def note(title: str, text: str, pos: list[int], height: int) -> dict[str, Any]:
-    return {"type": "MarkdownNote", "title": title, "pos": pos, "size": [820, height], "values": {"text": text}}
+    size = [2 * COLUMN + GAP, height]
+    return {"type": "MarkdownNote", "title": title, "pos": pos, "size": size, "values": {"text": text}}
 
 
 def generate(kind: str, pos: list[int], **more: Any) -> dict[str, Any]:
     height = {"CosmosPredict25Generate": 110, "CosmosPredict25GenerateFal": 240}[kind]
-    return {"type": kind, "pos": pos, "size": [400, height], **more}
+    return {"type": kind, "pos": pos, "size": [COLUMN, height], **more}
+
+
+def text_encode(title: str, text: str, pos: list[int]) -> dict[str, Any]:
+    return {"type": "CLIPTextEncode", "title": title, "pos": pos, "size": [440, 160], "values": {"text": text}}
 
 
 def export(prefix: str, quality: str, pos: list[int], **more: Any) -> dict[str, Any]:
     values = {"format": "X264 (.mp4)", "quality": quality, "filename_prefix": f"video/{prefix}"}
-    return {"type": "CosmosPredict25ExportVideo", "pos": pos, "size": [400, 220], "values": values, **more}
+    return {"type": "CosmosPredict25ExportVideo", "pos": pos, "size": [COLUMN, 220], "values": values, **more}
 
 
 def inputs(settings: dict[str, Any], prompt: str, top: int) -> dict[str, Any]:
@@ -125,7 +171,7 @@ def inputs(settings: dict[str, Any], prompt: str, top: int) -> dict[str, Any]:
     values = {**SETTINGS_NODE["values"], **settings}
     return {
         "prompt": {**PROMPT, "pos": [0, top], "values": {"prompt": prompt}},
-        "settings": {**SETTINGS_NODE, "pos": [0, top + 520], "values": values},
+        "settings": {**SETTINGS_NODE, "pos": [0, top + 470], "values": values},
     }
 
 
@@ -134,10 +180,10 @@ def local(checkpoint: str, settings: dict[str, Any], prompt: str, text: dict[str
     return {
         "nodes": {
             "loader": {**LOADER, "values": {"checkpoint": checkpoint}},
-            **inputs(settings, prompt, 280),
+            **inputs(settings, prompt, 350),
             "note": text,
-            "generate": generate("CosmosPredict25Generate", [540, below]),
-            "export": export(prefix, "high", [960, below]),
+            "generate": generate("CosmosPredict25Generate", [RIGHT, below]),
+            "export": export(prefix, "high", [RIGHT + COLUMN + GAP, below]),
         },
         "links": LOCAL_LINKS,
     }
@@ -155,43 +201,153 @@ FAL_LINKS = [
     ["fal", "video", "fal_export", "video"],
 ]
 TEXT_TO_VIDEO_DEMO = local(
-    "Demo: moving shapes (CPU)", DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [540, 0], 270), "cosmos_demo"
+    "Demo: moving shapes (CPU)", DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo"
 )
 TEXT_TO_VIDEO_LOCAL = local(
-    "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [540, 0], 400), "cosmos"
+    "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [RIGHT, 0], 330), "cosmos"
 )
 TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "nodes": {
         **inputs(FULL, EXAMPLE_PROMPT, 0),
-        "note": note("How to use fal", FAL_NOTE, [540, 0], 320),
-        "fal": generate("CosmosPredict25GenerateFal", [540, 410]),
-        "fal_export": export("cosmos_fal", "as is", [960, 410]),
+        "note": note("How to use fal", FAL_NOTE, [RIGHT, 0], 280),
+        "fal": generate("CosmosPredict25GenerateFal", [RIGHT, 370]),
+        "fal_export": export("cosmos_fal", "as is", [RIGHT + COLUMN + GAP, 370]),
     },
     "links": FAL_LINKS,
 }
+FAR = RIGHT + 2 * COLUMN + GAP + 60
 TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "nodes": {
-        **local("auto", FULL, EXAMPLE_PROMPT, note("Local", LOCAL_NOTE, [540, 0], 400), "cosmos_local")["nodes"],
-        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [540, 1060], 400),
-        "fal": generate("CosmosPredict25GenerateFal", [540, 1550], mode=MUTED),
-        "fal_export": export("cosmos_fal", "as is", [960, 1550], mode=MUTED),
+        **local("auto", FULL, EXAMPLE_PROMPT, note("Local", LOCAL_NOTE, [RIGHT, 0], 370), "cosmos_local")["nodes"],
+        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [FAR, 0], 370),
+        "fal": generate("CosmosPredict25GenerateFal", [FAR, 460], mode=MUTED),
+        "fal_export": export("cosmos_fal", "as is", [FAR + COLUMN + GAP, 460], mode=MUTED),
     },
     "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
+TEXT_TO_VIDEO_LORA: dict[str, Any] = {
+    "nodes": {
+        "loader": {**LOADER, "values": {"checkpoint": "Demo: moving shapes (CPU)"}},
+        **inputs(DEMO, LORA_PROMPT, 280),
+        "note": note("Start here", LORA_NOTE, [540, 0], 270),
+        "lora": {
+            "type": "CosmosPredict25LoraLoader",
+            "pos": [540, 360],
+            "size": [400, 130],
+            "values": {"lora": "Demo: black shapes, for moving shapes"},
+        },
+        "generate": generate("CosmosPredict25Generate", [540, 550]),
+        "export": export("cosmos_lora", "high", [960, 360]),
+    },
+    "links": [["loader", "model", "lora", "model"], ["lora", "model", "generate", "model"], *LOCAL_LINKS[1:]],
+}
+
+TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
+    "nodes": {
+        "loader": {"type": "CosmosPredict25CheckpointLoader", "pos": [0, 0], "size": [440, 200]},
+        "prompt": text_encode("Prompt", DEMO_PROMPT, [0, 260]),
+        "negative": text_encode("Negative prompt", DEFAULT_NEGATIVE_PROMPT, [0, 480]),
+        "latent": {
+            "type": "CosmosPredict25EmptyLatent",
+            "pos": [0, 700],
+            "size": [440, 106],
+            "values": {name: DEMO[name] for name in ("width", "height", "num_frames")},
+        },
+        "note": note("Start here", CORE_NODES_NOTE, [540, 0], 250),
+        "guider": {"type": "CFGGuider", "pos": [540, 310], "size": [400, 98], "values": {"cfg": 1}},
+        "sigmas": {
+            "type": "BasicScheduler",
+            "pos": [540, 460],
+            "size": [400, 106],
+            "values": {"scheduler": "karras", "steps": DEMO["num_inference_steps"]},
+        },
+        "sampler": {"type": "CosmosPredict25Sampler", "pos": [540, 620], "size": [400, 40]},
+        "noise": {
+            "type": "RandomNoise",
+            "pos": [540, 710],
+            "size": [400, 82],
+            "values": {"noise_seed": 42, "control_after_generate": "fixed"},
+        },
+        "sample": {"type": "SamplerCustomAdvanced", "pos": [990, 310], "size": [370, 106]},
+        "decode": {"type": "VAEDecode", "pos": [990, 470], "size": [370, 46]},
+        "video": {"type": "CreateVideo", "pos": [990, 570], "size": [370, 78], "values": {"fps": 16}},
+        "export": export("cosmos_core_nodes", "high", [1410, 310]),
+    },
+    "links": [
+        ["loader", "clip", "prompt", "clip"],
+        ["loader", "clip", "negative", "clip"],
+        ["loader", "model", "guider", "model"],
+        ["loader", "model", "sigmas", "model"],
+        ["prompt", "CONDITIONING", "guider", "positive"],
+        ["negative", "CONDITIONING", "guider", "negative"],
+        ["noise", "NOISE", "sample", "noise"],
+        ["guider", "GUIDER", "sample", "guider"],
+        ["sampler", "sampler", "sample", "sampler"],
+        ["sigmas", "SIGMAS", "sample", "sigmas"],
+        ["latent", "latent", "sample", "latent_image"],
+        ["sample", "output", "decode", "samples"],
+        ["loader", "vae", "decode", "vae"],
+        ["decode", "IMAGE", "video", "images"],
+        ["video", "VIDEO", "export", "video"],
+    ],
+}
+
+# What costs money says `on fal`: web/js lists it last.
+WRITE_A_PROMPT: dict[str, Any] = {
+    "nodes": {
+        "loader": {
+            "type": "CosmosPredict25CheckpointLoader",
+            "pos": [0, 0],
+            "size": [440, 200],
+            "values": {"prompt_writer": True},
+        },
+        "write": {
+            "type": "TextGenerate",
+            "pos": [0, 260],
+            "size": [440, 480],
+            "values": {"prompt": "a robot arm waters a plant"},
+        },
+        "note": note("Start here", WRITER_NOTE, [540, 0], 270),
+        "show": {"type": "PreviewAny", "pos": [540, 330], "size": [400, 300]},
+        "encode": {**text_encode("For KSampler", "", [990, 330]), "size": [370, 120]},
+        "prompt": {"type": "CosmosPredict25Prompt", "pos": [990, 510], "size": [370, 300]},
+    },
+    "links": [
+        ["loader", "clip", "write", "clip"],
+        ["write", "generated_text", "show", "source"],
+        ["write", "generated_text", "encode", "text"],
+        ["loader", "clip", "encode", "clip"],
+        ["write", "generated_text", "prompt", "prompt"],
+    ],
+}
+
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
-    "Text to Video (fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
-    "Text to Video (local or fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
+    "Text to Video (locally or on fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
+    "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
+    "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
+    "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
+    "Write a Prompt": WRITE_A_PROMPT,
 }
 CARDS = {
+    "Text to Video (LoRA)": LORA_PROMPT,
+    "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
     "Text to Video (demo)": DEMO_PROMPT,
-    "Text to Video (fal)": "A small yellow triangle rises over a black background.",
-    "Text to Video (local)": "A green square bounces over a gray background.",
-    "Text to Video (local or fal)": "A large purple circle and a small white square move right over green.",
+    "Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
+    "Text to Video (local)": ["a text", "Cosmos-Predict2.5\non your own card", "93 frames\nof 1280 x 704"],
+    "Text to Video (locally or on fal)": ["a text", "on your own card\nor on fal.ai", "93 frames\nof 1280 x 704"],
+    "Text to Video (on fal)": ["a text", "fal.ai, for money\nno card needed", "93 frames\nof 1280 x 704"],
 }
-"""What the demo makes for a template's card: the real model is not at hand where this runs."""
+"""What a template's card shows: what the demo makes of a prompt, or, for a model that is not at hand where this runs,
+what goes in and what comes out."""
+BANNER = [
+    DEMO_PROMPT,
+    "A small yellow triangle rises over a black background.",
+    "A green square bounces over a gray background.",
+    "A large purple circle and a small white square move right over green.",
+]
 
 BUILD = """({ id, nodes, links }) => {
     app.graph.clear()
@@ -236,31 +392,57 @@ def save(page: Page, name: str) -> None:
     download.value.save_as(WORKFLOWS / f"{name}.json")
 
 
-def save_card(server: ComfyUI, name: str) -> None:
-    """Four moments of a video that the demo makes in this ComfyUI."""
-    workflow = json.loads((WORKFLOWS / "Text to Video (demo).json").read_text(encoding="utf-8"))
-    prompt = to_api_prompt(workflow, server.object_info())
+def demo_frames(server: ComfyUI, text: str, workflow: str = "Text to Video (demo)") -> list[Image.Image]:
+    """The frames of a video that the demo makes of `text` in this ComfyUI, CARD_SIDE large."""
+    graph = json.loads((WORKFLOWS / f"{workflow}.json").read_text(encoding="utf-8"))
+    prompt = to_api_prompt(graph, server.object_info())
     for node in prompt.values():
         if node["class_type"] == "CosmosPredict25Prompt":
-            node["inputs"]["prompt"] = CARDS[name]
+            node["inputs"]["prompt"] = text
     (file,) = [file for file in server.saved_files(server.run(prompt)) if file.suffix == ".mp4"]
     with av.open(str(file)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
-    card = Image.new("RGB", (2 * CARD_SIDE, 2 * CARD_SIDE))
-    for place, index in enumerate(range(0, len(frames), len(frames) // 4 + 1)):
-        corner = (place % 2 * CARD_SIDE, place // 2 * CARD_SIDE)
-        card.paste(frames[index].resize((CARD_SIDE, CARD_SIDE), Image.Resampling.BICUBIC), corner)
-    card.save(WORKFLOWS / f"{name}.jpg", quality=88)
+    return [frame.resize((CARD_SIDE, CARD_SIDE), Image.Resampling.BICUBIC) for frame in frames]
 
 
-def save_registry_pictures() -> None:
-    """The icon and the banner of the registry, from the cards' videos."""
-    cards = [Image.open(WORKFLOWS / f"{name}.jpg") for name in GRAPHS]
-    cards[0].crop((0, 0, CARD_SIDE, CARD_SIDE)).resize((400, 400), Image.Resampling.BICUBIC).save(DOCS / "icon.png")
+def save_card(server: ComfyUI, name: str) -> None:
+    """The frontend asks for a .jpg. A browser goes by what is in it, and plays an animated WebP."""
+    path = WORKFLOWS / f"{name}.jpg"
+    if isinstance(CARDS[name], list):
+        drawn_card(CARDS[name]).save(path, quality=88)
+        return
+    of_demo = name if "LoRA" in name else "Text to Video (demo)"
+    first, *others = demo_frames(server, CARDS[name], of_demo)
+    first.save(path, "WEBP", save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=60, method=6)
+
+
+def drawn_card(lines: list[str]) -> Image.Image:
+    """What goes in above, what comes out below."""
+    side, margin, box, gap = 512, 16, 124, 54
+    card = Image.new("RGB", (side, side), "#1d1f21")
+    draw = ImageDraw.Draw(card)
+    for place, line in enumerate(lines):
+        top = margin + place * (box + gap)
+        colour = "#2f5d1e" if place == 1 else "#3a3d40"
+        draw.rounded_rectangle((margin, top, side - margin, top + box), 18, fill=colour)
+        draw.multiline_text((side / 2, top + box / 2), line, "white", FONT, anchor="mm", align="center", spacing=10)
+        if place:
+            draw.polygon([(side / 2 - 18, top - 40), (side / 2 + 18, top - 40), (side / 2, top - 14)], fill="#8a8d90")
+    return card
+
+
+def save_registry_pictures(server: ComfyUI) -> None:
+    """The icon and the banner of the registry, from what the demo makes."""
     side = 540
     banner = Image.new("RGB", (side * 21 // 9, side))
-    for place, card in enumerate(cards):
+    for place, text in enumerate(BANNER):
+        frames = demo_frames(server, text)
+        card = Image.new("RGB", (2 * CARD_SIDE, 2 * CARD_SIDE))
+        for corner, index in enumerate(range(0, len(frames), len(frames) // 4 + 1)):
+            card.paste(frames[index], (corner % 2 * CARD_SIDE, corner // 2 * CARD_SIDE))
         banner.paste(card.resize((side, side), Image.Resampling.BICUBIC), (place * side - side // 4, 0))
+        if place == 0:
+            frames[0].resize((400, 400), Image.Resampling.BICUBIC).save(DOCS / "icon.png")
     banner.save(DOCS / "banner.png")
 
 
@@ -278,7 +460,7 @@ def main() -> None:
                 save_card(server, name)
                 print(f"Saved {WORKFLOWS / name}.json and .jpg")
             browser.close()
-    save_registry_pictures()
+        save_registry_pictures(server)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,56 @@
 """Makes a picture of everything that a new user meets, in ComfyUI's own frontend, to be looked at one by one.
 
-    .demo/env/bin/python scripts/screenshots.py [--only NAME ...] [--frontend bundled newest] [FOLDER]
+    .demo/env/bin/python scripts/screenshots.py [FOLDER] [--only NAME ...] [--frontend NAME ...] [--mode NAME ...]
+    .demo/env/bin/python scripts/screenshots.py --help-pictures
 
-It opens and runs each shared workflow with the demo checkpoint, provokes each refusal, and shows each kind of preview:
-on the classic canvas and with Nodes 2.0, with the frontend of the environment and with the newest one that is tested.
-What the browser's console says of this pack is printed. The pictures go to .demo/screenshots unless a folder is given.
+It opens and runs each shared workflow with the demo checkpoint, provokes each refusal, and shows each kind of preview,
+each search and each help page: on the classic canvas, with Nodes 2.0 and in light, with the environment's frontend, the
+oldest and the newest one that is tested. It ends with 1 where the browser's console has an error of this pack. The
+pictures go to .demo/screenshots unless a folder is given; --help-pictures makes those of the help pages, in web/docs.
+
+A new workflow is opened and run, and a new node's help is shown, without a line here. A new refusal is a line in CASES.
 """
 
 import argparse
+import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.tests.frontend import CHROMIUM_ARGUMENTS, RECORD, SCREENSHOTS, SETTINGS, press_run, wait_for_end
+from cosmos_predict25.tests.frontend import (
+    CHROMIUM_ARGUMENTS,
+    RECORD,
+    SCREENSHOTS,
+    SETTINGS,
+    open_template_browser,
+    press_run,
+    wait_for_end,
+)
 
-MODES = {"classic": False, "nodes2": True}
+MODES = {
+    "classic": {"Comfy.VueNodes.Enabled": False},
+    "nodes2": {"Comfy.VueNodes.Enabled": True},
+    "light": {"Comfy.VueNodes.Enabled": True, "Comfy.ColorPalette": "light"},
+    "classic-light": {"Comfy.VueNodes.Enabled": False, "Comfy.ColorPalette": "light"},
+}
+FRONTENDS = {"bundled": None, "newest": environment.NEWEST_FRONTEND, "oldest": environment.OLDEST_FRONTEND}
+HELP = environment.REPO / "web" / "docs"
 WORKFLOWS = sorted(file.stem for file in (environment.REPO / "workflows").glob("*.json"))
-SMALL = {"num_frames": 9, "num_inference_steps": 4, "width": 64, "height": 64}
+NODES = sorted(file.stem for file in HELP.glob("*.md"))
+DEMO, LOCAL, FAL = "Text to Video (demo)", "Text to Video (local)", "Text to Video (on fal)"
+SEARCHES = ["text to video", "image to video", "extend video", "save video", "prores", "gif"]
 PROMPT, SAMPLER, LOADER = "CosmosPredict25Prompt", "CosmosPredict25SamplerSettings", "CosmosPredict25Loader"
-EXPORT, FAL = "CosmosPredict25ExportVideo", "CosmosPredict25GenerateFal"
+EXPORT, GENERATE_FAL = "CosmosPredict25ExportVideo", "CosmosPredict25GenerateFal"
 LOAD = """async (name) => {
     const answer = await fetch(`/api/workflow_templates/cosmos-predict25/${name}.json`)
     await app.loadGraphData(await answer.json(), true, true, name)
@@ -45,6 +70,32 @@ LINK = """([made, values, type, input]) => {
     const target = app.graph.nodes.find((node) => node.type === type)
     source.connect(0, target, target.findInputSlot(input))
 }"""
+# A node of a type in an empty graph; returns the place of its title on the page.
+ALONE = """(type) => {
+    app.graph.clear()
+    const node = LiteGraph.createNode(type)
+    app.graph.add(node)
+    node.pos = [100, 100]
+    app.canvas.ds.scale = 0.7
+    app.canvas.ds.offset = [800, 300]
+    app.canvas.draw(true, true)
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas([160, 85])
+    const canvas = app.canvas.canvas.getBoundingClientRect()
+    return [canvas.x + x, canvas.y + y]
+}"""
+# Brings a node of a type into view, and returns its id, or null where there is none that is not muted.
+SHOW = """(type) => {
+    const node = app.graph.nodes.find((node) => node.type === type && !node.mode)
+    if (!node) return null
+    app.canvas.deselectAll()
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [-node.pos[0] + 300, -node.pos[1] + 100]
+    app.canvas.draw(true, true)
+    return node.id
+}"""
+# The cross of the error's box, which has no text.
+DISMISS = """() => [...document.querySelectorAll('[data-testid=error-overlay] button')]
+    .find((button) => !button.innerText.trim())?.click()"""
 DISCONNECT = """([type, input]) => {
     const node = app.graph.nodes.find((node) => node.type === type)
     node.disconnectInput(node.findInputSlot(input))
@@ -54,6 +105,10 @@ DISCONNECT = """([type, input]) => {
 def open_workflow(page: Page, name: str) -> None:
     page.evaluate(LOAD, name)
     page.wait_for_timeout(1500)
+    fit(page)
+
+
+def fit(page: Page) -> None:
     page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     page.wait_for_timeout(700)
 
@@ -70,146 +125,236 @@ def refused(page: Page) -> None:
     page.wait_for_timeout(2500)
 
 
-def local(page: Page, **values: Any) -> None:
-    open_workflow(page, "Text to Video (local)")
-    page.evaluate(SET, [SAMPLER, {**SMALL, **values}])
-    page.evaluate(SET, [PROMPT, {"prompt": "A large red circle moves left over a blue background."}])
+def template(name: str) -> Callable[[Page], None]:
+    """As a person opens it, with the view that it comes with."""
 
-
-def workflow(name: str, runs: bool) -> Callable[[Page], None]:
     def show(page: Page) -> None:
-        open_workflow(page, name)
-        if runs:
-            run(page)
+        open_template_browser(page)
+        page.get_by_test_id(f"template-workflow-{name}").click()
+        page.get_by_role("dialog").wait_for(state="hidden")
+        page.wait_for_timeout(2500)
 
     return show
 
 
-def refusal(type: str, values: dict[str, Any], template: str = "Text to Video (local)") -> Callable[[Page], None]:
+def finished(name: str, **values: dict[str, Any]) -> Callable[[Page], None]:
+    """`values`: by node type, those of its widgets that differ from the workflow's."""
+
     def show(page: Page) -> None:
-        open_workflow(page, template)
-        page.evaluate(SET, [type, values])
+        open_workflow(page, name)
+        for kind, changed in values.items():
+            page.evaluate(SET, [kind, changed])
+        run(page)
+
+    return show
+
+
+def refusal(kind: str, values: dict[str, Any], name: str = DEMO) -> Callable[[Page], None]:
+    def show(page: Page) -> None:
+        open_workflow(page, name)
+        page.evaluate(SET, [kind, values])
         refused(page)
 
     return show
 
 
 def linked_value_out_of_range(page: Page) -> None:
-    local(page)
+    open_workflow(page, DEMO)
     page.evaluate(LINK, ["PrimitiveInt", {"value": 100}, SAMPLER, "width"])
+    fit(page)
     refused(page)
 
 
 def nothing_connected(page: Page) -> None:
-    local(page)
+    open_workflow(page, DEMO)
     page.evaluate(DISCONNECT, [EXPORT, "video"])
     refused(page)
 
 
-def preview(format: str) -> Callable[[Page], None]:
-    def show(page: Page) -> None:
-        local(page)
-        page.evaluate(SET, [EXPORT, {"format": format}])
-        run(page)
-
-    return show
+def both_connected(page: Page) -> None:
+    open_workflow(page, DEMO)
+    page.evaluate(LINK, ["EmptyImage", {}, EXPORT, "images"])
+    fit(page)
+    refused(page)
 
 
 def search(words: str) -> Callable[[Page], None]:
+    """In the box that a double click on the canvas opens."""
+
     def show(page: Page) -> None:
         page.evaluate("app.graph.clear()")
-        page.mouse.dblclick(800, 700)
+        page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+        page.wait_for_timeout(1000)
         page.keyboard.type(words, delay=30)
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(2000)
 
     return show
 
 
-def library(page: Page) -> None:
-    page.evaluate("app.graph.clear()")
-    page.get_by_role("button", name="Node Library").click()
-    page.get_by_placeholder("Search").first.fill("cosmos predict2.5")
-    page.wait_for_timeout(1500)
+def library(words: str) -> Callable[[Page], None]:
+    def show(page: Page) -> None:
+        page.evaluate("app.graph.clear()")
+        page.get_by_role("button", name="Node Library").click()
+        page.get_by_placeholder("Search").first.fill(words)
+        page.wait_for_timeout(2000)
+
+    return show
+
+
+def help_page(kind: str) -> Callable[[Page], None]:
+    def show(page: Page) -> None:
+        title = page.evaluate(ALONE, kind)
+        page.wait_for_timeout(1000)
+        page.mouse.click(*title)
+        page.wait_for_timeout(1000)
+        # Not by the mouse: the oldest frontend has a warning of its own above them.
+        page.get_by_role("button", name="Toggle properties panel").dispatch_event("click")
+        page.get_by_role("tab", name="Info").dispatch_event("click")
+        page.wait_for_timeout(2500)
+
+    return show
 
 
 def templates(page: Page) -> None:
-    page.get_by_role("button", name="Templates", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name="cosmos-predict25").click()
+    open_template_browser(page)
     page.wait_for_timeout(2500)
 
 
 CASES: dict[str, Callable[[Page], None]] = {
     "templates": templates,
+    **{f"open {name}": template(name) for name in WORKFLOWS},
+    **{f"run {name}": finished(name) for name in WORKFLOWS},
+    "error no key": refusal(GENERATE_FAL, {}, FAL),
+    "error endpoint": refusal(GENERATE_FAL, {"endpoint": "nonsense"}, FAL),
+    "error blank prompt": refusal(PROMPT, {"prompt": " "}),
+    "error nothing connected": nothing_connected,
+    "error both connected": both_connected,
+    "error width": refusal(SAMPLER, {"width": 100}),
+    "error linked width": linked_value_out_of_range,
+    "error background": refusal(EXPORT, {"background": "reddish"}),
+    "error prefix": refusal(EXPORT, {"filename_prefix": "../cosmos"}),
+    "error single files": refusal(LOADER, {"checkpoint": "single files"}),
+    "error guardrail": refusal(LOADER, {"guardrail": True}),
     **{
-        f"open-{file.stem}": workflow(file.stem, False)
-        for file in sorted((environment.REPO / "workflows").glob("*.json"))
+        f"preview {format.split()[0]}": finished(DEMO, **{EXPORT: {"format": format}})
+        for format in ("X264 (.mp4)", "VP9 (.webm)", "PRORES4444 (.mov)", "GIF (.gif)")
     },
-    "run-demo": workflow("Text to Video (demo)", True),
-    "run-local": workflow("Text to Video (local)", True),
-    "error-blank-prompt": refusal(PROMPT, {"prompt": " "}),
-    "error-no-key": refusal(FAL, {}, "Text to Video (fal)"),
-    "error-nothing-connected": nothing_connected,
-    "error-width": refusal(SAMPLER, {"width": 100}),
-    "error-linked-width": linked_value_out_of_range,
-    "error-background": refusal(EXPORT, {"background": "reddish"}),
-    "error-single-files": refusal(LOADER, {"checkpoint": "single files"}),
-    "error-guardrail": refusal(LOADER, {"guardrail": True}),
-    "preview-mp4": preview("X264 (.mp4)"),
-    "preview-mov": preview("PRORES4444 (.mov)"),
-    "preview-gif": preview("GIF (.gif)"),
-    "library": library,
-    **{f"search-{words.replace(' ', '-')}": search(words) for words in ("text to video", "prores", "gif")},
+    "note no shape": finished(DEMO, **{PROMPT: {"prompt": "A cat."}, SAMPLER: {"width": 128}}),
+    "library": library("cosmos predict2.5"),
+    **{f"library {words}": library(words) for words in SEARCHES},
+    **{f"search {words}": search(words) for words in SEARCHES},
+    **{f"help {kind}": help_page(kind) for kind in NODES},
 }
 
 
-def new_page(browser: Browser, server: ComfyUI, nodes2: bool) -> Page:
-    server.request("/settings", {**SETTINGS, "Comfy.VueNodes.Enabled": nodes2, "Comfy.Minimap.Visible": False})
+ON_ONE_PAGE = ("run", "error", "preview", "note")
+"""Cases that begin with a workflow and leave nothing else open: a page takes long to load."""
+
+
+NOT_OURS = re.compile(r"api\.comfy\.org|docs/\w+/en\.md")
+"""What the frontend asks for a node that failed, and for a help page before the one without a language."""
+
+
+class Problems:
+    """What the browser's console says of this pack."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.case = ""
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self.read)
+        page.on("pageerror", lambda error: self.found.append(f"{self.case}: {error}"))
+
+    def read(self, message: ConsoleMessage) -> None:
+        said = f"{message.text} {message.location.get('url')}"
+        if message.type == "error" and "cosmos" in said.lower() and not NOT_OURS.search(said):
+            self.found.append(f"{self.case}: {message.text[:200]}")
+
+
+def new_page(browser: Browser, server: ComfyUI, mode: str, problems: Problems) -> Page:
+    plain = {"Comfy.ColorPalette": "dark", "Comfy.Minimap.Visible": False}
+    server.request("/settings", {**SETTINGS, **plain, **MODES[mode]})
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(60_000)
-    page.on("console", say_what_is_wrong)
-    page.on("pageerror", lambda error: print(f"    page error: {error}", flush=True))
+    problems.watch(page)
     page.goto(server.url)
     page.wait_for_function("window.app?.vueAppReady")
     page.evaluate(RECORD)
     return page
 
 
-def say_what_is_wrong(message: ConsoleMessage) -> None:
-    if message.type == "error" and "cosmos" in f"{message.text} {message.location.get('url')}".lower():
-        print(f"    console: {message.text[:200]}", flush=True)
-
-
-def take(browser: Browser, server: ComfyUI, frontend: str, names: list[str], folder: Path) -> None:
-    for mode, nodes2 in MODES.items():
-        for name in names:
-            print(f"{frontend} {mode} {name}", flush=True)
-            page = new_page(browser, server, nodes2)
+def take(browser: Browser, server: ComfyUI, frontend: str, options: argparse.Namespace, problems: Problems) -> None:
+    for mode in options.mode:
+        page = new_page(browser, server, mode, problems)
+        for name in options.only:
+            where = f"{name} {mode} {frontend}"
+            print(where, flush=True)
+            problems.case = where
             try:
                 CASES[name](page)
-            except Exception as error:
-                print(f"    {error}", flush=True)
-            page.screenshot(path=folder / f"{name}-{mode}-{frontend}.png")
-            page.close()
+            except PlaywrightError as error:
+                problems.found.append(f"{where}: {error}")
+            page.mouse.move(700, 960)  # a canvas that nobody touches is not drawn again
+            page.wait_for_timeout(300)
+            page.screenshot(path=options.folder / f"{where}.png")
+            if name.split()[0] in ON_ONE_PAGE:
+                page.evaluate(DISMISS)
+            elif name != options.only[-1]:
+                page.close()
+                page = new_page(browser, server, mode, problems)
+        page.close()
+
+
+def take_help_pictures(browser: Browser, server: ComfyUI) -> None:
+    """Each node as it is in a workflow that has run."""
+    page = new_page(browser, server, "nodes2", Problems())
+    for name in WORKFLOWS:
+        missing = [kind for kind in NODES if not (HELP / f"{kind}.webp").exists()]
+        open_workflow(page, name)
+        if name != FAL:
+            run(page)
+        for kind in missing:
+            if place := page.evaluate(SHOW, kind):
+                page.wait_for_timeout(1500)
+                save_picture(page.locator(f"[data-node-id='{place}']").first, HELP / f"{kind}.webp")
+    page.close()
+
+
+def save_picture(node: Locator, path: Path) -> None:
+    picture = Image.open(io.BytesIO(node.screenshot()))
+    picture.convert("RGB").save(path, quality=80, method=6)
+    print(f"Saved {path}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=SCREENSHOTS)
-    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES), help="the pictures to take")
-    parser.add_argument("--frontend", nargs="*", choices=("bundled", "newest"), default=("bundled", "newest"))
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES), metavar="NAME", help=", ".join(CASES))
+    parser.add_argument("--frontend", nargs="*", choices=FRONTENDS, default=list(FRONTENDS))
+    parser.add_argument("--mode", nargs="*", choices=MODES, default=list(MODES))
+    parser.add_argument("--help-pictures", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     source = environment.comfyui_checkout() or environment.source_folder(environment.NEWEST)
     no_key = dict.fromkeys(("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET"), "")
+    problems = Problems()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=environment.find_chromium(), args=CHROMIUM_ARGUMENTS)
-        for frontend in options.frontend:
-            chosen = ["--front-end-root", str(environment.fetch_frontend())] if frontend == "newest" else []
+        for frontend in ["bundled"] if options.help_pictures else options.frontend:
+            version = FRONTENDS[frontend]
+            chosen = ["--front-end-root", str(environment.fetch_frontend(version))] if version else []
+            chosen += ["--preview-method", "none"] if options.help_pictures else []
             with tempfile.TemporaryDirectory() as base:
                 environ = {**no_key, "HOME": base}
                 with ComfyUI(source, Path(base), environment.REPO, arguments=chosen, environ=environ) as server:
-                    take(browser, server, frontend, options.only, options.folder)
+                    if options.help_pictures:
+                        take_help_pictures(browser, server)
+                    else:
+                        take(browser, server, frontend, options, problems)
         browser.close()
+    if problems.found:
+        sys.exit("\n".join(["screenshots.py found:", *problems.found]))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch.nn import Linear
 
 from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
 
@@ -78,7 +79,7 @@ def encode(folder: Path) -> dict[str, int]:
     config.save_pretrained(folder)
     with torch.device("meta"):
         weights = Qwen2_5_VLTextModel(config.text_config).state_dict()
-        projection = torch.nn.Sequential(torch.nn.Linear(LAYERS * TEXT["hidden_size"], 1024), torch.nn.GELU())
+        projection = torch.nn.Sequential(Linear(LAYERS * TEXT["hidden_size"], 1024), torch.nn.GELU())
     write_zeros(folder / "model.safetensors", {name: tuple(weight.shape) for name, weight in weights.items()})
     file = folder.with_suffix(".safetensors")
     write_zeros(file, {name: tuple(weight.shape) for name, weight in projection.state_dict().items()})

@@ -219,6 +219,38 @@ def test_the_graph_is_kept_beside_a_gif(any_comfyui):
     assert sidecar == {name: value for name, value in WORKFLOW.items() if name != "extra"}
 
 
+def prompt_of_the_demo(format: str) -> dict[str, Any]:
+    """A video of 9 frames of the demo, asked for in a size that it does not make."""
+    settings = {"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1.0, "seed": 5, "width": 96, "height": 64}
+    files = dict.fromkeys(("transformer", "vae", "text_encoder"), "none")
+    nodes = {
+        "loader": ("Loader", {"checkpoint": "Demo: moving shapes (CPU)", "guardrail": False, **files}),
+        "text": ("Prompt", {"prompt": "A red circle.", "negative_prompt": ""}),
+        "settings": ("SamplerSettings", settings),
+        "video": ("Generate", {"model": ["loader", 0], "prompt": ["text", 0], "settings": ["settings", 0]}),
+        "export": (
+            "ExportVideo",
+            {"video": ["video", 0], "format": format, "quality": "low", "filename_prefix": "video/demo"},
+        ),
+    }
+    return {name: {"class_type": f"CosmosPredict25{kind}", "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+
+
+MADE_WITH = {
+    **{"checkpoint": "moving-shapes", "prompt": "A red circle.", "negative_prompt": "", "seed": 5},
+    **{"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1.0, "width": 64, "height": 64},
+}
+
+
+@all_formats
+def test_the_file_says_what_the_video_was_made_with(comfyui, format):
+    file = export(comfyui, prompt_of_the_demo(format))
+    if format == GIF:
+        assert json.loads(file.with_suffix(".gif.json").read_text(encoding="utf-8"))["comment"] == MADE_WITH
+    else:
+        assert json.loads(metadata_of(file)["comment"]) == MADE_WITH
+
+
 def export_with_workflow(server: ComfyUI, prompt: dict[str, Any]) -> Path:
     """As the frontend queues a prompt."""
     make_clip(server.base / "input" / "clip.mp4")
@@ -241,6 +273,13 @@ def test_disable_metadata_is_honoured(comfyui_without_metadata, format):
     assert not {"prompt", "workflow"} & set(metadata_of(file))
     assert not file.with_name(f"{file.name}.json").exists()
     assert b"a-workflow" not in file.read_bytes()
+
+
+@all_formats
+def test_disable_metadata_leaves_out_what_the_video_was_made_with(comfyui_without_metadata, format):
+    file = export(comfyui_without_metadata, prompt_of_the_demo(format))
+    assert b"moving-shapes" not in file.read_bytes()
+    assert not file.with_name(f"{file.name}.json").exists()
 
 
 @all_formats

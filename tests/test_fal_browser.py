@@ -78,7 +78,7 @@ def server(
 
 @pytest.fixture
 def template(page: Page) -> Page:
-    open_template(page, "Text to Video (fal)")
+    open_template(page, "Text to Video (on fal)")
     return page
 
 
@@ -206,7 +206,7 @@ def choose_endpoint(page: Page, name: str) -> None:
 
 
 def test_one_prompt_feeds_the_local_node_and_fal(page: Page, fal: FalStandIn, server: ComfyUI) -> None:
-    open_template(page, "Text to Video (local or fal)")
+    open_template(page, "Text to Video (locally or on fal)")
     assert_nothing_is_wrong(page)
     take_screenshot(page, "local-or-fal")
     assert page.evaluate(MUTED) == ["CosmosPredict25GenerateFal", "CosmosPredict25ExportVideo"]

@@ -646,7 +646,9 @@ def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn, monke
 
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
-    record = Record("job", ENDPOINT, "a", "b", ["prompt"], 7, state=State.SUBMITTED, result={"ä": [1, None, "🟥"]})
+    record = Record(
+        "job", ENDPOINT, "a", "b", ["prompt"], 7, state=State.SUBMITTED, result={"ä": [1, None, "\U0001f7e5"]}
+    )
     assert journal.load("job") is None
     journal.save(record)
     assert journal.load("job") == record

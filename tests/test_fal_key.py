@@ -136,7 +136,7 @@ MALFORMED = {
     "space": f"{KEY.key_id}: {KEY.secret}",
     "space-before-the-colon": f"{KEY.key_id} :{KEY.secret}",
     "non-ascii": f"{TEXT}é",
-    "non-ascii-digit": f"{TEXT}٣",
+    "non-ascii-digit": f"{TEXT}\u0663",
     "no-break-space": f"\u00a0{TEXT}",
     "surrogate": f"{TEXT}\udcff",
     "delete": f"{TEXT}\x7f",
@@ -373,6 +373,15 @@ def test_what_httpx_logs_shows_nothing_of_the_key(fal: FalStandIn, caplog: pytes
     assert [line for line in lines if "/status" in line]
     assert [line for line in lines for half in fal.key.split(":") if half in line] == []
     assert not logging.getLogger("httpx").filters
+
+
+def test_what_httpcore_logs_of_every_step_shows_nothing_of_the_key(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fixture looks into all records."""
+    caplog.set_level(logging.DEBUG, "httpcore")
+    run(make(fal))
+    assert [record for record in caplog.records if record.name == "httpcore.http11"]
 
 
 ECHOES: dict[str, tuple[str, Callable[[str], Fault]]] = {

@@ -271,6 +271,15 @@ def served(fal: FalStandIn, job: Job) -> bytes:
     return answer.raise_for_status().content
 
 
+def made_with(file: Path) -> dict[str, Any]:
+    """What the export node says of the video, in the file or beside it."""
+    sidecar = file.with_name(f"{file.name}.json")
+    if sidecar.exists():
+        return json.loads(sidecar.read_text(encoding="utf-8"))["comment"]
+    with av.open(str(file)) as container:
+        return json.loads({name.lower(): value for name, value in container.metadata.items()}["comment"])
+
+
 def frames_of(file: Path) -> numpy.ndarray:
     with av.open(str(file)) as container:
         return numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
@@ -309,6 +318,7 @@ def check_video(server: ComfyUI, fal: FalStandIn, entry: dict[str, Any], seed: i
     (exported,) = server.saved_files(outputs[f"export{seed}"])
     assert exported.suffix == FORMATS[format].suffix
     assert (frames_of(exported) == frames_of(file)).all()
+    assert made_with(exported)["seed"] == seed
     (saved,) = server.saved_files(outputs[f"save{seed}"])
     assert len(frames_of(saved)) == 9
 

@@ -354,7 +354,7 @@ def test_a_body_that_is_no_object_is_never_accepted(fal: FalStandIn, http: httpx
 
 
 def test_long_and_foreign_prompts_come_through(fal: FalStandIn, http: httpx.Client) -> None:
-    prompt = "岩 \U0001f4a7 é" * 100_000
+    prompt = "\u5ca9 \U0001f4a7 é" * 100_000
     submit(http, prompt=prompt)
     content = json.dumps({"prompt": "in chunks \ud800"}).encode()
     assert http.post(f"{QUEUE}/{ENDPOINT}", content=iter([content[:9], content[9:]])).status_code == 200

@@ -1,5 +1,7 @@
 """What the registry and other people's machines ask of the pack."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,14 +18,43 @@ else:
 
 REPO = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
-SOURCES = [
-    file for folder in ("nodes", "pipeline", "web") for file in (REPO / folder).rglob("*.*") if file.suffix != ".pyc"
-]
+MUTED = 2
+TEXTS = {".py", ".js", ".md"}
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(REPO)))
-def test_every_text_can_be_printed_on_a_windows_console(file: Path) -> None:
-    file.read_text(encoding="utf-8").encode("cp1252")
+def tracked(*options: str) -> set[str]:
+    listed = subprocess.run(["git", "ls-files", "-z", *options], cwd=REPO, capture_output=True, text=True, check=True)
+    return set(listed.stdout.split("\0")) - {""}
+
+
+SOURCES = sorted(name for name in tracked("*.py", "web") if Path(name).suffix in TEXTS)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_text_can_be_printed_on_a_windows_console(name: str) -> None:
+    (REPO / name).read_text(encoding="utf-8").encode("cp1252")
+
+
+def test_the_archive_has_all_that_runs_and_no_more() -> None:
+    """comfy-cli packs what git tracks and .comfyignore, which is written like .gitignore, does not name."""
+    archive = tracked() - tracked("--cached", "--ignored", "--exclude-from=.comfyignore")
+    assert {name.split("/")[0] for name in archive} == {
+        *("__init__.py", "nodes", "pipeline", "web", "workflows", "demo"),
+        *("requirements.txt", "pyproject.toml", "README.md", "LICENSE", "docs"),
+    }
+    assert tracked("nodes", "pipeline", "web", "workflows") <= archive
+    assert {name for name in archive if name.startswith("demo/")} == tracked("demo/moving-shapes") - {
+        "demo/moving-shapes/training.log"
+    }
+
+
+def test_only_a_template_that_says_so_costs_money() -> None:
+    files = sorted((REPO / "workflows").glob("*.json"))
+    assert files
+    for file in files:
+        nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+        pays = [node for node in nodes if node["type"].endswith("Fal") and node["mode"] != MUTED]
+        assert bool(pays) == file.stem.endswith("(on fal)")
 
 
 def test_the_registry_finds_what_it_shows() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import Linear, functional
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from ...pipeline.local.encode import MAX_TOKENS, SYSTEM_PROMPT, layer_features, tokenize
@@ -78,7 +78,7 @@ def train_text_encoder(state_file: Path, log: Log) -> Qwen2_5_VLForConditionalGe
     torch.manual_seed(0)
     tokenizer = new_tokenizer()
     encoder = new_text_encoder(len(tokenizer))
-    heads = nn.ModuleDict({name: nn.Linear(HIDDEN_SIZE, len(VALUES[name]) + 1) for name in VALUES})
+    heads = nn.ModuleDict({name: Linear(HIDDEN_SIZE, len(VALUES[name]) + 1) for name in VALUES})
     parameters = [*encoder.model.language_model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
     for step in (steps := Resumable(state_file, NUM_STEPS, 100, encoder=encoder, heads=heads, optimizer=optimizer)):

@@ -1,5 +1,6 @@
 """The parts of a checkpoint under ComfyUI's memory manager."""
 
+import copy
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,16 @@ class HostedModel:
     def patcher(self) -> ModelPatcher:
         """By this, ComfyUI's cache knows that the value is a model and may be dropped under memory pressure."""
         return self._patchers[self.model.transformer]
+
+    def with_transformer(self, patcher: ModelPatcher) -> "HostedModel":
+        """The same checkpoint with `patcher`, a clone of this one's with patches, for its transformer.
+
+        Both may be used in turn: ComfyUI takes the one's patches off the weights when the other is loaded.
+        """
+        hosted = copy.copy(self)
+        hosted.unfinished = UnfinishedVideo()
+        hosted._patchers = {**self._patchers, self.model.transformer: patcher}
+        return hosted
 
     def use(self, module: nn.Module, memory_required: int) -> torch.device:
         model_management.load_models_gpu([self._patchers[module]], memory_required=memory_required)

@@ -46,12 +46,12 @@ def next_output_file(filename_prefix: str, extension: str, width: int, height: i
     return Path(folder, f"{name}_{counter:05}_{extension}")
 
 
-def workflow_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None) -> dict[str, str]:
-    """What ComfyUI reads the graph from when the file is dropped on its canvas."""
+def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dict[str, Any] | None) -> dict[str, str]:
+    """What ComfyUI reads the graph from when the file is dropped on its canvas, and what the video was made with."""
     if args.disable_metadata:
         return {}
-    values = {**(extra_pnginfo or {}), "prompt": prompt}
-    return {name: json.dumps(value) for name, value in values.items() if value is not None}
+    kept = {**(extra_pnginfo or {}), "prompt": prompt, "comment": values}
+    return {name: json.dumps(value) for name, value in kept.items() if value is not None}
 
 
 def make_proxy(

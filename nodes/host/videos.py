@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import Input, InputImpl, Types
@@ -18,8 +18,19 @@ if TYPE_CHECKING:
 
 END_SECONDS = 0.5
 """Enough for five frames at 16 a second."""
+VALUES = "cosmos_predict25"
 OPAQUE = 1 - 0.5 / 255
 """What a ProRes decoder gives for opaque is a little less than 1."""
+
+
+def with_values(video: Input.Video, values: dict[str, Any]) -> Input.Video:
+    """The video itself, which tells the export node what it was made with: a graph does not have all of it."""
+    vars(video)[VALUES] = values
+    return video
+
+
+def values_of(video: Input.Video | None) -> dict[str, Any] | None:
+    return vars(video).get(VALUES) if video else None
 
 
 def video_of(video: "RemoteVideo") -> Input.Video:

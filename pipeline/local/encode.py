@@ -1,5 +1,6 @@
 """Prompt text to the embedding that the transformer attends to."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,7 +55,12 @@ def layer_features(language_model: "Qwen2_5_VLTextModel", token_embeds: Tensor) 
 
     `token_embeds`: (1, 512, hidden_size), on the device and in the dtype to compute in.
     """
-    states = language_model(inputs_embeds=token_embeds, output_hidden_states=True, use_cache=False).hidden_states[1:]
+    outputs = language_model(inputs_embeds=token_embeds, output_hidden_states=True, use_cache=False)
+    return normalized_layers(outputs.hidden_states[1:])
+
+
+def normalized_layers(states: Sequence[Tensor]) -> Tensor:
+    """The hidden states of all layers side by side, each normalised over its channels."""
     features = states[0].new_empty(*states[0].shape[:2], len(states), states[0].shape[2])
     for index, state in enumerate(states):
         features[:, :, index] = (state - state.mean(-1, keepdim=True)) / (state.std(-1, keepdim=True) + 1e-8)

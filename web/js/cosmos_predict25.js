@@ -1,5 +1,6 @@
 // Shows on the nodes what must stay when a job is over: their results, and why one refused to run.
 
+import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
 
 const RESULT = 'cosmos_predict25' // in a node's `ui` output
@@ -28,6 +29,7 @@ function growToShow(node, text) {
   const lines = text.split('\n').reduce((sum, line) => sum + Math.ceil(line.length / (width / LETTER)), 0)
   widget.options.getMinHeight = () => Math.max(2, lines) * LINE + LINE
   node.setSize([width, Math.max(height, node.computeSize()[1])])
+  node.setDirtyCanvas(true, true)
 }
 
 function forgetRefusals() {
@@ -53,8 +55,22 @@ function showFpsForImagesOnly(node) {
   update()
 }
 
+/** ComfyUI lists the templates as the disk does, which can be the one that costs money first. */
+function listPaidTemplatesLast() {
+  const [, pack] = import.meta.url.match(/\/extensions\/([^/]+)\//)
+  const isPaid = (name) => name.includes('on fal')
+  const asListed = api.getWorkflowTemplates
+  api.getWorkflowTemplates = async function () {
+    const templates = await asListed.call(this)
+    templates[pack]?.sort((a, b) => isPaid(a) - isPaid(b) || a.localeCompare(b))
+    return templates
+  }
+}
+
+listPaidTemplatesLast()
+
 app.registerExtension({
-  name: 'cosmos_predict25.texts',
+  name: 'cosmospredict25.texts',
 
   setup() {
     app.api.addEventListener('execution_start', forgetRefusals)

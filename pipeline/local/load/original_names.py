@@ -1,6 +1,6 @@
-"""NVIDIA's original parameter names of the transformer, and what a file of weights is by its names.
+"""NVIDIA's original parameter names of the transformer, Wan's of the VAE, and what a file of weights is by its names.
 
-The table is that of diffusers' `scripts/convert_cosmos_to_diffusers.py`, for Cosmos 2.0 and later.
+The first table is that of diffusers' `scripts/convert_cosmos_to_diffusers.py`, for Cosmos 2.0 and later.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ PARTS = {
     "final_layer.adaln_modulation.": "norm_out.linear_",
     "final_layer.linear.": "proj_out.",
     "crossattn_proj.": "crossattn_proj.",
+    "extra_pos_embedder.": "learnable_pos_embed.",
 }
 BLOCK_PARTS = {
     "adaln_modulation_self_attn.": "norm1.linear_",
@@ -32,6 +33,28 @@ ATTENTION_PARTS = {
 }
 NOT_WEIGHTS = ("accum_", "pos_embedder.")
 PREFIXES = ("net.", "model.diffusion_model.", "diffusion_model.")
+
+VAE_PARTS = {
+    "conv1.": "quant_conv.",
+    "conv2.": "post_quant_conv.",
+    "encoder.conv1.": "encoder.conv_in.",
+    "encoder.downsamples.": "encoder.down_blocks.",
+    "encoder.head.0.": "encoder.norm_out.",
+    "encoder.head.2.": "encoder.conv_out.",
+    "decoder.conv1.": "decoder.conv_in.",
+    "decoder.head.0.": "decoder.norm_out.",
+    "decoder.head.2.": "decoder.conv_out.",
+}
+VAE_LAYERS = {
+    ".middle.0.": ".mid_block.resnets.0.",
+    ".middle.1.": ".mid_block.attentions.0.",
+    ".middle.2.": ".mid_block.resnets.1.",
+    ".residual.0.": ".norm1.",
+    ".residual.2.": ".conv1.",
+    ".residual.3.": ".norm2.",
+    ".residual.6.": ".conv2.",
+    ".shortcut.": ".conv_shortcut.",
+}
 
 OTHER_MODELS = {
     "Cosmos 1.0": "blocks.block0.",
@@ -73,6 +96,33 @@ def diffusers_name(name: str) -> str | None:
         if rest.startswith(attention):
             rest = attention + _replace_start(rest.removeprefix(attention), ATTENTION_PARTS)
     return f"transformer_blocks.{index}.{rest}"
+
+
+def original_name(name: str) -> str:
+    """The original name for one of diffusers'."""
+    parts, block_parts, attention_parts = (
+        {new: old for old, new in table.items()} for table in (PARTS, BLOCK_PARTS, ATTENTION_PARTS)
+    )
+    if not name.startswith("transformer_blocks."):
+        return _replace_start(name, parts)
+    _, index, rest = name.split(".", 2)
+    for attention in ("attn1.", "attn2."):
+        if rest.startswith(attention):
+            rest = attention + _replace_start(rest.removeprefix(attention), attention_parts)
+    return f"blocks.{index}.{_replace_start(rest, block_parts)}"
+
+
+def diffusers_vae_name(name: str, num_res_blocks: int = 2) -> str:
+    """diffusers' name for one of Wan's VAE (or for one of its own)."""
+    if name.startswith("decoder.upsamples."):
+        _, _, index, rest = name.split(".", 3)
+        block, place = divmod(int(index), num_res_blocks + 2)
+        layer = f"resnets.{place}" if place <= num_res_blocks else "upsamplers.0"
+        name = f"decoder.up_blocks.{block}.{layer}.{rest}"
+    name = _replace_start(name, VAE_PARTS)
+    for old, new in VAE_LAYERS.items():
+        name = name.replace(old, new)
+    return name
 
 
 def name_of_other_model(names: Iterable[str]) -> str:

@@ -39,11 +39,13 @@ class TensorFile:
             if self._is_safetensors:
                 self._safetensors = safe_open(path, framework="pt")
                 self.names = list(self._safetensors.keys())
+                self.metadata: dict[str, str] = self._safetensors.metadata() or {}
             else:
                 content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
                 # Beside its weights NVIDIA's training code keeps other things, such as the state of its layers.
                 self._pickle = {name: value for name, value in dict(content).items() if isinstance(value, Tensor)}
                 self.names = list(self._pickle)
+                self.metadata = {}
 
     def shape(self, name: str) -> tuple[int, ...]:
         if self._is_safetensors:

@@ -1,0 +1,117 @@
+"""The inputs by which a loader is told what to load, and the files that they mean."""
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..pipeline.errors import CheckpointNotFoundError, InvalidRequestError
+from ..pipeline.local.load.find import files_below, find_checkpoints, find_text_encoders, nothing_found
+
+AUTO = "auto"
+SINGLE_FILES = "single files"
+NONE = "none"
+
+
+def checkpoint_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "checkpoint",
+        options=[AUTO, *find_checkpoints(_roots("diffusers")), SINGLE_FILES],
+        default=AUTO,
+        tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there, "
+        "or the demo that comes with the pack where there is none; 'single files' takes the three files "
+        "chosen in the advanced inputs.",
+    )
+
+
+def single_file_inputs(text_encoder_files: bool = False) -> list[io.Combo.Input]:
+    """`text_encoder_files`: whether a text encoder may also be a single file, without a tokenizer."""
+    return [
+        io.Combo.Input(
+            "transformer",
+            options=[NONE, *folder_paths.get_filename_list("diffusion_models")],
+            default=NONE,
+            advanced=True,
+            tooltip="For 'single files': the Cosmos-Predict2.5 transformer in models/diffusion_models, "
+            "NVIDIA's .pt file or a .safetensors file.",
+        ),
+        io.Combo.Input(
+            "vae",
+            options=[NONE, *folder_paths.get_filename_list("vae")],
+            default=NONE,
+            advanced=True,
+            tooltip="For 'single files': the Wan 2.1 VAE in models/vae.",
+        ),
+        io.Combo.Input(
+            "text_encoder",
+            options=[
+                NONE,
+                *find_text_encoders(_roots("text_encoders")),
+                *(_single_text_encoders() if text_encoder_files else []),
+            ],
+            default=NONE,
+            advanced=True,
+            tooltip="For 'single files': a folder below models/text_encoders with Cosmos-Reason1-7B (or the "
+            "text encoder that the transformer was trained with) and its tokenizer"
+            + (", or a .safetensors file there." if text_encoder_files else "."),
+        ),
+    ]
+
+
+def files_of(checkpoint: str, transformer: str, vae: str, text_encoder: str) -> list[Any]:
+    """What changes when a file on disk does. None stands for a linked input, whose changes ComfyUI sees."""
+    chosen = (transformer, vae, text_encoder) if checkpoint == SINGLE_FILES else (checkpoint,)
+    if None in chosen:
+        return list(chosen)
+    places = single_files(*chosen) if checkpoint == SINGLE_FILES else (folder_of(checkpoint),)
+    files = [file for place in places for file in (files_below(place) if place.is_dir() else [place])]
+    return [(str(file), file.stat().st_mtime_ns) for file in files]
+
+
+def folder_of(checkpoint: str) -> Path:
+    roots = _roots("diffusers")
+    found = find_checkpoints(roots)
+    if not found:
+        raise nothing_found(roots)
+    if checkpoint == AUTO:
+        return next(iter(found.values()))
+    if checkpoint not in found:
+        raise CheckpointNotFoundError(
+            f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}. Found there: {', '.join(found)}. "
+            f"Choose one of these, or '{AUTO}'."
+        )
+    return found[checkpoint]
+
+
+def single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, Path, Path]:
+    chosen = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
+    for name, value in chosen.items():
+        if value == NONE:
+            raise InvalidRequestError(
+                f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose one of the files listed there, or "
+                f"another checkpoint."
+            )
+    text_encoders = find_text_encoders(_roots("text_encoders"))
+    text_encoders |= {name: _file("text_encoders", name) for name in _single_text_encoders()}
+    if text_encoder not in text_encoders:
+        raise CheckpointNotFoundError(
+            f"The text encoder {text_encoder!r} is not in {' or '.join(map(str, _roots('text_encoders')))}. "
+            f"Found there: {', '.join(text_encoders) or 'none'}."
+        )
+    return _file("diffusion_models", transformer), _file("vae", vae), text_encoders[text_encoder]
+
+
+def _single_text_encoders() -> list[str]:
+    """Files that are not part of a transformers folder."""
+    folders = tuple(f"{name}/" for name in find_text_encoders(_roots("text_encoders")))
+    names = [name.replace("\\", "/") for name in folder_paths.get_filename_list("text_encoders")]
+    return [name for name in names if name.endswith(".safetensors") and not name.startswith(folders)]
+
+
+def _file(kind: str, name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise(kind, name))
+
+
+def _roots(kind: str) -> list[Path]:
+    return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]

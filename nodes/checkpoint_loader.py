@@ -1,0 +1,64 @@
+from comfy_api.latest import io
+
+from ..pipeline.local.load.find import DEMO_FOLDER
+from .checkpoint_inputs import SINGLE_FILES, checkpoint_input, files_of, folder_of, single_file_inputs, single_files
+from .sockets import CATEGORY
+
+
+class CosmosPredict25CheckpointLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25CheckpointLoader",
+            display_name="Checkpoint Loader (Cosmos Predict2.5)",
+            category=CATEGORY,
+            description="Loads a Cosmos-Predict2.5 checkpoint as ComfyUI's own MODEL, CLIP and VAE. Downloads nothing.",
+            search_aliases=["cosmos", "nvidia", "load checkpoint", "model clip vae", "unet loader", "ksampler"],
+            inputs=[
+                checkpoint_input(),
+                *single_file_inputs(text_encoder_files=True),
+                io.Boolean.Input(
+                    "prompt_writer",
+                    default=False,
+                    advanced=True,
+                    tooltip="Let Generate Text write prompts with this CLIP, from an idea and a picture. It takes "
+                    "2.4 GB more for Cosmos-Reason1-7B.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model", tooltip="For KSampler and whatever else takes a MODEL."),
+                io.Clip.Output("clip", tooltip="For CLIP Text Encode, and with prompt_writer for Generate Text."),
+                io.Vae.Output("vae", tooltip="The Wan 2.1 VAE, for VAE Decode."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool:
+        """`execute` says which ones there are, where ComfyUI would only say that a checkpoint is not in its list."""
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
+        """Load again when a file on disk has changed."""
+        return files_of(checkpoint, transformer, vae, text_encoder)
+
+    @classmethod
+    def execute(
+        cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, prompt_writer: bool
+    ) -> io.NodeOutput:
+        from ..pipeline.local.load.parts import file_parts, folder_parts
+        from .host.output import result_on_node
+        from .native.clip import load_clip
+        from .native.model import load_transformer
+        from .native.vae import load_vae
+
+        if checkpoint == SINGLE_FILES:
+            parts = file_parts(*single_files(transformer, vae, text_encoder))
+        else:
+            parts = folder_parts(folder_of(checkpoint))
+        model, projection = load_transformer(parts)
+        lines = [f"Loaded {parts.name}."]
+        if parts.name == DEMO_FOLDER.name:
+            lines.append("Demo: knows only coloured shapes.")
+        clip = load_clip(parts, projection, prompt_writer)
+        return io.NodeOutput(model, clip, load_vae(parts), ui=result_on_node(*lines))

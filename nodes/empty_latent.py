@@ -1,0 +1,64 @@
+from comfy_api.latest import io
+
+from ..pipeline.request import FPS, NUM_FRAMES, SIDE, SamplerSettings
+from .sockets import CATEGORY
+
+DEFAULTS = SamplerSettings()
+
+
+class CosmosPredict25EmptyLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25EmptyLatent",
+            display_name="Empty Latent (Cosmos Predict2.5)",
+            category=CATEGORY,
+            description="The length and size of a video, for KSampler and Sampler Custom Advanced.",
+            search_aliases=["cosmos", "nvidia", "empty latent video", "resolution", "frames", "length"],
+            inputs=[
+                io.Int.Input(
+                    "width",
+                    default=DEFAULTS.width,
+                    min=SIDE.minimum,
+                    max=SIDE.maximum,
+                    step=SIDE.step,
+                    tooltip="Pixels, a multiple of 16. The model was trained on 1280x704.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=DEFAULTS.height,
+                    min=SIDE.minimum,
+                    max=SIDE.maximum,
+                    step=SIDE.step,
+                    tooltip="Pixels, a multiple of 16.",
+                ),
+                io.Int.Input(
+                    "num_frames",
+                    default=DEFAULTS.num_frames,
+                    min=NUM_FRAMES.minimum,
+                    max=NUM_FRAMES.maximum,
+                    step=4,
+                    tooltip=f"Frames in the video, at {FPS} a second: 93 are 5.8 seconds. The model makes 4k+1 frames "
+                    "(9, 13, ... 93); another count makes the next of these.",
+                ),
+            ],
+            outputs=[io.Latent.Output("latent", tooltip="Nothing yet, in the shape of the video.")],
+        )
+
+    @classmethod
+    def execute(cls, width: int, height: int, num_frames: int) -> io.NodeOutput:
+        import torch
+        from comfy import model_management
+
+        from ..pipeline.local.latents import LATENT_CHANNELS, SPATIAL_COMPRESSION, latent_frames
+
+        SamplerSettings(width=width, height=height, num_frames=num_frames)  # refuses what is out of its limits
+        shape = (
+            1,
+            LATENT_CHANNELS,
+            latent_frames(num_frames),
+            height // SPATIAL_COMPRESSION,
+            width // SPATIAL_COMPRESSION,
+        )
+        samples = torch.zeros(shape, device=model_management.intermediate_device())
+        return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": SPATIAL_COMPRESSION})

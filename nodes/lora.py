@@ -1,0 +1,69 @@
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..pipeline.local.load.find import DEMO_LORA, DEMO_LORA_FILE
+from .sockets import CATEGORY, CosmosModel
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+    from .host.memory import HostedModel
+
+NAMES_SHOWN = 3
+
+
+class CosmosPredict25LoraLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        kind = io.MatchType.Template("model", [CosmosModel, io.Model])  # pyright: ignore[reportArgumentType]
+        return io.Schema(
+            node_id="CosmosPredict25LoraLoader",
+            display_name="LoRA Loader (Cosmos Predict2.5)",
+            category=CATEGORY,
+            description="Changes what a Cosmos-Predict2.5 model draws, by a LoRA that was trained for it.",
+            search_aliases=["cosmos", "nvidia", "lora", "load lora", "apply lora", "dora", "peft"],
+            inputs=[
+                io.MatchType.Input(
+                    "model", template=kind, tooltip="From a loader, or from another LoRA Loader: LoRAs add up."
+                ),
+                io.Combo.Input(
+                    "lora",
+                    options=[*folder_paths.get_filename_list("loras"), DEMO_LORA],
+                    tooltip="A file in models/loras, named by diffusers, PEFT, NVIDIA's trainer, kohya or ComfyUI.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How much of the LoRA: 1 as it was trained, 0 nothing, below 0 away from it.",
+                ),
+            ],
+            outputs=[io.MatchType.Output(template=kind, display_name="model", tooltip="The model with the LoRA.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str | None, **_):
+        """Run again when the file has changed. None stands for a linked input, whose changes ComfyUI sees."""
+        return None if lora is None else (lora, _file_of(lora).stat().st_mtime_ns)
+
+    @classmethod
+    def execute(cls, model: "HostedModel | ModelPatcher", lora: str, strength: float) -> io.NodeOutput:
+        from .host.lora import with_lora
+        from .host.output import result_on_node
+
+        file = _file_of(lora)
+        result, changed, left_out = with_lora(model, file, strength)
+        lines = [f"{file.stem} changes {changed} layers."]
+        if left_out:
+            first = ", ".join(left_out[:NAMES_SHOWN])
+            lines.append(f"{len(left_out)} of its tensors fit nothing in this model, such as {first}.")
+        return io.NodeOutput(result, ui=result_on_node(*lines))
+
+
+def _file_of(lora: str) -> Path:
+    return DEMO_LORA_FILE if lora == DEMO_LORA else Path(folder_paths.get_full_path_or_raise("loras", lora))

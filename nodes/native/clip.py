@@ -1,0 +1,170 @@
+"""ComfyUI's CLIP: the text encoder, its tokenizer, and where asked for, what it needs to write prompts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import torch
+from comfy.supported_models_base import ClipTarget
+from comfy.text_encoders.llama import Llama2_, Qwen25_7BVLI_Config
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen2_5_VLConfig
+
+from ...pipeline.errors import WrongCheckpointError
+from ...pipeline.local.load.original_names import name_of_other_model
+from ...pipeline.local.load.parts import Parts, check_text_features, language_model_name
+from ...pipeline.local.load.weights import as_wrong_checkpoint, check_same_tensors, index_tensors, weight_files
+from .encoder import ReasonEncoder
+from .model import PROJECTION
+from .tensors import read_tensors, weights_alone
+from .tokenizer import PICTURE_TOKENS, ReasonTokenizer, comfyuis_tokenizer
+from .writer import QWEN_VISION, ReasonWriter, VisionTower
+
+CONFIG_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+)
+VISION_FIELDS = {
+    "hidden_size": "hidden_size",
+    "out_hidden_size": "output_hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_heads": "num_heads",
+    "depth": "num_layers",
+    "window_size": "window_size",
+    "fullatt_block_indexes": "fullatt_block_indexes",
+}
+"""transformers' name -> ComfyUI's."""
+
+
+@dataclass(frozen=True)
+class TextEncoderFiles:
+    """`vision`: what ComfyUI's vision tower is made of. `tied`: whether the embedding table is also lm_head."""
+
+    files: list[Path]
+    config: Qwen25_7BVLI_Config
+    vision: dict[str, Any]
+    tied: bool
+    tokenizer: Any
+
+
+def load_clip(parts: Parts, projection: dict[str, Tensor], writer: bool = False) -> comfy.sd.CLIP:
+    """The CLIP; with `writer` it also writes prompts, which takes lm_head and the vision tower.
+
+    Raises `WrongCheckpointError` for a text encoder of another kind or size, or one without what `writer` needs.
+    """
+    found = _files_in_folder(parts) if parts.text_encoder.is_dir() else _single_file(parts.text_encoder)
+    features = found.config.num_hidden_layers * found.config.hidden_size
+    check_text_features(parts.text_encoder, features, parts.transformer_config["crossattn_proj_in_channels"])
+    found.config.lm_head = writer and not found.tied
+    _check_tensors(found, writer)
+    tensors = {**read_tensors(found.files, writer_name if writer else encoder_name), **projection}
+    target = ClipTarget(ReasonTokenizer, ReasonWriter if writer else ReasonEncoder)
+    target.params = {
+        "config": found.config,
+        "text_embed_dim": parts.transformer_config["encoder_hidden_states_channels"],
+    }
+    if writer:
+        ends = (found.tokenizer.eos_token_id, found.tokenizer.pad_token_id)
+        target.params |= {"vision": found.vision, "stop_tokens": ends}
+    return comfy.sd.CLIP(
+        target,
+        tokenizer_data={"tokenizer": found.tokenizer},
+        parameters=comfy.utils.calculate_parameters(tensors),
+        state_dict=[tensors],
+        model_options=_options(tensors),
+    )
+
+
+def encoder_name(name: str) -> str | None:
+    """A file's name of a parameter of the language model -> ours."""
+    if name.startswith(PROJECTION):
+        return None
+    inner = language_model_name(name)
+    return inner and f"model.{inner}"
+
+
+def writer_name(name: str) -> str | None:
+    """As `encoder_name`, with lm_head and the vision tower."""
+    bare = name.removeprefix("model.")
+    if bare.startswith("visual."):
+        return bare
+    return f"model.{bare}" if bare.startswith("lm_head.") else encoder_name(name)
+
+
+def _check_tensors(found: TextEncoderFiles, writer: bool) -> None:
+    layers = comfy.ops.disable_weight_init
+    with torch.device("meta"):
+        expected = Llama2_(found.config, ops=layers).state_dict(prefix="model.")
+        if writer:
+            expected |= VisionTower(found.vision, ops=layers).state_dict(prefix="visual.")
+    sources = weights_alone(index_tensors(found.files, writer_name if writer else encoder_name))
+    what = "Qwen2.5-VL with lm_head and vision tower, which prompt_writer needs" if writer else "Qwen2.5-VL"
+    check_same_tensors(expected.items(), sources, what)
+    if writer and PICTURE_TOKENS[1] not in found.tokenizer.get_vocab():
+        raise WrongCheckpointError(
+            f"{found.files[0].parent} cannot write prompts: its tokenizer has no token for a picture. "
+            "Switch prompt_writer off."
+        )
+
+
+def _options(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The weights' own type, where ComfyUI would take float16, and its layers with scales where there are any."""
+    dtype = tensors["model.norm.weight"].dtype
+    quantized = comfy.utils.detect_layer_quantization(tensors, "")
+    if not quantized:
+        return {"dtype": dtype}
+    layers = comfy.ops.mixed_precision_ops(quantized, dtype, full_precision_mm=True)
+    return {"dtype": dtype, "custom_operations": layers}
+
+
+def _files_in_folder(parts: Parts) -> TextEncoderFiles:
+    """Of a transformers folder."""
+    with as_wrong_checkpoint(parts.text_encoder):
+        config: Any = Qwen2_5_VLConfig.from_pretrained(parts.text_encoder, local_files_only=True)
+    with as_wrong_checkpoint(parts.tokenizer):
+        tokenizer = AutoTokenizer.from_pretrained(parts.tokenizer, local_files_only=True)
+    text, vision = config.text_config, config.vision_config
+    language = Qwen25_7BVLI_Config(**{name: getattr(text, name) for name in CONFIG_FIELDS})
+    language.rope_theta = text.rope_parameters["rope_theta"]
+    language.rope_dims = text.rope_parameters["mrope_section"]
+    language.head_dim = language.hidden_size // language.num_attention_heads
+    return TextEncoderFiles(
+        weight_files(parts.text_encoder),
+        language,
+        {ours: getattr(vision, theirs) for theirs, ours in VISION_FIELDS.items()},
+        config.tie_word_embeddings,
+        tokenizer,
+    )
+
+
+def _single_file(path: Path) -> TextEncoderFiles:
+    """Of a file alone, which is Qwen2.5-VL with heads of 128 channels. The rest of its config is in the shapes.
+
+    Raises `WrongCheckpointError` for another model's file.
+    """
+    sources = index_tensors([path], language_model_name)
+    if "layers.0.self_attn.q_proj.bias" not in sources or "embed_tokens.weight" not in sources:
+        raise WrongCheckpointError(
+            f"{path} is not Qwen2.5-VL but {name_of_other_model(source.name for source in sources.values())}."
+        )
+    shapes = {name: source.file.shape(source.name) for name, source in sources.items()}
+    vocab_size, hidden_size = shapes["embed_tokens.weight"]
+    config = Qwen25_7BVLI_Config(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=shapes["layers.0.mlp.up_proj.weight"][0],
+        num_hidden_layers=len({name.split(".")[1] for name in sources if name.startswith("layers.")}),
+        num_attention_heads=shapes["layers.0.self_attn.q_proj.weight"][0] // Qwen25_7BVLI_Config.head_dim,
+        num_key_value_heads=shapes["layers.0.self_attn.k_proj.weight"][0] // Qwen25_7BVLI_Config.head_dim,
+    )
+    return TextEncoderFiles(
+        [path], config, {**QWEN_VISION, "output_hidden_size": hidden_size}, False, comfyuis_tokenizer()
+    )

@@ -1,0 +1,160 @@
+"""ComfyUI's MODEL: its Cosmos-Predict2 network with Predict2.5's schedule, noise and rotary embedding."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.model_base
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.ops
+import comfy.supported_models
+import comfy.utils
+import torch
+from comfy import model_management
+from comfy.ldm.cosmos.predict2 import MiniTrainDIT
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ...pipeline.errors import InvalidRequestError
+from ...pipeline.local.latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
+from ...pipeline.local.load.original_names import diffusers_name
+from ...pipeline.local.load.parts import Parts
+from ...pipeline.local.load.weights import Source, check_same_tensors
+from .tensors import read_tensors, weights_alone
+
+PROJECTION = "crossattn_proj."
+"""It stands in the transformer's file. Here it is part of the CLIP, so that it runs once for each prompt."""
+MAX_SIZE = (128, 240, 240)
+"""Latent frames, rows and columns that the position embedding of the 2B and the 14B model knows."""
+
+
+class UnitNoise(comfy.model_sampling.ModelSamplingCosmosRFlow, comfy.model_sampling.COSMOS_RFLOW):
+    """Starts from noise of variance 1, as the model was trained, where ComfyUI scales it by 200/201."""
+
+    def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
+        return super().noise_scaling(sigma + 1 if max_denoise else sigma, noise, latent_image)
+
+
+class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
+    def __init__(self, model_config: "CosmosPredict25", device: torch.device | None = None) -> None:
+        super().__init__(model_config, image_to_video=True, device=device)
+        self.model_sampling = UnitNoise(model_config)
+
+    def extra_conds(self, **conds: Any) -> dict[str, Any]:
+        """Called before the first step. Raises `InvalidRequestError` for a video that learned positions end before."""
+        network: Any = self.diffusion_model
+        size = conds["noise"].shape[2:]
+        largest = (network.max_frames, network.max_img_h, network.max_img_w)
+        if network.extra_per_block_abs_pos_emb and any(map(operator.gt, size, largest)):
+            raise InvalidRequestError(f"This checkpoint makes at most {_video(*largest)}, got {_video(*size)}.")
+        return super().extra_conds(**conds)
+
+
+class CosmosPredict25(comfy.supported_models.CosmosI2VPredict2):
+    sampling_settings = {"sigma_data": 1.0, "sigma_max": 200.0, "sigma_min": 0.01}  # noqa: RUF012 as in ComfyUI
+
+    def get_model(self, state_dict: Mapping[str, Tensor], prefix: str = "", device: torch.device | None = None):
+        return CosmosPredict25Model(self, device)
+
+
+def _video(frames: int, height: int, width: int) -> str:
+    """A video of so many latents."""
+    pixels = f"{width * SPATIAL_COMPRESSION}x{height * SPATIAL_COMPRESSION}"
+    return f"{pixels} and {(frames - 1) * TEMPORAL_COMPRESSION + 1} frames"
+
+
+def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What ComfyUI's network is made of, from a transformer's config in diffusers' fields."""
+    frames, height, width = config.get("max_size", MAX_SIZE)
+    rope_t, rope_h, rope_w = config["rope_scale"]
+    return {
+        "image_model": "cosmos_predict2",
+        "max_frames": frames,
+        "max_img_h": height,
+        "max_img_w": width,
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "patch_spatial": 2,
+        "patch_temporal": 1,
+        "model_channels": config["num_attention_heads"] * config["attention_head_dim"],
+        "concat_padding_mask": True,
+        "crossattn_emb_channels": config["text_embed_dim"],
+        "pos_emb_cls": "rope3d",
+        "pos_emb_learnable": True,
+        "pos_emb_interpolation": "crop",
+        "min_fps": 1,
+        "max_fps": 30,
+        "use_adaln_lora": True,
+        "adaln_lora_dim": config["adaln_lora_dim"],
+        "num_blocks": config["num_layers"],
+        "num_heads": config["num_attention_heads"],
+        "mlp_ratio": config["mlp_ratio"],
+        "extra_per_block_abs_pos_emb": config.get("extra_pos_embed_type") == "learnable",
+        "rope_h_extrapolation_ratio": rope_h,
+        "rope_w_extrapolation_ratio": rope_w,
+        "rope_t_extrapolation_ratio": rope_t,
+        "extra_h_extrapolation_ratio": 1.0,
+        "extra_w_extrapolation_ratio": 1.0,
+        "extra_t_extrapolation_ratio": 1.0,
+        "rope_enable_fps_modulation": False,
+    }
+
+
+def load_transformer(parts: Parts) -> tuple[ModelPatcher, dict[str, Tensor]]:
+    """The MODEL, and the tensors of the text projection.
+
+    Raises `WrongCheckpointError` when the files hold another network.
+    """
+    config = network_config(parts.transformer_config)
+    names = native_names(config, parts.transformer_config, parts.transformer)
+    tensors = read_tensors({source.file.path for source in parts.transformer.values()}, names.get)
+    projection = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PROJECTION)}
+    model_config = CosmosPredict25(config)
+    _use_own_latents(model_config.latent_format, parts.vae_config)
+    return _patcher(model_config, tensors), projection
+
+
+def native_names(
+    network: Mapping[str, Any], config: Mapping[str, Any], sources: Mapping[str, Source]
+) -> dict[str, str]:
+    """NVIDIA's and diffusers' parameter names -> ComfyUI's, which are NVIDIA's.
+
+    Raises `WrongCheckpointError` when `sources` are not those of the network.
+    """
+    with torch.device("meta"):
+        transformer = MiniTrainDIT(**network, operations=comfy.ops.disable_weight_init)
+        projection = nn.Linear(config["crossattn_proj_in_channels"], config["encoder_hidden_states_channels"])
+    expected = {**transformer.state_dict(), **projection.state_dict(prefix=f"{PROJECTION}0.")}
+    by_diffusers = {diffusers_name(name) or name: name for name in expected}
+    shapes = {diffusers: expected[name] for diffusers, name in by_diffusers.items()}
+    check_same_tensors(shapes.items(), weights_alone(sources), "the Cosmos-Predict2.5 transformer")
+    return {name: native for diffusers, native in by_diffusers.items() for name in (diffusers, native)}
+
+
+def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor]) -> ModelPatcher:
+    """As `comfy.sd.load_diffusion_model_state_dict` does it, for a config that it does not know."""
+    device, offload_device = model_management.get_torch_device(), model_management.unet_offload_device()
+    quantized: Any = comfy.utils.detect_layer_quantization(tensors, "")
+    dtypes, parameters = config.supported_inference_dtypes, comfy.utils.calculate_parameters(tensors)
+    dtype = model_management.unet_dtype(
+        model_params=parameters,
+        supported_dtypes=dtypes,
+        weight_dtype=None if quantized else comfy.utils.weight_dtype(tensors),
+    )
+    manual_cast = model_management.unet_manual_cast(None if quantized else dtype, device, dtypes)
+    config.quant_config = quantized
+    config.set_inference_dtype(dtype, manual_cast)
+    model = config.get_model(tensors)
+    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload_device)
+    if not model_management.is_device_cpu(offload_device):
+        model.to(offload_device)
+    model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
+    return patcher
+
+
+def _use_own_latents(latent_format: Any, vae_config: Mapping[str, Any]) -> None:
+    """A VAE that is not Wan's, as the demo's, has another mean and deviation of its latents."""
+    for name in ("latents_mean", "latents_std"):
+        if name in vae_config:
+            setattr(latent_format, name, torch.tensor(vae_config[name]).view(1, -1, 1, 1, 1))

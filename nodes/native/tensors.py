@@ -1,0 +1,46 @@
+"""Tensors as ComfyUI's own loaders read them, with the scales that layers in float8 have."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import comfy.utils
+from torch import Tensor
+
+from ...pipeline.local.load.original_names import without_prefix
+from ...pipeline.local.load.weights import Source, TensorFile, as_wrong_checkpoint
+
+SCALES = ("comfy_quant", "weight_scale", "scale_weight", "input_scale", "scale_input", "scaled_fp8")
+
+
+def weights_alone(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """`sources` without the scales of layers in float8."""
+    return {name: source for name, source in sources.items() if not name.endswith(SCALES)}
+
+
+def read_tensors(paths: Iterable[Path], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
+    """All tensors of `paths`, named by `rename`; None drops one. A scale goes where the weight of its layer goes."""
+    tensors = {name: tensor for path in paths for name, tensor in _read_file(path).items()}
+    renamed = {_rename_layer(name, rename): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in renamed.items() if name is not None}
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    metadata = {}
+    with as_wrong_checkpoint(path):
+        if path.suffix.lower() in (".safetensors", ".sft"):
+            tensors, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+        else:
+            file = TensorFile(path)
+            tensors = {name: file.read(name, None) for name in file.names}
+    # Once for what the metadata says of layers, once for what a tensor `scaled_fp8` does, which may have a prefix.
+    tensors, _ = comfy.utils.convert_old_quants(tensors, "", metadata)
+    tensors, _ = comfy.utils.convert_old_quants({without_prefix(name): value for name, value in tensors.items()})
+    return tensors
+
+
+def _rename_layer(name: str, rename: Callable[[str], str | None]) -> str | None:
+    layer, _, kind = name.rpartition(".")
+    if kind not in SCALES:
+        return rename(name)
+    weight = rename(f"{layer}.weight")
+    return weight and weight.removesuffix("weight") + kind

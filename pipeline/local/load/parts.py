@@ -1,0 +1,135 @@
+"""Where the parts of a checkpoint are and what shape they have: the same for all that load one. No weight is read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import CheckpointNotFoundError, WrongCheckpointError
+from .original_names import diffusers_name, diffusers_vae_name, name_of_other_model
+from .weights import Source, as_wrong_checkpoint, index_tensors, weight_files
+
+PATCH = 4
+"""Values of one channel in a patch: 1 x 2 x 2."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A checkpoint on disk. Configs have diffusers' fields, the sources diffusers' parameter names."""
+
+    name: str
+    transformer_config: Mapping[str, Any]
+    transformer: dict[str, Source]
+    vae_config: Mapping[str, Any]
+    vae: dict[str, Source]
+    text_encoder: Path
+    tokenizer: Path
+
+
+def folder_parts(folder: Path) -> Parts:
+    """The parts of a folder in diffusers layout.
+
+    Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
+    """
+    config = read_config(folder, "transformer")
+    if not config.get("use_crossattn_projection"):
+        raise WrongCheckpointError(
+            f"{folder / 'transformer'} is not Cosmos-Predict2.5: it has no text projection (crossattn_proj), "
+            "so it is Cosmos-Predict2 or older."
+        )
+    return Parts(
+        name=folder.name,
+        transformer_config=config,
+        transformer=index_tensors(weight_files(folder / "transformer"), str),
+        vae_config=read_config(folder, "vae"),
+        vae=index_tensors(weight_files(folder / "vae"), str),
+        text_encoder=part_folder(folder, "text_encoder"),
+        tokenizer=part_folder(folder, "tokenizer"),
+    )
+
+
+def file_parts(transformer: Path, vae: Path, text_encoder: Path) -> Parts:
+    """The parts of a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own
+    names or diffusers') and a text encoder with its tokenizer.
+
+    Raises `WrongCheckpointError` for a file of another model.
+    """
+    sources = index_tensors([transformer], diffusers_name)
+    config = transformer_config(transformer, sources)
+    return Parts(transformer.stem, config, sources, *vae_file_parts(vae), text_encoder, text_encoder)
+
+
+def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """The transformer's config, read off the shapes in its file.
+
+    Raises `WrongCheckpointError` for another model's file.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        source = sources[name]
+        return source.file.shape(source.name)
+
+    if "patch_embed.proj.weight" not in sources or "transformer_blocks.0.attn2.to_k.weight" not in sources:
+        names = [source.name for source in sources.values()]
+        raise WrongCheckpointError(f"{path} is not Cosmos-Predict2.5 but {name_of_other_model(names)}.")
+    if "crossattn_proj.0.weight" not in sources:
+        raise WrongCheckpointError(f"{path} is Cosmos-Predict2, not 2.5: it has no text projection (crossattn_proj).")
+    hidden_size, patch_values = shape("patch_embed.proj.weight")
+    head_dim = shape("transformer_blocks.0.attn1.norm_q.weight")[0]
+    return {
+        "in_channels": patch_values // PATCH - 1,
+        "out_channels": shape("proj_out.weight")[0] // PATCH,
+        "num_attention_heads": hidden_size // head_dim,
+        "attention_head_dim": head_dim,
+        "num_layers": len({name.split(".")[1] for name in sources if name.startswith("transformer_blocks.")}),
+        "mlp_ratio": shape("transformer_blocks.0.ff.net.0.proj.weight")[0] / hidden_size,
+        "text_embed_dim": shape("transformer_blocks.0.attn2.to_k.weight")[1],
+        "adaln_lora_dim": shape("transformer_blocks.0.norm1.linear_1.weight")[0],
+        "rope_scale": (1.0, 3.0, 3.0),
+        "extra_pos_embed_type": None,
+        "use_crossattn_projection": True,
+        "crossattn_proj_in_channels": shape("crossattn_proj.0.weight")[1],
+        "encoder_hidden_states_channels": shape("crossattn_proj.0.weight")[0],
+    }
+
+
+def vae_file_parts(path: Path) -> tuple[dict[str, Any], dict[str, Source]]:
+    """Config and sources of a Wan 2.1 VAE in one file. Raises `WrongCheckpointError` for another file."""
+    sources = index_tensors([path], diffusers_vae_name)
+    first = sources.get("encoder.conv_in.weight")
+    shape = first.file.shape(first.name) if first else ()
+    if len(shape) != 5:
+        raise WrongCheckpointError(f"{path} is not the Wan 2.1 VAE: it has no encoder.conv1 or encoder.conv_in.")
+    return {"base_dim": shape[0]}, sources
+
+
+def check_text_features(text_encoder: Path, features: int, wanted: int) -> None:
+    """Raise `WrongCheckpointError` unless the text encoder gives what the transformer's projection takes."""
+    if features != wanted:
+        raise WrongCheckpointError(
+            f"{text_encoder} gives {features} features for each token, but the transformer takes "
+            f"{wanted}. Use the text encoder of the same checkpoint "
+            "(for the 2B and 14B models that is Cosmos-Reason1-7B)."
+        )
+
+
+def language_model_name(name: str) -> str | None:
+    """A parameter's name in Qwen2.5-VL's language model; None for what is of another part of it."""
+    name = name.removeprefix("model.")
+    if name.startswith(("visual.", "lm_head.")):
+        return None
+    return name.removeprefix("language_model.")
+
+
+def read_config(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
+    """A part's config. Raises `CheckpointNotFoundError` or, for one that is no JSON, `WrongCheckpointError`."""
+    place = part_folder(folder, part)
+    with as_wrong_checkpoint(place):
+        return json.loads((place / file).read_text(encoding="utf-8"))
+
+
+def part_folder(folder: Path, name: str) -> Path:
+    if not (folder / name).is_dir():
+        raise CheckpointNotFoundError(f"{folder} lacks its folder {name}. Download the checkpoint again, all of it.")
+    return folder / name

@@ -1,0 +1,192 @@
+"""Run by tests/test_lora.py in a process of its own, which imports the ComfyUI that TESTED_COMFYUI names.
+
+    python lora_worker.py CHECKPOINT FOLDER
+
+Writes LoRAs into FOLDER and prints as JSON how far what the model makes with each is from what it makes with the same
+numbers merged into its weights by hand.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
+
+# isort: split
+from comfy import model_management
+from diffusers import Cosmos2_5_PredictBasePipeline
+from peft import LoraConfig, get_peft_model_state_dict
+
+from cosmos_predict25.nodes.host.lora import with_lora
+from cosmos_predict25.nodes.host.memory import HostedModel
+from cosmos_predict25.nodes.native.model import load_transformer
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.original_names import diffusers_name
+from cosmos_predict25.pipeline.local.load.parts import folder_parts
+from cosmos_predict25.tests.lora import ALPHA, NAMINGS, RANK, TARGETS, Pairs, merged, random_pairs, write_lora
+
+LATENTS = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+EMBEDS = torch.randn(1, 512, 96, generator=torch.Generator().manual_seed(2))
+SIGMA = torch.tensor([0.7])
+PEFT_CONFIGS = {
+    "plain": {},
+    "dora": {"use_dora": True},
+    "rank-stabilised, another alpha": {"use_rslora": True, "alpha_pattern": {"attn1.to_q": 3.0}},
+}
+
+
+def velocity(transformer: nn.Module) -> Tensor:
+    return predict_velocity(transformer, LATENTS, SIGMA, EMBEDS, condition_mask(LATENTS))  # pyright: ignore[reportArgumentType]
+
+
+def hosted_velocity(model: HostedModel, streamed: bool) -> Tensor:
+    load(model.patcher, streamed)
+    return velocity(model.model.transformer)
+
+
+@torch.inference_mode()
+def native_velocity(network: nn.Module) -> Tensor:
+    return network(torch.cat([LATENTS, condition_mask(LATENTS)], 1), SIGMA, EMBEDS)
+
+
+def layer_name(name: str) -> str:
+    """diffusers' name of a layer, for that or for ComfyUI's."""
+    return (diffusers_name(f"{name}.weight") or "").removesuffix(".weight")
+
+
+def load(patcher: Any, streamed: bool) -> None:
+    """All of the weights, or none of them, as on a GPU that has no room."""
+    patcher.detach()
+    patcher.partially_load(patcher.load_device, 1 if streamed else 1e32)
+    assert (patcher.model.lowvram_patch_counter > 0) == (streamed and len(patcher.patches) > 0)
+
+
+Change = Callable[[str, Tensor], Tensor]
+"""What a LoRA makes of the weight of the layer of that name in diffusers."""
+
+
+def by_hand(transformer: nn.Module, change: Change, velocity: Callable[[nn.Module], Tensor] = velocity) -> Tensor:
+    """What `transformer`, diffusers' or ComfyUI's own, makes with its layers' weights changed."""
+    layers = {layer_name(name): layer for name, layer in transformer.named_modules() if isinstance(layer, nn.Linear)}
+    before = {name: layer.weight.data for name, layer in layers.items()}
+    for name, layer in layers.items():
+        layer.weight.data = change(name, before[name])
+    changed = velocity(transformer)
+    for name, layer in layers.items():
+        layer.weight.data = before[name]
+    return changed
+
+
+def merge(*loras: tuple[Pairs, float]) -> Change:
+    def change(name: str, weight: Tensor) -> Tensor:
+        for pairs, strength in loras:
+            if name in pairs:
+                weight = merged(weight, *pairs[name], strength)
+        return weight
+
+    return change
+
+
+def decompose(pairs: Pairs, magnitudes: dict[str, Tensor]) -> Change:
+    def change(name: str, weight: Tensor) -> Tensor:
+        if name not in pairs:
+            return weight
+        weight = merged(weight, *pairs[name])
+        return magnitudes[name][:, None] * weight / weight.norm(dim=1, keepdim=True)
+
+    return change
+
+
+def train_with_peft(checkpoint: Path, folder: Path, name: str, **config: Any) -> tuple[Path, Tensor]:
+    """A LoRA of random numbers that PEFT makes and diffusers saves, and what the model makes with it under PEFT."""
+    transformer = load_pipeline_folder(checkpoint).transformer
+    torch.manual_seed(0)
+    transformer.add_adapter(
+        LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), init_lora_weights=False, **config)
+    )
+    for parameter_name, parameter in transformer.named_parameters():
+        if "lora_magnitude_vector" in parameter_name:  # which PEFT starts with the norm, as if there were no DoRA
+            parameter.data *= 0.5 + torch.rand_like(parameter)
+    layers = get_peft_model_state_dict(transformer)
+    about = transformer.peft_config["default"].to_dict()
+    Cosmos2_5_PredictBasePipeline.save_lora_weights(
+        folder, layers, weight_name=f"{name}.safetensors", transformer_lora_adapter_metadata=about
+    )
+    return folder / f"{name}.safetensors", velocity(transformer)
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    return (one - other).abs().max().item()
+
+
+def main() -> None:
+    checkpoint, folder = map(Path, sys.argv[1:])
+    plain = load_pipeline_folder(checkpoint)
+    transformer = plain.transformer
+    first, second = random_pairs(transformer, 1), random_pairs(transformer, 2)
+    magnitudes = {name: 1 + layer.weight.norm(dim=1) for name, layer in transformer.named_modules() if name in first}
+
+    # Before ComfyUI has the weights.
+    truths = {
+        "all": by_hand(transformer, merge((first, 1))),
+        "none": velocity(transformer),
+        "one": by_hand(transformer, merge((first, 0.75))),
+        "two": by_hand(transformer, merge((first, 0.75), (second, -0.5))),
+        "dora": by_hand(transformer, decompose(first, magnitudes)),
+    }
+    from_disk = [parameter.data_ptr() for parameter in transformer.parameters()]
+    model = HostedModel(plain, guardrail=False)
+    report: dict[str, Any] = {"effects": {name: apart(truth, truths["none"]) for name, truth in truths.items()}}
+    native, _ = load_transformer(folder_parts(checkpoint))
+    network = native.model.diffusion_model
+    native_base = native_velocity(network)
+    native_truth = by_hand(network, merge((first, 1)), native_velocity)
+    report["effects"]["MODEL"] = apart(native_truth, native_base)
+    report["namings"], report["peft"], report["MODEL"] = {}, {}, {}
+    for naming in NAMINGS:
+        file = write_lora(folder, naming, first)
+        changed, count, left_out = with_lora(model, file, 1)
+        distances = [apart(hosted_velocity(changed, streamed), truths["all"]) for streamed in (False, True)]
+        report["namings"][naming] = [count, left_out, *distances]
+        patched, count, left_out = with_lora(native, file, 1)
+        distances = []
+        for streamed in (False, True):
+            load(patched, streamed)
+            distances.append(apart(native_velocity(network), native_truth))
+        patched.detach()
+        report["MODEL"][naming] = [count, left_out, *distances]
+    report["MODEL bit-equal"] = native_velocity(network).equal(native_base)
+
+    one, _, _ = with_lora(model, write_lora(folder, "kohya", first), 0.75)
+    two, _, _ = with_lora(one, write_lora(folder, "NVIDIA", second), -0.5)
+    scales = {f"transformer.{name}.lora_magnitude_vector": value for name, value in magnitudes.items()}
+    dora, _, _ = with_lora(model, write_lora(folder, "diffusers", first, scales), 1)
+    for name, config in PEFT_CONFIGS.items():
+        file, truth = train_with_peft(checkpoint, folder, f"PEFT {name}", **config)
+        changed, count, left_out = with_lora(model, file, 1)
+        report["effects"][f"PEFT {name}"] = apart(truth, truths["none"])
+        report["peft"][name] = [count, left_out, apart(hosted_velocity(changed, streamed=False), truth)]
+    variants = {"none": model, "one": one, "two": two, "dora": dora}
+    report["streamed"] = {
+        name: apart(hosted_velocity(variant, streamed=True), truths[name]) for name, variant in variants.items()
+    }
+    report["in turn"] = []  # as branches of a graph take them
+    for name, variant in (*variants.items(), *variants.items()):
+        variant.use(transformer, 0)
+        report["in turn"].append([name, apart(velocity(transformer), truths[name])])
+    model_management.unload_all_models()
+    report["base bit-equal"] = velocity(transformer).equal(truths["none"])
+    report["from disk again"] = [parameter.data_ptr() for parameter in transformer.parameters()] == from_disk
+    report["one's own latents"] = len({id(host.unfinished) for host in (model, one, two)}) == 3
+    report["the same prompts"] = model.prompts is one.prompts is two.prompts
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Run by tests/test_native.py in a process of its own, which imports the ComfyUI that TESTED_COMFYUI names.
+
+    python native_worker.py
+
+Prints as JSON how far ComfyUI's own MODEL, CLIP, VAE and samplers are from Generate Locally, with the demo.
+"""
+
+import json
+import math
+
+import torch
+
+from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
+
+# isort: split
+import comfy.sample
+import comfy.samplers
+from comfy.model_patcher import ModelPatcher
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_cfg import CFGZeroStar
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, RescaleCFG
+from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+
+from cosmos_predict25.nodes.native.clip import load_clip
+from cosmos_predict25.nodes.native.model import load_transformer
+from cosmos_predict25.nodes.native.sampler import unipc
+from cosmos_predict25.nodes.native.vae import load_vae
+from cosmos_predict25.pipeline.local.decode import decode_chunks
+from cosmos_predict25.pipeline.local.denoise import SCHEDULER_CONFIG, make_schedule
+from cosmos_predict25.pipeline.local.encode import encode_prompt
+from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.load.parts import folder_parts
+from cosmos_predict25.pipeline.request import GenerationRequest
+from cosmos_predict25.tests.native_writer import writer_report
+
+PARTS = folder_parts(DEMO_FOLDER)
+MODEL, PROJECTION = load_transformer(PARTS)
+CLIP, VAE = load_clip(PARTS, PROJECTION), load_vae(PARTS)
+OURS = load_pipeline_folder(DEMO_FOLDER)
+REQUEST = {"prompt": "A large red circle moves left over a blue background.", "seed": 7, "num_frames": 9}
+REQUEST |= {"width": 64, "height": 64}
+EMPTY = torch.zeros(1, 16, 3, 8, 8)
+LONG = " ".join(f"word{number}" for number in range(600))
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return -10 * math.log10(max((a - b).square().mean().item(), 1e-20))
+
+
+def condition(text: str) -> list:
+    return CLIP.encode_from_tokens_scheduled(CLIP.tokenize(text))
+
+
+def expected(steps: int, guidance: float) -> torch.Tensor:
+    return generate(OURS, GenerationRequest(**REQUEST, num_inference_steps=steps, guidance_scale=guidance)).frames
+
+
+def karras(steps: int) -> torch.Tensor:
+    return comfy.samplers.calculate_sigmas(MODEL.get_model_object("model_sampling"), "karras", steps)
+
+
+def noise() -> torch.Tensor:
+    return comfy.sample.prepare_noise(EMPTY, REQUEST["seed"])
+
+
+def frames(name: str, steps: int, guidance: float, model: ModelPatcher = MODEL) -> torch.Tensor:
+    """What Sampler Custom with our SAMPLER, or KSampler with one of its own, and VAE Decode make of REQUEST."""
+    request = GenerationRequest(**REQUEST)
+    inputs = (condition(request.prompt), condition(request.negative_prompt), EMPTY)
+    cfg = guidance + 1 if guidance > 1 else 1
+    if name == "own":
+        samples = comfy.sample.sample_custom(model, noise(), cfg, unipc(), karras(steps), *inputs, disable_pbar=True)
+    else:
+        samples = comfy.sample.sample(model, noise(), steps, cfg, name, "karras", *inputs, disable_pbar=True)
+    return VAE.decode(samples)[0]
+
+
+def embeddings() -> dict[str, float]:
+    texts = {"short": REQUEST["prompt"], "empty": "", "long": LONG}
+    return {
+        name: (condition(text)[0][0] - encode_prompt(OURS.text_encoder, OURS.tokenizer, text)).abs().max().item()
+        for name, text in texts.items()
+    }
+
+
+def vae_levels() -> float:
+    """Of 255, at most."""
+    latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return 255 * (VAE.decode(latents)[0] - torch.cat(list(decode_chunks(OURS.vae, latents)))).abs().max().item()
+
+
+def samplers() -> dict[str, float]:
+    wanted = {(steps, guidance): expected(steps, guidance) for steps in (10, 35) for guidance in (1, 7)}
+    found = {
+        f"own, {steps} steps, guidance {guidance}": psnr(frames("own", steps, guidance), value)
+        for (steps, guidance), value in wanted.items()
+    }
+    for name in ("uni_pc_bh2", "deis", "dpmpp_2m", "euler"):
+        found[name] = psnr(frames(name, 35, 7), wanted[35, 7])
+    return found
+
+
+def patched() -> dict[str, ModelPatcher]:
+    """The model behind other nodes of ComfyUI's."""
+    compiled = MODEL.clone()
+    # The node's own backends take a minute or need a GPU; this one traces the network just the same.
+    set_torch_compile_wrapper(model=compiled, backend="eager")
+    return {
+        "EasyCache": EasyCacheNode.execute(MODEL, 0.1, 0.15, 0.95, False)[0],
+        "LazyCache": LazyCacheNode.execute(MODEL, 0.2, 0.15, 0.95, False)[0],
+        "TorchCompileModel": compiled,
+        "ModelSamplingContinuousEDM": ModelSamplingContinuousEDM().patch(MODEL, "cosmos_rflow", 200.0, 0.01)[0],
+        "CFGZeroStar": CFGZeroStar.execute(MODEL)[0],
+        "RescaleCFG": RescaleCFG().patch(MODEL, 0.7)[0],
+        "SkipLayerGuidanceDiT": SkipLayerGuidanceDiT.execute(MODEL, 3.0, 0.01, 0.15, "1", "1")[0],
+    }
+
+
+def other_nodes() -> dict[str, tuple[float, int]]:
+    """Node -> decibels between the videos with it and without it, and the passes that the network made."""
+    plain, passes = frames("own", 35, 7), []
+    MODEL.model.diffusion_model.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
+    found = {}
+    for name, model in patched().items():
+        passes.clear()
+        found[name] = psnr(frames("own", 35, 7, model), plain), len(passes)
+    return found
+
+
+def sigma_difference() -> float:
+    sigmas = karras(35)
+    return (sigmas / (1 + sigmas) - make_schedule(SCHEDULER_CONFIG, 35).sigmas).abs().max().item()
+
+
+def too_large() -> str:
+    latent = torch.zeros(1, 16, 8, 8, 10)
+    try:
+        comfy.sample.sample_custom(
+            MODEL, latent, 1, unipc(), torch.tensor([200.0, 0]), condition("a"), condition("b"), latent
+        )
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    with torch.inference_mode():
+        report = {
+            "embeddings": embeddings(),
+            "vae levels": vae_levels(),
+            "sigmas": sigma_difference(),
+            "samplers": samplers(),
+            "other nodes": other_nodes(),
+            "too large": too_large(),
+            "writer": writer_report(PROJECTION),
+        }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""LoRAs: the names that trainers give, what a file is refused for, and what ComfyUI makes of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cosmos_predict25.pipeline.errors import WrongCheckpointError
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.load.lora import read_lora
+from cosmos_predict25.pipeline.local.load.original_names import diffusers_name, original_name
+from cosmos_predict25.tests.lora import NAMINGS, write_lora
+
+SHAPES = {
+    "transformer_blocks.0.attn1.to_q": (8, 8),
+    "transformer_blocks.11.ff.net.0.proj": (32, 8),
+    "transformer_blocks.11.attn1.norm_q": (4,),
+}
+PAIRS = {name: (torch.ones(shape[0], 4), torch.ones(4, shape[1])) for name, shape in SHAPES.items() if len(shape) == 2}
+
+
+@pytest.fixture(scope="module", params=["0.30.0", "0.18.2"])
+def report(request, tmp_path_factory):
+    """What tests/lora_worker.py finds in this ComfyUI."""
+    worker = Path(__file__).with_name("lora_worker.py")
+    folder = tmp_path_factory.mktemp("loras")
+    environment = {**os.environ, "TESTED_COMFYUI": request.param}
+    command = [sys.executable, str(worker), str(DEMO_FOLDER), str(folder)]
+    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_a_lora_of_any_naming_is_what_merging_it_by_hand_gives(report, naming):
+    assert report["namings"][naming] == [40, [], 0, 0]
+    *found, loaded, streamed = report["MODEL"][naming]
+    assert found == [40, []]
+    assert max(loaded, streamed) < 5e-6 < 0.1 < report["effects"]["MODEL"]
+
+
+@pytest.mark.parametrize("config", ["plain", "dora", "rank-stabilised, another alpha"])
+def test_a_file_of_peft_and_diffusers_does_what_peft_does(report, config):
+    count, left_out, distance = report["peft"][config]
+    assert (count, left_out) == (40, [])
+    assert distance < 1e-5 < 0.1 < report["effects"][f"PEFT {config}"]
+
+
+def test_loras_add_up_and_branches_of_a_graph_take_turns(report):
+    for name, distance in (*report["streamed"].items(), *report["in turn"]):
+        assert distance <= (1e-5 if name == "dora" else 0), name
+    assert min(report["effects"][name] for name in ("one", "two", "dora")) > 0.1
+
+
+def test_without_its_loras_the_model_is_as_it_was(report):
+    assert report["base bit-equal"]
+    assert report["MODEL bit-equal"]
+    assert report["from disk again"]
+
+
+def test_a_lora_changes_neither_the_prompts_nor_what_another_video_left(report):
+    assert report["the same prompts"]
+    assert report["one's own latents"]
+
+
+def test_names_go_both_ways():
+    transformer = json.loads((DEMO_FOLDER / "transformer" / "config.json").read_text(encoding="utf-8"))
+    assert transformer["num_layers"] > 1
+    from diffusers import CosmosTransformer3DModel
+
+    with torch.device("meta"):
+        names = list(CosmosTransformer3DModel.from_config(transformer).state_dict())
+    originals = [original_name(name) for name in names]
+    assert len(set(originals)) == len(names)
+    assert "blocks.0.self_attn.output_proj.weight" in originals
+    assert [diffusers_name(name) for name in originals] == names
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_tensor_finds_its_layer(tmp_path, naming):
+    lora = read_lora(write_lora(tmp_path, naming, PAIRS), SHAPES)
+    assert {name.rpartition(".lora_")[0] or name.removesuffix(".alpha") for name in lora.tensors} == PAIRS.keys()
+    assert lora.tensors["transformer_blocks.11.ff.net.0.proj.lora_up.weight"].shape == (32, 4)
+    assert lora.tensors["transformer_blocks.11.ff.net.0.proj.lora_down.weight"].shape == (4, 8)
+    assert not lora.left_out
+
+
+def test_alpha_is_read_from_the_metadata_that_diffusers_writes(tmp_path):
+    settings = {"transformer.r": 4, "transformer.lora_alpha": 6, "transformer.alpha_pattern": {"ff.net.0.proj": 3}}
+    tensors = {}
+    for layer, (up, down) in PAIRS.items():
+        tensors |= {f"transformer.{layer}.lora_A.weight": down, f"transformer.{layer}.lora_B.weight": up}
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": json.dumps(settings)})
+    read = read_lora(tmp_path / "a.safetensors", SHAPES).tensors
+    assert read["transformer_blocks.0.attn1.to_q.alpha"] == 6
+    assert read["transformer_blocks.11.ff.net.0.proj.alpha"] == 3
+
+
+def test_what_does_not_fit_is_left_out_and_told(tmp_path):
+    extra = {
+        "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(1.0),
+        "lora_unet_blocks_0_cross_attn_q_proj.alpha": torch.tensor(1.0),
+        "diffusion_model.blocks.11.self_attn.q_norm.diff": torch.ones(4),
+    }
+    lora = read_lora(write_lora(tmp_path, "kohya", PAIRS, extra), SHAPES)
+    assert sorted(lora.left_out) == sorted(list(extra)[:2])
+    assert lora.tensors["transformer_blocks.11.attn1.norm_q.diff"].equal(torch.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"], "It seems to be for Flux or HunyuanVideo."),
+        (["transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight"], "It seems to be for Flux or HunyuanVid"),
+        (["diffusion_model.blocks.0.self_attn.q.lora_A.weight"], "It seems to be for Wan."),
+        (["lora_unet_input_blocks_4_1_proj_in.alpha"], "It seems to be for Stable Diffusion 1, 2 or XL."),
+        (["unet.down_blocks.0.attentions.0.proj_in.lora_A.weight"], "It seems to be for Stable Diffusion 1, 2 or XL."),
+        (["transformer.transformer_blocks.0.attn.to_q.lora_A.weight"], "It seems to be for Stable Diffusion 3 or Qwen"),
+        (["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"], "It seems to be for a language model."),
+        (["net.blocks.0.self_attn.q_proj.weight"], "It seems not to be a LoRA."),
+        (["a.lora_A.weight", "b", "c", "d"], "Its first tensors are a.lora_A.weight, b, c. It is for a model that is"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_file_for_another_model_is_refused_with_what_it_seems_to_be(tmp_path, names, says):
+    save_file({name: torch.ones(1) for name in names}, tmp_path / "other.safetensors")
+    with pytest.raises(WrongCheckpointError, match=r"other\.safetensors changes nothing in this model") as refused:
+        read_lora(tmp_path / "other.safetensors", SHAPES)
+    assert says in str(refused.value)
+    assert names[0] in str(refused.value)
+
+
+def test_a_lora_for_another_size_is_refused_with_both_sizes(tmp_path):
+    pairs = {"transformer_blocks.0.attn1.to_q": (torch.ones(16, 4), torch.ones(4, 16))}
+    with pytest.raises(WrongCheckpointError, match=r"another size: transformer_blocks\.0\.attn1\.to_q is \(16, 16\)"):
+        read_lora(write_lora(tmp_path, "NVIDIA", pairs), SHAPES)
+
+
+def test_what_is_no_file_of_weights_is_refused(tmp_path):
+    (tmp_path / "page.safetensors").write_text("<html>")
+    with pytest.raises(WrongCheckpointError, match="cannot be read"):
+        read_lora(tmp_path / "page.safetensors", SHAPES)

@@ -1,0 +1,167 @@
+"""ComfyUI's own MODEL, CLIP, VAE and SAMPLER: against Generate Locally, diffusers and ComfyUI's own detection."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.transformers.transformer_cosmos import CosmosRotaryPosEmbed
+
+from cosmos_predict25.pipeline.local.load.original_names import diffusers_name
+from cosmos_predict25.pipeline.local.load.parts import transformer_config
+from cosmos_predict25.pipeline.local.load.weights import Source
+from cosmos_predict25.tests.test_checkpoint import REAL_HEADS, nvidias_tensors
+
+
+@pytest.fixture(scope="module", params=["0.30.0", "0.18.2"])
+def report(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What tests/native_worker.py finds in this ComfyUI."""
+    worker = Path(__file__).with_name("native_worker.py")
+    environment = {**os.environ, "TESTED_COMFYUI": request.param}
+    run = subprocess.run([sys.executable, str(worker)], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    print(f"\nComfyUI {request.param}: {run.stdout.splitlines()[-1]}")
+    return {**json.loads(run.stdout.splitlines()[-1]), "log": run.stderr}
+
+
+def test_embeddings_are_those_of_generate_locally(report):
+    assert max(report["embeddings"].values()) <= 1e-4
+
+
+def test_the_log_says_at_which_word_a_prompt_was_cut_and_nothing_is_missing(report):
+    assert "Cosmos Predict2.5: the prompt was cut at 512 tokens, at the word 'word99'." in report["log"]
+    assert "missing" not in report["log"]
+
+
+def test_frames_are_within_a_level(report):
+    assert report["vae levels"] <= 1
+
+
+def test_karras_is_the_models_own_schedule(report):
+    assert report["sigmas"] <= 1e-6
+
+
+@pytest.mark.parametrize("guidance", [1, 7])
+@pytest.mark.parametrize("steps", [10, 35])
+def test_the_own_sampler_makes_what_generate_locally_does(report, steps, guidance):
+    assert report["samplers"][f"own, {steps} steps, guidance {guidance}"] >= 100
+
+
+@pytest.mark.parametrize(("name", "least"), [("uni_pc_bh2", 55), ("deis", 60), ("dpmpp_2m", 50), ("euler", 30)])
+def test_ksamplers_own_samplers_come_near_at_35_steps(report, name, least):
+    assert report["samplers"][name] >= least
+
+
+def test_a_video_larger_than_the_demo_knows_is_refused_before_the_first_step(report):
+    assert report["too large"] == "This checkpoint makes at most 64x64 and 25 frames, got 80x64 and 29 frames."
+
+
+@pytest.mark.parametrize(
+    ("node", "least", "most"),
+    [
+        ("EasyCache", 25, 60),
+        ("TorchCompileModel", 100, 200),
+        ("ModelSamplingContinuousEDM", 50, 70),  # its noise is ComfyUI's, 200/201 of ours
+        ("CFGZeroStar", 15, 50),
+        ("RescaleCFG", 15, 50),
+        ("LazyCache", 0, 22),
+        ("SkipLayerGuidanceDiT", 100, 200),
+    ],
+)
+def test_other_nodes_do_to_the_video_what_the_help_page_says(report, node, least, most):
+    """In decibels to the video without it: above 100 it is the same, below 22 it is spoilt."""
+    assert least <= report["other nodes"][node][0] <= most
+
+
+def test_easycache_leaves_passes_out(report):
+    passes = {node: passes for node, (_, passes) in report["other nodes"].items()}
+    assert passes["EasyCache"] < 30
+    assert passes["TorchCompileModel"] == 35
+
+
+@pytest.mark.parametrize("how", ["loaded", "streamed"])
+@pytest.mark.parametrize("kind", ["text", "picture"])
+def test_the_writer_writes_the_tokens_that_transformers_does(report, kind, how):
+    writer = report["writer"]
+    assert writer[how][kind] == writer["transformers"][kind]
+    assert len(set(writer[how][kind])) > 10
+    assert writer["streamed layers"] > 20
+
+
+def test_the_writer_samples_and_decodes(report):
+    assert len(report["writer"]["sampled"]) == 20
+    assert report["writer"]["sampled"] != report["writer"]["loaded"]["text"]
+    assert report["writer"]["decoded"] == "a cat"
+
+
+def test_a_picture_is_cut_into_the_patches_that_transformers_makes(report):
+    assert report["writer"]["patches"] <= 1e-5
+
+
+def test_the_writer_changes_no_embedding_and_is_not_loaded_unless_asked_for(report):
+    assert report["writer"]["same embedding"]
+    assert report["writer"]["only the encoder"]
+
+
+def test_a_clip_that_cannot_write_says_so(report):
+    assert report["writer"]["not switched on"].startswith("This CLIP encodes prompts and does not write them.")
+    assert "cannot write prompts: its tokenizer has no token for a picture" in report["writer"]["demo"]
+
+
+def nvidias_sources(name: str) -> dict[str, Source]:
+    """All names of the 2B's or the 14B's file, without values."""
+
+    class File:
+        path = Path("model.pt")
+
+        def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+            self.tensors = tensors
+
+        def shape(self, name: str) -> tuple[int, ...]:
+            return tuple(self.tensors[name].shape)
+
+    heads, blocks = REAL_HEADS[name]
+    with torch.device("meta"):
+        file: Any = File(nvidias_tensors(heads, blocks))
+    named = {diffusers_name(name): Source(file, name) for name in file.tensors}
+    return {name: source for name, source in named.items() if name is not None}
+
+
+@pytest.mark.parametrize("name", REAL_HEADS)
+def test_the_network_of_the_real_shapes_is_the_one_that_comfyui_detects(core, name):
+    """All but the rotary embedding of the 14B, which ComfyUI takes for that of Predict2."""
+    from comfy.model_detection import detect_unet_config
+
+    from cosmos_predict25.nodes.native.model import PROJECTION, native_names, network_config
+
+    sources = nvidias_sources(name)
+    config = network_config(transformer_config(Path("model.pt"), sources))
+    tensors = {source.name.removeprefix("net."): torch.empty(source.file.shape(source.name), device="meta")
+               for source in sources.values()}  # fmt: skip
+    detected = detect_unet_config(tensors, "")
+    rope = {f"rope_{axis}_extrapolation_ratio" for axis in "thw"}
+    assert {key for key in detected if detected[key] != config.get(key)} == (rope if name == "14B" else set())
+    assert [config[f"rope_{axis}_extrapolation_ratio"] for axis in "thw"] == [1, 3, 3]
+    names = native_names(config, transformer_config(Path("model.pt"), sources), sources)
+    assert set(names.values()) == tensors.keys()
+    assert sum(name.startswith(PROJECTION) for name in set(names.values())) == 2
+
+
+@pytest.mark.parametrize("name", REAL_HEADS)
+def test_the_rotary_embedding_of_the_real_shapes_is_diffusers_own(core, name):
+    from comfy.ldm.cosmos.predict2 import MiniTrainDIT
+    from comfy.ops import disable_weight_init
+
+    from cosmos_predict25.nodes.native.model import network_config
+
+    config = transformer_config(Path("model.pt"), nvidias_sources(name))
+    network = MiniTrainDIT(**{**network_config(config), "num_blocks": 0}, operations=disable_weight_init)
+    latents = torch.zeros(1, 17, 5, 88, 160)
+    ours = network.pos_embedder(torch.zeros(1, 5, 44, 80, 1), fps=None, device="cpu")
+    cos, sin = CosmosRotaryPosEmbed(128, rope_scale=config["rope_scale"])(latents)
+    torch.testing.assert_close(ours[..., 0, 0], cos[:, :64])
+    torch.testing.assert_close(ours[..., 1, 0], sin[:, :64])
