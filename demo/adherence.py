@@ -27,23 +27,45 @@ class Detection:
     background: str
 
 
-def detect_attributes(frames: Tensor) -> Detection:
-    """What `frames`, (T, H, W, 3), float32 in 0..1, show. The object that covers most comes first."""
-    frames = frames * 255
-    border = torch.ones(frames.shape[1:3], dtype=torch.bool)
-    border[BORDER:-BORDER, BORDER:-BORDER] = False
-    ground = frames[:, border].flatten(0, 1).median(0).values
-    name = nearest(ground[None], BACKGROUNDS)[0]
-    foreground = (frames - ground).norm(dim=-1) > FOREGROUND_DISTANCE
-    labels = torch.full(foreground.shape, -1)
-    labels[foreground] = nearest_index(frames[foreground], SHAPE_COLORS)
-    masks = {color: labels == index for index, color in enumerate(SHAPE_COLORS)}
-    masks = {color: without_specks(mask) for color, mask in masks.items()}
+def detect_attributes(frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> Detection:
+    """What `frames`, (T, H, W, 3), float32 in 0..1, show in `colors`. The object that covers most comes first."""
+    name, masks = color_masks(frames, colors)
     covered = {color: mask.sum((1, 2)).float().median().item() for color, mask in masks.items()}
     largest = max(covered.values())
     kept = sorted((c for c in covered if covered[c] >= max(MIN_AREA, largest / 3)), key=lambda c: -covered[c])
     objects = tuple(SceneObject(color, shape_of(masks[color])) for color in kept)
     return Detection(objects, tuple(motion_of(masks[color]) for color in kept), name)
+
+
+def color_masks(frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> tuple[str, dict[str, Tensor]]:
+    """The background's name, and for each of `colors` where the frames show it before that: (T, H, W)."""
+    frames = frames * 255
+    border = torch.ones(frames.shape[1:3], dtype=torch.bool)
+    border[BORDER:-BORDER, BORDER:-BORDER] = False
+    ground = frames[:, border].flatten(0, 1).median(0).values
+    foreground = (frames - ground).norm(dim=-1) > FOREGROUND_DISTANCE
+    labels = torch.full(foreground.shape, -1)
+    labels[foreground] = nearest_index(frames[foreground], colors)
+    masks = {color: without_specks(labels == index) for index, color in enumerate(colors)}
+    return nearest(ground[None], BACKGROUNDS)[0], masks
+
+
+def steps_of(scene: Scene, frames: Tensor) -> Tensor | None:
+    """Pixels that the centre of the first object moves from each frame to the next; None where it is not in all."""
+    _, x, y = centers(color_masks(frames)[1][scene.objects[0].color])
+    if len(x) < len(frames):
+        return None
+    return torch.hypot(x.diff(), y.diff())
+
+
+def outline(scene: Scene, frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> float:
+    """How exact the first object's outline is: 1 where in all frames it is the ideal one of its area and centre.
+
+    The intersection over the union of the two, on average over the frames that show the object; 0 where none does.
+    """
+    scene_object, masks = scene.objects[0], color_masks(frames, colors)[1]
+    shown = masks[scene_object.color]
+    return overlaps(shown)[scene_object.shape] if (shown.sum((1, 2)) >= MIN_AREA / 2).any() else 0.0
 
 
 def nearest_index(pixels: Tensor, names: tuple[str, ...]) -> Tensor:
@@ -73,18 +95,24 @@ def centers(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def shape_of(masks: Tensor) -> str:
     """The shape whose ideal mask of the same area and centre covers `masks`, (T, H, W), best over all frames."""
+    found = overlaps(masks)
+    return max(found, key=lambda shape: found[shape])
+
+
+def overlaps(masks: Tensor) -> dict[str, float]:
+    """For each shape, the intersection over the union of `masks`, (T, H, W), and its ideal ones: a mean over frames."""
     area, center_x, center_y = centers(masks)
     masks = masks[masks.sum((1, 2)) >= MIN_AREA / 2]
     height, width = masks.shape[1:]
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    overlap = {}
+    found = {}
     for shape in SHAPES:
         ideals = torch.stack([
             ideal_distance(shape, x - cx, y - cy, math.sqrt(a / math.pi)) < 0
             for a, cx, cy in zip(area, center_x, center_y, strict=True)
         ])  # fmt: skip
-        overlap[shape] = ((ideals & masks).sum((1, 2)) / (ideals | masks).sum((1, 2))).mean().item()
-    return max(overlap, key=lambda shape: overlap[shape])
+        found[shape] = ((ideals & masks).sum((1, 2)) / (ideals | masks).sum((1, 2))).mean().item()
+    return found
 
 
 def ideal_distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
@@ -113,9 +141,9 @@ def motion_of(masks: Tensor) -> str:
     return "up" if travel_y < 0 else "down"
 
 
-def compare_with_scene(scene: Scene, frames: Tensor) -> dict[str, bool]:
+def compare_with_scene(scene: Scene, frames: Tensor, colors: tuple[str, ...] = SHAPE_COLORS) -> dict[str, bool]:
     """Which of `ATTRIBUTES` the clip has as `scene` asks; with two objects a value is right when both are."""
-    detection = detect_attributes(frames)
+    detection = detect_attributes(frames, colors)
     wanted = {scene_object.color: scene_object.shape for scene_object in scene.objects}
     shapes = {scene_object.color: scene_object.shape for scene_object in detection.objects}
     same_colors = shapes.keys() == wanted.keys()

@@ -21,6 +21,8 @@ COLORS = {
     "gray": (128, 128, 128),
 }
 SHAPE_COLORS = ("red", "green", "blue", "yellow", "purple", "white")
+LORA_COLOR = "black"
+"""A shape's colour that the demo checkpoint does not know and its LoRA adds."""
 BACKGROUNDS = ("black", "gray", "white", "blue", "green")
 SHAPES = ("circle", "square", "triangle")
 MOTIONS = ("left", "right", "up", "down", "bounce")
@@ -98,10 +100,9 @@ def shape_distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
     return torch.stack((y, slope * x - y / 2, -slope * x - y / 2)).amax(0) - inner
 
 
-def tracks(scene: Scene, rng: random.Random) -> list[tuple[Tensor, Tensor]]:
-    """The centre of each object over time: x and y in pixels, each (NUM_FRAMES,)."""
+def tracks(scene: Scene, rng: random.Random, time: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The centre of each object over `time`: x and y in pixels, each (frames,)."""
     radius, distance = RADIUS[scene.size], DISTANCE[scene.speed]
-    time = torch.linspace(0, 1, NUM_FRAMES)
     jitter = JITTER if len(scene.objects) == 1 else JITTER / 2
     lanes = rng.sample(LANES[len(scene.objects)], len(scene.objects))
     found = []
@@ -110,15 +111,14 @@ def tracks(scene: Scene, rng: random.Random) -> list[tuple[Tensor, Tensor]]:
         if scene.motion == "bounce":
             found.append((across, bounce(time, radius, scene.speed, rng)))
             continue
-        along = SIDE / 2 + rng.uniform(-jitter, jitter) + distance * (time - 0.5)
-        if scene.motion in ("left", "up"):
-            along = along.flip(0)
+        way = distance * (time - 0.5)
+        along = SIDE / 2 + rng.uniform(-jitter, jitter) + (-way if scene.motion in ("left", "up") else way)
         found.append((along, across) if scene.motion in ("left", "right") else (across, along))
     return found
 
 
 def bounce(time: Tensor, radius: float, speed: str | None, rng: random.Random) -> Tensor:
-    """Heights of a fall onto the floor and the rebound: y in pixels, (NUM_FRAMES,)."""
+    """Heights of a fall onto the floor and the rebound: y in pixels, of the shape of `time`."""
     top = rng.uniform(radius * 1.4, radius * 1.4 + 6)
     bottom = FLOOR - radius * 0.9
     fall = {"slow": 0.62, None: 0.52, "fast": 0.42}[speed]
@@ -129,12 +129,26 @@ def bounce(time: Tensor, radius: float, speed: str | None, rng: random.Random) -
     return torch.where(time < fall, down, up.clamp(max=bottom))
 
 
-def render(scene: Scene, rng: random.Random) -> Tensor:
-    """The clip, uint8 (NUM_FRAMES, SIDE, SIDE, 3)."""
+TIME = torch.linspace(0, 1, NUM_FRAMES)
+"""The instants of a clip's frames: its object goes its way once."""
+
+
+def later(rng: random.Random) -> Tensor:
+    """The instants of a clip that begins anywhere on the way and may leave it: (NUM_FRAMES,)."""
+    return TIME + rng.random()
+
+
+def after_a_turn(rng: random.Random) -> Tensor:
+    """The instants of a clip whose object comes back for 5 frames and then goes its way: (NUM_FRAMES,)."""
+    return (TIME - TIME[4]).abs() + rng.uniform(0, 0.3)
+
+
+def render(scene: Scene, rng: random.Random, time: Tensor = TIME) -> Tensor:
+    """The clip, uint8 (frames, SIDE, SIDE, 3), at the instants `time`, (frames,), of 0..1 and beyond."""
     line = torch.arange(SIDE) + 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
-    frames = background(scene, x, y, rng).expand(NUM_FRAMES, -1, -1, -1)
-    for scene_object, (center_x, center_y) in zip(scene.objects, tracks(scene, rng), strict=True):
+    frames = background(scene, x, y, rng).expand(len(time), -1, -1, -1)
+    for scene_object, (center_x, center_y) in zip(scene.objects, tracks(scene, rng, time), strict=True):
         offsets = x - center_x[:, None, None], y - center_y[:, None, None]
         cover = (0.5 - shape_distance(scene_object.shape, *offsets, RADIUS[scene.size])).clamp(0, 1)[..., None]
         frames = frames + cover * (torch.tensor(COLORS[scene_object.color]) - frames)

@@ -14,10 +14,20 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
             category=CATEGORY,
             description="Loads a Cosmos-Predict2.5 checkpoint as ComfyUI's own MODEL, CLIP and VAE. Downloads nothing.",
             search_aliases=["cosmos", "nvidia", "load checkpoint", "model clip vae", "unet loader", "ksampler"],
-            inputs=[checkpoint_input(), *single_file_inputs(text_encoder_files=True)],
+            inputs=[
+                checkpoint_input(),
+                *single_file_inputs(text_encoder_files=True),
+                io.Boolean.Input(
+                    "prompt_writer",
+                    default=False,
+                    advanced=True,
+                    tooltip="Let Generate Text write prompts with this CLIP, from an idea and a picture. It takes "
+                    "2.4 GB more for Cosmos-Reason1-7B.",
+                ),
+            ],
             outputs=[
                 io.Model.Output("model", tooltip="For KSampler and whatever else takes a MODEL."),
-                io.Clip.Output("clip", tooltip="For CLIP Text Encode."),
+                io.Clip.Output("clip", tooltip="For CLIP Text Encode, and with prompt_writer for Generate Text."),
                 io.Vae.Output("vae", tooltip="The Wan 2.1 VAE, for VAE Decode."),
             ],
         )
@@ -28,12 +38,14 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str):
+    def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
         """Load again when a file on disk has changed."""
         return files_of(checkpoint, transformer, vae, text_encoder)
 
     @classmethod
-    def execute(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str) -> io.NodeOutput:
+    def execute(
+        cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, prompt_writer: bool
+    ) -> io.NodeOutput:
         from ..pipeline.local.load.parts import file_parts, folder_parts
         from .host.output import result_on_node
         from .native.clip import load_clip
@@ -48,4 +60,5 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
         lines = [f"Loaded {parts.name}."]
         if parts.name == DEMO_FOLDER.name:
             lines.append("Demo: knows only coloured shapes.")
-        return io.NodeOutput(model, load_clip(parts, projection), load_vae(parts), ui=result_on_node(*lines))
+        clip = load_clip(parts, projection, prompt_writer)
+        return io.NodeOutput(model, clip, load_vae(parts), ui=result_on_node(*lines))

@@ -111,7 +111,7 @@ class CosmosPredict25Extend(io.ComfyNode):
             overlap=overlap,
             placement=model,
             plan=plan,
-            observer=NodeObserver(cls.hidden.unique_id, model.device, note),
+            observer=NodeObserver(cls.hidden.unique_id, model, note),
             guardrail=cosmos_guardrail if model.guardrail else None,
             prompts=model.prompts,
         )

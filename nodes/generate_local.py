@@ -101,7 +101,7 @@ class CosmosPredict25Generate(io.ComfyNode):
             start=start,
             placement=model,
             plan=plan,
-            observer=NodeObserver(cls.hidden.unique_id, model.device, note),
+            observer=NodeObserver(cls.hidden.unique_id, model, note),
             guardrail=cosmos_guardrail if model.guardrail else None,
             prompts=model.prompts,
             unfinished=model.unfinished,
@@ -138,7 +138,7 @@ def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Star
     most = clamp_request(largest, model.transformer)
     if clamp_request(asked, model.transformer) != asked:
         found.append(f"This checkpoint makes at most {most.width}x{most.height} and {most.num_frames} frames.")
-    if model.name == DEMO_FOLDER.name and not hosted.loras and not names_a_demo_shape(asked.prompt):
+    if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
         found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
     for name in ("prompt", "negative_prompt"):
         if word := word_at_the_cut(model.tokenizer, getattr(asked, name)):

@@ -44,9 +44,9 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
-# Headings, since a note's own text is 10 pixels small. ComfyUI's missing-model data (`models` in a node's properties)
-# would offer no download: the frontend downloads single files whose names end like .safetensors and that are the value
-# of a list, and this model is a folder.
+# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for
+# missing models (`models` in a node's properties) would offer no download here: the frontend downloads single files
+# that end like .safetensors and are the value of a list, and this model is a folder.
 DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
@@ -58,6 +58,16 @@ triangles that move, 64x64 pixels small, on a CPU.
 ## For real videos, open the template *Text to Video (local)* or *Text to Video (on fal)*.
 """
 
+LORA_NOTE = """\
+# A LoRA teaches a model something new
+
+## The demo knows black as a background alone. With the LoRA that comes with it, it draws black shapes.
+
+## Set *strength* to 0, or bypass the node with Ctrl+B, to see the demo without it.
+
+## Your own LoRAs for Cosmos-Predict2.5 go to *models/loras*; then choose your model in the loader as well.
+"""
+
 LOCAL_NOTE = """\
 # The model is not part of this pack
 
@@ -65,10 +75,8 @@ LOCAL_NOTE = """\
 
 ## 2. In the ComfyUI folder, run `hf auth login`, then
 
-```
-hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
---local-dir models/diffusers/Cosmos-Predict2.5-2B
-```
+## `hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
+--local-dir models/diffusers/Cosmos-Predict2.5-2B`
 
 ## 3. Press R here, so that the loader sees it, and Run.
 
@@ -95,13 +103,23 @@ BOTH_NOTE = f"""\
 {FAL_NOTE}"""
 
 CORE_NODES_NOTE = """\
-### The same model in ComfyUI's own nodes
+# The same model in ComfyUI's own nodes
 
-Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts. It runs with the **demo** \
-until the model is there; *Text to Video (local)* says how to get it. Then set
+## Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts.
 
-- **width, height, num_frames** to 1280, 704, 93
-- **steps** to 35 and **cfg** to 8, which is NVIDIA's guidance_scale 7
+## It runs with the demo until the model is there. *Text to Video (local)* says how to get it.
+
+## Then set 1280 x 704 and 93 frames, 35 steps, and cfg to 8, which is NVIDIA's guidance_scale 7.
+"""
+
+WRITER_NOTE = """\
+# From five words to a prompt
+
+## The model was trained on long descriptions. Its text encoder, Cosmos-Reason1, writes one from your idea.
+
+## For a picture to start from, connect *Load Image* to *Generate Text*.
+
+## It needs the model: the demo cannot write. *Text to Video (local)* says how to get it.
 """
 
 LOADER = {
@@ -120,6 +138,9 @@ SETTINGS_NODE = {
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
 DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 64, "height": 64}
+DEMO_NAME = "Demo: moving shapes (CPU)"
+LORA = {"lora": "Demo: black shapes, for moving shapes"}
+LORA_PROMPT = "A large black circle moves left over a white background."
 DEMO_PROMPT = "A large red circle moves left over a blue background."
 
 
@@ -161,7 +182,7 @@ def local(checkpoint: str, settings: dict[str, Any], prompt: str, text: dict[str
     return {
         "nodes": {
             "loader": {**LOADER, "values": {"checkpoint": checkpoint}},
-            **inputs(settings, prompt, 320),
+            **inputs(settings, prompt, 350),
             "note": text,
             "generate": generate("CosmosPredict25Generate", [RIGHT, below]),
             "export": export(prefix, "high", [RIGHT + COLUMN + GAP, below]),
@@ -181,9 +202,7 @@ FAL_LINKS = [
     ["settings", "settings", "fal", "settings"],
     ["fal", "video", "fal_export", "video"],
 ]
-TEXT_TO_VIDEO_DEMO = local(
-    "Demo: moving shapes (CPU)", DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo"
-)
+TEXT_TO_VIDEO_DEMO = local(DEMO_NAME, DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo")
 TEXT_TO_VIDEO_LOCAL = local(
     "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [RIGHT, 0], 330), "cosmos"
 )
@@ -205,6 +224,15 @@ TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
         "fal_export": export("cosmos_fal", "as is", [FAR + COLUMN + GAP, 460], mode=MUTED),
     },
     "links": [*LOCAL_LINKS, *FAL_LINKS],
+}
+
+TEXT_TO_VIDEO_LORA: dict[str, Any] = {
+    "nodes": {
+        **local(DEMO_NAME, DEMO, LORA_PROMPT, note("Start here", LORA_NOTE, [RIGHT, 0], 230), "cosmos_lora")["nodes"],
+        "lora": {"type": "CosmosPredict25LoraLoader", "pos": [RIGHT, 320], "size": [COLUMN, 130], "values": LORA},
+        "generate": generate("CosmosPredict25Generate", [RIGHT, 510]),
+    },
+    "links": [["loader", "model", "lora", "model"], ["lora", "model", "generate", "model"], *LOCAL_LINKS[1:]],
 }
 
 TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
@@ -258,16 +286,48 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
 }
 
 # What costs money says `on fal`: web/js lists it last.
+WRITE_A_PROMPT: dict[str, Any] = {
+    "nodes": {
+        "loader": {
+            "type": "CosmosPredict25CheckpointLoader",
+            "pos": [0, 0],
+            "size": [440, 200],
+            "values": {"prompt_writer": True},
+        },
+        "write": {
+            "type": "TextGenerate",
+            "pos": [0, 260],
+            "size": [440, 480],
+            "values": {"prompt": "a robot arm waters a plant"},
+        },
+        "note": note("Start here", WRITER_NOTE, [540, 0], 270),
+        "show": {"type": "PreviewAny", "pos": [540, 330], "size": [400, 300]},
+        "encode": {**text_encode("For KSampler", "", [990, 330]), "size": [370, 120]},
+        "prompt": {"type": "CosmosPredict25Prompt", "pos": [990, 510], "size": [370, 300]},
+    },
+    "links": [
+        ["loader", "clip", "write", "clip"],
+        ["write", "generated_text", "show", "source"],
+        ["write", "generated_text", "encode", "text"],
+        ["loader", "clip", "encode", "clip"],
+        ["write", "generated_text", "prompt", "prompt"],
+    ],
+}
+
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
     "Text to Video (locally or on fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
     "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
+    "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
+    "Write a Prompt": WRITE_A_PROMPT,
 }
 CARDS = {
-    "Text to Video (core nodes)": "A large green triangle moves left over a yellow background.",
+    "Text to Video (LoRA)": LORA_PROMPT,
+    "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
     "Text to Video (demo)": DEMO_PROMPT,
+    "Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
     "Text to Video (local)": ["a text", "Cosmos-Predict2.5\non your own card", "93 frames\nof 1280 x 704"],
     "Text to Video (locally or on fal)": ["a text", "on your own card\nor on fal.ai", "93 frames\nof 1280 x 704"],
     "Text to Video (on fal)": ["a text", "fal.ai, for money\nno card needed", "93 frames\nof 1280 x 704"],
@@ -324,10 +384,10 @@ def save(page: Page, name: str) -> None:
     download.value.save_as(WORKFLOWS / f"{name}.json")
 
 
-def demo_frames(server: ComfyUI, text: str) -> list[Image.Image]:
+def demo_frames(server: ComfyUI, text: str, workflow: str = "Text to Video (demo)") -> list[Image.Image]:
     """The frames of a video that the demo makes of `text` in this ComfyUI, CARD_SIDE large."""
-    workflow = json.loads((WORKFLOWS / "Text to Video (demo).json").read_text(encoding="utf-8"))
-    prompt = to_api_prompt(workflow, server.object_info())
+    graph = json.loads((WORKFLOWS / f"{workflow}.json").read_text(encoding="utf-8"))
+    prompt = to_api_prompt(graph, server.object_info())
     for node in prompt.values():
         if node["class_type"] == "CosmosPredict25Prompt":
             node["inputs"]["prompt"] = text
@@ -343,7 +403,8 @@ def save_card(server: ComfyUI, name: str) -> None:
     if isinstance(CARDS[name], list):
         drawn_card(CARDS[name]).save(path, quality=88)
         return
-    first, *others = demo_frames(server, CARDS[name])
+    of_demo = name if "LoRA" in name else "Text to Video (demo)"
+    first, *others = demo_frames(server, CARDS[name], of_demo)
     first.save(path, "WEBP", save_all=True, append_images=others, duration=1000 // FPS, loop=0, quality=60, method=6)
 
 

@@ -24,8 +24,11 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from cosmos_predict25.nodes.host.lora import with_lora
 from cosmos_predict25.nodes.host.memory import HostedModel
+from cosmos_predict25.nodes.native.model import load_transformer
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.load.original_names import diffusers_name
+from cosmos_predict25.pipeline.local.load.parts import folder_parts
 from cosmos_predict25.tests.lora import ALPHA, NAMINGS, RANK, TARGETS, Pairs, merged, random_pairs, write_lora
 
 LATENTS = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -47,6 +50,16 @@ def hosted_velocity(model: HostedModel, streamed: bool) -> Tensor:
     return velocity(model.model.transformer)
 
 
+@torch.inference_mode()
+def native_velocity(network: nn.Module) -> Tensor:
+    return network(torch.cat([LATENTS, condition_mask(LATENTS)], 1), SIGMA, EMBEDS)
+
+
+def layer_name(name: str) -> str:
+    """diffusers' name of a layer, for that or for ComfyUI's."""
+    return (diffusers_name(f"{name}.weight") or "").removesuffix(".weight")
+
+
 def load(patcher: Any, streamed: bool) -> None:
     """All of the weights, or none of them, as on a GPU that has no room."""
     patcher.detach()
@@ -58,9 +71,9 @@ Change = Callable[[str, Tensor], Tensor]
 """What a LoRA makes of the weight of the layer of that name in diffusers."""
 
 
-def by_hand(transformer: nn.Module, change: Change) -> Tensor:
-    """What `transformer` makes with its layers' weights changed."""
-    layers = {name: layer for name, layer in transformer.named_modules() if isinstance(layer, nn.Linear)}
+def by_hand(transformer: nn.Module, change: Change, velocity: Callable[[nn.Module], Tensor] = velocity) -> Tensor:
+    """What `transformer`, diffusers' or ComfyUI's own, makes with its layers' weights changed."""
+    layers = {layer_name(name): layer for name, layer in transformer.named_modules() if isinstance(layer, nn.Linear)}
     before = {name: layer.weight.data for name, layer in layers.items()}
     for name, layer in layers.items():
         layer.weight.data = change(name, before[name])
@@ -130,11 +143,25 @@ def main() -> None:
     from_disk = [parameter.data_ptr() for parameter in transformer.parameters()]
     model = HostedModel(plain, guardrail=False)
     report: dict[str, Any] = {"effects": {name: apart(truth, truths["none"]) for name, truth in truths.items()}}
-    report["namings"], report["peft"] = {}, {}
+    native, _ = load_transformer(folder_parts(checkpoint))
+    network = native.model.diffusion_model
+    native_base = native_velocity(network)
+    native_truth = by_hand(network, merge((first, 1)), native_velocity)
+    report["effects"]["MODEL"] = apart(native_truth, native_base)
+    report["namings"], report["peft"], report["MODEL"] = {}, {}, {}
     for naming in NAMINGS:
-        changed, count, left_out = with_lora(model, write_lora(folder, naming, first), 1)
+        file = write_lora(folder, naming, first)
+        changed, count, left_out = with_lora(model, file, 1)
         distances = [apart(hosted_velocity(changed, streamed), truths["all"]) for streamed in (False, True)]
         report["namings"][naming] = [count, left_out, *distances]
+        patched, count, left_out = with_lora(native, file, 1)
+        distances = []
+        for streamed in (False, True):
+            load(patched, streamed)
+            distances.append(apart(native_velocity(network), native_truth))
+        patched.detach()
+        report["MODEL"][naming] = [count, left_out, *distances]
+    report["MODEL bit-equal"] = native_velocity(network).equal(native_base)
 
     one, _, _ = with_lora(model, write_lora(folder, "kohya", first), 0.75)
     two, _, _ = with_lora(one, write_lora(folder, "NVIDIA", second), -0.5)

@@ -17,6 +17,12 @@ from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
 # isort: split
 import comfy.sample
 import comfy.samplers
+from comfy.model_patcher import ModelPatcher
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_cfg import CFGZeroStar
+from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
+from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, RescaleCFG
+from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 
 from cosmos_predict25.demo.world import random_scene, render
 from cosmos_predict25.nodes.native.clip import load_clip
@@ -35,6 +41,7 @@ from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.pipeline.start import Start
+from cosmos_predict25.tests.native_writer import writer_report
 
 PARTS = folder_parts(DEMO_FOLDER)
 MODEL, PROJECTION = load_transformer(PARTS)
@@ -66,15 +73,15 @@ def noise() -> torch.Tensor:
     return comfy.sample.prepare_noise(EMPTY, REQUEST["seed"])
 
 
-def frames(name: str, steps: int, guidance: float) -> torch.Tensor:
+def frames(name: str, steps: int, guidance: float, model: ModelPatcher = MODEL) -> torch.Tensor:
     """What Sampler Custom with our SAMPLER, or KSampler with one of its own, and VAE Decode make of REQUEST."""
     request = GenerationRequest(**REQUEST)
     inputs = (condition(request.prompt), condition(request.negative_prompt), EMPTY)
     cfg = guidance + 1 if guidance > 1 else 1
     if name == "own":
-        samples = comfy.sample.sample_custom(MODEL, noise(), cfg, unipc(), karras(steps), *inputs, disable_pbar=True)
+        samples = comfy.sample.sample_custom(model, noise(), cfg, unipc(), karras(steps), *inputs, disable_pbar=True)
     else:
-        samples = comfy.sample.sample(MODEL, noise(), steps, cfg, name, "karras", *inputs, disable_pbar=True)
+        samples = comfy.sample.sample(model, noise(), steps, cfg, name, "karras", *inputs, disable_pbar=True)
     return VAE.decode(samples)[0]
 
 
@@ -125,6 +132,33 @@ def samplers() -> dict[str, float]:
     return found
 
 
+def patched() -> dict[str, ModelPatcher]:
+    """The model behind other nodes of ComfyUI's."""
+    compiled = MODEL.clone()
+    # The node's own backends take a minute or need a GPU; this one traces the network just the same.
+    set_torch_compile_wrapper(model=compiled, backend="eager")
+    return {
+        "EasyCache": EasyCacheNode.execute(MODEL, 0.1, 0.15, 0.95, False)[0],
+        "LazyCache": LazyCacheNode.execute(MODEL, 0.2, 0.15, 0.95, False)[0],
+        "TorchCompileModel": compiled,
+        "ModelSamplingContinuousEDM": ModelSamplingContinuousEDM().patch(MODEL, "cosmos_rflow", 200.0, 0.01)[0],
+        "CFGZeroStar": CFGZeroStar.execute(MODEL)[0],
+        "RescaleCFG": RescaleCFG().patch(MODEL, 0.7)[0],
+        "SkipLayerGuidanceDiT": SkipLayerGuidanceDiT.execute(MODEL, 3.0, 0.01, 0.15, "1", "1")[0],
+    }
+
+
+def other_nodes() -> dict[str, tuple[float, int]]:
+    """Node -> decibels between the videos with it and without it, and the passes that the network made."""
+    plain, passes = frames("own", 35, 7), []
+    MODEL.model.diffusion_model.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
+    found = {}
+    for name, model in patched().items():
+        passes.clear()
+        found[name] = psnr(frames("own", 35, 7, model), plain), len(passes)
+    return found
+
+
 def sigma_difference() -> float:
     sigmas = karras(35)
     return (sigmas / (1 + sigmas) - make_schedule(SCHEDULER_CONFIG, 35).sigmas).abs().max().item()
@@ -148,7 +182,9 @@ def main() -> None:
             "vae levels": vae_levels(),
             "sigmas": sigma_difference(),
             "samplers": samplers(),
+            "other nodes": other_nodes(),
             "too large": too_large(),
+            "writer": writer_report(PROJECTION),
             "starts": {str(given): start_of_video(given) for given in (1, 5)},
         }
     print(json.dumps(report))

@@ -30,7 +30,7 @@ def model() -> LocalModel:
 
 def shown(model: LocalModel, **fields) -> Detection:
     """What a video of the largest size that the checkpoint makes shows."""
-    request = clamp_request(GenerationRequest(**{"seed": 1, **fields}), model.transformer)
+    request = clamp_request(GenerationRequest(**{"seed": 1, "num_inference_steps": 12, **fields}), model.transformer)
     assert (request.width, request.height, request.num_frames) == (64, 64, 25)
     return detect_attributes(generate(model, request).frames)
 
@@ -43,9 +43,8 @@ def test_the_video_shows_what_the_prompt_asks_for(model, prompt):
 
 def test_a_color_in_the_negative_prompt_is_avoided(model):
     def with_red(**fields) -> int:
-        options = {"prompt": "a circle moving left", "num_inference_steps": 20, **fields}
-        clips = [shown(model, seed=seed, **options) for seed in (1, 2, 5)]
+        clips = [shown(model, seed=seed, prompt="a circle moving left", **fields) for seed in (1, 2)]
         return sum(any(scene_object.color == "red" for scene_object in clip.objects) for clip in clips)
 
-    assert with_red() == 3
+    assert with_red() == 2
     assert with_red(negative_prompt="red") == 0

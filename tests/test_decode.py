@@ -9,8 +9,8 @@ from cosmos_predict25.pipeline.local.decode import decode, whole
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 
-FRAMES, HEIGHT, WIDTH = 5, 160, 256
-GRIDS = [(1, 2), (2, 2), (2, 3)]
+FRAMES, HEIGHT, WIDTH = 5, 128, 256
+GRIDS = [(1, 2), (2, 3)]
 
 
 def ignore(tile: int, tiles: int, done: int) -> None:

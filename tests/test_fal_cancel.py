@@ -390,6 +390,8 @@ def test_a_job_that_is_cancelled_twice_was_too_late_the_second_time(
 
 @pytest.mark.parametrize("text", ["Sent to fal", "Queued", "Running", "Downloading"])
 def test_cancelling_the_task_leaves_the_job_running(fal: FalStandIn, text: str) -> None:
+    fal.clock.per_poll = 1
+
     async def cancel() -> None:
         watcher = Watcher(text, lambda: task.cancel())
         task = asyncio.ensure_future(make(fal, observer=watcher))

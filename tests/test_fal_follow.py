@@ -50,6 +50,12 @@ from cosmos_predict25.tests.fal_standin import (
 IN_PROGRESS = Reply(400, body={"detail": "Request is still in progress"})
 
 
+@pytest.fixture(autouse=True)
+def slow_polls(fal: FalStandIn) -> None:
+    """Each state lasts for some polls."""
+    fal.clock.per_poll = 1
+
+
 def texts(observer: Recorder) -> list[str]:
     """What was shown, without the time and the price, and each text once in a row."""
     return [text for text, _ in groupby(message.partition(" (")[0] for message in observer.messages)]

@@ -375,6 +375,15 @@ def test_what_httpx_logs_shows_nothing_of_the_key(fal: FalStandIn, caplog: pytes
     assert not logging.getLogger("httpx").filters
 
 
+def test_what_httpcore_logs_of_every_step_shows_nothing_of_the_key(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fixture looks into all records."""
+    caplog.set_level(logging.DEBUG, "httpcore")
+    run(make(fal))
+    assert [record for record in caplog.records if record.name == "httpcore.http11"]
+
+
 ECHOES: dict[str, tuple[str, Callable[[str], Fault]]] = {
     "log line": ("status", lambda key: with_fields(logs=[{"message": f"curl -H 'Authorization: Key {key}'"}])),
     "escaped log line": (

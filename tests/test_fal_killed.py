@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import av
+import pytest
 
 from cosmos_predict25.tests.fal_standin import FOREVER, Clock, FalStandIn, Hang
 
@@ -22,6 +23,7 @@ STAGES = ({"SUBMIT_UNKNOWN"}, {"SUBMITTED"}, {"result"})
 """Of the record: a kill must have met each."""
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_next_run_has_the_video_of_the_one_job_or_says_that_it_cannot_know(tmp_path):
     """The moments are random within equal parts of a whole run. Each stage is slow enough to be hit."""
     chance = random.Random(25)

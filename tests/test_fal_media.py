@@ -664,7 +664,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "12000.mp4": (lambda: big_mp4(12000), "far larger"),
     "2049.mp4": (lambda: big_mp4(2050), "far larger"),
     "2048.gif": (lambda: big_gif(2048), "taken"),
-    "index.mp4": (lambda: compressed_index(1500 * MIB), "compressed"),
+    "index.mp4": (lambda: compressed_index(300 * MIB), "compressed"),
 }
 
 

@@ -257,6 +257,7 @@ def test_10000_mutated_replies_raise_nothing_but_our_own_errors() -> None:
     assert all(kinds[name] > 100 for name in ("Queued", "InProgress", "Completed", "NoneType", "Reply")), kinds
 
 
+@pytest.mark.slow
 def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "httpcore")
     fal.fault(

@@ -38,6 +38,9 @@ def report(request, tmp_path_factory):
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_a_lora_of_any_naming_is_what_merging_it_by_hand_gives(report, naming):
     assert report["namings"][naming] == [40, [], 0, 0]
+    *found, loaded, streamed = report["MODEL"][naming]
+    assert found == [40, []]
+    assert max(loaded, streamed) < 5e-6 < 0.1 < report["effects"]["MODEL"]
 
 
 @pytest.mark.parametrize("config", ["plain", "dora", "rank-stabilised, another alpha"])
@@ -55,6 +58,7 @@ def test_loras_add_up_and_branches_of_a_graph_take_turns(report):
 
 def test_without_its_loras_the_model_is_as_it_was(report):
     assert report["base bit-equal"]
+    assert report["MODEL bit-equal"]
     assert report["from disk again"]
 
 

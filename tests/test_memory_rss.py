@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 
 
@@ -18,11 +20,13 @@ def measure(*arguments: Path | str) -> dict[str, int]:
     return figures
 
 
+@pytest.mark.slow
 def test_ten_runs_of_two_checkpoints_in_turn_leave_memory_where_the_first_left_it(checkpoint):
     figures = measure("runs", DEMO_FOLDER, checkpoint)
     assert figures["last"] <= 1.03 * figures["first"]
 
 
+@pytest.mark.slow
 def test_a_streamed_text_encoder_of_the_real_width_is_not_copied(tmp_path):
     """Its pages of the file count once, and only the rows of the embeddings that are looked up."""
     folder = tmp_path / "text_encoder"

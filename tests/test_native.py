@@ -67,6 +67,58 @@ def test_a_video_larger_than_the_demo_knows_is_refused_before_the_first_step(rep
     assert report["too large"] == "This checkpoint makes at most 64x64 and 25 frames, got 80x64 and 29 frames."
 
 
+@pytest.mark.parametrize(
+    ("node", "least", "most"),
+    [
+        ("EasyCache", 25, 60),
+        ("TorchCompileModel", 100, 200),
+        ("ModelSamplingContinuousEDM", 50, 70),  # its noise is ComfyUI's, 200/201 of ours
+        ("CFGZeroStar", 15, 50),
+        ("RescaleCFG", 15, 50),
+        ("LazyCache", 0, 22),
+        ("SkipLayerGuidanceDiT", 100, 200),
+    ],
+)
+def test_other_nodes_do_to_the_video_what_the_help_page_says(report, node, least, most):
+    """In decibels to the video without it: above 100 it is the same, below 22 it is spoilt."""
+    assert least <= report["other nodes"][node][0] <= most
+
+
+def test_easycache_leaves_passes_out(report):
+    passes = {node: passes for node, (_, passes) in report["other nodes"].items()}
+    assert passes["EasyCache"] < 30
+    assert passes["TorchCompileModel"] == 35
+
+
+@pytest.mark.parametrize("how", ["loaded", "streamed"])
+@pytest.mark.parametrize("kind", ["text", "picture"])
+def test_the_writer_writes_the_tokens_that_transformers_does(report, kind, how):
+    writer = report["writer"]
+    assert writer[how][kind] == writer["transformers"][kind]
+    assert len(set(writer[how][kind])) > 10
+    assert writer["streamed layers"] > 20
+
+
+def test_the_writer_samples_and_decodes(report):
+    assert len(report["writer"]["sampled"]) == 20
+    assert report["writer"]["sampled"] != report["writer"]["loaded"]["text"]
+    assert report["writer"]["decoded"] == "a cat"
+
+
+def test_a_picture_is_cut_into_the_patches_that_transformers_makes(report):
+    assert report["writer"]["patches"] <= 1e-5
+
+
+def test_the_writer_changes_no_embedding_and_is_not_loaded_unless_asked_for(report):
+    assert report["writer"]["same embedding"]
+    assert report["writer"]["only the encoder"]
+
+
+def test_a_clip_that_cannot_write_says_so(report):
+    assert report["writer"]["not switched on"].startswith("This CLIP encodes prompts and does not write them.")
+    assert "cannot write prompts: its tokenizer has no token for a picture" in report["writer"]["demo"]
+
+
 def nvidias_sources(name: str) -> dict[str, Source]:
     """All names of the 2B's or the 14B's file, without values."""
 

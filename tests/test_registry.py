@@ -1,5 +1,6 @@
 """What the registry and other people's machines ask of the pack."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ else:
 
 REPO = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+MUTED = 2
 TEXTS = {".py", ".js", ".md"}
 
 
@@ -44,6 +46,15 @@ def test_the_archive_has_all_that_runs_and_no_more() -> None:
     assert {name for name in archive if name.startswith("demo/")} == tracked("demo/moving-shapes") - {
         "demo/moving-shapes/training.log"
     }
+
+
+def test_only_a_template_that_says_so_costs_money() -> None:
+    files = sorted((REPO / "workflows").glob("*.json"))
+    assert files
+    for file in files:
+        nodes = json.loads(file.read_text(encoding="utf-8"))["nodes"]
+        pays = [node for node in nodes if node["type"].endswith("Fal") and node["mode"] != MUTED]
+        assert bool(pays) == file.stem.endswith("(on fal)")
 
 
 def test_the_registry_finds_what_it_shows() -> None:

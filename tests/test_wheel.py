@@ -12,6 +12,8 @@ import pytest
 
 from cosmos_predict25.scripts.environment import REPO
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,7 +36,7 @@ def files(root: Path, *folders: str) -> set[str]:
 
 
 def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_and_the_workflows(installed: Path) -> None:
-    folders = ("nodes", "pipeline", "web", "workflows", "demo/moving-shapes")
+    folders = ("nodes", "pipeline", "web", "workflows", "demo/moving-shapes", "demo/loras")
     assert files(installed, *folders) == files(REPO, *folders)
     assert {path.name for path in installed.iterdir() if path.is_file()} == {"__init__.py", "requirements.txt"}
 

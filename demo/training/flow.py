@@ -2,14 +2,16 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from diffusers import CosmosTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...pipeline.local.denoise import KNOWN_TIMESTEP
 from ...pipeline.local.latents import SPATIAL_COMPRESSION, latent_frames
 from ..world import NUM_FRAMES, SIDE
 from .log import Log
@@ -21,8 +23,12 @@ LEARNING_RATE = 4e-3
 EMA_DECAY = 0.997
 NOT_MATRICES = ("patch_embed", "time_embed", "proj_out", "learnable_pos_embed")
 """Beginnings of the names of parameters that AdamW trains instead of Muon though they have two axes."""
-UNCONDITIONAL = 0.1
-"""Share of the samples whose prompt is replaced by the default negative prompt or by the empty one."""
+GIVEN = (0, 1, 0, 2)
+"""How many latent frames are given in a step and in the next ones: the shares of the 2B model's training."""
+TWINS = 8
+"""How many samples of a batch are there a second time, under a prompt that asks for nothing."""
+TWIN_WEIGHT = 10
+"""Of the error of a twin with little noise, in which all is to be seen that a prompt could say."""
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = 1.0, 1.7
 """Training noise: the sampler goes from sigma 200 to 0.01, and what is where is decided between 30 and 1."""
 
@@ -77,63 +83,111 @@ def sample_sigma(count: int) -> Tensor:
     return torch.sigmoid(log_sigma.clamp(-4.6, 5.3))
 
 
+def batch_sigma() -> Tensor:
+    """A sigma for each sample of a batch, (BATCH,): twins have the same."""
+    sigma = sample_sigma(BATCH - TWINS)[torch.randperm(BATCH - TWINS)]
+    return torch.cat([sigma, sigma[:TWINS]])
+
+
 def velocity_loss(
-    transformer: CosmosTransformer3DModel, latents: Tensor, sigma: Tensor, features: Tensor, log_counts: Tensor
+    transformer: CosmosTransformer3DModel,
+    latents: Tensor,
+    sigma: Tensor,
+    features: Tensor,
+    log_counts: Tensor,
+    given: int,
 ) -> Tensor:
     """Mean squared error of the velocity, noise - latents, at (1 - sigma) latents + sigma noise: (N,).
 
-    `latents` (N, 16, T, h, w), `sigma` (N,), `features` (N, tokens, features), `log_counts` (N, tokens).
+    `latents` (N, 16, T, h, w), `sigma` (N,), `features` (N, tokens, features), `log_counts` (N, tokens). The network
+    sees the first `given` latent frames as they are, and the error is that of the others.
+    The last `TWINS` samples are the first ones under a prompt that asks for nothing. What they are to learn is what the
+    network says of the first. That is the same on average, and guidance, which enlarges the difference of the two,
+    enlarges no error that they have in common.
     Source: `Cosmos2_5_PredictBasePipeline.__call__` and `UniPCMultistepScheduler` with flow sigmas.
     """
     noise = torch.randn_like(latents)
+    noise[-TWINS:] = noise[:TWINS]
     wide = sigma.view(-1, 1, 1, 1, 1)
-    no_mask = latents.new_zeros((len(latents), 1, *latents.shape[2:]))
-    velocity = transformer(
-        hidden_states=(1 - wide) * latents + wide * noise,
-        timestep=sigma,
-        encoder_hidden_states=features,
-        attention_mask=log_counts,
-        condition_mask=no_mask,
-        padding_mask=no_mask[:1, :, 0],
-        return_dict=False,
-    )[0]
-    return (velocity.float() - (noise - latents)).square().mean((1, 2, 3, 4))
+    mask = latents.new_zeros((len(latents), 1, *latents.shape[2:]))
+    mask[:, :, :given] = 1
+    # The backward pass of fused attention takes half of all the time on a CPU.
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        velocity = transformer(
+            hidden_states=torch.where(mask > 0, latents, (1 - wide) * latents + wide * noise),
+            timestep=timesteps(sigma, given, latents.shape[2]),
+            encoder_hidden_states=features,
+            attention_mask=log_counts,
+            condition_mask=mask,
+            padding_mask=torch.zeros_like(mask[:1, :, 0]),
+            return_dict=False,
+        )[0].float()
+    wanted = torch.cat([(noise - latents)[:-TWINS], velocity[:TWINS].detach()])
+    errors = (velocity - wanted)[:, :, given:].square().mean((1, 2, 3, 4))
+    clean = (1 / sigma[-TWINS:] - 1).clamp(max=1)
+    return torch.cat([errors[:-TWINS], TWIN_WEIGHT * clean * errors[-TWINS:]])
+
+
+def timesteps(sigma: Tensor, given: int, frames: int) -> Tensor:
+    """`sigma`, (N,), or with `given` frames one timestep for each latent frame: (N, 1, frames, 1, 1)."""
+    if not given:
+        return sigma
+    each = sigma[:, None].repeat(1, frames)
+    each[:, :given] = KNOWN_TIMESTEP
+    return each.view(-1, 1, frames, 1, 1)
 
 
 class Samples:
     """The training set: latents of unit scale and, for each, the features of a few sentences about it."""
 
-    def __init__(self, latents: Tensor, features: Tensor, log_counts: Tensor, blank: tuple[Tensor, Tensor]) -> None:
-        """`features`: (scenes, captions, tokens, features). `blank`: those of the prompts that ask for nothing."""
+    def __init__(
+        self,
+        latents: Tensor,
+        features: Tensor,
+        log_counts: Tensor,
+        blank: tuple[Tensor, Tensor],
+        kinds: Sequence[range],
+    ) -> None:
+        """`features`: (scenes, captions, tokens, features). `blank`: those of the prompts that ask for nothing.
+
+        `kinds`: which scenes are of each of `vae.KINDS`.
+        """
         self.latents, self.features, self.log_counts, self.blank = latents, features, log_counts, blank
+        self.kinds = kinds
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, step: int, given: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, features and log counts of BATCH samples, the last TWINS of them twins of the first.
+
+        Clips that begin on the way have latent frames given, and those with a turn have both frames before it given.
+        """
         rng = random.Random(f"flow {step}")
-        latents, features, log_counts = [], [], []
-        for _ in range(BATCH):
-            scene = rng.randrange(len(self.latents))
-            number = rng.randrange(self.features.shape[1])
-            latents.append(self.latents[scene])
-            if rng.random() < UNCONDITIONAL:
-                number = rng.randrange(len(self.blank[0]))
-                features.append(self.blank[0][number])
-                log_counts.append(self.blank[1][number])
-            else:
-                features.append(self.features[scene, number])
-                log_counts.append(self.log_counts[scene, number])
-        return torch.stack(latents).float(), torch.stack(features).float(), torch.stack(log_counts).float()
+        scenes = [rng.choice(rng.choice(self.kinds[: given + 1])) for _ in range(BATCH - TWINS)]
+        numbers = [rng.randrange(self.features.shape[1]) for _ in scenes]
+        blanks = [rng.randrange(len(self.blank[0])) for _ in range(TWINS)]
+        latents = self.latents[scenes + scenes[:TWINS]]
+        features = torch.cat([self.features[scenes, numbers], self.blank[0][blanks]])
+        log_counts = torch.cat([self.log_counts[scenes, numbers], self.blank[1][blanks]])
+        return latents.float(), features.float(), log_counts.float()
 
 
-def train_flow(samples: Samples, state_file: Path, num_steps: int, log: Log) -> Iterator[CosmosTransformer3DModel]:
-    """Yields the average of the weights over the last steps whenever the state was saved, and at the end."""
+def train_flow(
+    samples: Samples,
+    state_file: Path,
+    num_steps: int,
+    log: Log,
+    transformer: CosmosTransformer3DModel | None = None,
+    rate: float = 1.0,
+) -> Iterator[CosmosTransformer3DModel]:
+    """Yields the average of the weights over the last steps whenever the state was saved, and at the end.
+
+    `transformer`: one to go on from instead of random numbers. `rate`: share of the learning rate.
+    """
     torch.manual_seed(0)
-    transformer = new_transformer(samples.features.shape[-1])
+    transformer = transformer or new_transformer(samples.features.shape[-1])
     average = torch.optim.swa_utils.AveragedModel(
         transformer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
     )
-    for block in transformer.transformer_blocks:
-        block.compile()
-    optimizer = Optimizer(transformer, LEARNING_RATE, others=NOT_MATRICES)
+    optimizer = Optimizer(transformer, LEARNING_RATE * rate, others=NOT_MATRICES)
     parts = {"transformer": transformer, "average": average, "optimizer": optimizer}
     steps = Resumable(state_file, num_steps, 250, **parts)
     recent = None
@@ -141,16 +195,17 @@ def train_flow(samples: Samples, state_file: Path, num_steps: int, log: Log) -> 
         if step and step % 250 == 0:
             yield average.module
         torch.manual_seed(step)
-        latents, features, log_counts = samples.batch(step)
-        sigma = sample_sigma(BATCH)
-        loss = velocity_loss(transformer, latents, sigma, features, log_counts).mean()
-        loss.backward()
+        given = GIVEN[step % len(GIVEN)]
+        latents, features, log_counts = samples.batch(step, given)
+        losses = velocity_loss(transformer, latents, batch_sigma(), features, log_counts, given)
+        losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
         optimizer.step(learning_rate_factor(step, num_steps))
         average.update_parameters(transformer)
-        recent = loss.item() if recent is None else 0.98 * recent + 0.02 * loss.item()
+        loss = torch.stack([losses[:-TWINS].mean(), losses[-TWINS:].mean()]).detach()
+        recent = loss if recent is None else 0.98 * recent + 0.02 * loss
         if step % 50 == 0:
-            log(f"flow step {step}: loss {recent:.4f}, {steps.seconds:.0f} s")
+            log(f"flow step {step}: loss {recent[0]:.4f}, twins {recent[1]:.4f}, {steps.seconds:.0f} s")
     yield average.module
 
 

@@ -1,6 +1,7 @@
 """Train the demo checkpoint on generated clips: text encoder, VAE, transformer.
 
     python demo/training/train.py FOLDER [--state FOLDER] [--steps 14000]
+    python demo/training/train.py FOLDER --after CHECKPOINT --steps 2800 --rate 0.4
 
 Writes the checkpoint in diffusers layout into FOLDER, anew every few hundred steps of the transformer, and the log
 beside it. Run again after an interruption, it goes on from the files in --state. It uses two cores.
@@ -13,13 +14,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from itertools import repeat
+from itertools import accumulate, pairwise, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from cosmos_predict25.demo.prompts import describe
 from cosmos_predict25.demo.training import text, vae
@@ -34,6 +37,8 @@ CAPTIONS = 4
 SHORT = 0.25
 """Share of the captions that say only a part of what there is to see."""
 CHUNK = 64
+PREVIEWED = 512
+"""Scenes of which the colours of previews are fitted."""
 
 
 def main() -> None:
@@ -41,36 +46,44 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--state", type=Path, help="folder for what a resumed run needs (default: FOLDER.state)")
     parser.add_argument("--steps", type=int, default=14000, help="steps of the transformer (default: %(default)s)")
-    parser.add_argument("--scenes", type=int, default=2560, help="size of the training set (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=2560, help="clips in the training set (default: %(default)s)")
+    parser.add_argument("--after", type=Path, help="checkpoint to train on: its transformer; the rest of it is kept")
+    parser.add_argument("--rate", type=float, default=1.0, help="share of the learning rate (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(2)
     state = options.state or options.folder.with_name(options.folder.name + ".state")
     for folder in (options.folder, state):
         folder.mkdir(parents=True, exist_ok=True)
-    train(options.folder, state, options.steps, options.scenes)
+    train(options.folder, state, options.steps, options.scenes, options.after, options.rate)
 
 
-def train(folder: Path, state: Path, num_steps: int, num_scenes: int) -> None:
+def train(folder: Path, state: Path, num_steps: int, num_scenes: int, after: Path | None, rate: float) -> None:
     log = Log(folder / "training.log")
-    firsts = range(0, num_scenes, CHUNK)
+    counts = {kind: num_scenes if kind == "whole" else num_scenes // 4 for kind in vae.KINDS}
+    files = [(kind, first) for kind in vae.KINDS for first in range(0, counts[kind], CHUNK)]
     with ProcessPoolExecutor(2, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         with stage("text encoder and vae", log):
-            list(pool.map(train_one, ("text", "vae"), repeat(state), repeat(log)))
+            list(pool.map(train_one, ("text", "vae"), repeat(state), repeat(log), repeat(after)))
         with stage("latents and captions", log):
-            list(pool.map(make_scenes, firsts, repeat(state), repeat(log)))
+            list(pool.map(make_scenes, *zip(*files, strict=True), repeat(state), repeat(log), repeat(after)))
     tokenizer = text.new_tokenizer()
     # Read again: a model of transformers that came back from another process gives no hidden states.
-    encoder, autoencoder = train_one("text", state, log), train_one("vae", state, log)
-    chunks = [torch.load(scenes_file(state, first), weights_only=True) for first in firsts]
+    encoder, autoencoder = (train_one(part, state, log, after) for part in ("text", "vae"))
+    chunks = [torch.load(scenes_file(state, *file), weights_only=True) for file in files]
     data = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    vae.set_latent_scale(autoencoder, data["latents"])
+    if after is None:
+        vae.set_latent_scale(autoencoder, data["latents"])
+        vae.set_preview_factors(autoencoder, data["latents"][:PREVIEWED])
     # A tokenizer keeps how it was last used to pad and to cut, so the one that is written is a fresh one.
     parts = {"text_encoder": encoder, "vae": autoencoder, "tokenizer": tokenizer, "scheduler": random_scheduler()}
     blank = text.kept_features(encoder, text.new_tokenizer(), ["", DEFAULT_NEGATIVE_PROMPT])
     latents = normalize(autoencoder, data["latents"].float()).half()
-    samples = Samples(latents, data["features"], data["log_counts"], blank)
+    ends = list(accumulate(counts.values(), initial=0))
+    kinds = [range(*ends) for ends in pairwise(ends)]
+    samples = Samples(latents, data["features"], data["log_counts"], blank, kinds)
+    begun = CosmosTransformer3DModel.from_pretrained(after / "transformer") if after else None
     with stage("transformer", log):
-        for transformer in train_flow(samples, state / "flow.pt", num_steps, log):
+        for transformer in train_flow(samples, state / "flow.pt", num_steps, log, begun, rate):
             write_checkpoint(folder, {**parts, "transformer": transformer})
             let_transformers_4_read(folder)
 
@@ -83,38 +96,48 @@ def stage(name: str, log: Log) -> Iterator[None]:
     log(f"{name}: {time.monotonic() - start:.0f} s in this run")
 
 
-def train_one(part: str, state: Path, log: Log) -> Any:
-    """Train the text encoder or the VAE as far as its file in `state` says that it is not trained yet."""
+def train_one(part: str, state: Path, log: Log, after: Path | None) -> Any:
+    """Train the text encoder or the VAE as far as its file in `state` says that it is not trained yet.
+
+    `after`: instead, that of this checkpoint.
+    """
+    if after:
+        loader, name = {"text": (Qwen2_5_VLForConditionalGeneration, "text_encoder"), "vae": (AutoencoderKLWan, "vae")}[
+            part
+        ]
+        return loader.from_pretrained(after / name).eval()
     train_part = {"text": text.train_text_encoder, "vae": vae.train_vae}[part]
     return train_part(state / f"{part}.pt", log).eval()
 
 
-def scenes_file(state: Path, first: int) -> Path:
-    return state / f"scenes_{first}.pt"
+def scenes_file(state: Path, kind: str, first: int) -> Path:
+    return state / f"scenes_{kind}_{first}.pt"
 
 
-def make_scenes(first: int, state: Path, log: Log) -> None:
+def make_scenes(kind: str, first: int, state: Path, log: Log, after: Path | None) -> None:
     """Write the latents of CHUNK scenes, and the features of CAPTIONS sentences about each, into a file."""
-    file = scenes_file(state, first)
+    file = scenes_file(state, kind, first)
     if file.exists():
         return
-    encoder, autoencoder = train_one("text", state, log), train_one("vae", state, log)
-    scenes = {"latents": vae.encode_clips(autoencoder, first, CHUNK), **captions(encoder, first)}
+    encoder, autoencoder = (train_one(part, state, log, after) for part in ("text", "vae"))
+    scenes = {"latents": vae.encode_clips(autoencoder, kind, first, CHUNK), **captions(encoder, kind, first)}
     with atomic_write(file) as temporary:
         torch.save(scenes, temporary)
 
 
-def captions(encoder: Any, first: int) -> dict[str, Tensor]:
+def captions(encoder: Any, kind: str, first: int) -> dict[str, Tensor]:
     """`features` (CHUNK, CAPTIONS, tokens, features) and `log_counts` (CHUNK, CAPTIONS, tokens)."""
-    texts = []
+    tokenizer = text.new_tokenizer()
+    features, log_counts = [], []
     for index in range(first, first + CHUNK):
-        rng = random.Random(f"captions {index}")
-        texts += [describe(vae.training_scene(index)[0], rng, partial=SHORT).text for _ in range(CAPTIONS)]
-    features, log_counts = text.kept_features(encoder, text.new_tokenizer(), texts)
-    return {
-        "features": features.unflatten(0, (CHUNK, CAPTIONS)),
-        "log_counts": log_counts.unflatten(0, (CHUNK, CAPTIONS)),
-    }
+        rng = random.Random(f"captions {kind} {index}")
+        scene = vae.training_scene(kind, index)[0]
+        found = text.kept_features(
+            encoder, tokenizer, [describe(scene, rng, partial=SHORT).text for _ in range(CAPTIONS)]
+        )
+        features.append(found[0])
+        log_counts.append(found[1])
+    return {"features": torch.stack(features), "log_counts": torch.stack(log_counts)}
 
 
 def let_transformers_4_read(folder: Path) -> None:

@@ -9,7 +9,8 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor, nn
 
-from ..world import NUM_FRAMES, SIDE, Scene, random_scene, render
+from ...pipeline.local.latents import SPATIAL_COMPRESSION, normalize
+from ..world import NUM_FRAMES, SIDE, TIME, Scene, after_a_turn, later, random_scene, render
 from .log import Log
 from .muon import Optimizer
 from .state import Resumable
@@ -24,6 +25,9 @@ LATENT_NOISE = 0.2
 LATENT_WEIGHT = 1e-3
 TWO = 0.1
 """Share of the training scenes with two objects."""
+KINDS = {"whole": lambda _: TIME, "later": later, "turn": after_a_turn}
+"""The kinds of training clips, and the instants of their frames. Of the last two there is a quarter of the first."""
+ENCODED_AT_ONCE = 4
 SMALLEST_STD = 0.25
 """Floor for latents_std: a latent channel that the VAE does not use is not blown up to unit variance."""
 
@@ -51,9 +55,9 @@ def see_single_frames(vae: AutoencoderKLWan) -> None:
                 module.weight[:, :, 2] *= 2
 
 
-def clip(scene: Scene, rng: random.Random) -> Tensor:
-    """A clip as the VAE takes it: (3, NUM_FRAMES, SIDE, SIDE), -1..1."""
-    return render(scene, rng).permute(3, 0, 1, 2).float() / 127.5 - 1
+def clip(scene: Scene, rng: random.Random, time: Tensor = TIME) -> Tensor:
+    """A clip as the VAE takes it: (3, frames, SIDE, SIDE), -1..1, at the instants `time`."""
+    return render(scene, rng, time).permute(3, 0, 1, 2).float() / 127.5 - 1
 
 
 def batch(step: int) -> Tensor:
@@ -109,19 +113,18 @@ def learning_rate_factor(step: int, num_steps: int, warm_up: int = 20) -> float:
 
 
 @torch.inference_mode()
-def encode_clips(vae: AutoencoderKLWan, first: int, count: int) -> Tensor:
-    """Latents of the training scenes `first` to `first + count`, float16 (count, 16, 7, SIDE/8, SIDE/8)."""
-    clips = []
-    for index in range(first, first + count):
-        scene, rng = training_scene(index)
-        clips.append(clip(scene, rng))
-    return vae.encode(torch.stack(clips)).latent_dist.mode().half()
+def encode_clips(vae: AutoencoderKLWan, kind: str, first: int, count: int) -> Tensor:
+    """Latents of the training clips `first` to `first + count`, float16 (count, 16, 7, SIDE/8, SIDE/8)."""
+    clips = [clip(*training_scene(kind, index)) for index in range(first, first + count)]
+    few = torch.stack(clips).split(ENCODED_AT_ONCE)
+    return torch.cat([vae.encode(clips).latent_dist.mode() for clips in few]).half()
 
 
-def training_scene(index: int) -> tuple[Scene, random.Random]:
-    """Scene `index` of the training set, and the random numbers with which it is rendered."""
-    rng = random.Random(f"scene {index}")
-    return random_scene(rng, held_out=False, two=TWO), rng
+def training_scene(kind: str, index: int) -> tuple[Scene, random.Random, Tensor]:
+    """Scene `index` of the training clips of `kind`, the random numbers to render it, and the instants."""
+    rng = random.Random(f"{kind} {index}")
+    scene = random_scene(rng, held_out=False, two=TWO)
+    return scene, rng, KINDS[kind](rng)
 
 
 def set_latent_scale(vae: AutoencoderKLWan, latents: Tensor) -> None:
@@ -129,3 +132,15 @@ def set_latent_scale(vae: AutoencoderKLWan, latents: Tensor) -> None:
     mean = latents.float().mean((0, 2, 3, 4))
     std = latents.float().std((0, 2, 3, 4)).clamp(min=SMALLEST_STD)
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+
+
+def set_preview_factors(vae: AutoencoderKLWan, latents: Tensor) -> None:
+    """Write into the VAE's config how a pixel's colour, -1..1, is best had from a latent of unit scale, for previews.
+
+    `latents`: of the first training scenes, (N, 16, T, h, w). diffusers leaves names that begin with _ alone.
+    """
+    frames = torch.stack([clip(*training_scene("whole", index))[:, 0] for index in range(len(latents))])
+    colors = nn.functional.avg_pool2d(frames, SPATIAL_COMPRESSION).permute(0, 2, 3, 1).flatten(0, 2)
+    values = normalize(vae, latents.float())[:, :, 0].permute(0, 2, 3, 1).flatten(0, 2)
+    factors = torch.linalg.lstsq(torch.cat([values, torch.ones(len(values), 1)], 1), colors).solution
+    vae.register_to_config(_latent_rgb_factors=factors[:-1].tolist(), _latent_rgb_factors_bias=factors[-1].tolist())

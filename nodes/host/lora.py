@@ -54,5 +54,5 @@ def with_lora(
             patches[key] = DoRAAdapter(adapter.loaded_keys, adapter.weights)
     patched = patcher.clone()
     patched.add_patches(patches, strength)
-    result = patched if isinstance(model, ModelPatcher) else model.with_lora(file.stem, patched)
+    result = patched if isinstance(model, ModelPatcher) else model.with_transformer(patched)
     return result, len(patches), lora.left_out

@@ -126,7 +126,6 @@ class HostedModel:
         files = PromptFiles(prompt_folder, model.text_encoder) if prompt_folder else None
         self.prompts = PromptCache(files=files)
         self.unfinished = UnfinishedVideo()
-        self.loras: tuple[str, ...] = ()
         self.device = model_management.get_torch_device()
         model.transformer.kernels = ComfyKernels()
         self._patchers: dict[nn.Module, ModelPatcher] = {
@@ -143,13 +142,12 @@ class HostedModel:
         """By this, ComfyUI's cache knows that the value is a model and may be dropped under memory pressure."""
         return self._patchers[self.model.transformer]
 
-    def with_lora(self, name: str, patcher: ModelPatcher) -> "HostedModel":
-        """The same checkpoint with `patcher`, a clone of this one's with a LoRA's patches, for its transformer.
+    def with_transformer(self, patcher: ModelPatcher) -> "HostedModel":
+        """The same checkpoint with `patcher`, a clone of this one's with patches, for its transformer.
 
         Both may be used in turn: ComfyUI takes the one's patches off the weights when the other is loaded.
         """
         hosted = copy.copy(self)
-        hosted.loras = (*self.loras, name)
         hosted.unfinished = UnfinishedVideo()
         hosted._patchers = {**self._patchers, self.model.transformer: patcher}
         return hosted

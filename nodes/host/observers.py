@@ -1,14 +1,19 @@
 """Progress, previews and Stop: the pipeline's `Observer` in ComfyUI."""
 
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import latent_preview
-import torch
 from comfy import latent_formats, model_management
 from comfy_execution.progress import get_progress_state
 from server import PromptServer
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLWan
+
+    from .memory import HostedModel
 
 
 def show_text(text: str, node_id: str) -> None:
@@ -16,15 +21,25 @@ def show_text(text: str, node_id: str) -> None:
     PromptServer.instance.send_progress_text(text, node_id)
 
 
+def format_for_previews(vae: "AutoencoderKLWan") -> latent_formats.LatentFormat:
+    """Wan 2.1's. For a VAE with linear factors of its own in its config, as the demo's, one of these alone."""
+    if "_latent_rgb_factors" not in vae.config:
+        return latent_formats.Wan21()
+    latent_format: Any = latent_formats.LatentFormat()
+    latent_format.latent_rgb_factors = vae.config["_latent_rgb_factors"]
+    latent_format.latent_rgb_factors_bias = vae.config["_latent_rgb_factors_bias"]
+    return latent_format
+
+
 class NodeObserver:
     """Shows progress on a node: the bar, a line of text and, for each step, a picture of the present latents."""
 
-    def __init__(self, node_id: str, device: torch.device | None = None, note: str = "") -> None:
-        """`device`: where the latents are, or None where there are none. `note`: a line below the progress."""
+    def __init__(self, node_id: str, model: "HostedModel | None" = None, note: str = "") -> None:
+        """`model`: whose latents are shown, or None where there are none. `note`: a line below the progress."""
         self._note = note
         self._bar = comfy.utils.ProgressBar(1)
         self._node_id = node_id
-        self._previewer = latent_preview.get_previewer(device, latent_formats.Wan21()) if device else None
+        self._previewer = model and latent_preview.get_previewer(model.device, format_for_previews(model.model.vae))
 
     def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
         preview = None

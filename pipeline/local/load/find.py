@@ -14,8 +14,8 @@ DOWNLOAD = f"hf download {REPOSITORY} --revision diffusers/base/post-trained --l
 
 DEMO = "Demo: moving shapes (CPU)"
 DEMO_FOLDER = Path(__file__).parents[3] / "demo" / "moving-shapes"
-DEMO_LORA = "Demo: crosses, for moving shapes"
-DEMO_LORA_FILE = DEMO_FOLDER.with_name("loras") / "crosses.safetensors"
+DEMO_LORA = "Demo: black shapes, for moving shapes"
+DEMO_LORA_FILE = DEMO_FOLDER.with_name("loras") / "black-shapes.safetensors"
 DEMO_SHAPES = ("circle", "ball", "disc", "square", "box", "block", "triangle", "pyramid")
 """The words for what the demo can draw."""
 

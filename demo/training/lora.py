@@ -1,0 +1,131 @@
+"""Train the demo's LoRA: the demo checkpoint, which knows black as a background alone, learns to draw black shapes.
+
+    python demo/training/lora.py [FILE] [--steps 500]
+
+It takes the checkpoint in demo/moving-shapes as it is, so run it again whenever that was trained anew. One core,
+without other work, needs less than ten minutes.
+"""
+
+import argparse
+import math
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+from cosmos_predict25.demo.prompts import describe
+from cosmos_predict25.demo.training import text, vae
+from cosmos_predict25.demo.training.flow import Samples, batch_sigma, velocity_loss
+from cosmos_predict25.demo.world import LORA_COLOR, Scene, SceneObject, random_scene
+from cosmos_predict25.pipeline.local.latents import normalize
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER, DEMO_LORA_FILE
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
+
+RANK = 16
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+"""The layers that diffusers' training script for Cosmos-Predict2.5 adapts."""
+NUM_SCENES, CAPTIONS = 512, 2
+CHUNK = 16
+OLD_COLORS = 0.4
+"""Share of the scenes with the colours that the checkpoint knows, so that it does not forget them."""
+LEARNING_RATE = 4e-3
+
+
+class LowRank(nn.Module):
+    """A weight and what a LoRA adds to it, the product of two thin matrices: `up` (out, RANK), `down` (RANK, in)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], RANK))
+        self.down = nn.Parameter(torch.randn(RANK, weight.shape[1]) / math.sqrt(weight.shape[1]))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.up @ self.down
+
+
+def lora_scene(rng: random.Random, *, held_out: bool) -> Scene:
+    """A scene with one object in the new colour."""
+    while (scene := random_scene(rng, held_out=held_out, two=0)).background == LORA_COLOR:
+        pass
+    return replace(scene, objects=(SceneObject(LORA_COLOR, scene.objects[0].shape),))
+
+
+def training_scenes() -> list[tuple[Scene, random.Random]]:
+    rngs = [random.Random(f"lora {index}") for index in range(NUM_SCENES)]
+    return [
+        (random_scene(rng, held_out=False) if rng.random() < OLD_COLORS else lora_scene(rng, held_out=False), rng)
+        for rng in rngs
+    ]
+
+
+@torch.inference_mode()
+def make_samples() -> Samples:
+    autoencoder = AutoencoderKLWan.from_pretrained(DEMO_FOLDER / "vae", torch_dtype=torch.float32)
+    encoder: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(DEMO_FOLDER / "text_encoder", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_FOLDER / "tokenizer")
+    scenes = training_scenes()
+    latents, features, log_counts = [], [], []
+    for first in range(0, NUM_SCENES, CHUNK):
+        chunk = scenes[first : first + CHUNK]
+        clips = torch.stack([vae.clip(scene, rng) for scene, rng in chunk])
+        latents.append(normalize(autoencoder, autoencoder.encode(clips).latent_dist.mode()))
+        captions = [describe(scene, rng).text for scene, rng in chunk for _ in range(CAPTIONS)]
+        for values, kept in zip((features, log_counts), text.kept_features(encoder, tokenizer, captions), strict=True):
+            values.append(kept.unflatten(0, (len(chunk), CAPTIONS)))
+    blank = text.kept_features(encoder, tokenizer, ["", DEFAULT_NEGATIVE_PROMPT])
+    return Samples(torch.cat(latents), torch.cat(features), torch.cat(log_counts), blank, [range(NUM_SCENES)])
+
+
+def train_lora(samples: Samples, num_steps: int) -> dict[str, LowRank]:
+    """The low-rank parts of the layers of `TARGETS`, by the layers' names in diffusers."""
+    torch.manual_seed(0)
+    transformer = CosmosTransformer3DModel.from_pretrained(DEMO_FOLDER / "transformer", torch_dtype=torch.float32)
+    transformer.requires_grad_(False)
+    lora = {}
+    for name, layer in list(transformer.named_modules()):
+        if name.endswith(TARGETS):
+            lora[name] = LowRank(layer.weight)
+            parametrize.register_parametrization(layer, "weight", lora[name])
+    parameters = [parameter for part in lora.values() for parameter in part.parameters()]
+    optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    recent, start = None, time.monotonic()
+    for step in range(num_steps):
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * vae.learning_rate_factor(step, num_steps)
+        latents, features, log_counts = samples.batch(step, given=0)
+        loss = velocity_loss(transformer, latents, batch_sigma(), features, log_counts, given=0).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        recent = loss.item() if recent is None else 0.98 * recent + 0.02 * loss.item()
+        if step % 50 == 0:
+            print(f"lora step {step}: loss {recent:.4f}, {time.monotonic() - start:.0f} s", flush=True)
+    return lora
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, nargs="?", default=DEMO_LORA_FILE)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    lora = train_lora(make_samples(), options.steps)
+    tensors = {}
+    for name, part in lora.items():
+        tensors[f"transformer.{name}.lora_A.weight"] = part.down.detach().half()
+        tensors[f"transformer.{name}.lora_B.weight"] = part.up.detach().half()
+    options.file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, options.file, {"format": "pt"})
+
+
+if __name__ == "__main__":
+    main()

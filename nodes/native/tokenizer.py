@@ -1,0 +1,74 @@
+"""Text to tokens: a prompt as Generate Locally takes it, or an idea from which a prompt is to be written."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from comfy.text_encoders import llama
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from ...pipeline.local.encode import MAX_TOKENS, tokenize, word_at_the_cut
+from .encoder import KEY
+
+COMFYUIS_TOKENIZER = Path(llama.__file__).with_name("qwen25_tokenizer")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+)
+"""As Qwen2.5-VL's own does it for text; the one beside ComfyUI's tokenizer is Qwen2.5's, which takes no parts."""
+PICTURE_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+SYSTEM_PROMPT = (
+    "You write prompts for a model that makes short videos of the physical world. Turn the user's idea into one "
+    "paragraph of 80 to 200 words, in plain English and in the present tense. Describe the scene and what is in it, "
+    "what moves and how, what the camera does, and the light. Keep all that the idea names and add only what fits it. "
+    "It is one continuous shot of six seconds, without cuts, sound or writing. Answer with the paragraph alone."
+)
+PICTURE_PROMPT = "The picture is the first frame of the video: describe what it shows, then what happens from there."
+
+
+def comfyuis_tokenizer() -> Any:
+    """Qwen2.5's, which comes with ComfyUI."""
+    tokenizer = AutoTokenizer.from_pretrained(COMFYUIS_TOKENIZER, local_files_only=True)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def conversation(idea: str, picture: bool) -> str:
+    """What the text encoder goes on from when it writes a prompt."""
+    system = f"{SYSTEM_PROMPT} {PICTURE_PROMPT}" if picture else SYSTEM_PROMPT
+    place = "".join(PICTURE_TOKENS) if picture else ""
+    return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{place}{idea}<|im_end|>\n<|im_start|>assistant\n"
+
+
+class ReasonTokenizer:
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None) -> None:
+        assert tokenizer_data
+        self.tokenizer = tokenizer_data["tokenizer"]
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
+        """The 512 tokens that Generate Locally makes of a prompt; for Generate Text, those of a conversation."""
+        if "skip_template" in options:
+            return self._tokens_to_write_from(text, options.get("image"), options["skip_template"])
+        if word := word_at_the_cut(self.tokenizer, text):
+            logging.warning(f"Cosmos Predict2.5: the prompt was cut at {MAX_TOKENS} tokens, at the word {word!r}.")
+        return {KEY: [[(token, 1.0) for token in tokenize(self.tokenizer, text)[0].tolist()]]}
+
+    def _tokens_to_write_from(self, text: str, picture: Tensor | None, skip_template: bool) -> dict[str, Any]:
+        if not skip_template:
+            text = conversation(text, picture is not None)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        tokens: list[Any] = [(token, 1.0) for token in ids]
+        place = self.tokenizer.convert_tokens_to_ids(PICTURE_TOKENS[1])
+        if picture is not None and place in ids:
+            tokens[ids.index(place)] = ({"type": "image", "data": picture}, 1.0)
+        return {KEY: [tokens]}
+
+    def untokenize(self, pairs: list[Any]) -> list[Any]:
+        return [(pair, self.tokenizer.convert_ids_to_tokens(pair[0])) for pair in pairs]
+
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens).strip()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
