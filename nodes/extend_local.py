@@ -1,5 +1,6 @@
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ class CosmosPredict25Extend(io.ComfyNode):
         from .generate_local import describe, notes_on_video
         from .host.observers import NodeObserver
         from .host.output import result_on_node
-        from .host.videos import components_of, start_of
+        from .host.videos import components_of, start_of, with_values
 
         begin = time.monotonic()
         asked = GenerationRequest.combine(prompt, settings)
@@ -118,9 +119,12 @@ class CosmosPredict25Extend(io.ComfyNode):
         notes = [*filter(None, [note]), *notes_on_source(start, request), *notes_on_video(model, asked, start)]
         joined = Types.VideoComponents(made.frames, Fraction(FPS), sound_from(source.audio, start.skipped()))
         added = Types.VideoComponents(made.added, Fraction(FPS))
+        values = {"checkpoint": model.model.name, **asdict(prompt), **asdict(settings), "seed": made.seed}
+        values |= {"num_frames": len(made.frames), "width": request.width, "height": request.height}
+        values |= {"new_frames": new_frames, "overlap": overlap}
         return io.NodeOutput(
-            InputImpl.VideoFromComponents(joined),
-            InputImpl.VideoFromComponents(added),
+            with_values(InputImpl.VideoFromComponents(joined), values),
+            with_values(InputImpl.VideoFromComponents(added), {**values, "num_frames": new_frames}),
             made.seed,
             ui=result_on_node(f"{summary}, seed {made.seed}.", *notes),
         )

@@ -44,9 +44,9 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
-# Headings, since a note's own text is 10 pixels small. ComfyUI's missing-model data (`models` in a node's properties)
-# would offer no download: the frontend downloads single files whose names end like .safetensors and that are the value
-# of a list, and this model is a folder.
+# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for
+# missing models (`models` in a node's properties) would offer no download here: the frontend downloads single files
+# that end like .safetensors and are the value of a list, and this model is a folder.
 DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
@@ -75,10 +75,8 @@ LOCAL_NOTE = """\
 
 ## 2. In the ComfyUI folder, run `hf auth login`, then
 
-```
-hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
---local-dir models/diffusers/Cosmos-Predict2.5-2B
-```
+## `hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
+--local-dir models/diffusers/Cosmos-Predict2.5-2B`
 
 ## 3. Press R here, so that the loader sees it, and Run.
 
@@ -109,8 +107,19 @@ CORE_NODES_NOTE = """\
 
 ## Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts.
 
-## It runs with the demo until the model is there; *Text to Video (local)* says how to get it. Then set width, height, \
-num_frames to 1280, 704, 93, steps to 35, and cfg to 8, which is NVIDIA's guidance_scale 7.
+## It runs with the demo until the model is there. *Text to Video (local)* says how to get it.
+
+## Then set 1280 x 704 and 93 frames, 35 steps, and cfg to 8, which is NVIDIA's guidance_scale 7.
+"""
+
+WRITER_NOTE = """\
+# From five words to a prompt
+
+## The model was trained on long descriptions. Its text encoder, Cosmos-Reason1, writes one from your idea.
+
+## For a picture to start from, connect *Load Image* to *Generate Text*.
+
+## It needs the model: the demo cannot write. *Text to Video (local)* says how to get it.
 """
 
 LOADER = {
@@ -129,6 +138,8 @@ SETTINGS_NODE = {
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
 DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 64, "height": 64}
+DEMO_NAME = "Demo: moving shapes (CPU)"
+LORA = {"lora": "Demo: black shapes, for moving shapes"}
 LORA_PROMPT = "A large black circle moves left over a white background."
 DEMO_PROMPT = "A large red circle moves left over a blue background."
 
@@ -191,9 +202,7 @@ FAL_LINKS = [
     ["settings", "settings", "fal", "settings"],
     ["fal", "video", "fal_export", "video"],
 ]
-TEXT_TO_VIDEO_DEMO = local(
-    "Demo: moving shapes (CPU)", DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo"
-)
+TEXT_TO_VIDEO_DEMO = local(DEMO_NAME, DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo")
 TEXT_TO_VIDEO_LOCAL = local(
     "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [RIGHT, 0], 330), "cosmos"
 )
@@ -219,17 +228,9 @@ TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
 
 TEXT_TO_VIDEO_LORA: dict[str, Any] = {
     "nodes": {
-        "loader": {**LOADER, "values": {"checkpoint": "Demo: moving shapes (CPU)"}},
-        **inputs(DEMO, LORA_PROMPT, 280),
-        "note": note("Start here", LORA_NOTE, [540, 0], 270),
-        "lora": {
-            "type": "CosmosPredict25LoraLoader",
-            "pos": [540, 360],
-            "size": [400, 130],
-            "values": {"lora": "Demo: black shapes, for moving shapes"},
-        },
-        "generate": generate("CosmosPredict25Generate", [540, 550]),
-        "export": export("cosmos_lora", "high", [960, 360]),
+        **local(DEMO_NAME, DEMO, LORA_PROMPT, note("Start here", LORA_NOTE, [RIGHT, 0], 230), "cosmos_lora")["nodes"],
+        "lora": {"type": "CosmosPredict25LoraLoader", "pos": [RIGHT, 320], "size": [COLUMN, 130], "values": LORA},
+        "generate": generate("CosmosPredict25Generate", [RIGHT, 510]),
     },
     "links": [["loader", "model", "lora", "model"], ["lora", "model", "generate", "model"], *LOCAL_LINKS[1:]],
 }
@@ -285,6 +286,34 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
 }
 
 # What costs money says `on fal`: web/js lists it last.
+WRITE_A_PROMPT: dict[str, Any] = {
+    "nodes": {
+        "loader": {
+            "type": "CosmosPredict25CheckpointLoader",
+            "pos": [0, 0],
+            "size": [440, 200],
+            "values": {"prompt_writer": True},
+        },
+        "write": {
+            "type": "TextGenerate",
+            "pos": [0, 260],
+            "size": [440, 480],
+            "values": {"prompt": "a robot arm waters a plant"},
+        },
+        "note": note("Start here", WRITER_NOTE, [540, 0], 270),
+        "show": {"type": "PreviewAny", "pos": [540, 330], "size": [400, 300]},
+        "encode": {**text_encode("For KSampler", "", [990, 330]), "size": [370, 120]},
+        "prompt": {"type": "CosmosPredict25Prompt", "pos": [990, 510], "size": [370, 300]},
+    },
+    "links": [
+        ["loader", "clip", "write", "clip"],
+        ["write", "generated_text", "show", "source"],
+        ["write", "generated_text", "encode", "text"],
+        ["loader", "clip", "encode", "clip"],
+        ["write", "generated_text", "prompt", "prompt"],
+    ],
+}
+
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
@@ -292,11 +321,13 @@ GRAPHS = {
     "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
     "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
+    "Write a Prompt": WRITE_A_PROMPT,
 }
 CARDS = {
     "Text to Video (LoRA)": LORA_PROMPT,
     "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
     "Text to Video (demo)": DEMO_PROMPT,
+    "Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
     "Text to Video (local)": ["a text", "Cosmos-Predict2.5\non your own card", "93 frames\nof 1280 x 704"],
     "Text to Video (locally or on fal)": ["a text", "on your own card\nor on fal.ai", "93 frames\nof 1280 x 704"],
     "Text to Video (on fal)": ["a text", "fal.ai, for money\nno card needed", "93 frames\nof 1280 x 704"],

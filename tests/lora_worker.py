@@ -25,7 +25,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from cosmos_predict25.nodes.host.lora import with_lora
 from cosmos_predict25.nodes.host.memory import HostedModel
 from cosmos_predict25.nodes.native.model import load_transformer
-from cosmos_predict25.pipeline.local.denoise import nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.original_names import diffusers_name
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
@@ -42,7 +42,7 @@ PEFT_CONFIGS = {
 
 
 def velocity(transformer: nn.Module) -> Tensor:
-    return predict_velocity(transformer, LATENTS, SIGMA, EMBEDS, nothing_given(LATENTS))  # pyright: ignore[reportArgumentType]
+    return predict_velocity(transformer, LATENTS, SIGMA, EMBEDS, condition_mask(LATENTS))  # pyright: ignore[reportArgumentType]
 
 
 def hosted_velocity(model: HostedModel, streamed: bool) -> Tensor:
@@ -52,7 +52,7 @@ def hosted_velocity(model: HostedModel, streamed: bool) -> Tensor:
 
 @torch.inference_mode()
 def native_velocity(network: nn.Module) -> Tensor:
-    return network(torch.cat([LATENTS, nothing_given(LATENTS)], 1), SIGMA, EMBEDS)
+    return network(torch.cat([LATENTS, condition_mask(LATENTS)], 1), SIGMA, EMBEDS)
 
 
 def layer_name(name: str) -> str:

@@ -224,3 +224,26 @@ def test_stop_button_stops_and_the_next_run_works(template: Page) -> None:
     assert wait_for_end(template)[-1]["name"] == "execution_success"
     assert loaded_video(template)["width"] == SMALL["width"]
     assert_nothing_is_wrong(template)
+
+
+def test_comfyuis_own_nodes_make_a_video_with_the_demo_and_stop(page: Page) -> None:
+    open_template(page, "Text to Video (core nodes)")
+    assert_nothing_is_wrong(page)
+    set_values(page, "CosmosPredict25CheckpointLoader", {"checkpoint": "Demo: moving shapes (CPU)"})
+    press_run(page)
+    *before, end = wait_for_end(page)
+    assert end["name"] == "execution_success"
+    previews = [event for event in before if event["name"] == "b_preview_with_metadata"]
+    sampler = page.evaluate("app.graph.nodes.find((node) => node.type === 'SamplerCustomAdvanced').id")
+    assert len(previews) == 20
+    assert {preview["node"] for preview in previews} == {str(sampler)}
+    assert loaded_video(page) == {"width": 64, "height": 64, "seconds": pytest.approx(25 / 16, abs=0.02)}
+    assert_nothing_is_wrong(page)
+    take_screenshot(page, "own-nodes")
+    set_values(page, "CosmosPredict25CheckpointLoader", {"checkpoint": "auto"})
+    set_values(page, "CosmosPredict25EmptyLatent", {"width": 128, "height": 128, "num_frames": 93})
+    set_values(page, "BasicScheduler", {"steps": 50})
+    press_run(page)
+    page.wait_for_function("events.some(({ name }) => name === 'b_preview_with_metadata')")
+    page.get_by_role("button", name="Cancel current run").click()
+    assert wait_for_end(page)[-1]["name"] == "execution_interrupted"

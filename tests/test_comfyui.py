@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cosmos_predict25.pipeline.local.load.find import DEMO
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailedError, PromptRefusedError, to_api_prompt
 
@@ -26,11 +27,13 @@ NODES = {
     "CosmosPredict25SamplerSettings": "Sampler Settings (Cosmos Predict2.5)",
     "CosmosPredict25Loader": "Model Loader (Cosmos Predict2.5)",
     "CosmosPredict25Generate": "Generate Locally (Cosmos Predict2.5)",
+    "CosmosPredict25Extend": "Extend Video (Cosmos, local)",
     "CosmosPredict25GenerateFal": "Generate on fal (Cosmos Predict2.5)",
     "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
     "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",
     "CosmosPredict25LoraLoader": "LoRA Loader (Cosmos Predict2.5)",
     "CosmosPredict25EmptyLatent": "Empty Latent (Cosmos Predict2.5)",
+    "CosmosPredict25StartLatent": "Start Latent (Cosmos Predict2.5)",
     "CosmosPredict25Sampler": "UniPC Sampler (Cosmos Predict2.5)",
 }
 
@@ -54,7 +57,9 @@ def events(entry: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 def said(entry: dict[str, Any], prompt: dict[str, Any], kind: str) -> list[str]:
     """What a node says when it has run."""
-    return entry["outputs"][node_id(prompt, kind)]["cosmos_predict25"]
+    lines = entry["outputs"][node_id(prompt, kind)]["cosmos_predict25"]
+    assert max(map(len, lines)) <= 44  # a node's width
+    return lines
 
 
 def probe(file: Path) -> tuple[int, int, int, float]:
@@ -341,6 +346,57 @@ def test_single_files_ask_for_the_one_that_is_missing(comfyui, single_files):
         comfyui.run(prompt)
 
 
+CORE_NODES = json.loads((REPO / "workflows" / "Text to Video (core nodes).json").read_text(encoding="utf-8"))
+
+
+def core_nodes(server: ComfyUI, **values: Any) -> dict[str, Any]:
+    """The workflow of ComfyUI's own nodes in API format, with the demo, and `values` in the widgets of those names."""
+    prompt = to_api_prompt(CORE_NODES, server.object_info())
+    for node in prompt.values():
+        widgets = {name for name, value in node["inputs"].items() if not isinstance(value, list)}
+        wanted = {"checkpoint": DEMO, "steps": 4, **values}
+        node["inputs"].update({name: value for name, value in wanted.items() if name in widgets})
+    return prompt
+
+
+def test_comfyuis_own_nodes_make_the_video_of_generate_locally(any_comfyui):
+    prompt = core_nodes(any_comfyui, noise_seed=42)
+    messages = list(any_comfyui.follow(prompt))
+    entry = any_comfyui.wait(messages[-1].data["prompt_id"])
+    (file,) = any_comfyui.saved_files(entry)
+    assert probe(file) == (25, 64, 64, 16.0)
+    assert sum(message.type == "preview" for message in messages) == 4
+    loaded = said(entry, prompt, "CosmosPredict25CheckpointLoader")
+    assert loaded == ["Loaded moving-shapes.", "Demo: knows only coloured shapes."]
+    cores = images_of(any_comfyui, prompt, [node_id(prompt, "VAEDecode"), 0])
+
+    text = next(node["inputs"]["text"] for node in prompt.values() if node["class_type"] == "CLIPTextEncode")
+    values = {"checkpoint": DEMO, "prompt": text, "seed": 42, "num_inference_steps": 4, "guidance_scale": 1}
+    prompt = shared_workflow(any_comfyui, **values, num_frames=25, width=64, height=64)
+    prompt["parts"] = {
+        "class_type": "GetVideoComponents",
+        "inputs": {"video": [node_id(prompt, "CosmosPredict25Generate"), 0]},
+    }
+    difference = numpy.abs(images_of(any_comfyui, prompt, ["parts", 0]).astype(int) - cores).max()
+    print(f"\nlargest difference {difference} levels", end="")
+    assert difference <= 1
+
+
+def test_the_checkpoint_loader_takes_single_files_and_refuses_what_the_model_loader_does(comfyui, single_files):
+    values = {"num_frames": 9, "noise_seed": 5}
+    folder = core_nodes(comfyui, checkpoint="random-weights-demo", **values)
+    files = core_nodes(comfyui, checkpoint="single files", **single_files, **values)
+    decoded = [node_id(folder, "VAEDecode"), 0]
+    assert (images_of(comfyui, folder, decoded) == images_of(comfyui, files, decoded)).all()
+    for wrong, says in (
+        ({**single_files, "vae": "none"}, "checkpoint is 'single files', but vae is 'none'"),
+        ({**single_files, "transformer": "wan.safetensors"}, "is not Cosmos-Predict2.5 but a VAE"),
+    ):
+        shutil.copy(comfyui.models / "vae" / "wan.safetensors", comfyui.models / "diffusion_models")
+        with pytest.raises(PromptFailedError, match=says):
+            comfyui.run(core_nodes(comfyui, checkpoint="single files", **wrong, **values))
+
+
 NAME_NODE = """
 class TestName:
     RETURN_TYPES = ("COMBO",)
@@ -426,3 +482,13 @@ def test_without_diffusers_the_export_node_works(comfyui_without_diffusers):
     }
     (file,) = comfyui_without_diffusers.saved_files(comfyui_without_diffusers.run(prompt))
     assert probe(file) == (3, 64, 48, 16.0)
+
+
+def test_without_diffusers_comfyuis_own_nodes_make_a_video(comfyui_without_diffusers):
+    prompt = core_nodes(comfyui_without_diffusers)
+    own = node_id(prompt, "CosmosPredict25Sampler")
+    with pytest.raises(PromptFailedError, match=r"No module named 'diffusers'\. Install"):
+        comfyui_without_diffusers.run(prompt)
+    prompt[own] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "uni_pc_bh2"}}
+    (file,) = comfyui_without_diffusers.saved_files(comfyui_without_diffusers.run(prompt))
+    assert probe(file) == (25, 64, 64, 16.0)

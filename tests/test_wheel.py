@@ -12,6 +12,8 @@ import pytest
 
 from cosmos_predict25.scripts.environment import REPO
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:

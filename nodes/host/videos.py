@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ...pipeline.start import Start
     from ...pipeline.video import RemoteVideo
 
-VALUES = "cosmos_predict25"
 END_SECONDS = 0.5
 """Enough for five frames at 16 a second."""
+VALUES = "cosmos_predict25"
 OPAQUE = 1 - 0.5 / 255
 """What a ProRes decoder gives for opaque is a little less than 1."""
 
