@@ -13,6 +13,7 @@ from .lora import CosmosPredict25LoraLoader
 from .prompt import CosmosPredict25Prompt
 from .sampler import CosmosPredict25Sampler
 from .settings import CosmosPredict25SamplerSettings
+from .start_latent import CosmosPredict25StartLatent
 
 
 class CosmosPredict25Extension(ComfyExtension):
@@ -28,5 +29,6 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25ExportVideo,
             CosmosPredict25CheckpointLoader,
             CosmosPredict25EmptyLatent,
+            CosmosPredict25StartLatent,
             CosmosPredict25Sampler,
         ]

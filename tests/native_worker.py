@@ -7,6 +7,8 @@ Prints as JSON how far ComfyUI's own MODEL, CLIP, VAE and samplers are from Gene
 
 import json
 import math
+import random
+from typing import Any
 
 import torch
 
@@ -22,19 +24,24 @@ from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, RescaleCFG
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 
+from cosmos_predict25.demo.world import random_scene, render
 from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.model import load_transformer
 from cosmos_predict25.nodes.native.sampler import unipc
 from cosmos_predict25.nodes.native.vae import load_vae
+from cosmos_predict25.nodes.start_latent import CosmosPredict25StartLatent
+from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import SCHEDULER_CONFIG, make_schedule
 from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.tests.native_writer import writer_report
+from cosmos_predict25.pipeline.start import Start
 
 PARTS = folder_parts(DEMO_FOLDER)
 MODEL, PROJECTION = load_transformer(PARTS)
@@ -76,6 +83,28 @@ def frames(name: str, steps: int, guidance: float, model: ModelPatcher = MODEL) 
     else:
         samples = comfy.sample.sample(model, noise(), steps, cfg, name, "karras", *inputs, disable_pbar=True)
     return VAE.decode(samples)[0]
+
+
+def start_of_video(given: int) -> dict[str, float]:
+    """From the first frames of the demo's world with Sampler Custom, against Generate Locally.
+
+    `known`: the largest difference of the latents of the first frames from the VAE's own. `rest`: PSNR of all others.
+    """
+    clip = render(random_scene(random.Random(1), held_out=True), random.Random(1))[:given]
+    start, request = Start(clip), GenerationRequest(**REQUEST, num_inference_steps=10)
+    output: Any = CosmosPredict25StartLatent.execute(MODEL, VAE, {"samples": EMPTY}, image=clip.float() / 255)
+    latent = output.args[0]
+    samples = comfy.sample.sample_custom(
+        MODEL, noise(), 8, unipc(), karras(10), condition(request.prompt), condition(request.negative_prompt),
+        latent["samples"], noise_mask=latent["noise_mask"], disable_pbar=True,
+    )  # fmt: skip
+    known = encode_frames(OURS.vae, start.given_frames(64, 64))
+    made = normalize(OURS.vae, samples)
+    wanted = generate(OURS, request, start=start).frames
+    return {
+        "known": (made[:, :, : known.shape[2]] - known).abs().max().item(),
+        "rest": psnr(VAE.decode(samples)[0][given:], wanted[given:]),
+    }
 
 
 def embeddings() -> dict[str, float]:
@@ -156,6 +185,7 @@ def main() -> None:
             "other nodes": other_nodes(),
             "too large": too_large(),
             "writer": writer_report(PROJECTION),
+            "starts": {str(given): start_of_video(given) for given in (1, 5)},
         }
     print(json.dumps(report))
 

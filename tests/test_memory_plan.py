@@ -84,6 +84,32 @@ def test_a_stage_takes_what_the_plan_predicts(sizes, accounted, name, gib):
         assert counted <= 0.82 * gib * GIB
 
 
+@pytest.mark.parametrize("given", [1, 5])
+def test_what_a_start_takes_is_predicted_too(models, sizes, given):
+    """Encoding its frames, and a pass with a timestep for each latent frame."""
+    plan = make_plan(sizes["2b"], **VIDEO, memory=card(16), given=given)
+    assert plan.condition
+    with fake_gpu():
+        counted = {
+            stage: account(models["2b"], plan, stage, **VIDEO, given=given) for stage in ("condition", "denoise")
+        }
+    for stage, peak in counted.items():
+        predicted = getattr(plan, stage).peak
+        print(f"\n{given} frames, {stage}: {predicted / GIB:.2f} predicted, {peak / GIB:.2f} GiB counted", end="")
+        assert abs(predicted / peak - 1) <= 0.1
+    values = (counted["denoise"] - plan.denoise.resident) / (24 * 44 * 80 * 2048 * 2)
+    print(f"; {values:.2f} values a token and channel", end="")
+    assert values <= 13.5
+
+
+def test_a_start_that_does_not_fit_is_an_error(sizes):
+    video = {"num_frames": 9, "height": 1920, "width": 1920}
+    plan = make_plan(sizes["2b"], **video, memory=card(6))
+    assert plan.condition is None
+    with pytest.raises(NotEnoughMemoryError):
+        make_plan(sizes["2b"], **video, memory=card(6), given=5)
+
+
 @pytest.mark.parametrize(("gib", "goal"), GOALS.items(), ids=str)
 def test_a_card_of_each_size_makes_the_whole_video(sizes, gib, goal):
     plan = make_plan(sizes["2b"], **VIDEO, memory=card(gib, layers_in_flight=3))

@@ -56,6 +56,13 @@ def test_ksamplers_own_samplers_come_near_at_35_steps(report, name, least):
     assert report["samplers"][name] >= least
 
 
+@pytest.mark.parametrize("given", ["1", "5"])
+def test_a_start_latent_makes_what_generate_locally_makes_of_the_same_start(report, given):
+    """But for the start's own frames, which ComfyUI keeps as they are, and what that changes in those after them."""
+    assert report["starts"][given]["known"] <= 1e-4
+    assert report["starts"][given]["rest"] >= 60
+
+
 def test_a_video_larger_than_the_demo_knows_is_refused_before_the_first_step(report):
     assert report["too large"] == "This checkpoint makes at most 64x64 and 25 frames, got 80x64 and 29 frames."
 

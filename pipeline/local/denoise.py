@@ -8,6 +8,8 @@ import torch
 from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
+from .latents import KNOWN_TIMESTEP
+
 if TYPE_CHECKING:
     from .transformer import CosmosTransformer
 
@@ -35,10 +37,6 @@ def make_schedule(config: Mapping[str, Any], num_inference_steps: int) -> UniPCM
     scheduler: Any = UniPCMultistepScheduler.from_config(dict(config))
     scheduler.set_timesteps(num_inference_steps)
     return scheduler
-
-
-KNOWN_TIMESTEP = 0.0001
-"""Of a latent frame that is given, in place of its sigma."""
 
 
 def condition_mask(latents: Tensor, known: int = 0) -> Tensor:

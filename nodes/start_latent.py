@@ -1,0 +1,62 @@
+from typing import Any
+
+from comfy_api.latest import Input, io
+
+from ..pipeline.errors import InvalidRequestError
+from .sockets import CATEGORY
+
+
+class CosmosPredict25StartLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CosmosPredict25StartLatent",
+            display_name="Start Latent (Cosmos Predict2.5)",
+            category=CATEGORY,
+            description="Lets KSampler and Sampler Custom Advanced start a video from a picture or a clip.",
+            search_aliases=["cosmos", "nvidia", "image to video", "i2v", "video to video", "v2v", "start image"],
+            inputs=[
+                io.Model.Input("model", tooltip="From the Checkpoint Loader: its scale of latents is used."),
+                io.Vae.Input("vae", tooltip="From the Checkpoint Loader, or the Wan 2.1 VAE."),
+                io.Latent.Input("latent", tooltip="From Empty Latent (Cosmos Predict2.5): the size and the length."),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture that the video begins with, scaled and cropped in the middle. Several are a "
+                    "clip of 16 frames a second.",
+                ),
+                io.Video.Input(
+                    "video",
+                    optional=True,
+                    tooltip="The clip that the video goes on from: it begins with the clip's last 5 frames at 16 a "
+                    "second.",
+                ),
+            ],
+            outputs=[io.Latent.Output("latent", tooltip="The first frames, and a mask of those to be made.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        vae: Any,
+        latent: dict[str, Any],
+        image: Input.Image | None = None,
+        video: Input.Video | None = None,
+    ) -> io.NodeOutput:
+        import torch
+
+        from ..pipeline.local.latents import SPATIAL_COMPRESSION
+        from ..pipeline.start import Start
+        from .host.videos import end_of
+
+        if (image is None) == (video is None):
+            raise InvalidRequestError("Connect image or video: a video starts from one of them.")
+        start = Start(image) if image is not None else end_of(video)
+        height, width = (SPATIAL_COMPRESSION * side for side in latent["samples"].shape[-2:])
+        known = vae.encode(start.given_frames(width, height)).to(latent["samples"])
+        # ComfyUI converts all of a latent that is not empty: what is to be made has to become 0 in the model's scale.
+        samples = model.get_model_object("latent_format").process_out(torch.zeros_like(latent["samples"]))
+        mask = torch.ones_like(samples[:, :1])
+        samples[:, :, : known.shape[2]], mask[:, :, : known.shape[2]] = known, 0
+        return io.NodeOutput({**latent, "samples": samples, "noise_mask": mask})
