@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch.nn import Linear
 
-from cosmos_predict25.demo.adherence import compare_with_scene
+from cosmos_predict25.demo.adherence import compare_with_scene, detect_attributes
 from cosmos_predict25.demo.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
+from cosmos_predict25.demo.training.flow import TWINS, new_transformer, velocity_loss
 from cosmos_predict25.demo.training.state import Resumable
 from cosmos_predict25.demo.training.vae import training_scene
-from cosmos_predict25.demo.world import Scene, SceneObject, random_scene, render
+from cosmos_predict25.demo.world import Scene, SceneObject, after_a_turn, random_scene, render
+from cosmos_predict25.pipeline.local.denoise import condition_mask, timesteps_of
 
 
 @pytest.mark.parametrize("two", [0.0, 1.0], ids=["one object", "two objects"])
@@ -41,6 +43,34 @@ def test_held_out_scenes_and_sentences_are_not_trained_on():
     scene = Scene((SceneObject("red", "circle"),), "left", "blue")
     texts = [{describe(scene, random.Random(i), held_out=held_out).text for i in range(500)} for held_out in (0, 1)]
     assert not texts[0] & texts[1]
+
+
+@pytest.mark.parametrize("motion", ["left", "down"])
+def test_a_clip_with_a_turn_comes_back_for_five_frames(motion):
+    scene = Scene((SceneObject("red", "circle"),), motion, "blue")
+    rng = random.Random(0)
+    frames = render(scene, rng, after_a_turn(rng)).float() / 255
+    assert detect_attributes(frames[4:]).motions == (motion,)
+    assert detect_attributes(frames[:5].flip(0)).motions == (motion,)
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_the_network_is_given_the_first_frames_as_the_pipeline_gives_them(given):
+    transformer = new_transformer(8).eval()
+    seen: dict[str, torch.Tensor] = {}
+    transformer.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    latents, sigma = torch.randn(TWINS, 16, 7, 8, 8).repeat(2, 1, 1, 1, 1), torch.full((TWINS * 2,), 0.5)
+    features, log_counts = torch.randn(TWINS * 2, 4, 8), torch.zeros(TWINS * 2, 4)
+    errors = velocity_loss(transformer, latents, sigma, features, log_counts, given)
+    assert seen["hidden_states"][:, :, :given].equal(latents[:, :, :given])
+    assert not seen["hidden_states"][:, :, given:].isclose(latents[:, :, given:]).all()
+    assert seen["condition_mask"][:1].equal(condition_mask(latents, given))
+    wanted = timesteps_of(sigma[:1], 7, given)
+    assert seen["timestep"].flatten()[: len(wanted)].equal(wanted)
+    # Twins have the same noise, and an untrained network says the same of all: nothing.
+    assert seen["hidden_states"][TWINS:].equal(seen["hidden_states"][:TWINS])
+    assert errors[:TWINS].min() > 0
+    assert errors[-TWINS:].max() == 0
 
 
 def test_a_resumed_stage_ends_as_an_uninterrupted_one(tmp_path):
