@@ -5,10 +5,18 @@ import random
 import pytest
 import torch
 
+from cosmos_predict25.benchmarks.stock import AllowEverything
 from cosmos_predict25.demo.world import Scene, SceneObject, render
+from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.observer import NullObserver
+from cosmos_predict25.pipeline.request import GenerationRequest
+
+REQUEST = GenerationRequest(
+    prompt="A red circle.", seed=3, num_frames=9, num_inference_steps=2, width=64, height=64, guidance_scale=3
+)
 
 
 @pytest.fixture
@@ -150,3 +158,111 @@ def test_the_preview_has_the_colors_of_the_demos_video_and_wans_factors_else(cor
     small = frames[0].reshape(8, 8, 8, 8, 3).mean((1, 3)) * 255
     assert (shown - small).abs().mean() < 45  # 87 with the factors of Wan 2.1
     assert format_for_previews(hosted.model.vae).latent_rgb_factors == Wan21.latent_rgb_factors
+
+
+def generate_on(hosted, **options):
+    return generate(hosted.model, REQUEST, placement=hosted, prompts=hosted.prompts, **options)
+
+
+@pytest.fixture
+def copies(core, monkeypatch):
+    """Weights that ComfyUI has loaded are copies, as on a GPU."""
+    from cosmos_predict25.nodes.host.memory import CosmosPredict25Patcher
+
+    load = CosmosPredict25Patcher.load
+
+    def load_copies(patcher, *args, **options):
+        load(patcher, *args, **options)
+        for parameter in patcher.model.part.parameters():
+            parameter.data = parameter.data.clone()
+
+    monkeypatch.setattr(CosmosPredict25Patcher, "load", load_copies)
+
+
+class Stop(Exception):  # noqa: N818
+    """As ComfyUI's own interruption."""
+
+
+class StopsInAPass(NullObserver):
+    """Asked before each block of the first pass."""
+
+    denoising = False
+
+    def progress(self, message, done, total, latents=None):
+        self.denoising = message == "Denoising"
+
+    def raise_if_stopped(self):
+        if self.denoising:
+            raise Stop
+
+
+def fails(*_):
+    raise RuntimeError("out of luck")
+
+
+def assert_from_disk_again(hosted, checkpoint, before: dict) -> None:
+    """The same places of the memory map, and nothing has been written there."""
+    other = load_pipeline_folder(checkpoint)
+    for name, place in before.items():
+        part, loaded = getattr(hosted.model, name), getattr(other, name)
+        assert places(part) == place
+        assert all(a.equal(b) for a, b in zip(part.parameters(), loaded.parameters(), strict=True))
+
+
+@pytest.mark.usefixtures("copies")
+@pytest.mark.parametrize("ending", ["Stop", "an error in a pass", "another model"])
+def test_the_weights_from_disk_are_back_after_a_run_that_ended_with(hosted, checkpoint, monkeypatch, ending):
+    from comfy import model_management
+
+    from cosmos_predict25.nodes.host.memory import HostedModel
+
+    transformer = hosted.model.transformer
+    before = {name: places(getattr(hosted.model, name)) for name in ("text_encoder", "transformer", "vae")}
+    if ending == "Stop":
+        with pytest.raises(Stop):
+            generate_on(hosted, observer=StopsInAPass())
+        assert places(transformer) != before["transformer"]
+        model_management.unload_all_models()
+    elif ending == "an error in a pass":
+        transformer.transformer_blocks[1].register_forward_pre_hook(fails)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            generate_on(hosted)
+        assert places(transformer) != before["transformer"]
+        model_management.unload_all_models()
+    else:
+        generate_on(hosted)
+        assert places(transformer) != before["transformer"]
+        monkeypatch.setattr(
+            model_management, "get_free_memory", lambda device, torch_free_too=False: (0, 0) if torch_free_too else 0
+        )
+        # The guardrail asks for room, and ComfyUI gives it that of the model before.
+        generate_on(HostedModel(load_pipeline_folder(checkpoint), guardrail=True), guardrail=AllowEverything)
+    assert_from_disk_again(hosted, checkpoint, before)
+
+
+@pytest.mark.parametrize("state", ["LOW_VRAM", "NO_VRAM"])
+def test_the_demos_video_is_the_same_where_comfyui_spares_memory(core, monkeypatch, state):
+    """As with --lowvram and --novram, which ComfyUI ignores with --cpu: the CPU passes for a GPU with little free."""
+    from comfy import model_management
+
+    from cosmos_predict25.nodes.host.memory import HostedModel
+
+    model = load_pipeline_folder(DEMO_FOLDER)
+    expected = generate(model, REQUEST)
+    hosted = HostedModel(model, guardrail=False)
+    free = model_management.extra_reserved_memory() + 2**28
+    monkeypatch.setattr(model_management, "is_device_cpu", lambda device: False)
+    monkeypatch.setattr(model_management, "vram_state", model_management.VRAMState[state])
+    monkeypatch.setattr(
+        model_management, "get_free_memory", lambda device, torch_free_too=False: (free, 0) if torch_free_too else free
+    )
+    video = generate_on(hosted)
+    streamed = [
+        sum(hasattr(layer, "prev_comfy_cast_weights") for layer in part.modules())
+        for part in (model.text_encoder, model.transformer, model.vae)
+    ]
+    print(f"\n{streamed} layers streamed", end="")
+    assert all(streamed)
+    assert video.latents.equal(expected.latents)
+    assert video.frames.equal(expected.frames)
+    model_management.unload_all_models()
