@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comfy_extras.nodes_textgen import TextGenerate
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from cosmos_predict25.nodes.native.clip import load_clip
@@ -108,6 +109,10 @@ def writer_report(demo_projection: dict[str, torch.Tensor]) -> dict[str, Any]:
             "sampled": clip.generate(
                 clip.tokenize(IDEA, skip_template=False), seed=1, max_length=TOKENS, repetition_penalty=1.05
             ),
+            "Generate Text": {
+                kind: TextGenerate.execute(clip, IDEA, TOKENS, {"sampling_mode": "off"}, image=picture)[0]
+                for kind, picture in pictures.items()
+            },
             "streamed layers": stream_all(clip),
             "streamed": {kind: written(clip, picture) for kind, picture in pictures.items()},
             "same embedding": embeds[0].equal(embeds[1]),
@@ -119,5 +124,6 @@ def writer_report(demo_projection: dict[str, torch.Tensor]) -> dict[str, Any]:
         }
         patches = Qwen2VLImageProcessor()(images=(PICTURE[0] * 255).byte().numpy(), return_tensors="pt")
         report["patches"] = (patches_of(PICTURE)[0] - patches["pixel_values"]).abs().max().item()
+        report["texts"] = {kind: clip.decode(ids) for kind, ids in report["transformers"].items()}
         report["decoded"] = clip.decode(tokenizer(" a cat<|im_end|>")["input_ids"])
     return report
