@@ -111,6 +111,11 @@ def test_a_picture_is_cut_into_the_patches_that_transformers_makes(report):
     assert report["writer"]["patches"] <= 1e-5
 
 
+def test_a_picture_is_seen_as_transformers_sees_it_and_where(report):
+    assert report["writer"]["vision"] <= 1e-4
+    assert report["writer"]["same positions"]
+
+
 def test_the_writer_changes_no_embedding_and_is_not_loaded_unless_asked_for(report):
     assert report["writer"]["same embedding"]
     assert report["writer"]["only the encoder"]
