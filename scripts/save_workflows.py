@@ -117,7 +117,7 @@ WRITER_NOTE = """\
 
 ## The model was trained on long descriptions. Its text encoder, Cosmos-Reason1, writes one from your idea.
 
-## For a picture to start from, connect *Load Image* to *Generate Text*.
+## For a picture to start from, select *Load Image* and press Ctrl+M.
 
 ## It needs the model: the demo cannot write. *Text to Video (local)* says how to get it.
 """
@@ -258,11 +258,11 @@ TEXT_TO_VIDEO_LORA: dict[str, Any] = {
 TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
     "nodes": {
         "loader": {"type": "CosmosPredict25CheckpointLoader", "pos": [0, 0], "size": [440, 200]},
-        "prompt": text_encode("Prompt", DEMO_PROMPT, [0, 260]),
-        "negative": text_encode("Negative prompt", DEFAULT_NEGATIVE_PROMPT, [0, 480]),
+        "prompt": text_encode("Prompt", DEMO_PROMPT, [0, 320]),
+        "negative": text_encode("Negative prompt", DEFAULT_NEGATIVE_PROMPT, [0, 540]),
         "latent": {
             "type": "CosmosPredict25EmptyLatent",
-            "pos": [0, 700],
+            "pos": [0, 760],
             "size": [440, 106],
             "values": {name: DEMO[name] for name in ("width", "height", "num_frames")},
         },
@@ -281,9 +281,9 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
             "size": [400, 82],
             "values": {"noise_seed": 42, "control_after_generate": "fixed"},
         },
-        "sample": {"type": "SamplerCustomAdvanced", "pos": [990, 310], "size": [370, 106]},
-        "decode": {"type": "VAEDecode", "pos": [990, 470], "size": [370, 46]},
-        "video": {"type": "CreateVideo", "pos": [990, 570], "size": [370, 78], "values": {"fps": 16}},
+        "sample": {"type": "SamplerCustomAdvanced", "pos": [990, 310], "size": [370, 330]},
+        "decode": {"type": "VAEDecode", "pos": [990, 700], "size": [370, 46]},
+        "video": {"type": "CreateVideo", "pos": [990, 800], "size": [370, 78], "values": {"fps": 16}},
         "export": export("cosmos_core_nodes", "high", [1410, 310]),
     },
     "links": [
@@ -316,17 +316,19 @@ WRITE_A_PROMPT: dict[str, Any] = {
         },
         "write": {
             "type": "TextGenerate",
-            "pos": [0, 260],
+            "pos": [0, 380],
             "size": [440, 480],
             "values": {"prompt": "a robot arm waters a plant"},
         },
         "note": note("Start here", WRITER_NOTE, [540, 0], 270),
+        "picture": {"type": "LoadImage", "pos": [0, 940], "size": [440, 314], "mode": MUTED},
         "show": {"type": "PreviewAny", "pos": [540, 330], "size": [400, 300]},
         "encode": {**text_encode("For KSampler", "", [990, 330]), "size": [370, 120]},
         "prompt": {"type": "CosmosPredict25Prompt", "pos": [990, 510], "size": [370, 300]},
     },
     "links": [
         ["loader", "clip", "write", "clip"],
+        ["picture", "IMAGE", "write", "image"],
         ["write", "generated_text", "show", "source"],
         ["write", "generated_text", "encode", "text"],
         ["loader", "clip", "encode", "clip"],

@@ -24,7 +24,7 @@ from cosmos_predict25.pipeline.local.model import TextEncoder
 from cosmos_predict25.scripts.random_checkpoint import random_transformer
 
 Weights = dict[str, Tensor]
-PROMPT = "A red circle moves over the café's table. 圆 🙂"
+PROMPT = "A red circle moves over the caf\u00e9's table. \u5706 \U0001f642"
 HIDDEN, LAYERS, VOCABULARY = 128, 2, 151665
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comfy_extras.nodes_textgen import TextGenerate
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.tokenizer import PICTURE_TOKENS, conversation
-from cosmos_predict25.nodes.native.writer import patches_of
+from cosmos_predict25.nodes.native.writer import patches_of, positions
 from cosmos_predict25.pipeline.errors import CosmosError
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import Parts, folder_parts
@@ -45,6 +46,22 @@ def parts_of(folder: Path) -> tuple[Parts, dict[str, torch.Tensor]]:
     config = {"crossattn_proj_in_channels": features, "encoder_hidden_states_channels": 32}
     projection = {"crossattn_proj.0.weight": torch.randn(32, features), "crossattn_proj.0.bias": torch.randn(32)}
     return Parts("writer", config, {}, {}, {}, folder, folder), projection
+
+
+def seen_difference(model: Any, clip: Any) -> float:
+    """Between the two vision towers: what is written hardly depends on the order of what is seen."""
+    patches, grid = patches_of(PICTURE)
+    seen = model.model.visual(patches, grid_thw=grid).pooler_output
+    return (clip.cond_stage_model.visual(patches, grid) - seen).abs().max().item()
+
+
+def same_positions(model: Any) -> bool:
+    """For a picture of 5 x 7 tokens after 4 others and before 6."""
+    kinds = torch.tensor([[0] * 4 + [1] * 35 + [0] * 6])
+    ids = torch.where(kinds == 1, model.config.image_token_id, 5)
+    grid = torch.tensor([[1, 10, 14]])
+    places, _ = model.model.get_rope_index(ids, kinds, image_grid_thw=grid)
+    return positions(45, 4, grid[0].tolist()).equal(places[:, 0])
 
 
 def transformers_tokens(model: Any, tokenizer: Any, picture: torch.Tensor | None) -> list[int]:
@@ -108,6 +125,12 @@ def writer_report(demo_projection: dict[str, torch.Tensor]) -> dict[str, Any]:
             "sampled": clip.generate(
                 clip.tokenize(IDEA, skip_template=False), seed=1, max_length=TOKENS, repetition_penalty=1.05
             ),
+            "Generate Text": {
+                kind: TextGenerate.execute(clip, IDEA, TOKENS, {"sampling_mode": "off"}, image=picture)[0]
+                for kind, picture in pictures.items()
+            },
+            "vision": seen_difference(model, clip),
+            "same positions": same_positions(model),
             "streamed layers": stream_all(clip),
             "streamed": {kind: written(clip, picture) for kind, picture in pictures.items()},
             "same embedding": embeds[0].equal(embeds[1]),
@@ -119,5 +142,6 @@ def writer_report(demo_projection: dict[str, torch.Tensor]) -> dict[str, Any]:
         }
         patches = Qwen2VLImageProcessor()(images=(PICTURE[0] * 255).byte().numpy(), return_tensors="pt")
         report["patches"] = (patches_of(PICTURE)[0] - patches["pixel_values"]).abs().max().item()
+        report["texts"] = {kind: clip.decode(ids) for kind, ids in report["transformers"].items()}
         report["decoded"] = clip.decode(tokenizer(" a cat<|im_end|>")["input_ids"])
     return report

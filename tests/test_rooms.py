@@ -81,7 +81,7 @@ def test_a_part_of_local_generation_knows_no_other_step_and_not_the_whole(file, 
 
 def test_what_adapts_comfyui_knows_no_node():
     nodes = [file.stem for file in (REPO / "nodes").glob("*.py") if file.stem != "__init__"]
-    for file in files("nodes/host"):
+    for file in [*files("nodes/host"), *files("nodes/native")]:
         for name in imports(file):
             assert name.split(".")[:2] != ["pack", "nodes"] or name.split(".")[2] not in nodes, f"{file} imports {name}"
 

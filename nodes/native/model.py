@@ -158,7 +158,10 @@ def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor]) -> ModelPatche
 
 
 def _use_own_latents(latent_format: Any, vae_config: Mapping[str, Any]) -> None:
-    """A VAE that is not Wan's, as the demo's, has another mean and deviation of its latents."""
+    """A VAE that is not Wan's, as the demo's, has another mean and deviation of its latents and other colours."""
     for name in ("latents_mean", "latents_std"):
         if name in vae_config:
             setattr(latent_format, name, torch.tensor(vae_config[name]).view(1, -1, 1, 1, 1))
+    if "_latent_rgb_factors" in vae_config:
+        latent_format.latent_rgb_factors = vae_config["_latent_rgb_factors"]
+        latent_format.latent_rgb_factors_bias = vae_config["_latent_rgb_factors_bias"]
