@@ -122,6 +122,26 @@ WRITER_NOTE = """\
 ## It needs the model: the demo cannot write. *Text to Video (local)* says how to get it.
 """
 
+IMAGE_NOTE = """\
+# Start from a picture of your own
+
+## Put *Load Image* in the place of the three nodes that draw one, and describe what happens next.
+
+## It is scaled and cropped in the middle to width x height. The first frame is the model's copy of it.
+
+## Until you have the model (see *Text to Video (local)*), *auto* takes the demo, which knows only coloured shapes.
+"""
+
+EXTEND_NOTE = """\
+# Longer than the model makes at once
+
+## *Extend Video* goes on from the end of a video: of the one made here, or of yours from *Load Video*, with its sound.
+
+## Several of them in a row can have another prompt each. When only the last one changes, only that runs again.
+
+## Until you have the model (see *Text to Video (local)*), *auto* takes the demo, which knows only coloured shapes.
+"""
+
 LOADER = {
     "type": "CosmosPredict25Loader",
     "pos": [0, 0],
@@ -314,6 +334,60 @@ WRITE_A_PROMPT: dict[str, Any] = {
     ],
 }
 
+BLUE, RED = 0x2C54E0, 0xDE2626
+
+
+def drawn(title: str, pos: list[int], side: int, color: int) -> dict[str, Any]:
+    values = {"width": side, "height": side, "color": color}
+    return {"type": "EmptyImage", "title": title, "pos": pos, "size": [COLUMN, 130], "values": values}
+
+
+IMAGE_TO_VIDEO_LOCAL: dict[str, Any] = {
+    "nodes": {
+        **local(
+            "auto", FULL, "A large red square moves left over a blue background.",
+            note("How to use it", IMAGE_NOTE, [RIGHT, 0], 330), "cosmos_image",
+        )["nodes"],
+        "ground": drawn("A blue ground", [RIGHT, 700], 704, BLUE),
+        "square": drawn("A red square", [RIGHT, 890], 252, RED),
+        "picture": {
+            "type": "ImageCompositeMasked", "title": "The picture, or Load Image", "pos": [RIGHT + COLUMN + GAP, 780],
+            "size": [COLUMN, 150], "values": {"x": 370, "y": 226},
+        },
+    },
+    "links": [
+        *LOCAL_LINKS,
+        ["ground", "IMAGE", "picture", "destination"],
+        ["square", "IMAGE", "picture", "source"],
+        ["picture", "IMAGE", "generate", "image"],
+    ],
+}  # fmt: skip
+EXTEND_VIDEO_LOCAL: dict[str, Any] = {
+    "nodes": {
+        **local(
+            "auto", FULL, "A large red square moves left over a blue background.",
+            note("How to use it", EXTEND_NOTE, [RIGHT, 0], 330), "cosmos_long",
+        )["nodes"],
+        "next": {
+            **PROMPT, "title": "What happens next", "pos": [RIGHT, 650],
+            "values": {"prompt": "A large red square moves right over a blue background."},
+        },
+        "extend": {
+            "type": "CosmosPredict25Extend", "pos": [RIGHT + COLUMN + GAP, 420], "size": [COLUMN, 180],
+            "values": {"new_frames": 88},
+        },
+        "export": export("cosmos_long", "high", [RIGHT + 2 * (COLUMN + GAP), 420]),
+    },
+    "links": [
+        *LOCAL_LINKS[:3],
+        ["generate", "video", "extend", "video"],
+        ["loader", "model", "extend", "model"],
+        ["next", "prompt", "extend", "prompt"],
+        ["settings", "settings", "extend", "settings"],
+        ["extend", "video", "export", "video"],
+    ],
+}  # fmt: skip
+
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
@@ -321,12 +395,24 @@ GRAPHS = {
     "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
     "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
+    "Image to Video (local)": IMAGE_TO_VIDEO_LOCAL,
+    "Extend Video (local)": EXTEND_VIDEO_LOCAL,
     "Write a Prompt": WRITE_A_PROMPT,
 }
 CARDS = {
     "Text to Video (LoRA)": LORA_PROMPT,
     "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
     "Text to Video (demo)": DEMO_PROMPT,
+    "Image to Video (local)": [
+        "a picture\nand a text",
+        "Cosmos-Predict2.5\non your own card",
+        "93 frames that\nbegin with it",
+    ],
+    "Extend Video (local)": [
+        "a video\nand a text",
+        "Cosmos-Predict2.5\non your own card",
+        "the same video,\nand what follows",
+    ],
     "Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
     "Text to Video (local)": ["a text", "Cosmos-Predict2.5\non your own card", "93 frames\nof 1280 x 704"],
     "Text to Video (locally or on fal)": ["a text", "on your own card\nor on fal.ai", "93 frames\nof 1280 x 704"],

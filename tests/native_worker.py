@@ -41,6 +41,7 @@ from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.pipeline.start import Start
+from cosmos_predict25.tests.native_files import files_report
 from cosmos_predict25.tests.native_writer import writer_report
 
 PARTS = folder_parts(DEMO_FOLDER)
@@ -185,6 +186,7 @@ def main() -> None:
             "other nodes": other_nodes(),
             "too large": too_large(),
             "writer": writer_report(PROJECTION),
+            "files": files_report(),
             "starts": {str(given): start_of_video(given) for given in (1, 5)},
         }
     print(json.dumps(report))

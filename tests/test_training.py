@@ -9,9 +9,10 @@ from torch.nn import Linear
 from cosmos_predict25.demo.adherence import compare_with_scene, detect_attributes
 from cosmos_predict25.demo.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
 from cosmos_predict25.demo.training.flow import TWINS, new_transformer, velocity_loss
+from cosmos_predict25.demo.training.lora import lora_scene
 from cosmos_predict25.demo.training.state import Resumable
 from cosmos_predict25.demo.training.vae import training_scene
-from cosmos_predict25.demo.world import Scene, SceneObject, after_a_turn, random_scene, render
+from cosmos_predict25.demo.world import LORA_COLOR, SHAPES, Scene, SceneObject, after_a_turn, random_scene, render
 from cosmos_predict25.pipeline.local.denoise import condition_mask, timesteps_of
 
 
@@ -91,3 +92,9 @@ def train(file, interrupt: int | None = None) -> list[float]:
         optimizer.step()
         optimizer.zero_grad()
     return module.weight.flatten().tolist()
+
+
+def test_the_loras_scenes_have_its_colour_on_another():
+    scenes = [lora_scene(random.Random(index), held_out=held_out) for index in range(50) for held_out in (True, False)]
+    assert all(scene.objects[0].color == LORA_COLOR != scene.background for scene in scenes)
+    assert {scene.objects[0].shape for scene in scenes} == set(SHAPES)
