@@ -48,7 +48,7 @@ def test_held_out_scenes_and_sentences_are_not_trained_on():
 
 @pytest.mark.parametrize("motion", ["left", "down"])
 def test_a_clip_with_a_turn_comes_back_for_five_frames(motion):
-    scene = Scene((SceneObject("red", "circle"),), motion, "blue")
+    scene = Scene((SceneObject("red", "circle"),), motion, "blue", speed="fast")
     rng = random.Random(0)
     frames = render(scene, rng, after_a_turn(rng)).float() / 255
     assert detect_attributes(frames[4:]).motions == (motion,)
