@@ -44,9 +44,9 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
-# Headings, since a note's own text is 10 pixels small, and no block of code, which does not wrap. ComfyUI's data for
-# missing models (`models` in a node's properties) would offer no download here: the frontend downloads single files
-# that end like .safetensors and are the value of a list, and this model is a folder.
+# Headings, since a note's own text is 10 pixels small, and no code, which does not wrap or is blue on brown. ComfyUI's
+# data for missing models (`models` in a node's properties) would offer no download here: the frontend downloads single
+# files that end like .safetensors and are the value of a list, and this model is a folder.
 DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
@@ -73,10 +73,10 @@ LOCAL_NOTE = """\
 
 ## 1. Accept its license on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B). It takes 20 GB of disk.
 
-## 2. In the ComfyUI folder, run `hf auth login`, then
+## 2. In the ComfyUI folder, run *hf auth login*, then
 
-## `hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
---local-dir models/diffusers/Cosmos-Predict2.5-2B`
+## hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
+--local-dir models/diffusers/Cosmos-Predict2.5-2B
 
 ## 3. Press R here, so that the loader sees it, and Run.
 
