@@ -50,9 +50,12 @@ class CosmosPredict25StartLatent(io.ComfyNode):
         from ..pipeline.start import Start
         from .host.videos import end_of
 
-        if (image is None) == (video is None):
+        if image is not None and video is None:
+            start = Start(image)
+        elif video is not None and image is None:
+            start = end_of(video)
+        else:
             raise InvalidRequestError("Connect image or video: a video starts from one of them.")
-        start = Start(image) if image is not None else end_of(video)
         height, width = (SPATIAL_COMPRESSION * side for side in latent["samples"].shape[-2:])
         known = vae.encode(start.given_frames(width, height)).to(latent["samples"])
         # ComfyUI converts all of a latent that is not empty: what is to be made has to become 0 in the model's scale.
