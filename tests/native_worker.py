@@ -40,8 +40,8 @@ from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
 from cosmos_predict25.pipeline.request import GenerationRequest
-from cosmos_predict25.tests.native_writer import writer_report
 from cosmos_predict25.pipeline.start import Start
+from cosmos_predict25.tests.native_writer import writer_report
 
 PARTS = folder_parts(DEMO_FOLDER)
 MODEL, PROJECTION = load_transformer(PARTS)
