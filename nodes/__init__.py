@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .checkpoint_loader import CosmosPredict25CheckpointLoader
 from .empty_latent import CosmosPredict25EmptyLatent
 from .export_video import CosmosPredict25ExportVideo
+from .extend_fal import CosmosPredict25ExtendFal
 from .extend_local import CosmosPredict25Extend
 from .generate_fal import CosmosPredict25GenerateFal
 from .generate_local import CosmosPredict25Generate
@@ -26,6 +27,7 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25Generate,
             CosmosPredict25Extend,
             CosmosPredict25GenerateFal,
+            CosmosPredict25ExtendFal,
             CosmosPredict25ExportVideo,
             CosmosPredict25CheckpointLoader,
             CosmosPredict25EmptyLatent,

@@ -1,14 +1,18 @@
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from comfy_api.latest import io
+from comfy_api.latest import Input, io
 
 from ..pipeline.errors import InvalidRequestError
 from ..pipeline.fal import DISTILLED, TEXT_TO_VIDEO
 from ..pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES, GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, CosmosPrompt, CosmosSettings
 
+if TYPE_CHECKING:
+    from .host.fal_parts import Given
+
 ENDPOINTS = {endpoint.name: endpoint for endpoint in (TEXT_TO_VIDEO, DISTILLED)}
+UPLOADED = "It is uploaded to fal without a name: for a day, whoever knows its address can see it."
 
 
 class CosmosPredict25GenerateFal(io.ComfyNode):
@@ -18,9 +22,13 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             node_id="CosmosPredict25GenerateFal",
             display_name="Generate on fal (Cosmos Predict2.5)",
             category=CATEGORY,
-            description="Makes a video from text with Cosmos-Predict2.5 on fal.ai, for money, and saves it in the "
-            "output folder. The key comes from the environment variable FAL_KEY. Several of these run at once.",
-            search_aliases=["cosmos", "nvidia", "fal", "api", "remote", "cloud", "text to video", "t2v"],
+            description="Makes a video from text, a picture or a clip with Cosmos-Predict2.5 on fal.ai, for money, and "
+            "saves it in the output folder. The key comes from the environment variable FAL_KEY. Several of these run "
+            "at once.",
+            search_aliases=[
+                *("cosmos", "nvidia", "fal", "api", "remote", "cloud", "text to video", "t2v"),
+                *("image to video", "i2v", "video to video", "v2v"),
+            ],
             inputs=[
                 CosmosPrompt.Input("prompt", lazy=True, tooltip="From the Prompt node."),
                 CosmosSettings.Input(
@@ -46,7 +54,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                         ),
                     ],
                     tooltip="The full model, about $0.20 a video and 7 minutes, or the distilled one, about $0.08 and "
-                    "2 minutes, which has no guidance_scale. The node shows fal's price of today while it runs.",
+                    "2 minutes, which has no guidance_scale and starts from text only. The node shows fal's price of "
+                    "today while it runs.",
                 ),
                 io.Combo.Input(
                     "video_output_type",
@@ -80,28 +89,54 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                     advanced=True,
                     tooltip="An https address that fal calls when the job is over. It is saved in the workflow.",
                 ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    lazy=True,
+                    tooltip="The picture that the video begins with, scaled and cropped in the middle to 1280 x 704. "
+                    f"Several are a clip of 16 frames a second. {UPLOADED}",
+                ),
+                io.Video.Input(
+                    "video",
+                    optional=True,
+                    lazy=True,
+                    tooltip="The clip that the video goes on from: it begins with the clip's last 5 frames at 16 a "
+                    f"second. {UPLOADED}",
+                ),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="fal's own file, not encoded again."),
                 io.Int.Output("seed", tooltip="The seed that was used."),
+                io.String.Output(
+                    "url",
+                    tooltip="Where fal keeps the file, for anyone who knows the address. Empty where the video came "
+                    "from this disk or inside fal's reply.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def check_lazy_status(cls, endpoint: dict[str, Any] | None = None, **_) -> list[str]:
+    def check_lazy_status(cls, endpoint: dict[str, Any] | None = None, **inputs) -> list[str]:
         """Refuses before anything else has run, and blames no widget for a key that is missing.
 
-        ComfyUI leaves out an `endpoint` that is none of the options. Raises `InvalidRequestError` and
-        `MissingKeyError`.
+        ComfyUI leaves out an `endpoint` that is none of the options, and what is not connected. Raises
+        `InvalidRequestError` and `MissingKeyError`.
         """
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
 
         if endpoint is None:
             raise InvalidRequestError(f"endpoint must be {' or '.join(ENDPOINTS)}.")
+        starts = [name for name in ("image", "video") if name in inputs]
+        if len(starts) == 2:
+            raise InvalidRequestError("Both image and video are connected: a video starts from one of them.")
+        if starts and endpoint["endpoint"] == DISTILLED.name:
+            raise InvalidRequestError(
+                f"{DISTILLED.name} makes videos from text only: choose {TEXT_TO_VIDEO.name}, or disconnect {starts[0]}."
+            )
         key_for(NetworkPolicy.from_environment())
-        return ["prompt", "settings"]
+        return ["prompt", "settings", *starts]
 
     @classmethod
     async def execute(
@@ -114,6 +149,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         store: bool,
         webhook_url: str,
         endpoint: dict[str, Any],
+        image: Input.Image | None = None,
+        video: Input.Video | None = None,
     ) -> io.NodeOutput:
         from ..pipeline import fal
         from ..pipeline.fal.endpoints import arguments
@@ -131,22 +168,36 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             video_output_type=video_output_type,
             video_quality=video_quality,
         )
-        chosen = ENDPOINTS[endpoint["endpoint"]]
         folder, journal = fal_folders()
         observer = FalObserver(cls.hidden.unique_id)
-        video = await in_background(
+        given = start_at_fal(image, video)
+        used = given.endpoint if given else ENDPOINTS[endpoint["endpoint"]]
+        made = await in_background(
             fal.generate(
                 request,
                 folder=folder,
                 journal=fal.Journal(journal),
-                endpoint=chosen,
+                endpoint=used,
+                media=given.media if given else None,
                 observer=observer,
                 webhook_url=webhook_url or None,
                 store=store,
             ),
             observer,
         )
-        made = f"{video.num_frames} frames, {video.width} x {video.height}, {video.duration:.1f} s"
-        result = result_on_node(f"{made}, seed {video.seed}.", f"{video.path.name}.", *video.notes)
-        values = {"endpoint": chosen.id, **arguments(chosen, request), "seed": video.seed}
-        return io.NodeOutput(with_values(video_of(video), values), video.seed, ui=result)
+        summary = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
+        notes = [*made.notes, *(given.notes_on(made) if given else [])]
+        result = result_on_node(f"{summary}, seed {made.seed}.", f"{made.path.name}.", *notes)
+        values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
+        return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=result)
+
+
+def start_at_fal(image: Input.Image | None, video: Input.Video | None) -> "Given | None":
+    """What is sent to start from, None where nothing is connected."""
+    from ..pipeline.start import Start
+    from .host.fal_parts import given_to_fal
+    from .host.videos import end_of
+
+    if image is not None:
+        return given_to_fal(Start(image))
+    return given_to_fal(end_of(video)) if video is not None else None

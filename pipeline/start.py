@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InvalidRequestError
-from .request import FPS
+from .request import FPS, NEW_FRAMES, check_range
 
 CLIP_FRAMES = 5
 """Of a clip's end that the model is given: two latent frames. It was trained with one, two or none."""
@@ -67,6 +67,27 @@ class Start:
     def given_frames(self, width: int, height: int) -> Tensor:
         """(1 or 5, height, width, 3), as of `fit`."""
         return torch.stack([fit(self.frames[index], width, height) for index in self.given()])
+
+
+def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int]:
+    """How many new frames each part has: about the same, in as few parts as can be of at most `num_frames` frames.
+
+    Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits.
+    """
+    check_range("new_frames", new_frames, NEW_FRAMES)
+    if overlap not in OVERLAPS:
+        raise InvalidRequestError(f"overlap is {overlap!r}, but must be 5 or 1.")
+    count = math.ceil(new_frames / (num_frames - overlap))
+    return [new_frames // count + (index < new_frames % count) for index in range(count)]
+
+
+def frames_with_room(start: Start, new_frames: int, width: int, height: int) -> Tensor:
+    """(F, height, width, 3), the frames of `start` at 16 a second, and after them room for `new_frames` more."""
+    moments = start.moments()
+    frames = torch.empty(len(moments) + new_frames, height, width, 3)
+    for place, index in enumerate(moments):
+        frames[place] = fit(start.frames[index], width, height)
+    return frames
 
 
 def fit(frame: Tensor, width: int, height: int) -> Tensor:

@@ -1,15 +1,12 @@
 """A video longer than the model makes at once: part after part, each from the end of the one before."""
 
-import math
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
-from ..request import FPS, NEW_FRAMES, NUM_FRAMES, SEED, GenerationRequest, check_range
-from ..start import CLIP_FRAMES, OVERLAPS, Start, fit
+from ..request import FPS, NUM_FRAMES, SEED, GenerationRequest
+from ..start import CLIP_FRAMES, Start, frames_with_room, lengths_of_parts
 from ..video import ExtendedVideo
 from .generate import GUARDRAIL_BYTES, generate, plan_for
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
@@ -33,12 +30,6 @@ class _PartObserver:
 
     def raise_if_stopped(self) -> None:
         self.observer.raise_if_stopped()
-
-
-def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int]:
-    """How many new frames each part has: about the same, in as few parts as can be of at most `num_frames` frames."""
-    count = math.ceil(new_frames / (num_frames - overlap))
-    return [new_frames // count + (index < new_frames % count) for index in range(count)]
 
 
 def plan_for_parts(
@@ -73,9 +64,6 @@ def extend(
     prompt once and the new frames once, when all are made. Raises `InvalidRequestError` for `new_frames` and `overlap`
     out of their limits.
     """
-    check_range("new_frames", new_frames, NEW_FRAMES)
-    if overlap not in OVERLAPS:
-        raise InvalidRequestError(f"overlap is {overlap!r}, but must be 5 or 1.")
     placement, observer, prompts = placement or OneAtATime("cpu"), observer or NullObserver(), prompts or PromptCache()
     request = replace(request, seed=request.seed_or_random())
     parts = lengths_of_parts(new_frames, request.num_frames, overlap)
@@ -84,7 +72,7 @@ def extend(
         observer.progress("Checking the prompt", 0, 1)
         check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
 
-    frames = _frames_with_room(start, new_frames, request)
+    frames = frames_with_room(start, new_frames, request.width, request.height)
     done = len(frames) - new_frames
     for index, length in enumerate(parts):
         known = Start(frames[max(0, done - overlap) : done])
@@ -104,15 +92,6 @@ def extend(
         observer.progress("Checking the video", 1, 1)
         frames[-new_frames:] = check_frames(guardrail, frames[-new_frames:], placement.make_room(GUARDRAIL_BYTES))
     return ExtendedVideo(frames, new_frames, request.seed_or_random(), FPS)
-
-
-def _frames_with_room(start: Start, new_frames: int, request: GenerationRequest) -> Tensor:
-    """The frames of `start` at 16 a second in the size of `request`, and after them room for `new_frames` more."""
-    moments = start.moments()
-    frames = torch.empty(len(moments) + new_frames, request.height, request.width, 3)
-    for place, index in enumerate(moments):
-        frames[place] = fit(start.frames[index], request.width, request.height)
-    return frames
 
 
 def _request_of_part(request: GenerationRequest, index: int, num_frames: int) -> GenerationRequest:

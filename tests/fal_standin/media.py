@@ -80,8 +80,9 @@ class Videos:
 
     def prepare(self, body: dict[str, Any], seed: int) -> Future[bytes]:
         choice = (body.get("video_output_type", "X264 (.mp4)"), body.get("video_quality", "high"))
-        start = self._storage.fetch(address_in(body)) if self._switches.keeps_start else b""
-        return self._thread.submit(render, *choice, int(body.get("num_frames", 93)), colour_of(seed), start or b"")
+        start = self._storage.fetch(address_in(body)) if self._switches.keeps_start else None
+        what = (*choice, int(body.get("num_frames", 93)), colour_of(seed), *([start] if start else []))
+        return self._thread.submit(render, *what)
 
     def content(self, body: dict[str, Any], seed: int) -> tuple[str, bytes]:
         return KINDS[body.get("video_output_type", "X264 (.mp4)")], self.prepare(body, seed).result()

@@ -26,9 +26,13 @@ class Price:
     unit: str
 
     def __str__(self) -> str:
-        whole, _, cents = f"{self.amount:.6f}".rstrip("0").partition(".")
+        return f"{self.times(1)} a {self.unit}"
+
+    def times(self, count: int) -> str:
+        """Of `count` units."""
+        whole, _, cents = f"{count * self.amount:.6f}".rstrip("0").partition(".")
         amount = f"{whole}.{cents:0<2}"
-        return f"{f'${amount}' if self.currency == 'USD' else f'{amount} {self.currency}'} a {self.unit}"
+        return f"${amount}" if self.currency == "USD" else f"{amount} {self.currency}"
 
 
 async def read_price(transport: Transport, endpoint_id: str) -> Price | None:
