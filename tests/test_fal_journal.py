@@ -456,7 +456,7 @@ def test_a_finished_file_is_taken_without_any_traffic(fal: FalStandIn) -> None:
     first = run(make(fal))
     before = (len(fal.journal), len(fal.connects))
     observer = Recorder()
-    assert run(make(fal, observer=observer)) == replace(first, notes=())
+    assert run(make(fal, observer=observer)) == replace(first, notes=(), url=None)
     assert (len(fal.journal), len(fal.connects)) == before
     assert [message for message in observer.messages if "nothing to pay" in message]
 

@@ -43,7 +43,7 @@ def test_the_archive_has_all_that_runs_and_no_more() -> None:
         *("requirements.txt", "pyproject.toml", "README.md", "LICENSE", "docs"),
     }
     assert tracked("nodes", "pipeline", "web", "workflows") <= archive
-    assert {name for name in archive if name.startswith("demo/")} == tracked("demo/moving-shapes") - {
+    assert {name for name in archive if name.startswith("demo/")} == tracked("demo/moving-shapes", "demo/loras") - {
         "demo/moving-shapes/training.log"
     }
 
