@@ -80,11 +80,12 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
         new_frames: int = DEFAULT_NEW_FRAMES,
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
+        from ..pipeline.fal.endpoints import VIDEO_TO_VIDEO, arguments
         from .host.background import in_background
         from .host.fal_parts import SIZE, extend
         from .host.observers import FalObserver
         from .host.output import result_on_node
-        from .host.videos import components_of, start_of
+        from .host.videos import components_of, start_of, with_values
 
         width, height = SIZE
         request = replace(GenerationRequest.combine(prompt, settings), width=width, height=height)
@@ -95,9 +96,11 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
         summary = f"{made.new_frames} frames added to {len(made.frames) - made.new_frames}, seed {made.seed}."
         joined = Types.VideoComponents(made.frames, Fraction(FPS), sound_from(source.audio, start.skipped()))
         added = Types.VideoComponents(made.added, Fraction(FPS))
+        values = {"endpoint": VIDEO_TO_VIDEO.id, **arguments(VIDEO_TO_VIDEO, request), "seed": made.seed}
+        values |= {"new_frames": new_frames, "overlap": overlap}
         return io.NodeOutput(
-            InputImpl.VideoFromComponents(joined),
-            InputImpl.VideoFromComponents(added),
+            with_values(InputImpl.VideoFromComponents(joined), {**values, "num_frames": len(made.frames)}),
+            with_values(InputImpl.VideoFromComponents(added), {**values, "num_frames": made.new_frames}),
             made.seed,
             ui=result_on_node(summary, *notes_on_source(start, request), *notes),
         )

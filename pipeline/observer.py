@@ -1,5 +1,6 @@
 """How long work reports progress and learns that it should stop."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -27,3 +28,20 @@ class NullObserver:
 
     def raise_if_stopped(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class PartObserver:
+    """Reports the progress of one of several parts, counted from 0, as that of the whole. `note` follows its number."""
+
+    observer: Observer
+    part: int
+    parts: int
+    note: str = ""
+
+    def progress(self, message: str, done: int, total: int, latents: "Tensor | None" = None) -> None:
+        message = f"Part {self.part + 1} of {self.parts}{self.note}: {message}" if self.parts > 1 else message
+        self.observer.progress(message, self.part * total + done, self.parts * total, latents)
+
+    def raise_if_stopped(self) -> None:
+        self.observer.raise_if_stopped()

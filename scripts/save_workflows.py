@@ -305,7 +305,6 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
     ],
 }
 
-# What costs money says `on fal`: web/js lists it last.
 WRITE_A_PROMPT: dict[str, Any] = {
     "nodes": {
         "loader": {
@@ -390,6 +389,17 @@ EXTEND_VIDEO_LOCAL: dict[str, Any] = {
     ],
 }  # fmt: skip
 
+IMAGE_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
+    "nodes": {
+        **IMAGE_TO_VIDEO_LOCAL["nodes"],
+        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [RIGHT + 2 * (COLUMN + GAP), 0], 370),
+        "fal": generate("CosmosPredict25GenerateFal", [RIGHT + 2 * (COLUMN + GAP), 460], mode=MUTED),
+        "fal_export": export("cosmos_fal", "as is", [RIGHT + 3 * (COLUMN + GAP), 460], mode=MUTED),
+    },
+    "links": [*IMAGE_TO_VIDEO_LOCAL["links"], *FAL_LINKS, ["picture", "IMAGE", "fal", "image"]],
+}
+
+# What costs money says `on fal`: web/js lists it last.
 GRAPHS = {
     "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
     "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
@@ -398,6 +408,7 @@ GRAPHS = {
     "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
     "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
     "Image to Video (local)": IMAGE_TO_VIDEO_LOCAL,
+    "Image to Video (locally or on fal)": IMAGE_TO_VIDEO_LOCAL_OR_FAL,
     "Extend Video (local)": EXTEND_VIDEO_LOCAL,
     "Write a Prompt": WRITE_A_PROMPT,
 }
@@ -408,6 +419,11 @@ CARDS = {
     "Image to Video (local)": [
         "a picture\nand a text",
         "Cosmos-Predict2.5\non your own card",
+        "93 frames that\nbegin with it",
+    ],
+    "Image to Video (locally or on fal)": [
+        "a picture\nand a text",
+        "on your own card\nor on fal.ai",
         "93 frames that\nbegin with it",
     ],
     "Extend Video (local)": [

@@ -28,6 +28,7 @@ NODES = {
     "CosmosPredict25Loader": "Model Loader (Cosmos Predict2.5)",
     "CosmosPredict25Generate": "Generate Locally (Cosmos Predict2.5)",
     "CosmosPredict25Extend": "Extend Video (Cosmos, local)",
+    "CosmosPredict25ExtendFal": "Extend Video (Cosmos, fal)",
     "CosmosPredict25GenerateFal": "Generate on fal (Cosmos Predict2.5)",
     "CosmosPredict25ExportVideo": "Export Video (Cosmos Predict2.5)",
     "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",

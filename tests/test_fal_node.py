@@ -4,6 +4,7 @@ The newest ComfyUI has the key in ~/.fal/key, the oldest one in FAL_KEY.
 """
 
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -48,6 +49,7 @@ SEEDS = itertools.count(1000)
 NODES = """
 import asyncio
 import hashlib
+import io
 import time
 from pathlib import Path
 
@@ -768,3 +770,114 @@ def test_the_full_endpoint_gets_every_field(server, fal):
     assert job.endpoint == "fal-ai/cosmos-predict-2.5/text-to-video"
     assert job.input == {**COMMON, "num_inference_steps": 50, "guidance_scale": 3.0, "seed": seed}
     assert job.webhook == "https://a.b/c"
+
+
+def said(entry: dict[str, Any], seed: int) -> str:
+    return " ".join(entry["outputs"][f"fal{seed}"]["cosmos_predict25"])
+
+
+def with_start(prompt: Graph, seed: int, name: str, batch: int = 1, color: int = 0x2C54E0) -> Graph:
+    """`prompt` with the fal node of a seed starting from plain pictures of this colour, connected to `name`."""
+    prompt["drawn"] = {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 200, "height": 300, "batch_size": batch, "color": color},
+    }
+    prompt["clip"] = {"class_type": "CreateVideo", "inputs": {"images": ["drawn", 0], "fps": 16.0}}
+    prompt[f"fal{seed}"]["inputs"][name] = ["clip" if name == "video" else "drawn", 0]
+    return prompt
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "endpoint", "kind", "count"),
+    [
+        ("image", 1, "image-to-video", "image/png", 1),
+        ("image", 7, "video-to-video", "video/mp4", 5),
+        ("video", 7, "video-to-video", "video/mp4", 5),
+        ("video", 3, "image-to-video", "image/png", 1),
+    ],
+)
+def test_a_video_at_fal_starts_from_a_picture_or_the_end_of_a_clip(server, fal, name, batch, endpoint, kind, count):
+    (seed,) = new_seeds()
+    before = set(fal.uploads)
+    entry = server.run(with_start(graph(seed), seed, name, batch), 60)
+    job = job_of(fal, seed)
+    assert job.endpoint.endswith(f"/{endpoint}")
+    (address,) = set(fal.uploads) - before
+    sent_as, content = fal.uploads[address]
+    assert sent_as == kind
+    with av.open(io.BytesIO(content)) as container:
+        sent = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert set(container.metadata) <= {"major_brand", "minor_version", "compatible_brands", "encoder"}
+    assert [frame.shape for frame in sent] == count * [(704, 1280, 3)]
+    assert numpy.abs(sent[0][0, 0] - numpy.array([0x2C, 0x54, 0xE0])).max() < 4
+    assert job.input[f"{endpoint.partition('-')[0]}_url"].endswith(address)
+    assert "does not begin" not in said(entry, seed)
+
+    again = with_start(graph(seed), seed, name, batch)
+    again["drawn"]["inputs"]["height"] = 301  # another picture with the same pixels after the crop
+    server.run(again, 60)
+    assert len(jobs_of(fal, seed)) == 1
+
+
+def test_a_video_of_fals_that_does_not_begin_with_what_was_sent_is_told(server, fal, monkeypatch):
+    monkeypatch.setattr(fal, "keeps_start", False)
+    (seed,) = new_seeds()
+    entry = server.run(with_start(graph(seed), seed, "image", color=0x808080), 60)
+    assert "does not begin with what was sent" in said(entry, seed)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "says"),
+    [
+        (("image",), {"endpoint": DISTILLED}, "makes videos from text only: choose text-to-video, or disconnect image"),
+        (("video",), {"endpoint": DISTILLED}, "makes videos from text only: choose text-to-video, or disconnect video"),
+        (("image", "video"), {}, "Both image and video are connected"),
+    ],
+)
+def test_a_start_that_fal_cannot_take_is_refused_before_any_traffic(server, fal, names, options, says):
+    (seed,) = new_seeds()
+    prompt = graph(seed, **options)
+    for name in names:
+        with_start(prompt, seed, name)
+    before = len(fal.journal)
+    assert says in error_of(server, prompt)["exception_message"]
+    assert len(fal.journal) == before
+
+
+def extending(seed: int, new_frames: int) -> Graph:
+    """Goes on from 7 plain pictures, with at most 9 frames a part."""
+    prompt = with_start(graph(seed), seed, "image", batch=7)
+    node = prompt[f"fal{seed}"]
+    node["class_type"] = "CosmosPredict25ExtendFal"
+    inputs = {name: node["inputs"][name] for name in ("prompt", "settings")}
+    node["inputs"] = {**inputs, "video": ["drawn", 0], "new_frames": new_frames, "overlap": 5}
+    prompt[f"export{seed}"]["inputs"]["quality"] = "high"
+    return prompt
+
+
+def test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once(server, fal):
+    seed, *others = new_seeds(3)
+    messages = list(server.follow(extending(seed, 12)))
+    entry = server.request(f"/history/{messages[-1].data['prompt_id']}")[messages[-1].data["prompt_id"]]
+    jobs = [job_of(fal, each) for each in (seed, *others)]
+    assert all(job.endpoint.endswith("/video-to-video") for job in jobs)
+    assert "Part 1 of 3, $0.60 in all" in texts_of(messages, f"fal{seed}")[0]
+    outputs = {name: {"outputs": {name: results}} for name, results in entry["outputs"].items()}
+    (exported,) = server.saved_files(outputs[f"export{seed}"])
+    frames = frames_of(exported)
+    assert frames.shape == (7 + 12, 704, 1280, 3)
+    assert numpy.abs(frames[:7].mean((0, 1, 2)) - [0x2C, 0x54, 0xE0]).max() < 4
+    assert made_with(exported)["num_frames"] == 19
+    again = extending(seed, 12)
+    again["drawn"]["inputs"]["height"] = 301
+    server.run(again, 120)
+    assert len(jobs_of(fal, seed, *others)) == 3
+
+
+def test_more_than_five_parts_are_refused_before_any_traffic(server, fal):
+    (seed,) = new_seeds()
+    before = len(fal.journal)
+    message = error_of(server, extending(seed, 21))["exception_message"]
+    assert "would be 6 videos to pay for, but at most 5" in message
+    assert "with num_frames 9, 20 frames" in message
+    assert len(fal.journal) == before

@@ -17,7 +17,7 @@ from ...pipeline import fal
 from ...pipeline.errors import InvalidRequestError
 from ...pipeline.export import export
 from ...pipeline.fal.submission import make_submission
-from ...pipeline.observer import Observer
+from ...pipeline.observer import Observer, PartObserver
 from ...pipeline.request import FPS, SEED, GenerationRequest
 from ...pipeline.start import Start, fit, frames_with_room, lengths_of_parts
 from ...pipeline.video import ExtendedVideo, RemoteVideo
@@ -80,20 +80,6 @@ def begins_with(video: RemoteVideo, sent: Tensor) -> bool:
     return -10 * math.log10(error + 1e-10) > SAME
 
 
-@dataclass(frozen=True)
-class PartObserver:
-    """Says of which part the progress is, and what all of them cost."""
-
-    observer: Observer
-    text: str
-
-    def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
-        self.observer.progress(f"{self.text}: {message}", done, total, latents)
-
-    def raise_if_stopped(self) -> None:
-        self.observer.raise_if_stopped()
-
-
 async def extend(
     request: GenerationRequest, start: Start, new_frames: int, overlap: int, observer: Observer
 ) -> tuple[ExtendedVideo, list[str]]:
@@ -123,7 +109,7 @@ async def extend(
             journal=fal.Journal(journal),
             endpoint=given.endpoint,
             media=given.media,
-            observer=PartObserver(observer, f"Part {index + 1} of {len(parts)}, {cost}"),
+            observer=PartObserver(observer, index, len(parts), f", {cost}"),
         )
         name = make_submission(wanted, given.endpoint, fal.Journal(journal), folder, given.media).fingerprint
         identity = f"continues:{name}"

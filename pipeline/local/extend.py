@@ -1,10 +1,8 @@
 """A video longer than the model makes at once: part after part, each from the end of the one before."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from torch import Tensor
-
-from ..observer import NullObserver, Observer
+from ..observer import NullObserver, Observer, PartObserver
 from ..request import FPS, NUM_FRAMES, SEED, GenerationRequest
 from ..start import CLIP_FRAMES, Start, frames_with_room, lengths_of_parts
 from ..video import ExtendedVideo
@@ -14,22 +12,6 @@ from .model import LocalModel
 from .placement import OneAtATime, Placement
 from .plan import Plan
 from .prompt_cache import PromptCache
-
-
-@dataclass(frozen=True)
-class _PartObserver:
-    """Reports the progress of one part as that of the whole."""
-
-    observer: Observer
-    part: int
-    parts: int
-
-    def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
-        message = f"Part {self.part + 1} of {self.parts}: {message}" if self.parts > 1 else message
-        self.observer.progress(message, self.part * total + done, self.parts * total, latents)
-
-    def raise_if_stopped(self) -> None:
-        self.observer.raise_if_stopped()
 
 
 def plan_for_parts(
@@ -83,7 +65,7 @@ def extend(
             start=known,
             placement=placement,
             plan=plan,
-            observer=_PartObserver(observer, index, len(parts)),
+            observer=PartObserver(observer, index, len(parts)),
             prompts=prompts,
         )
         frames[done : done + length] = part.frames[given : given + length]
