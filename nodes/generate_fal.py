@@ -131,7 +131,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         starts = [name for name in ("image", "video") if name in inputs]
         if len(starts) == 2:
             raise InvalidRequestError("Both image and video are connected: a video starts from one of them.")
-        if starts and endpoint["endpoint"] == DISTILLED.name:
+        chosen, _ = endpoint["endpoint"]  # and the name of the widget
+        if starts and chosen == DISTILLED.name:
             raise InvalidRequestError(
                 f"{DISTILLED.name} makes videos from text only: choose {TEXT_TO_VIDEO.name}, or disconnect {starts[0]}."
             )

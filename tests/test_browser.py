@@ -94,18 +94,19 @@ def test_nodes_are_found_and_dragged_onto_the_canvas(page: Page, server: ComfyUI
     pack = {name: node for name, node in server.object_info().items() if name.startswith("CosmosPredict25")}
     page.evaluate("app.graph.clear()")
     page.get_by_role("button", name="Node Library").click()
-    # All that is found must fit. Where a list scrolls, the panel's title slides away and back and the rows with it,
-    # and the frontend drags what then is under the mouse.
-    page.get_by_placeholder("Search").fill("cosmos predict2.5")
     rows = page.get_by_role("treeitem")
     for place, (name, node) in enumerate(pack.items()):
+        # All that is found must fit. Where a list scrolls, the panel's title slides away and back and the rows with it,
+        # and the frontend drags what then is under the mouse.
+        page.get_by_placeholder("Search").fill(node["display_name"])
         row = rows.filter(has_text=node["display_name"])
         expect(row).to_be_visible()
         assert row.evaluate(FITS)
+        page.mouse.move(0, 0)  # the row may have come up under the mouse, which then hovers over nothing new
         row.hover()
         expect(page.get_by_text(node["description"])).to_be_visible()
         page.mouse.down()
-        page.mouse.move(480 + 370 * (place % 3), 120 + 450 * (place // 3), steps=10)
+        page.mouse.move(480 + 120 * (place % 6), 120 + 200 * (place // 6), steps=10)
         page.mouse.up()
         page.wait_for_function("(count) => app.graph.nodes.length === count", arg=place + 1)
         assert page.evaluate("app.graph.nodes.at(-1).type") == name

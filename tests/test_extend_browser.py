@@ -3,6 +3,7 @@
 import io
 
 import av
+import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -56,8 +57,14 @@ WIDGET = (
 )
 
 
-def test_a_dropped_picture_and_a_loaded_clip_become_videos(page: Page, server: ComfyUI) -> None:
+@pytest.fixture
+def clip(server: ComfyUI) -> None:
+    """For Load Video, whose list a page reads when it opens."""
     make_clip(input_of(server, "clip.mp4"), 16, 16, 1)
+
+
+@pytest.mark.usefixtures("clip")  # before the page
+def test_a_dropped_picture_and_a_loaded_clip_become_videos(page: Page, server: ComfyUI) -> None:
     page.evaluate(save_workflows.BUILD, {"id": "starts", **GRAPH})
     page.evaluate(save_workflows.FRAME, 20)
     png = io.BytesIO()

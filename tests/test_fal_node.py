@@ -829,8 +829,16 @@ def test_a_video_of_fals_that_does_not_begin_with_what_was_sent_is_told(server, 
 @pytest.mark.parametrize(
     ("names", "options", "says"),
     [
-        (("image",), {"endpoint": DISTILLED}, "makes videos from text only: choose text-to-video, or disconnect image"),
-        (("video",), {"endpoint": DISTILLED}, "makes videos from text only: choose text-to-video, or disconnect video"),
+        (
+            ("image",),
+            {"endpoint": DISTILLED, "endpoint.num_inference_steps": 10},
+            "makes videos from text only: choose text-to-video, or disconnect image",
+        ),
+        (
+            ("video",),
+            {"endpoint": DISTILLED, "endpoint.num_inference_steps": 10},
+            "makes videos from text only: choose text-to-video, or disconnect video",
+        ),
         (("image", "video"), {}, "Both image and video are connected"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cosmos_predict25.pipeline.local.load.find import DEMO_LORA, DEMO_LORA_FILE
+from cosmos_predict25.pipeline.local.load.find import DEMO, DEMO_LORA, DEMO_LORA_FILE
 from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailedError, to_api_prompt
 from cosmos_predict25.tests.test_comfyui import REPO, events, node_id, said
 
@@ -89,6 +89,7 @@ def test_a_lora_for_another_model_is_refused_on_the_node(any_comfyui):
 def test_it_goes_between_comfyuis_own_nodes(any_comfyui):
     prompt = workflow(any_comfyui, "Text to Video (core nodes)", num_frames=9, steps=1)
     loader = node_id(prompt, "CosmosPredict25CheckpointLoader")
+    prompt[loader]["inputs"]["checkpoint"] = DEMO
     for node in prompt.values():
         for name, value in node["inputs"].items():
             if value == [loader, 0]:

@@ -24,7 +24,7 @@ def test_the_programs_for_fal_run(
     fal: FalStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    fal.queue_seconds = fal.run_seconds = 2
+    fal.queue_seconds = fal.run_seconds = 5
     generate, client = programs()
     (tmp_path / "generate.py").write_text(generate, encoding="utf-8")
     runpy.run_path("generate.py", run_name="__main__")

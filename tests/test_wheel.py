@@ -42,15 +42,16 @@ def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_and_the_workf
 
 
 def test_the_readmes_program_makes_a_video_from_anywhere(installed: Path, tmp_path: Path) -> None:
-    (program,) = re.findall(
+    program, longer = re.findall(
         r"```python\n(from cosmos_predict25.*?)```", (REPO / "docs" / "python.md").read_text(), re.DOTALL
     )
     assert len([line for line in program.splitlines() if line]) <= 6
     where = "import cosmos_predict25\nprint(cosmos_predict25.__file__)\n"
     environ = {**os.environ, "PYTHONPATH": str(installed.parent)}
-    command = [sys.executable, "-c", where + program]
+    longer = f"picture, clip = video.frames[0], video.frames\n{longer}print(len(longer.frames))\n"
+    command = [sys.executable, "-c", where + program + longer]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == str(installed / "__init__.py")
+    assert done.stdout.splitlines() == [str(installed / "__init__.py"), str(17 + 40)]  # 25 frames at 24 are 17 at 16
     with av.open(str(tmp_path / "ball.mp4")) as container:
         assert len(list(container.decode(video=0))) == 25

@@ -18,6 +18,7 @@ import av
 import torch
 
 from cosmos_predict25.pipeline.export import export
+from cosmos_predict25.pipeline.start import fit
 
 from .clock import Clock
 from .switches import Switches
@@ -62,8 +63,8 @@ def frames_of(content: bytes) -> torch.Tensor:
     if not content:
         return torch.empty(0, HEIGHT, WIDTH, 3)
     with av.open(io.BytesIO(content)) as container:
-        frames = [frame.reformat(WIDTH, HEIGHT, "rgb24").to_ndarray() for frame in container.decode(video=0)]
-    return torch.stack([torch.from_numpy(frame) for frame in frames[-5:]]) / 255
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return torch.stack([fit(torch.from_numpy(frame), WIDTH, HEIGHT) for frame in frames[-5:]])
 
 
 def suffix(format: str) -> str:
