@@ -250,7 +250,7 @@ TEXT_TO_VIDEO_LORA: dict[str, Any] = {
     "nodes": {
         **local(DEMO_NAME, DEMO, LORA_PROMPT, note("Start here", LORA_NOTE, [RIGHT, 0], 230), "cosmos_lora")["nodes"],
         "lora": {"type": "CosmosPredict25LoraLoader", "pos": [RIGHT, 320], "size": [COLUMN, 130], "values": LORA},
-        "generate": generate("CosmosPredict25Generate", [RIGHT, 510]),
+        "generate": generate("CosmosPredict25Generate", [RIGHT, 550]),
     },
     "links": [["loader", "model", "lora", "model"], ["lora", "model", "generate", "model"], *LOCAL_LINKS[1:]],
 }
@@ -277,13 +277,13 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
         "sampler": {"type": "CosmosPredict25Sampler", "pos": [540, 620], "size": [400, 40]},
         "noise": {
             "type": "RandomNoise",
-            "pos": [540, 710],
+            "pos": [540, 730],
             "size": [400, 82],
             "values": {"noise_seed": 42, "control_after_generate": "fixed"},
         },
-        "sample": {"type": "SamplerCustomAdvanced", "pos": [990, 310], "size": [370, 330]},
-        "decode": {"type": "VAEDecode", "pos": [990, 700], "size": [370, 46]},
-        "video": {"type": "CreateVideo", "pos": [990, 800], "size": [370, 78], "values": {"fps": 16}},
+        "sample": {"type": "SamplerCustomAdvanced", "pos": [990, 310], "size": [370, 360]},
+        "decode": {"type": "VAEDecode", "pos": [990, 730], "size": [370, 46]},
+        "video": {"type": "CreateVideo", "pos": [990, 830], "size": [370, 78], "values": {"fps": 16}},
         "export": export("cosmos_core_nodes", "high", [1410, 310]),
     },
     "links": [
@@ -315,12 +315,12 @@ WRITE_A_PROMPT: dict[str, Any] = {
         },
         "write": {
             "type": "TextGenerate",
-            "pos": [0, 380],
+            "pos": [0, 330],
             "size": [440, 480],
             "values": {"prompt": "a robot arm waters a plant"},
         },
         "note": note("Start here", WRITER_NOTE, [540, 0], 270),
-        "picture": {"type": "LoadImage", "pos": [0, 940], "size": [440, 314], "mode": MUTED},
+        "picture": {"type": "LoadImage", "pos": [540, 700], "size": [400, 314], "mode": MUTED},
         "show": {"type": "PreviewAny", "pos": [540, 330], "size": [400, 300]},
         "encode": {**text_encode("For KSampler", "", [990, 330]), "size": [370, 120]},
         "prompt": {"type": "CosmosPredict25Prompt", "pos": [990, 510], "size": [370, 300]},
@@ -347,12 +347,12 @@ IMAGE_TO_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
         **local(
             "auto", FULL, "A large red square moves left over a blue background.",
-            note("How to use it", IMAGE_NOTE, [RIGHT, 0], 330), "cosmos_image",
+            note("How to use it", IMAGE_NOTE, [RIGHT, 0], 250), "cosmos_image",
         )["nodes"],
-        "ground": drawn("A blue ground", [RIGHT, 700], 704, BLUE),
-        "square": drawn("A red square", [RIGHT, 890], 252, RED),
+        "ground": drawn("A blue ground", [RIGHT, 790], 704, BLUE),
+        "square": drawn("A red square", [RIGHT, 980], 252, RED),
         "picture": {
-            "type": "ImageCompositeMasked", "title": "The picture, or Load Image", "pos": [RIGHT + COLUMN + GAP, 780],
+            "type": "ImageCompositeMasked", "title": "The picture, or Load Image", "pos": [RIGHT + COLUMN + GAP, 910],
             "size": [COLUMN, 150], "values": {"x": 370, "y": 226},
         },
     },
@@ -367,17 +367,17 @@ EXTEND_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
         **local(
             "auto", FULL, "A large red square moves left over a blue background.",
-            note("How to use it", EXTEND_NOTE, [RIGHT, 0], 330), "cosmos_long",
+            note("How to use it", EXTEND_NOTE, [RIGHT, 0], 250), "cosmos_long",
         )["nodes"],
         "next": {
-            **PROMPT, "title": "What happens next", "pos": [RIGHT, 650],
+            **PROMPT, "title": "What happens next", "pos": [RIGHT, 790], "size": [COLUMN, 320],
             "values": {"prompt": "A large red square moves right over a blue background."},
         },
         "extend": {
-            "type": "CosmosPredict25Extend", "pos": [RIGHT + COLUMN + GAP, 420], "size": [COLUMN, 180],
+            "type": "CosmosPredict25Extend", "pos": [RIGHT + COLUMN + GAP, 340], "size": [COLUMN, 180],
             "values": {"new_frames": 88},
         },
-        "export": export("cosmos_long", "high", [RIGHT + 2 * (COLUMN + GAP), 420]),
+        "export": export("cosmos_long", "high", [RIGHT + 2 * (COLUMN + GAP), 340]),
     },
     "links": [
         *LOCAL_LINKS[:3],

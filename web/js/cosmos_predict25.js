@@ -16,6 +16,8 @@ const refusing = new Set()
 const nodeOf = (id) => (app.rootGraph ?? app.graph).getNodeById(id)
 
 function show(id, text) {
+  const node = nodeOf(id)
+  if (node && !node.type.startsWith('CosmosPredict25')) return // the job is that of a workflow which is not shown now
   app.api.dispatchCustomEvent('progress_text', { nodeId: id, text })
   requestAnimationFrame(() => growToShow(nodeOf(id), text))
 }
