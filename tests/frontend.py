@@ -71,7 +71,7 @@ def open_page(browser: Browser, server: ComfyUI) -> Page:
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(SECONDS * 1000)
     page.goto(server.url)
-    page.wait_for_function("window.app?.vueAppReady")
+    page.wait_for_function("window.app?.vueAppReady && app.graph.nodes.length")  # its first workflow comes late
     page.evaluate(RECORD)
     return page
 

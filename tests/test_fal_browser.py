@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.tests.fal_standin import FalStandIn, Job, content_policy
+from cosmos_predict25.tests.fal_standin import FalStandIn, Hang, Job, content_policy
 from cosmos_predict25.tests.frontend import (
     assert_nothing_is_wrong,
     loaded_video,
@@ -40,6 +40,11 @@ PLACE = f"""(name) => {{
     return [canvas.x + x, canvas.y + y]
 }}"""
 MUTED = "() => app.graph.nodes.filter(({ mode }) => mode === 2).map(({ type }) => type)"
+# The muted nodes of the template run, and the others that need a model do not.
+ON_FAL_ONLY = """() => app.graph.nodes.forEach((node) => {
+    const isLocal = ['CosmosPredict25Generate', 'CosmosPredict25ExportVideo'].includes(node.type)
+    node.mode = node.mode === 2 || !isLocal ? 0 : 2
+})"""
 PLAYS = "(video) => !video.error && !video.paused && video.currentTime > 0.3"
 
 
@@ -224,3 +229,21 @@ def test_one_prompt_feeds_the_local_node_and_fal(page: Page, fal: FalStandIn, se
     assert last_job(fal).input["num_inference_steps"] == 4
     assert_nothing_is_wrong(page)
     take_screenshot(page, "local-or-fal-finished")
+
+
+def test_a_picture_is_uploaded_and_what_starts_from_it_plays(page: Page, fal: FalStandIn) -> None:
+    open_template(page, "Image to Video (locally or on fal)")
+    page.evaluate(ON_FAL_ONLY)
+    set_values(page, SETTINGS, {"num_frames": 9, "seed": 6})
+    fal.fault("upload", Hang(2, accept=True))
+    press_run(page)
+    expect(page.get_by_text("Uploading to fal: 100 %")).to_be_visible()
+    take_screenshot(page, "fal-uploading")
+    end = wait_for_end(page)[-1]
+    assert end["name"] == "execution_success"
+    assert last_job(fal).endpoint == "fal-ai/cosmos-predict-2.5/image-to-video"
+    expect(page.get_by_text("9 frames, 96 x 64, 0.6 s, seed 6")).to_be_visible()
+    assert loaded_video(page)["width"] == 96
+    assert_plays(page.locator("video"))
+    assert_nothing_is_wrong(page)
+    take_screenshot(page, "fal-from-a-picture")
