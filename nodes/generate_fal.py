@@ -73,8 +73,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                     "sync_mode",
                     default=False,
                     advanced=True,
-                    tooltip="The video comes inside fal's reply and is not kept in the request history. It costs you "
-                    "the second chance: after a crash there may be nothing to come back to.",
+                    tooltip="The video comes inside fal's reply and is not kept in the request history. After a crash "
+                    "there may then be nothing to fetch.",
                 ),
                 io.Boolean.Input(
                     "store",
