@@ -2,9 +2,9 @@
 
     .demo/env/bin/python scripts/translate.py
 
-locales/LANGUAGE.json holds the translation of each English text of the nodes, locales/LANGUAGE/nodeDefs.json the same by
-node and input, as the frontend reads it. A changed English text is found no more: it is listed as one to translate, and
-the old one as one to remove. The program ends with 1 until there is nothing of both.
+locales/LANGUAGE.json holds the translation of each English text of the nodes, locales/LANGUAGE/nodeDefs.json has them
+by node and input, as the frontend reads them. A changed English text is listed as one to translate, and the old one as
+one to remove; the program ends with 1 until there is nothing of both.
 """
 
 import asyncio
@@ -42,9 +42,7 @@ def english(infos: list[dict[str, Any]]) -> dict[str, Any]:
             "inputs": dict(texts_of_inputs(info["input"])),
             "outputs": {
                 str(place): {"name": name, "tooltip": tooltip}
-                for place, (name, tooltip) in enumerate(
-                    zip(info["output_name"], info["output_tooltips"], strict=True)
-                )
+                for place, (name, tooltip) in enumerate(zip(info["output_name"], info["output_tooltips"], strict=True))
             },
         }
         for info in infos
