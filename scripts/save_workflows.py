@@ -419,7 +419,10 @@ APPS: dict[str, tuple[list[list[str]], list[str]]] = {
     "Text to Video (LoRA)": ([*TEXT_APP, ["lora", "strength"]], ["export"]),
     "Image to Video (local)": ([["picture", "image"], *TEXT_APP], ["export"]),
     "Image to Video (locally or on fal)": ([["picture", "image"], *TEXT_APP], ["export", "fal_export"]),
-    "Extend Video (local)": ([*TEXT_APP, ["next", "prompt"], ["extend", "new_frames"]], ["export"]),
+    "Extend Video (local)": (
+        [["prompt", "prompt"], ["next", "prompt"], ["extend", "new_frames"], ["settings", "seed"]],
+        ["export"],
+    ),
     "Write a Prompt": ([["write", "prompt"]], ["show"]),
 }
 """What app mode shows of a workflow: widgets to fill in, and nodes whose output it shows."""
