@@ -21,6 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, FPS
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, to_api_prompt
+from cosmos_predict25.tests.frontend import READY
 
 WORKFLOWS = environment.REPO / "workflows"
 SUBGRAPHS = environment.REPO / "subgraphs"
@@ -529,9 +530,6 @@ CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
     app.graph.extra.BlueprintDescription = description
     node.setSize([400, node.computeSize()[1]])
 }"""
-
-# The frontend has opened the workflow of its start, and opens no other over what is built.
-READY = "window.app?.vueAppReady && app.extensionManager.workflow.activeWorkflow"
 
 # Puts the nodes' upper left corner at the canvas's, at full size, and returns the nodes' rectangle on the page.
 FRAME = """(margin) => {

@@ -29,6 +29,7 @@ from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
 from cosmos_predict25.tests.frontend import (
     CHROMIUM_ARGUMENTS,
+    READY,
     RECORD,
     SCREENSHOTS,
     SETTINGS,
@@ -279,7 +280,7 @@ def new_page(browser: Browser, server: ComfyUI, mode: str, problems: Problems) -
     page.set_default_timeout(60_000)
     problems.watch(page)
     page.goto(server.url)
-    page.wait_for_function("window.app?.vueAppReady")
+    page.wait_for_function(READY)
     page.evaluate(RECORD)
     return page
 
