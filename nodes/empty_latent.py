@@ -23,8 +23,8 @@ class CosmosPredict25EmptyLatent(io.ComfyNode):
                         min=SIDE.minimum,
                         max=SIDE.maximum,
                         step=SIDE.step,
-                        tooltip="Pixels, a multiple of 16. Time and memory grow with the size. The model was trained on "
-                        "1280 x 704.",
+                        tooltip="Pixels, a multiple of 16. Time and memory grow with the size. The model was trained "
+                        "on 1280 x 704.",
                     )
                     for side in ("width", "height")
                 ),

@@ -11,7 +11,7 @@ VIDEO_ALIASES = [
     "\u5716\u751f\u5f71\u7247",  # in Taiwan: image to video
     "\u52d5\u753b\u751f\u6210",  # Japanese: video generation
 ]
-"""Searches for a node that makes videos, in any language of the frontend. Escaped, as a Windows console may print it."""
+"""How a node that makes videos is searched for. Escaped, so that any Windows console can print this file."""
 
 CosmosPrompt = io.Custom("COSMOS_PROMPT")
 """A `pipeline.request.Prompt`."""

@@ -100,3 +100,4 @@ def add_from_search(page: Page, name: str) -> None:
     page.keyboard.press("Enter")
     page.wait_for_function("app.graph.nodes.length === 1")
     page.mouse.click(400, 200)  # puts down the node, which hangs on the mouse
+    page.wait_for_function("!app.graph.nodes[0].flags.ghost")

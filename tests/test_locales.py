@@ -102,6 +102,7 @@ def test_a_help_page_has_the_numbers_commands_links_and_names_of_the_english_one
     assert set(numbers(source)) <= set(numbers(page))
     placed = re.compile(r"```.*?```|\]\([^)]+\)", re.DOTALL)
     assert placed.findall(page) == placed.findall(source)
+    assert not re.search(r"\S\n *(?![-\s])\S", placed.sub("", page)), "the end of a line shows as a space"
     code = [set(CODE.findall(placed.sub("", text))) for text in (page, source)]
     assert {text for text in code[0] if ".seed%" not in text} == {text for text in code[1] if ".seed%" not in text}
     for name, slot in node["inputs"].items():
