@@ -345,16 +345,19 @@ WRITE_A_PROMPT: dict[str, Any] = {
     ],
 }
 
-PICTURE = {
-    "type": "LoadImage", "pos": [RIGHT, 700], "size": [COLUMN, 330], "values": {"image": "example.png"},
-}  # fmt: skip
-"""ComfyUI brings that picture itself, in its input folder."""
+# Right of the inputs: the picture, what makes the video, what saves it; then the same for fal.
+PLACES = [RIGHT + place * (COLUMN + GAP) for place in range(5)]
 IMAGE_TO_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
         **local(
-            "auto", FULL, IMAGE_PROMPT, note("How to use it", IMAGE_NOTE, [RIGHT, 0], 330), "cosmos_image",
+            "auto", FULL, IMAGE_PROMPT, note("How to use it", IMAGE_NOTE, [RIGHT, 0], 230), "cosmos_image",
         )["nodes"],
-        "picture": PICTURE,
+        # ComfyUI brings that picture itself.
+        "picture": {
+            "type": "LoadImage", "pos": [PLACES[0], 320], "size": [COLUMN, 330], "values": {"image": "example.png"},
+        },
+        "generate": generate("CosmosPredict25Generate", [PLACES[1], 320]),
+        "export": export("cosmos_image", "high", [PLACES[2], 320]),
     },
     "links": [*LOCAL_LINKS, ["picture", "IMAGE", "generate", "image"]],
 }  # fmt: skip
@@ -387,9 +390,9 @@ EXTEND_VIDEO_LOCAL: dict[str, Any] = {
 IMAGE_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "nodes": {
         **IMAGE_TO_VIDEO_LOCAL["nodes"],
-        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [RIGHT + 2 * (COLUMN + GAP), 0], 370),
-        "fal": generate("CosmosPredict25GenerateFal", [RIGHT + 2 * (COLUMN + GAP), 460], mode=MUTED),
-        "fal_export": export("cosmos_fal", "as is", [RIGHT + 3 * (COLUMN + GAP), 460], mode=MUTED),
+        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [PLACES[3], 0], 370),
+        "fal": generate("CosmosPredict25GenerateFal", [PLACES[3], 460], mode=MUTED),
+        "fal_export": export("cosmos_fal", "as is", [PLACES[4], 460], mode=MUTED),
     },
     "links": [*IMAGE_TO_VIDEO_LOCAL["links"], *FAL_LINKS, ["picture", "IMAGE", "fal", "image"]],
 }
