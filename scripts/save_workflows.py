@@ -509,8 +509,8 @@ BUILD = """({ id, nodes, links, app: [inputs, outputs] = [[], []] }) => {
     }
     for (const [from, output, to, input] of links)
         made[from].connect(made[from].findOutputSlot(output), made[to], made[to].findInputSlot(input))
-    const linearData = { inputs: inputs.map(([name, widget]) => [Number(made[name].id), widget]), outputs: [] }
-    linearData.outputs = outputs.map((name) => Number(made[name].id))
+    const idOf = (name) => Number(made[name].id) // as frontends of all ages read it
+    const linearData = { inputs: inputs.map(([name, widget]) => [idOf(name), widget]), outputs: outputs.map(idOf) }
     if (inputs.length) app.graph.extra.linearData = linearData
     return Object.fromEntries(Object.entries(made).map(([name, { id }]) => [name, id]))
 }"""

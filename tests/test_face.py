@@ -99,5 +99,6 @@ def add_from_search(page: Page, name: str) -> None:
     page.get_by_text(name, exact=True).first.wait_for()
     page.keyboard.press("Enter")
     page.wait_for_function("app.graph.nodes.length === 1")
+    page.get_by_role("dialog").wait_for(state="hidden")
     page.mouse.click(400, 200)  # puts down the node, which hangs on the mouse
     page.wait_for_function("!app.graph.nodes[0].flags.ghost")
