@@ -16,21 +16,17 @@ class CosmosPredict25EmptyLatent(io.ComfyNode):
             description="The length and size of a video, for KSampler and Sampler Custom Advanced.",
             search_aliases=["cosmos", "nvidia", "empty latent video", "resolution", "frames", "length"],
             inputs=[
-                io.Int.Input(
-                    "width",
-                    default=DEFAULTS.width,
-                    min=SIDE.minimum,
-                    max=SIDE.maximum,
-                    step=SIDE.step,
-                    tooltip="Pixels, a multiple of 16. The model was trained on 1280x704.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=DEFAULTS.height,
-                    min=SIDE.minimum,
-                    max=SIDE.maximum,
-                    step=SIDE.step,
-                    tooltip="Pixels, a multiple of 16.",
+                *(
+                    io.Int.Input(
+                        side,
+                        default=getattr(DEFAULTS, side),
+                        min=SIDE.minimum,
+                        max=SIDE.maximum,
+                        step=SIDE.step,
+                        tooltip="Pixels, a multiple of 16. Time and memory grow with the size. The model was trained "
+                        "on 1280 x 704.",
+                    )
+                    for side in ("width", "height")
                 ),
                 io.Int.Input(
                     "num_frames",

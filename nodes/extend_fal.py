@@ -14,7 +14,7 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CosmosPredict25ExtendFal",
-            display_name="Extend Video (Cosmos, fal)",
+            display_name="Extend Video on fal (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Goes on from the end of a video with Cosmos-Predict2.5 on fal.ai, for money, in at most 5 "
             "parts. The key comes from the environment variable FAL_KEY.",

@@ -22,7 +22,7 @@ class CosmosPredict25Extend(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CosmosPredict25Extend",
-            display_name="Extend Video (Cosmos, local)",
+            display_name="Extend Video Locally (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Goes on from the end of a video with Cosmos-Predict2.5 on this machine, for longer than the "
             "model makes at once.",
@@ -51,7 +51,7 @@ class CosmosPredict25Extend(io.ComfyNode):
                     min=NEW_FRAMES.minimum,
                     max=NEW_FRAMES.maximum,
                     tooltip="Frames to add, at 16 a second: 88 are one part and 5.5 seconds. Each part starts from the "
-                    "end of the one before; after three or so the picture suffers.",
+                    "end of the one before; after three or so the quality drops.",
                 ),
                 io.Int.Input(
                     "overlap",

@@ -6,7 +6,7 @@ from comfy_api.latest import Input, io
 from ..pipeline.errors import InvalidRequestError
 from ..pipeline.fal import DISTILLED, TEXT_TO_VIDEO
 from ..pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES, GenerationRequest, Prompt, SamplerSettings
-from .sockets import CATEGORY, CosmosPrompt, CosmosSettings
+from .sockets import CATEGORY, VIDEO_ALIASES, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
     from .host.fal_parts import Given
@@ -28,6 +28,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             search_aliases=[
                 *("cosmos", "nvidia", "fal", "api", "remote", "cloud", "text to video", "t2v"),
                 *("image to video", "i2v", "video to video", "v2v"),
+                *VIDEO_ALIASES,
             ],
             inputs=[
                 CosmosPrompt.Input("prompt", lazy=True, tooltip="From the Prompt node."),
@@ -73,8 +74,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                     "sync_mode",
                     default=False,
                     advanced=True,
-                    tooltip="The video comes inside fal's reply and is not kept in the request history. It costs you "
-                    "the second chance: after a crash there may be nothing to come back to.",
+                    tooltip="The video comes inside fal's reply and is not kept in the request history. After a crash "
+                    "there may then be nothing to fetch.",
                 ),
                 io.Boolean.Input(
                     "store",

@@ -8,7 +8,7 @@ from comfy_api.latest import Input, InputImpl, Types, io
 
 from ..pipeline.errors import InvalidRequestError
 from ..pipeline.request import FPS, NUM_FRAMES, SIDE, GenerationRequest, Prompt, SamplerSettings
-from .sockets import CATEGORY, CosmosModel, CosmosPrompt, CosmosSettings
+from .sockets import CATEGORY, VIDEO_ALIASES, CosmosModel, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
     from ..pipeline.local.plan import Plan
@@ -36,6 +36,7 @@ class CosmosPredict25Generate(io.ComfyNode):
                 "v2v",
                 "video generation",
                 "world model",
+                *VIDEO_ALIASES,
             ],
             inputs=[
                 CosmosModel.Input("model", lazy=True, tooltip="From the Model Loader."),

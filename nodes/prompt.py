@@ -32,7 +32,7 @@ class CosmosPredict25Prompt(io.ComfyNode):
                     "It has no effect when guidance_scale is 1.",
                 ),
             ],
-            outputs=[CosmosPrompt.Output("prompt", tooltip="Both texts, for a generation node.")],
+            outputs=[CosmosPrompt.Output("prompt", tooltip="Both texts, for a Generate or Extend node.")],
         )
 
     @classmethod

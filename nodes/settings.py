@@ -64,12 +64,13 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                         min=SIDE.minimum,
                         max=SIDE.maximum,
                         step=SIDE.step,
-                        tooltip="Pixels, a multiple of 16. The model was trained on 1280 x 704; fal makes only that.",
+                        tooltip="Pixels, a multiple of 16. Time and memory grow with the size. The model was trained "
+                        "on 1280 x 704; fal makes only that.",
                     )
                     for side in ("width", "height")
                 ),
             ],
-            outputs=[CosmosSettings.Output("settings", tooltip="All of the settings, for a generation node.")],
+            outputs=[CosmosSettings.Output("settings", tooltip="All of the settings, for a Generate or Extend node.")],
         )
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -206,6 +207,9 @@ class ComfyUI:
     def _lay_out_base(self) -> None:
         for name in BASE_FOLDERS:
             (self.base / name).mkdir(parents=True, exist_ok=True)
+        example = self.source / "input" / "example.png"
+        if example.exists():
+            shutil.copy(example, self.base / "input")
         link = self.base / "custom_nodes" / PACK_FOLDER
         link.unlink(missing_ok=True)
         link.symlink_to(self.pack, target_is_directory=True)

@@ -1,4 +1,4 @@
-"""Makes the workflows and their thumbnails anew, with ComfyUI's own frontend in a headless browser.
+"""Makes the workflows, their thumbnails and the subgraphs anew, with ComfyUI's own frontend in a headless browser.
 
     .demo/env/bin/python scripts/save_workflows.py
 
@@ -7,6 +7,7 @@ running ComfyUI and saves what the frontend exports.
 """
 
 import json
+import re
 import sys
 import tempfile
 import uuid
@@ -20,12 +21,17 @@ from playwright.sync_api import Page, sync_playwright
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, FPS
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, to_api_prompt
+from cosmos_predict25.tests.frontend import READY
 
 WORKFLOWS = environment.REPO / "workflows"
+SUBGRAPHS = environment.REPO / "subgraphs"
 DOCS = environment.REPO / "docs"
 CARD_SIDE = 256
 FONT = ImageFont.load_default(44)
 MARGIN = 40
+CATEGORY = "Cosmos Predict2.5"
+"""Of the subgraphs in the node library."""
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.PromptFilename": False,
@@ -125,7 +131,7 @@ WRITER_NOTE = """\
 IMAGE_NOTE = """\
 # Start from a picture of your own
 
-## Put *Load Image* in the place of the three nodes that draw one, and describe what happens next.
+## Choose it in *Load Image*, and describe what happens next.
 
 ## It is scaled and cropped in the middle to width x height. The first frame is the model's copy of it.
 
@@ -162,6 +168,10 @@ DEMO_NAME = "Demo: moving shapes (CPU)"
 LORA = {"lora": "Demo: black shapes, for moving shapes"}
 LORA_PROMPT = "A large black circle moves left over a white background."
 DEMO_PROMPT = "A large red circle moves left over a blue background."
+IMAGE_PROMPT = (
+    "A child's drawing of a girl with big yellow hair and a pink dress on a green hill. She waves with both arms while "
+    "white clouds drift to the right over a blue sky. The camera does not move. Flat colours, even light."
+)
 
 
 COLUMN, GAP = 340, 20
@@ -335,33 +345,21 @@ WRITE_A_PROMPT: dict[str, Any] = {
     ],
 }
 
-BLUE, RED = 0x2C54E0, 0xDE2626
-
-
-def drawn(title: str, pos: list[int], side: int, color: int) -> dict[str, Any]:
-    values = {"width": side, "height": side, "color": color}
-    return {"type": "EmptyImage", "title": title, "pos": pos, "size": [COLUMN, 130], "values": values}
-
-
+# Right of the inputs: the picture, what makes the video, what saves it; then the same for fal.
+PLACES = [RIGHT + place * (COLUMN + GAP) for place in range(5)]
 IMAGE_TO_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
         **local(
-            "auto", FULL, "A large red square moves left over a blue background.",
-            note("How to use it", IMAGE_NOTE, [RIGHT, 0], 250), "cosmos_image",
+            "auto", FULL, IMAGE_PROMPT, note("How to use it", IMAGE_NOTE, [RIGHT, 0], 230), "cosmos_image",
         )["nodes"],
-        "ground": drawn("A blue ground", [RIGHT, 790], 704, BLUE),
-        "square": drawn("A red square", [RIGHT, 980], 252, RED),
+        # ComfyUI brings that picture itself.
         "picture": {
-            "type": "ImageCompositeMasked", "title": "The picture, or Load Image", "pos": [RIGHT + COLUMN + GAP, 910],
-            "size": [COLUMN, 150], "values": {"x": 370, "y": 226},
+            "type": "LoadImage", "pos": [PLACES[0], 320], "size": [COLUMN, 330], "values": {"image": "example.png"},
         },
+        "generate": generate("CosmosPredict25Generate", [PLACES[1], 320]),
+        "export": export("cosmos_image", "high", [PLACES[2], 320]),
     },
-    "links": [
-        *LOCAL_LINKS,
-        ["ground", "IMAGE", "picture", "destination"],
-        ["square", "IMAGE", "picture", "source"],
-        ["picture", "IMAGE", "generate", "image"],
-    ],
+    "links": [*LOCAL_LINKS, ["picture", "IMAGE", "generate", "image"]],
 }  # fmt: skip
 EXTEND_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
@@ -392,9 +390,9 @@ EXTEND_VIDEO_LOCAL: dict[str, Any] = {
 IMAGE_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "nodes": {
         **IMAGE_TO_VIDEO_LOCAL["nodes"],
-        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [RIGHT + 2 * (COLUMN + GAP), 0], 370),
-        "fal": generate("CosmosPredict25GenerateFal", [RIGHT + 2 * (COLUMN + GAP), 460], mode=MUTED),
-        "fal_export": export("cosmos_fal", "as is", [RIGHT + 3 * (COLUMN + GAP), 460], mode=MUTED),
+        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [PLACES[3], 0], 370),
+        "fal": generate("CosmosPredict25GenerateFal", [PLACES[3], 460], mode=MUTED),
+        "fal_export": export("cosmos_fal", "as is", [PLACES[4], 460], mode=MUTED),
     },
     "links": [*IMAGE_TO_VIDEO_LOCAL["links"], *FAL_LINKS, ["picture", "IMAGE", "fal", "image"]],
 }
@@ -412,6 +410,56 @@ GRAPHS = {
     "Extend Video (local)": EXTEND_VIDEO_LOCAL,
     "Write a Prompt": WRITE_A_PROMPT,
 }
+TEXT_APP = [["prompt", "prompt"], ["settings", "num_frames"], ["settings", "seed"]]
+APPS: dict[str, tuple[list[list[str]], list[str]]] = {
+    "Text to Video (demo)": (TEXT_APP, ["export"]),
+    "Text to Video (local)": (TEXT_APP, ["export"]),
+    "Text to Video (locally or on fal)": (TEXT_APP, ["export", "fal_export"]),
+    "Text to Video (on fal)": (TEXT_APP, ["fal_export"]),
+    "Text to Video (core nodes)": (
+        [["prompt", "text"], ["latent", "num_frames"], ["noise", "noise_seed"]],
+        ["export"],
+    ),
+    "Text to Video (LoRA)": ([*TEXT_APP, ["lora", "strength"]], ["export"]),
+    "Image to Video (local)": ([["picture", "image"], *TEXT_APP], ["export"]),
+    "Image to Video (locally or on fal)": ([["picture", "image"], *TEXT_APP], ["export", "fal_export"]),
+    "Extend Video (local)": (
+        [["prompt", "prompt"], ["next", "prompt"], ["extend", "new_frames"], ["settings", "seed"]],
+        ["export"],
+    ),
+    "Write a Prompt": ([["write", "prompt"]], ["show"]),
+}
+"""What app mode shows of a workflow: widgets to fill in, and nodes whose output it shows."""
+SUBGRAPH_SETTINGS = ["num_frames", "num_inference_steps", "guidance_scale", "seed", "width", "height"]
+PROMOTED = [["prompt", "prompt"], *(["settings", name] for name in SUBGRAPH_SETTINGS), ["loader", "checkpoint"]]
+
+
+def subgraph(description: str, maker: str, sockets: list[str], widgets: list[str]) -> dict[str, Any]:
+    """One node of a loader, a prompt, settings and a `maker`, with its `sockets` and `widgets` outside."""
+    node = {"type": maker, "pos": [RIGHT, 0], "size": [COLUMN, 200]}
+    return {
+        "description": description,
+        "nodes": {"loader": LOADER, **inputs(FULL, "", 230), "generate": node},
+        "links": LOCAL_LINKS[:3],
+        "sockets": [["generate", name] for name in sockets],
+        "promoted": [PROMOTED[0], *(["generate", name] for name in widgets), *PROMOTED[1:]],
+        "outputs": [["generate", "video"], ["generate", "seed"]],
+    }
+
+
+BLUEPRINTS = {
+    "Text to Video (Cosmos)": subgraph(
+        "Makes a video from text with Cosmos-Predict2.5 on this machine.", "CosmosPredict25Generate", [], []
+    ),
+    "Image to Video (Cosmos)": subgraph(
+        "Makes a video that begins with a picture, with Cosmos-Predict2.5 on this machine.",
+        "CosmosPredict25Generate", ["image"], [],
+    ),
+    "Extend Video (Cosmos)": subgraph(
+        "Goes on from the end of a video with Cosmos-Predict2.5 on this machine.",
+        "CosmosPredict25Extend", ["video"], ["new_frames"],
+    ),
+}  # fmt: skip
 CARDS = {
     "Text to Video (LoRA)": LORA_PROMPT,
     "Text to Video (core nodes)": "A small white circle moves down over a purple background.",
@@ -445,7 +493,7 @@ BANNER = [
     "A large purple circle and a small white square move right over green.",
 ]
 
-BUILD = """({ id, nodes, links }) => {
+BUILD = """({ id, nodes, links, app: [inputs, outputs] = [[], []] }) => {
     app.graph.clear()
     app.graph.id = id
     const made = {}
@@ -461,6 +509,29 @@ BUILD = """({ id, nodes, links }) => {
     }
     for (const [from, output, to, input] of links)
         made[from].connect(made[from].findOutputSlot(output), made[to], made[to].findInputSlot(input))
+    const idOf = (name) => Number(made[name].id) // as frontends of all ages read it
+    const linearData = { inputs: inputs.map(([name, widget]) => [idOf(name), widget]), outputs: outputs.map(idOf) }
+    if (inputs.length) app.graph.extra.linearData = linearData
+    return Object.fromEntries(Object.entries(made).map(([name, { id }]) => [name, id]))
+}"""
+
+# Makes one node of all in the graph, whose widgets and sockets are those named: `ids` are the nodes' by name.
+CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
+    const { subgraph, node } = app.graph.convertToSubgraph(new Set(app.graph.nodes))
+    const inner = (name) => subgraph.getNodeById(ids[name])
+    for (const chosen of [...subgraph.inputs]) subgraph.removeInput(chosen) // by the frontend, such as a seed
+    for (const [from, input] of [...sockets, ...promoted]) {
+        const slot = inner(from).inputs.find((each) => each.name === input)
+        subgraph.addInput(input, slot.type).connect(slot, inner(from))
+    }
+    for (const [from, output] of outputs) {
+        const slot = inner(from).outputs.find((each) => each.name === output)
+        subgraph.addOutput(output, slot.type).connect(slot, inner(from))
+    }
+    Object.assign(subgraph, { name, description })
+    node.title = name
+    app.graph.extra.BlueprintDescription = description
+    node.setSize([400, node.computeSize()[1]])
 }"""
 
 # Puts the nodes' upper left corner at the canvas's, at full size, and returns the nodes' rectangle on the page.
@@ -480,12 +551,33 @@ FRAME = """(margin) => {
 
 
 def save(page: Page, name: str) -> None:
-    # The same name gives the same id, so that a workflow that did not change is saved without a difference.
-    page.evaluate(BUILD, {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), **GRAPHS[name]})
+    page.evaluate(BUILD, {"id": stable_id(name), **GRAPHS[name], "app": APPS[name]})
     page.evaluate(FRAME, MARGIN)
+    (WORKFLOWS / f"{name}.json").write_text(exported(page), encoding="utf-8")
+
+
+def save_subgraph(page: Page, name: str) -> None:
+    graph = BLUEPRINTS[name]
+    ids = page.evaluate(BUILD, {"id": stable_id(name), "nodes": graph["nodes"], "links": graph["links"]})
+    page.evaluate(CONVERT, {"name": name, "ids": ids, **graph})
+    page.evaluate(FRAME, MARGIN)
+    text = exported(page)
+    for place, found in enumerate(dict.fromkeys(UUID.findall(text))):
+        text = text.replace(found, stable_id(f"{name} {place}"))
+    saved = json.loads(text)
+    saved["definitions"]["subgraphs"][0]["category"] = CATEGORY
+    (SUBGRAPHS / f"{name}.json").write_text(json.dumps(saved, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def stable_id(name: str) -> str:
+    """The same for the same name, so that what did not change is saved without a difference."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+
+
+def exported(page: Page) -> str:
     with page.expect_download() as download:
         page.evaluate("app.extensionManager.command.execute('Comfy.ExportWorkflow')")
-    download.value.save_as(WORKFLOWS / f"{name}.json")
+    return download.value.path().read_text(encoding="utf-8")
 
 
 def demo_frames(server: ComfyUI, text: str, workflow: str = "Text to Video (demo)") -> list[Image.Image]:
@@ -550,11 +642,14 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=environment.find_chromium(), args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1800, "height": 1400})
             page.goto(server.url)
-            page.wait_for_function("window.app?.vueAppReady")
+            page.wait_for_function(READY)
             for name in GRAPHS:
                 save(page, name)
                 save_card(server, name)
                 print(f"Saved {WORKFLOWS / name}.json and .jpg")
+            for name in BLUEPRINTS:
+                save_subgraph(page, name)
+                print(f"Saved {SUBGRAPHS / name}.json")
             browser.close()
         save_registry_pictures(server)
 

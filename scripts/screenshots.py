@@ -3,10 +3,11 @@
     .demo/env/bin/python scripts/screenshots.py [FOLDER] [--only NAME ...] [--frontend NAME ...] [--mode NAME ...]
     .demo/env/bin/python scripts/screenshots.py --help-pictures
 
-It opens and runs each shared workflow with the demo checkpoint, provokes each refusal, and shows each kind of preview,
-each search and each help page: on the classic canvas, with Nodes 2.0 and in light, with the environment's frontend, the
-oldest and the newest one that is tested. It ends with 1 where the browser's console has an error of this pack. The
-pictures go to .demo/screenshots unless a folder is given; --help-pictures makes those of the help pages, in web/docs.
+It opens and runs each shared workflow with the demo checkpoint, shows its form, provokes each refusal, and shows each
+kind of preview, each subgraph, each search, each help page and all nodes in each language: on the classic canvas, with
+Nodes 2.0 and in light, with the environment's frontend, the oldest and the newest one that is tested. It ends with 1
+where the browser's console has an error of this pack. The pictures go to .demo/screenshots unless a folder is given;
+--help-pictures makes those of the help pages, in web/docs.
 
 A new workflow is opened and run, and a new node's help is shown, without a line here. A new refusal is a line in CASES.
 """
@@ -29,6 +30,7 @@ from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
 from cosmos_predict25.tests.frontend import (
     CHROMIUM_ARGUMENTS,
+    READY,
     RECORD,
     SCREENSHOTS,
     SETTINGS,
@@ -46,6 +48,8 @@ MODES = {
 FRONTENDS = {"bundled": None, "newest": environment.NEWEST_FRONTEND, "oldest": environment.OLDEST_FRONTEND}
 HELP = environment.REPO / "web" / "docs"
 WORKFLOWS = sorted(file.stem for file in (environment.REPO / "workflows").glob("*.json"))
+SUBGRAPHS = sorted(file.stem for file in (environment.REPO / "subgraphs").glob("*.json"))
+LANGUAGES = ["en", *sorted(folder.name for folder in (environment.REPO / "locales").iterdir() if folder.is_dir())]
 NODES = sorted(file.stem for file in HELP.glob("*.md"))
 DEMO, LOCAL, FAL = "Text to Video (demo)", "Text to Video (local)", "Text to Video (on fal)"
 SEARCHES = ["text to video", "image to video", "extend video", "save video", "prores", "gif"]
@@ -82,6 +86,18 @@ ALONE = """(type) => {
     const [x, y] = app.canvas.ds.convertOffsetToCanvas([160, 85])
     const canvas = app.canvas.canvas.getBoundingClientRect()
     return [canvas.x + x, canvas.y + y]
+}"""
+# All nodes of the types, in as few columns as they fit.
+SIDE_BY_SIDE = """(types) => {
+    app.graph.clear()
+    const ends = [0, 0, 0, 0]
+    for (const type of types) {
+        const node = LiteGraph.createNode(type)
+        app.graph.add(node)
+        const column = ends.indexOf(Math.min(...ends))
+        node.pos = [460 * column, ends[column]]
+        ends[column] += node.size[1] + 110
+    }
 }"""
 # Brings a node of a type into view, and returns its id, or null where there is none that is not muted.
 SHOW = """(type) => {
@@ -201,6 +217,43 @@ def library(words: str) -> Callable[[Page], None]:
     return show
 
 
+def form(name: str) -> Callable[[Page], None]:
+    """A workflow in app mode."""
+
+    def show(page: Page) -> None:
+        open_workflow(page, name)
+        page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
+        page.wait_for_timeout(2000)
+        tour = page.get_by_role("button", name="Skip")  # of the newest frontend
+        if tour.count():
+            tour.click()
+        page.wait_for_timeout(1000)
+
+    return show
+
+
+def subgraph(name: str) -> Callable[[Page], None]:
+    def show(page: Page) -> None:
+        search(name)(page)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(1000)
+        page.mouse.click(700, 500)  # puts down the node, which hangs on the mouse
+        fit(page)
+
+    return show
+
+
+def all_nodes(language: str) -> Callable[[Page], None]:
+    def show(page: Page) -> None:
+        page.evaluate("(language) => app.extensionManager.setting.set('Comfy.Locale', language)", language)
+        page.reload()
+        page.wait_for_function(READY)
+        page.evaluate(SIDE_BY_SIDE, NODES)
+        fit(page)
+
+    return show
+
+
 def help_page(kind: str) -> Callable[[Page], None]:
     def show(page: Page) -> None:
         title = page.evaluate(ALONE, kind)
@@ -224,6 +277,9 @@ CASES: dict[str, Callable[[Page], None]] = {
     "templates": templates,
     **{f"open {name}": template(name) for name in WORKFLOWS},
     **{f"run {name}": finished(name) for name in WORKFLOWS},
+    **{f"form {name}": form(name) for name in WORKFLOWS},
+    **{f"subgraph {name}": subgraph(name) for name in SUBGRAPHS},
+    **{f"all nodes {language}": all_nodes(language) for language in LANGUAGES},
     "error no key": refusal(GENERATE_FAL, {}, FAL),
     "error endpoint": refusal(GENERATE_FAL, {"endpoint": "nonsense"}, FAL),
     "error blank prompt": refusal(PROMPT, {"prompt": " "}),
@@ -273,13 +329,13 @@ class Problems:
 
 
 def new_page(browser: Browser, server: ComfyUI, mode: str, problems: Problems) -> Page:
-    plain = {"Comfy.ColorPalette": "dark", "Comfy.Minimap.Visible": False}
+    plain = {"Comfy.ColorPalette": "dark", "Comfy.Minimap.Visible": False, "Comfy.Locale": "en"}
     server.request("/settings", {**SETTINGS, **plain, **MODES[mode]})
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(60_000)
     problems.watch(page)
     page.goto(server.url)
-    page.wait_for_function("window.app?.vueAppReady")
+    page.wait_for_function(READY)
     page.evaluate(RECORD)
     return page
 

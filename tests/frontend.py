@@ -23,6 +23,8 @@ SECONDS = 60
 # As after the first start, where the frontend greets nobody, and with no panel left open by another test.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.RightSidePanel.IsOpen": False}
 
+# The frontend has opened the workflow of its start, and will open no other over what a test builds.
+READY = "window.app?.vueAppReady && app.extensionManager.workflow.activeWorkflow"
 RECORD = """() => {
     window.events = []
     const names = ['b_preview_with_metadata', 'execution_success', 'execution_error', 'execution_interrupted']
@@ -71,7 +73,7 @@ def open_page(browser: Browser, server: ComfyUI) -> Page:
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(SECONDS * 1000)
     page.goto(server.url)
-    page.wait_for_function("window.app?.vueAppReady && app.graph.nodes.length")  # its first workflow comes late
+    page.wait_for_function(READY)
     page.evaluate(RECORD)
     return page
 

@@ -27,7 +27,8 @@ def tracked(*options: str) -> set[str]:
     return set(listed.stdout.split("\0")) - {""}
 
 
-SOURCES = sorted(name for name in tracked("*.py", "web") if Path(name).suffix in TEXTS)
+IN_OTHER_LANGUAGES = tracked(":(glob)web/docs/*/*.md")
+SOURCES = sorted(name for name in tracked("*.py", "web") - IN_OTHER_LANGUAGES if Path(name).suffix in TEXTS)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -39,10 +40,11 @@ def test_the_archive_has_all_that_runs_and_no_more() -> None:
     """comfy-cli packs what git tracks and .comfyignore, which is written like .gitignore, does not name."""
     archive = tracked() - tracked("--cached", "--ignored", "--exclude-from=.comfyignore")
     assert {name.split("/")[0] for name in archive} == {
-        *("__init__.py", "nodes", "pipeline", "web", "workflows", "demo"),
+        *("__init__.py", "nodes", "pipeline", "web", "workflows", "subgraphs", "locales", "demo"),
         *("requirements.txt", "pyproject.toml", "README.md", "LICENSE", "docs"),
     }
-    assert tracked("nodes", "pipeline", "web", "workflows") <= archive
+    assert tracked("nodes", "pipeline", "web", "workflows", "subgraphs", "locales/*/*") <= archive
+    assert not archive & tracked(":(glob)locales/*")
     assert {name for name in archive if name.startswith("demo/")} == tracked("demo/moving-shapes", "demo/loras") - {
         "demo/moving-shapes/training.log"
     }

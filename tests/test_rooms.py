@@ -89,7 +89,8 @@ def test_what_adapts_comfyui_knows_no_node():
 def test_the_root_has_these_folders_of_code_and_no_others():
     tracked = subprocess.run(["git", "ls-files"], cwd=REPO, check=True, capture_output=True, text=True).stdout
     rooms = {name.split("/")[0] for name in tracked.splitlines() if "/" in name and not name.startswith(".")}
-    assert rooms == {"nodes", "pipeline", "workflows", "web", "tests", "demo", "scripts", "benchmarks", "docs"}
+    served = {"workflows", "subgraphs", "web", "locales"}
+    assert rooms == {"nodes", "pipeline", *served, "tests", "demo", "scripts", "benchmarks", "docs"}
 
 
 def test_only_what_is_to_be_installed_is_imported_by_the_nodes_and_the_pipeline():

@@ -35,9 +35,12 @@ def files(root: Path, *folders: str) -> set[str]:
     return {str(path.relative_to(root)) for path in found if path.is_file() and "__pycache__" not in path.parts}
 
 
-def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_and_the_workflows(installed: Path) -> None:
-    folders = ("nodes", "pipeline", "web", "workflows", "demo/moving-shapes", "demo/loras")
-    assert files(installed, *folders) == files(REPO, *folders)
+def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_the_languages_and_the_workflows(
+    installed: Path,
+) -> None:
+    folders = ("nodes", "pipeline", "web", "workflows", "subgraphs", "demo/moving-shapes", "demo/loras")
+    languages = [f"locales/{path.name}" for path in (REPO / "locales").iterdir() if path.is_dir()]
+    assert files(installed, *folders, "locales") == files(REPO, *folders, *languages)
     assert {path.name for path in installed.iterdir() if path.is_file()} == {"__init__.py", "requirements.txt"}
 
 

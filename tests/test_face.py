@@ -1,0 +1,104 @@
+"""The pack's whole face in the real frontend: its forms, its subgraphs and its languages."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from cosmos_predict25.scripts import environment
+from cosmos_predict25.scripts.comfyui import NOTES, ComfyUI
+from cosmos_predict25.tests.frontend import (
+    assert_nothing_is_wrong,
+    loaded_video,
+    open_template,
+    press_run,
+    take_screenshot,
+    wait_for_end,
+)
+
+WORKFLOWS = sorted((environment.REPO / "workflows").glob("*.json"))
+SUBGRAPHS = sorted((environment.REPO / "subgraphs").glob("*.json"))
+SMALL = {"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1, "width": 96, "height": 64}
+# Connects what a subgraph's node needs and gives: an image or a video of images, and the export node.
+CONNECT = """(values) => {
+    const node = app.graph.nodes[0]
+    const add = (type, values = {}) => {
+        const made = LiteGraph.createNode(type)
+        app.graph.add(made)
+        made.pos = [450, 250 * app.graph.nodes.length - 400]
+        for (const [name, value] of Object.entries(values))
+            made.widgets.find((widget) => widget.name === name).value = value
+        return made
+    }
+    for (const [name, value] of Object.entries(values)) {
+        const widget = node.widgets.find((widget) => widget.name === name)
+        widget.value = value
+        widget.callback?.(value)
+    }
+    const source = node.findInputSlot('image') >= 0 ? 'image' : 'video'
+    if (node.findInputSlot(source) >= 0)
+        add('EmptyImage', { width: 96, height: 64, batch_size: 5 }).connect(0, node, node.findInputSlot(source))
+    node.connect(0, add('CosmosPredict25ExportVideo'), 0)
+}"""
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_every_workflow_has_a_form_with_what_it_starts_from_and_what_it_makes(file: Path, any_comfyui: ComfyUI) -> None:
+    graph = json.loads(file.read_text(encoding="utf-8"))
+    nodes = {node["id"]: node["type"] for node in graph["nodes"] if node["type"] not in NOTES}
+    form = graph["extra"]["linearData"]
+    info = any_comfyui.object_info()
+    for node, widget in form["inputs"]:
+        inputs = info[nodes[node]]["input"]
+        assert widget in {**inputs["required"], **inputs.get("optional", {})}
+    shown = {widget for _, widget in form["inputs"]}
+    assert shown & {"prompt", "text"}
+    assert ("image" in shown) == file.stem.startswith("Image to Video")
+    assert file.stem == "Write a Prompt" or (shown & {"num_frames", "new_frames"} and shown & {"seed", "noise_seed"})
+    assert form["outputs"]
+    assert all(info[nodes[node]]["output_node"] for node in form["outputs"])
+
+
+def test_a_workflow_is_a_form_that_makes_a_video(page: Page) -> None:
+    open_template(page, "Text to Video (demo)")
+    page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    page.get_by_test_id("app-mode-widget-item").locator("textarea").fill(
+        "A small green square moves up over a white background."
+    )
+    take_screenshot(page, "form")
+    page.evaluate("window.events = []")
+    page.get_by_role("button", name="Run", exact=True).last.click()
+    assert wait_for_end(page)[-1]["name"] == "execution_success"
+    page.wait_for_function("document.querySelector('video')?.videoWidth === 64")
+    take_screenshot(page, "form-finished")
+
+
+@pytest.mark.parametrize("name", [file.stem for file in SUBGRAPHS])
+def test_a_subgraph_is_found_as_one_node_and_makes_a_video_for_another(page: Page, name: str) -> None:
+    add_from_search(page, name)
+    values: dict[str, Any] = {**SMALL, "prompt": "A red circle.", "seed": 3}
+    if name.startswith("Extend"):
+        values["new_frames"] = 4
+    widgets = page.evaluate("app.graph.nodes[0].widgets.map(({ name }) => name)")
+    assert set(widgets) == {*values, "checkpoint"}
+    page.evaluate(CONNECT, values)
+    press_run(page)
+    assert wait_for_end(page)[-1]["name"] == "execution_success"
+    assert loaded_video(page)["width"] == SMALL["width"]
+    assert_nothing_is_wrong(page)
+    take_screenshot(page, f"subgraph {name}")
+
+
+def add_from_search(page: Page, name: str) -> None:
+    """Adds a node to an empty graph as a person does, by the box that a double click opens."""
+    page.evaluate("app.graph.clear()")
+    page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    page.keyboard.type(name)
+    page.get_by_text(name, exact=True).first.wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_function("app.graph.nodes.length === 1")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    page.mouse.click(400, 200)  # puts down the node, which hangs on the mouse
+    page.wait_for_function("!app.graph.nodes[0].flags.ghost")

@@ -1,0 +1,162 @@
+"""What other languages say of the nodes: all of it, nothing stale, and no other numbers than the English."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from cosmos_predict25.scripts import translate
+from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.scripts.environment import REPO
+from cosmos_predict25.tests.frontend import open_page, take_screenshot
+
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+# What is typed, looked up or filled in, and so is the same in all languages.
+VERBATIM = re.compile(
+    r"%[\w:-]+%|models/\w+|\.[a-z]+\b|\b[A-Z]+_[A-Z]+\b|\b(?:https|cosmos-guardrail|karras|uni_pc_bh2|deis)\b", re.ASCII
+)
+QUOTED = re.compile(r"(?<!\w)'([a-z ]+)'(?!\w)")
+OF_A_WIDGET = re.compile(r"%([^%.]+)\.seed%")
+I18N_SYNTAX = set("@{}|")
+"""vue-i18n, which older frontends read tooltips with, takes these for its own."""
+CODE = re.compile(r"`([^`\n]+)`")
+HELP = REPO / "web" / "docs"
+HELP_LANGUAGES = ("zh", "ja")
+
+
+def numbers(text: str) -> Counter[str]:
+    """With a decimal point, whichever sign the language has for it."""
+    return Counter(number.replace(",", ".") for number in NUMBER.findall(text))
+
+
+@pytest.fixture(scope="module")
+def source(any_comfyui: ComfyUI) -> dict[str, Any]:
+    """The English texts, as ComfyUI hands them to its frontend."""
+    infos = any_comfyui.object_info().values()
+    return translate.english([info for info in infos if info["name"].startswith("CosmosPredict25")])
+
+
+@pytest.mark.parametrize("language", translate.LANGUAGES)
+def test_every_text_of_every_node_is_there_and_none_is_stale(
+    language: str, source: dict[str, Any], any_comfyui: ComfyUI
+) -> None:
+    translations = translate.read(language)
+    assert set(translations) == set(translate.texts(source))
+    served = any_comfyui.request("/i18n")[language]["nodeDefs"]
+    assert {name: served[name] for name in source} == translate.translated(source, translations)
+
+
+@pytest.mark.parametrize("language", translate.LANGUAGES)
+def test_a_translation_keeps_numbers_and_what_is_typed(language: str) -> None:
+    for english, translation in translate.read(language).items():
+        assert translation.strip() == translation != "", english
+        assert numbers(translation) == numbers(english), (english, translation)
+        assert set(VERBATIM.findall(translation)) == set(VERBATIM.findall(english)), (english, translation)
+        for value in QUOTED.findall(english):
+            assert value in translation, (english, translation)
+        assert not I18N_SYNTAX & set(translation), translation
+
+
+@pytest.mark.parametrize("language", translate.LANGUAGES)
+def test_a_tooltip_calls_a_node_as_the_frontend_does(language: str) -> None:
+    """A file's name is filled in from a node by its title, which is the translated one."""
+    translations = translate.read(language)
+    title = translations["Sampler Settings (Cosmos Predict2.5)"].removesuffix(" (Cosmos Predict2.5)")
+    (tooltip,) = [text for text in translations.values() if OF_A_WIDGET.search(text)]
+    assert OF_A_WIDGET.findall(tooltip) == [title]
+
+
+@pytest.mark.parametrize("language", translate.LANGUAGES)
+def test_different_nodes_have_different_names(language: str) -> None:
+    node_defs = json.loads((translate.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    names = [node["display_name"] for node in node_defs.values()]
+    assert len(set(names)) == len(names)
+    assert all(name.endswith(" (Cosmos Predict2.5)") for name in names)
+
+
+def test_the_program_lists_what_a_changed_text_makes_stale(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = {"name": "A", "display_name": "new", "description": "old", "input": {}, "output_name": []}
+    monkeypatch.setattr(translate, "node_infos", lambda: [{**info, "output_tooltips": []}])
+    monkeypatch.setattr(translate, "LOCALES", tmp_path)
+    monkeypatch.setattr(translate, "LANGUAGES", ("zh",))
+    (tmp_path / "zh.json").write_text('{"old": "1", "gone": "2"}')
+    with pytest.raises(SystemExit) as end:
+        translate.main()
+    assert end.value.code == "zh: translate 'new'\nzh: remove 'gone'"
+    assert json.loads((tmp_path / "zh" / "nodeDefs.json").read_text())["A"]["description"] == "1"
+
+
+@pytest.mark.parametrize("language", HELP_LANGUAGES)
+@pytest.mark.parametrize("english", sorted(HELP.glob("*.md")), ids=lambda file: file.stem)
+def test_a_help_page_has_the_numbers_commands_links_and_names_of_the_english_one(english: Path, language: str) -> None:
+    source = english.read_text(encoding="utf-8")
+    page = (HELP / english.stem / f"{language}.md").read_text(encoding="utf-8")
+    node = json.loads((translate.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))[english.stem]
+    assert page.startswith(f"# {node['display_name']}\n")
+    assert set(numbers(source)) <= set(numbers(page))
+    placed = re.compile(r"```.*?```|\]\([^)]+\)", re.DOTALL)
+    assert placed.findall(page) == placed.findall(source)
+    assert not re.search(r"\S\n *(?![-\s])\S", placed.sub("", page)), "the end of a line shows as a space"
+    code = [set(CODE.findall(placed.sub("", text))) for text in (page, source)]
+    assert {text for text in code[0] if ".seed%" not in text} == {text for text in code[1] if ".seed%" not in text}
+    for name, slot in node["inputs"].items():
+        assert (f"**{slot['name']}**" in page) == (f"**{name}**" in source)
+
+
+SEARCHES = {
+    "zh": ["\u6587\u751f\u89c6\u9891", "\u56fe\u751f\u89c6\u9891"],  # text to video, image to video
+    "ja": ["\u52d5\u753b\u751f\u6210"],  # video generation
+}
+FOUND = ["CosmosPredict25Generate", "CosmosPredict25GenerateFal"]
+
+
+# A node of a type in an empty graph, selected; returns what is written on it.
+ALONE = """(type) => {
+    app.graph.clear()
+    const node = LiteGraph.createNode(type)
+    app.graph.add(node)
+    node.pos = [100, 100]
+    app.canvas.selectItems([node])
+    app.canvas.draw(true, true)
+    const widgets = Object.fromEntries(node.widgets.map(({ name, label }) => [name, label]))
+    return { title: node.title, output: node.outputs[0].localized_name, widgets }
+}"""
+
+
+@pytest.fixture(params=HELP_LANGUAGES)
+def foreign(request: pytest.FixtureRequest, server: ComfyUI, browser: Browser) -> Any:
+    """The frontend in another language, and which one."""
+    server.request("/settings", {"Comfy.Locale": request.param})
+    page = open_page(browser, server)
+    page.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', true)")
+    yield page, request.param
+    page.close()
+    server.request("/settings", {"Comfy.Locale": "en"})
+
+
+def test_searches_nodes_and_help_are_in_the_users_language(foreign: tuple[Page, str]) -> None:
+    page, language = foreign
+    node_defs = json.loads((translate.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    for place, words in enumerate(SEARCHES[language]):
+        page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+        page.keyboard.insert_text(words)
+        for node in FOUND:
+            expect(page.get_by_text(node_defs[node]["display_name"]).first).to_be_visible()
+        take_screenshot(page, f"search {language} {place}")
+        page.keyboard.press("Escape")
+    shown = page.evaluate(ALONE, "CosmosPredict25SamplerSettings")
+    settings = node_defs["CosmosPredict25SamplerSettings"]
+    assert shown["title"] == settings["display_name"]
+    assert shown["output"] == settings["outputs"]["0"]["name"]
+    names = {name: slot["name"] for name, slot in settings["inputs"].items()}
+    assert shown["widgets"].items() >= names.items()
+    page.get_by_test_id("properties-panel").get_by_role("tab").nth(1).click()
+    # Of the panel, and of the page in it.
+    expect(page.get_by_role("heading", name=settings["display_name"])).to_have_count(2)
+    take_screenshot(page, f"help {language}")
