@@ -41,6 +41,7 @@ def test_the_video_shows_what_the_prompt_asks_for(model, prompt):
     assert shown(model, prompt=prompt) == Detection((SceneObject(color, shape),), (motion,), background)
 
 
+@pytest.mark.slow
 def test_a_color_in_the_negative_prompt_is_avoided(model):
     def with_red(**fields) -> int:
         clips = [shown(model, seed=seed, prompt="a circle moving left", **fields) for seed in (1, 2)]

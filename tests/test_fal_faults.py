@@ -21,8 +21,8 @@ from cosmos_predict25.tests.fal import (
 from cosmos_predict25.tests.fal_faults import FAULTS, Case, Ending
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Reset, ingress
 
-LONGEST = 8
-"""Seconds from the start of a run to its end, whatever a server does."""
+LONGEST = 30
+"""Seconds from the start of a run to its end, whatever a server does, on a busy machine too."""
 
 
 def has_its_video(fal: FalStandIn, case: Case) -> None:

@@ -87,6 +87,7 @@ def test_error(tmp_path):
 """
 
 
+@pytest.mark.slow
 def test_a_session_in_which_a_key_leaks_fails(tmp_path):
     folder = tmp_path / "session"
     folder.mkdir()

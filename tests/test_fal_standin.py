@@ -800,7 +800,7 @@ def test_the_jobs_outlive_the_stand_in(tmp_path: Path) -> None:
             assert fal.accepted == accepted
             fal.fail_next(SERVER_ERROR)
             run_official(fal.environ, SUBMIT)
-            jobs = fal.jobs
+        jobs = fal.jobs  # now nothing changes them any more
     with FalStandIn(tmp_path) as fal:
         assert fal.jobs == jobs
 
