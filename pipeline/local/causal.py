@@ -1,9 +1,35 @@
 """The causal convolutions of the Wan VAE: what each remembers of the frames before goes from call to call."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import CACHE_T, WanCausalConv3d
 from torch import Tensor, cat, nn
 
 Memory = list[Tensor | None]
+
+
+@contextmanager
+def channels_last_on_cpu(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """On a CPU, keep the weights of the convolutions in `module` with the channels last, for as long as it is entered.
+
+    What they make has that order too, and everything after them keeps it: benchmarks/generate.py has what it gains. On
+    other devices nothing was measured, and nothing is changed.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
+    before = [layer.weight.data for layer in layers]
+    for layer in layers:
+        order = torch.channels_last if isinstance(layer, nn.Conv2d) else torch.channels_last_3d
+        layer.weight.data = layer.weight.data.to(memory_format=order)
+    try:
+        yield
+    finally:
+        for layer, weight in zip(layers, before, strict=True):
+            layer.weight.data = weight
 
 
 def empty_memory(*modules: nn.Module) -> Memory:

@@ -1,6 +1,6 @@
 """Noise to latents."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,6 @@ def nothing_given(latents: Tensor) -> Tensor:
     return latents[:, :, :0]
 
 
-@torch.inference_mode()
 def predict_velocity(
     transformer: "CosmosTransformer",
     latents: Tensor,
@@ -43,15 +42,29 @@ def predict_velocity(
     prompt_embeds: Tensor,
     mask: Tensor,
 ) -> Tensor:
-    """One pass of the transformer: the flow's velocity, float32, of the shape of `latents`.
+    """One pass of the transformer: as `predict_velocities` for one prompt."""
+    return predict_velocities(transformer, latents, timestep, [prompt_embeds], mask)[0]
+
+
+@torch.inference_mode()
+def predict_velocities(
+    transformer: "CosmosTransformer",
+    latents: Tensor,
+    timestep: Tensor,
+    prompts_embeds: Sequence[Tensor],
+    mask: Tensor,
+) -> list[Tensor]:
+    """A pass of the transformer for each prompt: the flow's velocities, float32, of the shape of `latents`.
 
     `timestep`: the flow sigma in 0..1, (1,) where it is the same for all latent frames, else (T,). diffusers computes
     the same for every token apart.
-    `prompt_embeds`: (1, 512, text_embed_dim), projected; `transformer.crossattn_proj` must be the identity.
+    `prompts_embeds`: (1, 512, text_embed_dim) each, projected; `transformer.crossattn_proj` must be the identity.
     `mask`: of `condition_mask`.
     """
     dtype = transformer.compute_dtype or transformer.dtype
-    return transformer(latents.to(dtype), timestep, prompt_embeds.to(dtype), mask.to(dtype)).float()
+    latents, mask = latents.to(dtype), mask.to(dtype)
+    moment = transformer.moment(latents, timestep)
+    return [transformer(latents, moment, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
 
 
 def timesteps_of(sigma: Tensor, frames: int, known: int) -> Tensor:
@@ -79,14 +92,14 @@ def denoise(
     Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers.
     """
     latents, count = noise, known.shape[2]
+    prompts = [prompt_embeds] if negative_prompt_embeds is None else [prompt_embeds, negative_prompt_embeds]
     mask, known_velocity = condition_mask(noise, count), noise[:, :, :count] - known
     for index, sigma in enumerate(solver.sigmas[:-1]):
         sigma = sigma.reshape(1).to(latents.device)
         timestep = timesteps_of(sigma, noise.shape[2], count)
         seen = torch.cat([known, latents[:, :, count:]], dim=2)
-        velocity = predict_velocity(transformer, seen, timestep, prompt_embeds, mask)
-        if negative_prompt_embeds is not None:
-            negative = predict_velocity(transformer, seen, timestep, negative_prompt_embeds, mask)
+        velocity, *negatives = predict_velocities(transformer, seen, timestep, prompts, mask)
+        for negative in negatives:
             velocity = velocity + guidance_scale * (velocity - negative)
         velocity = torch.cat([known_velocity, velocity[:, :, count:]], dim=2)
         latents, denoised = solver.step(index, velocity, latents)
