@@ -6,7 +6,7 @@ from diffusers import AutoencoderKLWan
 
 from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.benchmarks.metrics import psnr
-from cosmos_predict25.pipeline.local.causal import channels_last_on_cpu
+from cosmos_predict25.pipeline.local.causal import fast_on_cpu
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode, whole
 from cosmos_predict25.pipeline.local.latents import normalize
@@ -80,14 +80,36 @@ def test_the_latents_of_a_start_are_still_those_of_diffusers(wide_vae):
     torch.testing.assert_close(latents, expected, rtol=0, atol=1e-5)
 
 
-def test_elsewhere_the_weights_stay_as_they_are(vae):
-    """Of another device nothing was measured."""
-    strides = [parameter.stride() for parameter in vae.decoder.parameters()]
-    with channels_last_on_cpu(vae.decoder, torch.device("meta")):
-        assert [parameter.stride() for parameter in vae.decoder.parameters()] == strides
-    with channels_last_on_cpu(vae.decoder, torch.device("cpu")):
-        assert [parameter.stride() for parameter in vae.decoder.parameters()] != strides
-    assert [parameter.stride() for parameter in vae.decoder.parameters()] == strides
+def state_of(module) -> list:
+    """Which object is each layer's attribute or parameter."""
+    return [{name: id(value) for name, value in {**vars(layer), **layer._parameters}.items()}
+            for layer in module.modules()]  # fmt: skip
+
+
+def test_elsewhere_and_afterwards_all_is_as_it_was(wide_vae):
+    """Other devices and types were not measured."""
+    before = state_of(wide_vae)
+    with fast_on_cpu(wide_vae, torch.device("meta")):
+        assert state_of(wide_vae) == before
+    with fast_on_cpu(wide_vae, torch.device("cpu")):
+        assert state_of(wide_vae) != before
+    assert state_of(wide_vae) == before
+    half = AutoencoderKLWan(base_dim=8).bfloat16()
+    orders = [parameter.stride() for parameter in half.parameters()]
+    with fast_on_cpu(half, torch.device("cpu")):
+        assert [parameter.stride() for parameter in half.parameters()] == orders
+        assert not any("forward" in vars(layer) for layer in half.modules())
+
+
+def test_a_decoding_that_is_stopped_leaves_all_as_it_was(wide_vae):
+    before = state_of(wide_vae)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode(wide_vae, torch.randn(1, 16, 1, 8, 8), 1, (1, 1), stop)
+    assert state_of(wide_vae) == before
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
