@@ -1,7 +1,6 @@
 """What a longer and a larger video costs, in time and memory. For benchmarks/generate.py --grow.
 
-Memory is counted at the 2B model's real widths on tensors without values, once for what ours needs at the least
-without streaming and once for the stock pipeline, all weights on the device. Time is that of the small model.
+Memory is counted at the 2B model's real widths on tensors without values. Time is that of the small model.
 """
 
 import json
@@ -20,7 +19,7 @@ from cosmos_predict25.benchmarks.accounting import GPU, LiveBytes, account, buil
 from cosmos_predict25.benchmarks.accounting import SHAPES as REAL
 from cosmos_predict25.benchmarks.generate import SHAPES, run_contender
 from cosmos_predict25.benchmarks.memory import import_comfyui
-from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.benchmarks.report import markdown_table, publish
 from cosmos_predict25.pipeline.fal.journal import Journal, Record
 from cosmos_predict25.pipeline.fal.queue.policy import NetworkPolicy
 from cosmos_predict25.pipeline.local.model import sizes_of
@@ -41,16 +40,21 @@ PRICE = 0.20
 
 def publish_growth(rounds: int) -> None:
     import_comfyui()
-    print("Memory:")
     header = ["frames", "size", "ours, denoising", "ours, decoding", "stock, denoising", "stock, decoding"]
-    publish([*header, "stock : ours"], memory_rows(), "GiB with the weights; computed at the 2B model's widths.")
-    print("Time:")
-    publish(["frames", "size", "stock, s / pass", "ours", "stock after the last step, s", "ours"], time_rows(rounds))
-    print("Export:")
-    publish(["frames", "s", "peak RSS on top of the frames, MiB", "MB"], export_rows())
-    print("fal:")
-    publish(["hours that a job takes", "looks at it"], [[f"{hours:g}", str(looks(3600 * hours))] for hours in HOURS])
-    publish(["jobs", "look through the journal, ms", "journal, kB", "price, $"], job_rows())
+    note = "GiB with all weights on the device, computed at the widths of the 2B model."
+    parts = [
+        f"{note} Seconds, measured on the small model:",
+        markdown_table(
+            ["frames", "size", "stock, s / pass", "ours", "stock, after the last step, s", "ours"], time_rows(rounds)
+        ),
+        "Export of 640x352 to H.264, high, measured; RSS is what comes on top of the frames:",
+        markdown_table(["frames", "s", "peak RSS, MiB", "MB"], export_rows()),
+        "A job at fal, computed from the pauses between two looks at it:",
+        markdown_table(["hours", "looks"], [[f"{hours:g}", str(looks(3600 * hours))] for hours in HOURS]),
+        f"Jobs at fal: what a run does before it sends one, measured, and the price at ${PRICE:.2f} a video:",
+        markdown_table(["jobs", "look through the journal, ms", "journal, kB", "price, $"], job_rows()),
+    ]
+    publish([*header, "stock : ours"], memory_rows(), "\n\n".join(parts))
 
 
 def memory_rows() -> list[list[str]]:
