@@ -68,7 +68,8 @@ SCHEMES = (EXACT, Scheme(STANDARD, 20), Scheme(FEW_STEPS, 15), Scheme(FEW_STEPS,
 
 
 def publish_fidelity(folder: Path, shape: dict[str, Any]) -> None:
-    """`shape`: width, height and num_frames of the videos, and the steps of the comparison with stock."""
+    """`shape`: width, height and num_frames of the videos."""
+    shape = {**shape, "num_inference_steps": EXACT.steps}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     publish(*stock_table(folder, shape, device))
     publish(*schemes_table(folder, shape, device))
@@ -105,7 +106,7 @@ def schemes_table(folder: Path, shape: dict[str, Any], device: torch.device) -> 
     model, placement, prompts = load_pipeline_folder(folder, torch.bfloat16), OneAtATime(device), PromptCache(size=20)
     found: dict[Scheme, list[list[float]]] = {scheme: [] for scheme in SCHEMES}
     for seed, prompt in enumerate(PROMPTS):
-        request = GenerationRequest(prompt=prompt, seed=seed, **{**shape, "num_inference_steps": EXACT.steps})
+        request = GenerationRequest(prompt=prompt, seed=seed, **shape)
         request, exact = clamp_request(request, model.transformer), torch.empty(0)
         for scheme in SCHEMES:
             begin = time.perf_counter()

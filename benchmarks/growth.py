@@ -32,7 +32,8 @@ SMALL_SIZES = ((128, 128), (192, 192), (256, 256))
 LARGE_CARD = DeviceMemory(80 * GIB, 64 * GIB, layers_in_flight=3)
 EXPORTED = (93, 465, 930)
 """Frames of one, five and ten parts."""
-HOURS = (0.1, 1, 8)
+HOURS = (0.1, 0.5, 1)
+"""A run follows a job for no longer than an hour."""
 JOBS = (1, 100, 1000)
 PRICE = 0.20
 """Dollars of a video, as fal says."""
@@ -159,7 +160,7 @@ def export_once(num_frames: int) -> None:
 
 def looks(seconds: float) -> int:
     """How often a job is asked after that takes so long."""
-    policy, waited, count = NetworkPolicy(wait_limit=seconds), 0.0, 1
+    policy, waited, count = NetworkPolicy(), 0.0, 1
     while waited < seconds:
         waited += policy.poll_interval(waited)
         count += 1

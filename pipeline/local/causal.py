@@ -58,7 +58,8 @@ def _changes(layer: Any) -> Iterator[tuple[str, Any]]:
         weight = layer.weight.detach().to(memory_format=order)
         yield "weight", nn.Parameter(weight, requires_grad=False)
     if isinstance(layer, WanCausalConv3d):
-        _, right, _, bottom, before, _ = layer._padding
+        padding: Any = layer._padding
+        _, right, _, bottom, before, _ = padding
         yield "padding", (0, bottom, right)
         yield "forward", _convolve_in_time(layer, before)
     if isinstance(layer, WanRMS_norm) and layer.channel_first and not isinstance(layer.bias, Tensor):
