@@ -3,6 +3,7 @@
     .demo/env/bin/python benchmarks/adherence.py                             # guidance 7, 35 steps
     .demo/env/bin/python benchmarks/adherence.py --guidance 1 7 --steps 10 20 35
     .demo/env/bin/python benchmarks/adherence.py --dtype bfloat16 --exact    # PSNR, SSIM against float32 and 35 steps
+    .demo/env/bin/python benchmarks/adherence.py --schedule standard "few steps" --steps 12 15 20 --exact
     .demo/env/bin/python benchmarks/adherence.py --negative red              # how often red appears with and without it
     .demo/env/bin/python benchmarks/adherence.py --start 1 5                 # from a picture, from a clip of 5 frames
     .demo/env/bin/python benchmarks/adherence.py --parts 3                   # three parts more, there and back
@@ -12,9 +13,13 @@ A prompt's combination of colour, shape, motion and background, and its sentence
 """
 
 import argparse
+import functools
+import itertools
 import random
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,8 +36,11 @@ from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER, DEMO_LORA_FILE
 from cosmos_predict25.pipeline.local.load.lora import DOWN, UP, read_lora
 from cosmos_predict25.pipeline.local.model import LocalModel
-from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, FEW_STEPS, STANDARD, GenerationRequest
 from cosmos_predict25.pipeline.start import CLIP_FRAMES, Start
+
+Exact = Callable[[str, int], torch.Tensor]
+"""The frames to compare with, of a prompt and a seed."""
 
 
 def held_out_prompts(count: int, two: float = 0.0, *, in_lora_color: bool = False) -> list[tuple[Scene, str]]:
@@ -59,7 +67,7 @@ def adherence(
     model: LocalModel,
     pairs: list[tuple[Scene, str]],
     options: dict,
-    exact: LocalModel | None,
+    exact: Exact | None,
     colors: tuple[str, ...] = SHAPE_COLORS,
 ) -> list[str]:
     """Shares with each attribute right and with all right, how exact the outlines are, seconds a video and, with
@@ -71,7 +79,7 @@ def adherence(
         seconds += time.perf_counter() - begin
         rows.append([*shares(scene, frames, colors), outline(scene, frames, colors)])
         if exact:
-            wanted = make(exact, prompt, seed, {**options, "num_inference_steps": 35})
+            wanted = exact(prompt, seed)
             similarity.append([psnr(frames, wanted), ssim(frames, wanted)])
     found = [*means(rows), seconds / len(pairs), *means(similarity)]
     return [f"{figure:.3f}" for figure in found]
@@ -205,6 +213,7 @@ def main() -> None:
     parser.add_argument("--two", type=float, default=0.0, help="share of the prompts with two objects")
     parser.add_argument("--guidance", type=float, nargs="+", default=[7.0])
     parser.add_argument("--steps", type=int, nargs="+", default=[35])
+    parser.add_argument("--schedule", nargs="+", choices=(STANDARD, FEW_STEPS), default=[STANDARD])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--exact", action="store_true", help="compare each video with the float32 one of 35 steps")
     parser.add_argument("--negative", metavar="COLOR", help="measure what this word does in the negative prompt")
@@ -225,15 +234,16 @@ def main() -> None:
     if options.lora:
         chosen = {"guidance_scale": options.guidance[0], "num_inference_steps": options.steps[0]}
         return lora_effect(model, options.count, chosen)
-    exact = load_pipeline_folder(options.checkpoint, torch.float32) if options.exact else None
+    in_float32 = load_pipeline_folder(options.checkpoint, torch.float32) if options.exact else None
     pairs = held_out_prompts(options.count, options.two)
-    header, rows = ["guidance", "steps"], []
+    columns, rows = [], []
     for guidance in options.guidance:
-        for steps in options.steps:
-            chosen = {"guidance_scale": guidance, "num_inference_steps": steps}
+        exact = in_float32 and functools.cache(partial(make, in_float32, options={"guidance_scale": guidance}))
+        for schedule, steps in itertools.product(options.schedule, options.steps):
+            chosen = {"guidance_scale": guidance, "schedule": schedule, "num_inference_steps": steps}
             columns, found = measure(model, pairs, options, chosen, exact)
-            rows += [[f"{guidance:g}", str(steps), *row] for row in found]
-    publish([*header, *columns], rows)
+            rows += [[f"{guidance:g}", schedule, str(steps), *row] for row in found]
+    publish(["guidance", "schedule", "steps", *columns], rows)
     return None
 
 
@@ -242,7 +252,7 @@ def measure(
     pairs: list[tuple[Scene, str]],
     options: argparse.Namespace,
     chosen: dict,
-    exact: LocalModel | None,
+    exact: Exact | None,
 ) -> tuple[list[str], list[list[str]]]:
     """The columns and the rows of the table that `options` ask for."""
     if options.parts:

@@ -1,10 +1,14 @@
 """The stock diffusers pipeline against ours: time and memory on the same random weights.
 
     .demo/env/bin/python benchmarks/generate.py                 # a small model, for a CPU
+    .demo/env/bin/python benchmarks/generate.py --grow          # what longer and larger videos cost
     .demo/env/bin/python benchmarks/generate.py --shape 2b      # the real shape, 1280x704, 93 frames: needs a GPU
+    .demo/env/bin/python benchmarks/generate.py --shape 2b --checkpoint FOLDER   # and what real weights make
 
 Each contender runs in a process of its own, by turns. The stock pipeline runs as its documentation shows it, with
-everything on the device. Prints medians, and how far the final latents of the two are apart.
+everything on the device; ours and the native MODEL also under ComfyUI's memory manager, with each attention that is
+installed, without ComfyUI's fused kernels, and with all weights streamed. Prints medians, and how far the latents of
+ours are from stock's. After the last step is the time from there to the frames, in it the VAE's decoding.
 """
 
 import argparse
@@ -14,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,13 +30,41 @@ from cosmos_predict25.benchmarks.peak import PeakRss
 from cosmos_predict25.benchmarks.report import publish
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {"heads": 2, "blocks": 2, "text_hidden": 512, "text_layers": 2, "text_mlp": 512, "vae": 8,
+             "width": 32, "height": 32, "num_frames": 9, "num_inference_steps": 3},
     "small": {"heads": 8, "blocks": 4, "text_hidden": 512, "text_layers": 8, "text_mlp": 1024, "vae": 32,
               "width": 256, "height": 256, "num_frames": 17, "num_inference_steps": 6},
     "2b": {"heads": 16, "blocks": 28, "text_hidden": 3584, "text_layers": 28, "text_mlp": 18944, "vae": 96,
            "width": 1280, "height": 704, "num_frames": 93, "num_inference_steps": 3},
 }  # fmt: skip
-CONTENDERS = ("stock", "ours")
+"""tiny is there to try the contenders of 2b without a GPU."""
+ATTENTIONS = {"pytorch": "torch", "sage": "sageattention", "flash": "flash_attn", "xformers": "xformers"}
+"""ComfyUI's name of an attention -> the package that it needs."""
+PASSES = {
+    "standard, 35 steps": 70,
+    "standard, 20 steps": 40,
+    "few steps, 15 steps": 30,
+    "distilled, 4 steps": 4,
+}
+GOALS = "Goals on an H200: 70 passes in 235 s, 1.6 times as fast as stock, after the last step 2.5 s."
 PROMPT = "Rough rocks travel on a conveyor belt through a dimly lit quarry. " * 4
+
+Run = Callable[[dict[str, Any], dict[str, Any], "Stopwatch", dict[str, Any]], torch.Tensor]
+
+
+def contenders(shape: str) -> dict[str, dict[str, Any]]:
+    """Name -> what `contend` is told."""
+    found: dict[str, dict[str, Any]] = {"stock": {"run": "stock"}, "ours": {"run": "ours"}}
+    if shape == "small":
+        return found
+    for attention, package in ATTENTIONS.items():
+        if find_spec(package):
+            found[f"ours in ComfyUI, {attention}"] = {"run": "hosted", "attention": attention}
+    found["ours in ComfyUI, pytorch, not fused"] = {"run": "hosted", "attention": "pytorch", "fused": False}
+    found["ours in ComfyUI, pytorch, streamed"] = {"run": "hosted", "attention": "pytorch", "streamed": True}
+    found["native MODEL, pytorch"] = {"run": "native", "attention": "pytorch"}
+    found["native MODEL, pytorch, streamed"] = {"run": "native", "attention": "pytorch", "streamed": True}
+    return found
 
 
 def build_models(shape: dict[str, Any]) -> dict[str, Any]:
@@ -60,22 +94,36 @@ def build_models(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 class Stopwatch:
-    """Notes when each step ends."""
+    """Notes when each step ends, and when the first frames after the last one are there."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.step_ends: list[float] = []
+        self.frames: list[float] = []
 
-    def step(self) -> None:
+    def now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        self.step_ends.append(time.perf_counter())
+        return time.perf_counter()
 
-    def seconds_per_step(self) -> float:
-        return statistics.median(later - earlier for earlier, later in pairwise(self.step_ends))
+    def step(self) -> None:
+        self.step_ends.append(self.now())
+
+    def frame(self) -> None:
+        self.frames.append(self.now())
+
+    def figures(self, start: float, end: float) -> dict[str, float]:
+        """`end`: when all was done. A contender that tells of no frames has the first one with the last one."""
+        last = self.step_ends[-1]
+        return {
+            "s / pass": statistics.median(later - earlier for earlier, later in pairwise(self.step_ends)) / 2,
+            "first frame after, s": (self.frames or [end])[0] - last,
+            "after the last step, s": end - last,
+            "s in all": end - start,
+        }
 
 
-def run_stock(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> torch.Tensor:
+def run_stock(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch, _: dict[str, Any]) -> torch.Tensor:
     from diffusers import Cosmos2_5_PredictBasePipeline
 
     from cosmos_predict25.benchmarks.stock import AllowEverything
@@ -95,27 +143,87 @@ def run_stock(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) ->
     return pipeline_scale(parts["vae"], latents)
 
 
-def run_ours(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch) -> torch.Tensor:
-    from cosmos_predict25.pipeline.local.generate import generate
-    from cosmos_predict25.pipeline.local.model import LocalModel, TextEncoder
+def run_ours(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch, _: dict[str, Any]) -> torch.Tensor:
     from cosmos_predict25.pipeline.local.placement import OneAtATime
-    from cosmos_predict25.pipeline.local.transformer import use_less_memory
+
+    return generate_with(our_model(parts), shape, watch, OneAtATime(watch.device))
+
+
+def run_hosted(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch, options: dict) -> torch.Tensor:
+    """Under ComfyUI's memory manager, with its attention and, unless told otherwise, its fused kernels."""
+    from cosmos_predict25.nodes.host import kernels
+    from cosmos_predict25.nodes.host.memory import HostedModel
+
+    if not options.get("fused", True):
+        kernels.fused = lambda name: None
+    model = our_model(parts)
+    return generate_with(model, shape, watch, HostedModel(model, guardrail=False))
+
+
+def generate_with(model: Any, shape: dict[str, Any], watch: Stopwatch, placement: Any) -> torch.Tensor:
+    from cosmos_predict25.pipeline.local.generate import generate
     from cosmos_predict25.pipeline.observer import NullObserver
     from cosmos_predict25.pipeline.request import GenerationRequest
 
-    class Stepper(NullObserver):
+    class Watcher(NullObserver):
         def progress(self, message, done, total, latents=None):
             if latents is not None:
                 watch.step()
+            elif message.startswith("Decoding,"):
+                watch.frame()
+
+    request = GenerationRequest(prompt=PROMPT, seed=1, **request_fields(shape))
+    return generate(model, request, placement=placement, observer=Watcher()).latents
+
+
+def our_model(parts: dict[str, Any]) -> Any:
+    from cosmos_predict25.pipeline.local.model import LocalModel, TextEncoder
+    from cosmos_predict25.pipeline.local.transformer import use_less_memory
 
     transformer = parts["transformer"]
     text_encoder = TextEncoder(parts.pop("text_encoder").model.language_model, transformer.crossattn_proj)
     transformer.crossattn_proj = torch.nn.Identity()
     scheduler_config = dict(parts["scheduler"].config)
-    transformer = use_less_memory(transformer)
-    model = LocalModel("random", parts["tokenizer"], text_encoder, transformer, parts["vae"], scheduler_config)
-    request = GenerationRequest(prompt=PROMPT, seed=1, **request_fields(shape))
-    return generate(model, request, placement=OneAtATime(watch.device), observer=Stepper()).latents
+    return LocalModel(
+        "random", parts["tokenizer"], text_encoder, use_less_memory(transformer), parts["vae"], scheduler_config
+    )
+
+
+def run_native(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch, _: dict[str, Any]) -> torch.Tensor:
+    """ComfyUI's MODEL and VAE with our SAMPLER, of random embeddings: its latents are of no prompt."""
+    import comfy.sample
+    import comfy.samplers
+
+    from cosmos_predict25.nodes.native.model import load_transformer
+    from cosmos_predict25.nodes.native.sampler import sampler
+    from cosmos_predict25.nodes.native.vae import load_vae
+    from cosmos_predict25.pipeline.local.latents import initial_noise
+    from cosmos_predict25.pipeline.local.load.parts import Parts
+    from cosmos_predict25.pipeline.local.load.weights import index_tensors, weight_files
+
+    del parts["text_encoder"]
+    with tempfile.TemporaryDirectory() as folder:
+        sources = []
+        for name in ("transformer", "vae"):
+            parts[name].save_pretrained(Path(folder, name))
+            sources.append(index_tensors(weight_files(Path(folder, name)), str))
+        configs = [dict(parts.pop(name).config) for name in ("transformer", "vae")]
+        files = Parts("random", configs[0], sources[0], configs[1], sources[1], Path(folder), Path(folder))
+        model, _, vae = *load_transformer(files), load_vae(files)
+        sigmas = comfy.samplers.calculate_sigmas(
+            model.get_model_object("model_sampling"), "karras", shape["num_inference_steps"]
+        )
+        noise = initial_noise(1, shape["num_frames"], shape["height"], shape["width"])
+        conditions = ([[torch.randn(1, 512, configs[0]["text_embed_dim"]), {}]] for _ in range(2))
+        samples = comfy.sample.sample_custom(
+            model, noise, 8, sampler("standard"), sigmas, *conditions, torch.zeros_like(noise),
+            callback=lambda *_: watch.step(), disable_pbar=True,
+        )  # fmt: skip
+        vae.decode(samples)
+    return torch.empty(0)
+
+
+RUNS: dict[str, Run] = {"stock": run_stock, "ours": run_ours, "hosted": run_hosted, "native": run_native}
 
 
 def request_fields(shape: dict[str, Any]) -> dict[str, Any]:
@@ -128,11 +236,26 @@ def pipeline_scale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return denormalize(vae, latents).cpu()
 
 
-def contend(name: str, shape: dict[str, Any], latents_file: Path) -> None:
+def import_comfyui(attention: str, streamed: bool) -> None:
+    """As the user starts it: before anything of ComfyUI's is imported."""
+    from cosmos_predict25.scripts.environment import NEWEST, source_folder
+
+    sys.path.append(str(source_folder(NEWEST)))
+    from comfy.cli_args import args
+
+    args.cpu, args.novram = not torch.cuda.is_available(), streamed and torch.cuda.is_available()
+    args.use_pytorch_cross_attention = attention == "pytorch"
+    args.use_sage_attention, args.use_flash_attention = attention == "sage", attention == "flash"
+
+
+def contend(options: dict[str, Any], latents_file: Path) -> None:
     """Run one contender in this process and print its figures as JSON."""
     from cosmos_predict25.scripts.random_checkpoint import random_scheduler, random_tokenizer
 
+    shape = options["shape"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if "attention" in options:
+        import_comfyui(options["attention"], options.get("streamed", False))
     if device.type == "cuda":
         torch.set_default_dtype(torch.bfloat16)
     # Made on the device, which is quicker, and then where both expect them: in the CPU's memory, as after loading.
@@ -145,48 +268,78 @@ def contend(name: str, shape: dict[str, Any], latents_file: Path) -> None:
             parts[part].to("cpu")
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    for part in ("text_encoder", "transformer", "vae"):
+        parts[part].requires_grad_(False)
     watch = Stopwatch(device)
-    start = time.perf_counter()
+    start = watch.now()
     with PeakRss() as rss:
-        latents = {"stock": run_stock, "ours": run_ours}[name](parts, shape, watch)
-    figures = {
-        "s / step": watch.seconds_per_step(),
-        "s in all": time.perf_counter() - start,
-        "RSS, MiB": rss.mib,
-    }
+        latents = RUNS[options["run"]](parts, shape, watch, options)
+    figures = {**watch.figures(start, watch.now()), "RSS, MiB": rss.mib}
     if device.type == "cuda":
         figures["VRAM, MiB"] = torch.cuda.max_memory_allocated() / 2**20
     torch.save(latents, latents_file)
     print(json.dumps(figures))
 
 
+def run_contender(options: dict[str, Any], latents_file: Path) -> dict[str, float]:
+    """In a process of its own."""
+    command = [sys.executable, __file__, "--contender", json.dumps(options), str(latents_file)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def compare(name: str, rounds: int) -> None:
+    """Publish the table of all contenders for a shape."""
+    asked = contenders(name)
+    figures: dict[str, list[dict[str, float]]] = {contender: [] for contender in asked}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {contender: Path(folder, f"{number}.pt") for number, contender in enumerate(asked)}
+        for _ in range(rounds):
+            for contender, options in asked.items():
+                figures[contender].append(run_contender({**options, "shape": SHAPES[name]}, files[contender]))
+                print(contender, figures[contender][-1], flush=True)
+        latents = {contender: torch.load(file) for contender, file in files.items()}
+    medians = {
+        contender: {column: statistics.median(run[column] for run in runs) for column in runs[0]}
+        for contender, runs in figures.items()
+    }
+    medians["stock : ours"] = {column: value / medians["ours"][column] for column, value in medians["stock"].items()}
+    rows = [[contender, *(f"{value:.2f}" for value in values.values())] for contender, values in medians.items()]
+    publish(["", *medians["stock"]], rows, "\n\n".join(notes(name, medians, latents)))
+
+
+def notes(name: str, medians: dict[str, dict[str, float]], latents: dict[str, torch.Tensor]) -> list[str]:
+    """What the table does not say: how near the latents are and, for more contenders, what the passes add up to."""
+    stock = latents["stock"]
+    apart = max((values - stock).abs().max().item() for values in latents.values() if values.numel())
+    found = [f"The final latents differ from stock's by {apart:.1e} at most, of a spread of {stock.std():.2f}."]
+    if name != "small":
+        best = min((key for key in medians if key.startswith("ours")), key=lambda key: medians[key]["s / pass"])
+        seconds = medians[best]["s / pass"]
+        sums = (f"{schedule} {passes * seconds:.0f} s" for schedule, passes in PASSES.items())
+        found += [f"Computed for {best}, without decoding: {', '.join(sums)}.", GOALS]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--contender", nargs=2, metavar=("NAME", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--grow", action="store_true", help="what longer and larger videos cost")
+    parser.add_argument("--checkpoint", type=Path, help="a folder in diffusers layout, to be compared and measured too")
+    parser.add_argument("--contender", nargs=2, metavar=("OPTIONS", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    shape = SHAPES[options.shape]
     if options.contender:
-        return contend(options.contender[0], shape, Path(options.contender[1]))
+        return contend(json.loads(options.contender[0]), Path(options.contender[1]))
+    if options.grow:
+        from cosmos_predict25.benchmarks.growth import publish_growth
 
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    with tempfile.TemporaryDirectory() as folder:
-        files = {name: Path(folder) / f"{name}.pt" for name in CONTENDERS}
-        for _ in range(options.rounds):
-            for name in CONTENDERS:
-                command = [sys.executable, __file__, "--shape", options.shape, "--contender", name, str(files[name])]
-                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                figures[name].append(json.loads(output.splitlines()[-1]))
-        stock, ours = (torch.load(files[name]) for name in CONTENDERS)
-    medians = {
-        name: {column: statistics.median(run[column] for run in runs) for column in runs[0]}
-        for name, runs in figures.items()
-    }
-    medians["ratio"] = {column: value / medians["ours"][column] for column, value in medians["stock"].items()}
-    rows = [[name, *(f"{value:.2f}" for value in values.values())] for name, values in medians.items()]
-    note = f"The final latents differ by {(stock - ours).abs().max():.1e} at most, of a spread of {stock.std():.2f}."
-    publish(["", *figures["stock"][0]], rows, note)
+        return publish_growth(options.rounds)
+    if options.checkpoint:
+        from cosmos_predict25.benchmarks.fidelity import publish_fidelity
+
+        publish_fidelity(options.checkpoint, request_fields(SHAPES[options.shape]))
+    compare(options.shape, options.rounds)
     return None
 
 

@@ -1,5 +1,6 @@
 """A benchmark's table: printed, and kept in docs/benchmarks.md where that has a section for the command."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -20,7 +21,7 @@ def publish(header: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
     """
     text = "\n\n".join(filter(None, [conditions(), markdown_table(header, rows), note]))
     print(text, flush=True)
-    start = f"<!-- {' '.join(['benchmarks/' + Path(sys.argv[0]).name, *sys.argv[1:]])} -->\n"
+    start = f"<!-- {shlex.join(['benchmarks/' + Path(sys.argv[0]).name, *sys.argv[1:]])} -->\n"
     before, found, after = page.read_text(encoding="utf-8").partition(start)
     if found:
         _, end, rest = after.partition(END)

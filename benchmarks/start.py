@@ -1,10 +1,13 @@
-"""What the pack adds to ComfyUI's start.
+"""What the pack adds to ComfyUI's start, and where the seconds go between the first Run and the first step.
 
     .demo/env/bin/python benchmarks/start.py
+    .demo/env/bin/python benchmarks/start.py --first-run
 
-Loads ComfyUI's own nodes as its start does, then the pack as ComfyUI loads it, in a fresh process each time.
+Loads ComfyUI's own nodes as its start does, then the pack as ComfyUI loads it, in a fresh process each time. The first
+run is that of the demo: what the nodes import, the checkpoint, the prompts, and the first step.
 """
 
+import argparse
 import asyncio
 import json
 import statistics
@@ -12,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from cosmos_predict25.benchmarks.report import publish
@@ -20,10 +24,14 @@ REPO = Path(__file__).resolve().parents[1]
 COMFYUI = REPO / ".demo" / "ComfyUI-0.30.0"
 ROUNDS = 7
 LIMIT_SECONDS = 0.15
+STAGES = ("imports", "loading", "encoding", "first step")
 
 
-def load_once(base: str) -> None:
-    """Load the pack in this process and print the seconds and the modules that came with it as JSON."""
+def load_once(base: str, runs: bool) -> None:
+    """Load the pack in this process and print the seconds and the modules that came with it as JSON.
+
+    `runs`: also make a first video and print the seconds of its stages.
+    """
     sys.path.insert(0, str(COMFYUI))
     sys.argv = ["main.py", "--cpu", "--base-directory", base, "--disable-api-nodes"]
     import comfy.options
@@ -39,12 +47,36 @@ def load_once(base: str) -> None:
         return loaded, time.perf_counter() - start, sorted(set(sys.modules) - before)
 
     loaded, seconds, modules = asyncio.run(load())
-    print(json.dumps({"loaded": loaded, "seconds": seconds, "modules": modules, "all": sorted(sys.modules)}))
+    report = {"loaded": loaded, "seconds": seconds, "modules": modules, "all": sorted(sys.modules)}
+    print(json.dumps({**report, "stages": first_run() if runs else {}}))
 
 
-def load_in_a_fresh_process() -> dict:
+def first_run() -> dict[str, float]:
+    """Seconds of each stage, in a process in which the pack has been loaded."""
+    ends = [time.perf_counter()]
+    from cosmos_predict25.nodes.host.memory import HostedModel
+    from cosmos_predict25.pipeline.local.generate import generate
+    from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+    from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+    from cosmos_predict25.pipeline.observer import NullObserver
+    from cosmos_predict25.pipeline.request import GenerationRequest
+
+    class Watcher(NullObserver):
+        def progress(self, message, done, total, latents=None):
+            if message == "Denoising" or (latents is not None and len(ends) < len(STAGES) + 1):
+                ends.append(time.perf_counter())
+
+    ends.append(time.perf_counter())
+    hosted = HostedModel(load_pipeline_folder(DEMO_FOLDER), guardrail=False)
+    ends.append(time.perf_counter())
+    request = GenerationRequest(prompt="A red circle moves left.", num_frames=25, width=64, height=64, seed=0)
+    generate(hosted.model, request, placement=hosted, observer=Watcher())
+    return dict(zip(STAGES, (later - earlier for earlier, later in pairwise(ends)), strict=True))
+
+
+def load_in_a_fresh_process(*options: str) -> dict:
     with tempfile.TemporaryDirectory() as base:
-        command = [sys.executable, __file__, base]
+        command = [sys.executable, __file__, "--load", base, *options]
         output = subprocess.run(
             command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ).stdout
@@ -52,8 +84,17 @@ def load_in_a_fresh_process() -> dict:
 
 
 def main() -> None:
-    if len(sys.argv) == 2:
-        return load_once(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first-run", action="store_true", help="where the seconds go until the first step")
+    parser.add_argument("--load", metavar="FOLDER", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.load:
+        return load_once(options.load, options.first_run)
+    if options.first_run:
+        stages = [load_in_a_fresh_process("--first-run")["stages"] for _ in range(ROUNDS)]
+        medians = [statistics.median(each[name] for each in stages) for name in STAGES]
+        publish(["", *STAGES, "in all"], [["s", *(f"{value:.2f}" for value in (*medians, sum(medians)))]])
+        return None
     seconds = [load_in_a_fresh_process()["seconds"] for _ in range(ROUNDS)]
     median = statistics.median(seconds)
     publish(["median, s", "least, s", "most, s", "limit, s"],

@@ -5,7 +5,14 @@ from comfy_api.latest import Input, io
 
 from ..pipeline.errors import InvalidRequestError
 from ..pipeline.fal import DISTILLED, TEXT_TO_VIDEO
-from ..pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES, GenerationRequest, Prompt, SamplerSettings
+from ..pipeline.request import (
+    STANDARD,
+    VIDEO_OUTPUT_TYPES,
+    VIDEO_QUALITIES,
+    GenerationRequest,
+    Prompt,
+    SamplerSettings,
+)
 from .sockets import CATEGORY, VIDEO_ALIASES, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
@@ -161,8 +168,9 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         from .host.output import fal_folders, result_on_node
         from .host.videos import video_of, with_values
 
-        if "num_inference_steps" in endpoint:
-            settings = replace(settings, num_inference_steps=endpoint["num_inference_steps"])
+        if "num_inference_steps" in endpoint:  # more than a local schedule may allow, which fal ignores
+            steps = endpoint["num_inference_steps"]
+            settings = replace(settings, num_inference_steps=steps, schedule=STANDARD)
         request = GenerationRequest.combine(
             prompt,
             settings,

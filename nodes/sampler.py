@@ -1,5 +1,6 @@
 from comfy_api.latest import io
 
+from ..pipeline.request import SCHEDULES, STANDARD
 from .host.requirements import import_requirements
 from .sockets import CATEGORY
 
@@ -14,7 +15,19 @@ class CosmosPredict25Sampler(io.ComfyNode):
             description="The sampler of Generate Locally, for Sampler Custom and Sampler Custom Advanced. Use it with "
             "the scheduler karras and cfg = guidance_scale + 1: 8, where NVIDIA says 7.",
             search_aliases=["cosmos", "nvidia", "unipc", "uni_pc", "scheduler", "karras", "cfg", "ksampler select"],
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "schedule",
+                    options=list(SCHEDULES),
+                    default=STANDARD,
+                    optional=True,
+                    advanced=True,
+                    tooltip="standard goes through the scheduler's sigmas; karras is NVIDIA's. The others take "
+                    "only the number of steps from it. few steps is for 12 to 20 and changes the video a little. "
+                    "distilled is for NVIDIA's distilled checkpoint: 1 to 4 steps, cfg 1; with another it spoils the "
+                    "video.",
+                )
+            ],
             outputs=[
                 io.Sampler.Output(
                     "sampler",
@@ -25,7 +38,7 @@ class CosmosPredict25Sampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, schedule: str = STANDARD) -> io.NodeOutput:
         with import_requirements():
-            from .native.sampler import unipc
-        return io.NodeOutput(unipc())
+            from .native.sampler import sampler
+        return io.NodeOutput(sampler(schedule))

@@ -27,19 +27,19 @@ from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from cosmos_predict25.demo.world import random_scene, render
 from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.model import load_transformer
-from cosmos_predict25.nodes.native.sampler import unipc
+from cosmos_predict25.nodes.native.sampler import sampler
 from cosmos_predict25.nodes.native.vae import load_vae
 from cosmos_predict25.nodes.start_latent import CosmosPredict25StartLatent
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import SCHEDULER_CONFIG, make_schedule
 from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
-from cosmos_predict25.pipeline.request import GenerationRequest
+from cosmos_predict25.pipeline.local.schedule import SCHEDULER_CONFIG, standard_sigmas
+from cosmos_predict25.pipeline.request import SCHEDULES, GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 from cosmos_predict25.tests.native_files import files_report
 from cosmos_predict25.tests.native_writer import writer_report
@@ -62,8 +62,9 @@ def condition(text: str) -> list:
     return CLIP.encode_from_tokens_scheduled(CLIP.tokenize(text))
 
 
-def expected(steps: int, guidance: float) -> torch.Tensor:
-    return generate(OURS, GenerationRequest(**REQUEST, num_inference_steps=steps, guidance_scale=guidance)).frames
+def expected(steps: int, guidance: float, schedule: str = "standard") -> torch.Tensor:
+    options = {"num_inference_steps": steps, "guidance_scale": guidance, "schedule": schedule}
+    return generate(OURS, GenerationRequest(**REQUEST, **options)).frames
 
 
 def karras(steps: int) -> torch.Tensor:
@@ -75,12 +76,16 @@ def noise() -> torch.Tensor:
 
 
 def frames(name: str, steps: int, guidance: float, model: ModelPatcher = MODEL) -> torch.Tensor:
-    """What Sampler Custom with our SAMPLER, or KSampler with one of its own, and VAE Decode make of REQUEST."""
+    """What Sampler Custom with our SAMPLER, or KSampler with one of its own, and VAE Decode make of REQUEST.
+
+    `name`: a schedule of our SAMPLER's, or KSampler's name of a sampler.
+    """
     request = GenerationRequest(**REQUEST)
     inputs = (condition(request.prompt), condition(request.negative_prompt), EMPTY)
     cfg = guidance + 1 if guidance > 1 else 1
-    if name == "own":
-        samples = comfy.sample.sample_custom(model, noise(), cfg, unipc(), karras(steps), *inputs, disable_pbar=True)
+    if name in SCHEDULES:
+        own = sampler(name)
+        samples = comfy.sample.sample_custom(model, noise(), cfg, own, karras(steps), *inputs, disable_pbar=True)
     else:
         samples = comfy.sample.sample(model, noise(), steps, cfg, name, "karras", *inputs, disable_pbar=True)
     return VAE.decode(samples)[0]
@@ -96,8 +101,8 @@ def start_of_video(given: int) -> dict[str, float]:
     output: Any = CosmosPredict25StartLatent.execute(MODEL, VAE, {"samples": EMPTY}, image=clip.float() / 255)
     latent = output.args[0]
     samples = comfy.sample.sample_custom(
-        MODEL, noise(), 8, unipc(), karras(10), condition(request.prompt), condition(request.negative_prompt),
-        latent["samples"], noise_mask=latent["noise_mask"], disable_pbar=True,
+        MODEL, noise(), 8, sampler("standard"), karras(10), condition(request.prompt),
+        condition(request.negative_prompt), latent["samples"], noise_mask=latent["noise_mask"], disable_pbar=True,
     )  # fmt: skip
     known = encode_frames(OURS.vae, start.given_frames(64, 64))
     made = normalize(OURS.vae, samples)
@@ -125,9 +130,12 @@ def vae_levels() -> float:
 def samplers() -> dict[str, float]:
     wanted = {(steps, guidance): expected(steps, guidance) for steps in (10, 35) for guidance in (1, 7)}
     found = {
-        f"own, {steps} steps, guidance {guidance}": psnr(frames("own", steps, guidance), value)
+        f"own, {steps} steps, guidance {guidance}": psnr(frames("standard", steps, guidance), value)
         for (steps, guidance), value in wanted.items()
     }
+    for name, steps, guidance in (("few steps", 12, 7), ("distilled", 4, 1), ("distilled", 2, 1)):
+        wanted_here = expected(steps, guidance, name)
+        found[f"{name}, {steps} steps"] = psnr(frames(name, steps, guidance), wanted_here)
     for name in ("uni_pc_bh2", "deis", "dpmpp_2m", "euler"):
         found[name] = psnr(frames(name, 35, 7), wanted[35, 7])
     return found
@@ -151,33 +159,41 @@ def patched() -> dict[str, ModelPatcher]:
 
 def other_nodes() -> dict[str, float]:
     """Node -> decibels between the videos with it and without it."""
-    plain = frames("own", 35, 7)
-    return {name: psnr(frames("own", 35, 7, model), plain) for name, model in patched().items()}
+    plain = frames("standard", 35, 7)
+    return {name: psnr(frames("standard", 35, 7, model), plain) for name, model in patched().items()}
 
 
 def passes_with_easycache() -> int:
     """Of 35."""
     passes = []
     counter = MODEL.model.diffusion_model.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
-    frames("own", 35, 7, EasyCacheNode.execute(MODEL, 0.1, 0.15, 0.95, False)[0])
+    frames("standard", 35, 7, EasyCacheNode.execute(MODEL, 0.1, 0.15, 0.95, False)[0])
     counter.remove()
     return len(passes)
 
 
 def sigma_difference() -> float:
     sigmas = karras(35)
-    return (sigmas / (1 + sigmas) - make_schedule(SCHEDULER_CONFIG, 35).sigmas).abs().max().item()
+    return (sigmas / (1 + sigmas) - standard_sigmas(SCHEDULER_CONFIG, 35)).abs().max().item()
 
 
-def too_large() -> str:
-    latent = torch.zeros(1, 16, 8, 8, 10)
+def refusal(latent: torch.Tensor, cfg: float, schedule: str, sigmas: torch.Tensor) -> str:
     try:
         comfy.sample.sample_custom(
-            MODEL, latent, 1, unipc(), torch.tensor([200.0, 0]), condition("a"), condition("b"), latent
+            MODEL, latent, cfg, sampler(schedule), sigmas, condition("a"), condition("b"), latent
         )
     except ValueError as error:
         return str(error)
     return ""
+
+
+def refusals() -> dict[str, str]:
+    return {
+        "too large": refusal(torch.zeros(1, 16, 8, 8, 10), 1, "standard", karras(1)),
+        "distilled, 5 steps": refusal(EMPTY, 1, "distilled", karras(5)),
+        "distilled, cfg 2": refusal(EMPTY, 2, "distilled", karras(4)),
+        "distilled, half of the noise": refusal(EMPTY, 1, "distilled", karras(8)[-5:]),
+    }
 
 
 def main() -> None:
@@ -189,7 +205,7 @@ def main() -> None:
             "samplers": samplers(),
             "other nodes": other_nodes(),
             "easycache": passes_with_easycache(),
-            "too large": too_large(),
+            "refusals": refusals(),
             "writer": writer_report(PROJECTION),
             "files": files_report(),
             "starts": {str(given): start_of_video(given) for given in (1, 5)},

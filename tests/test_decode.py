@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 
 from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.benchmarks.metrics import psnr
+from cosmos_predict25.pipeline.local.causal import fast_on_cpu
+from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode, whole
+from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 
@@ -33,6 +37,79 @@ def latents(vae):
 @pytest.fixture(scope="module")
 def expected(vae, latents):
     return decode(vae, latents, FRAMES, (1, 1), ignore)
+
+
+@pytest.fixture(scope="module")
+def wide_vae():
+    """Of random weights, as wide as PyTorch wants it for oneDNN's convolutions in a picture 256 high."""
+    torch.manual_seed(0)
+    return AutoencoderKLWan(base_dim=32, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 1)], ids=["whole", "in tiles"])
+def test_on_a_cpu_a_picture_goes_with_its_channels_last(wide_vae, grid):
+    orders, convolution = [], wide_vae.decoder.up_blocks[-1].resnets[-1].conv2
+    hook = convolution.register_forward_hook(lambda _, inputs, out: orders.append((inputs[0].stride(), out.stride())))
+    weight = convolution.weight.data_ptr()
+    decode(wide_vae, torch.randn(1, 16, 1, 64, 8), 1, grid, ignore)
+    hook.remove()
+    assert len(orders) == grid[0]
+    assert all(stride[1] == 1 for pair in orders for stride in pair)
+    assert convolution.weight.data_ptr() == weight
+
+
+def test_the_frames_are_still_those_of_diffusers(wide_vae):
+    latents = torch.randn(1, 16, 2, 32, 8, generator=torch.Generator().manual_seed(1))
+    frames = decode(wide_vae, latents, FRAMES, (1, 1), ignore)
+    with torch.inference_mode():
+        stock = (wide_vae.decode(latents).sample[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+    difference = (frames - stock).abs().max().item()
+    print(f"\nlargest difference {difference:.1e} of {stock.std():.2f}", end="")
+    assert difference <= 1e-5
+
+
+def test_the_latents_of_a_start_are_still_those_of_diffusers(wide_vae):
+    clip = moving_clip(FRAMES, 256, 64)
+    with torch.inference_mode():
+        expected = normalize(wide_vae, wide_vae.encode(clip.permute(3, 0, 1, 2)[None] * 2 - 1).latent_dist.mode())
+    orders, convolution = [], wide_vae.encoder.down_blocks[0].conv2
+    hook = convolution.register_forward_hook(lambda _, inputs, out: orders.append(out.stride()[1]))
+    latents = encode_frames(wide_vae, clip)
+    hook.remove()
+    assert set(orders) == {1}
+    torch.testing.assert_close(latents, expected, rtol=0, atol=1e-5)
+
+
+def state_of(module) -> list:
+    """Which object is each layer's attribute or parameter."""
+    return [{name: id(value) for name, value in {**vars(layer), **layer._parameters}.items()}
+            for layer in module.modules()]  # fmt: skip
+
+
+def test_elsewhere_and_afterwards_all_is_as_it_was(wide_vae):
+    """Other devices and types were not measured."""
+    before = state_of(wide_vae)
+    with fast_on_cpu(wide_vae, torch.device("meta")):
+        assert state_of(wide_vae) == before
+    with fast_on_cpu(wide_vae, torch.device("cpu")):
+        assert state_of(wide_vae) != before
+    assert state_of(wide_vae) == before
+    half = AutoencoderKLWan(base_dim=8).bfloat16()
+    orders = [parameter.stride() for parameter in half.parameters()]
+    with fast_on_cpu(half, torch.device("cpu")):
+        assert [parameter.stride() for parameter in half.parameters()] == orders
+        assert not any("forward" in vars(layer) for layer in half.modules())
+
+
+def test_a_decoding_that_is_stopped_leaves_all_as_it_was(wide_vae):
+    before = state_of(wide_vae)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode(wide_vae, torch.randn(1, 16, 1, 8, 8), 1, (1, 1), stop)
+    assert state_of(wide_vae) == before
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")

@@ -9,6 +9,7 @@ import pytest
 
 from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, Endpoint, FalClient
+from cosmos_predict25.pipeline.fal.endpoints import arguments
 from cosmos_predict25.pipeline.fal.queue.transport import USER_AGENT
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.tests.fal import (
@@ -40,6 +41,13 @@ def test_one_video_is_one_job(fal: FalStandIn) -> None:
     assert request.headers["accept"] == "application/json"
     assert request.headers["user-agent"].startswith("comfyui-cosmos-predict25/")
     assert request.json() == INPUT
+
+
+@pytest.mark.parametrize("endpoint", [TEXT_TO_VIDEO, DISTILLED], ids=lambda endpoint: endpoint.name)
+@pytest.mark.parametrize("schedule", ["few steps", "distilled"])
+def test_a_local_schedule_changes_nothing(endpoint: Endpoint, schedule: str) -> None:
+    request = GenerationRequest(prompt=PROMPT, seed=7, num_inference_steps=4, guidance_scale=1)
+    assert arguments(endpoint, replace(request, schedule=schedule)) == arguments(endpoint, request)
 
 
 def test_every_field_travels(fal: FalStandIn) -> None:

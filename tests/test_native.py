@@ -51,6 +51,24 @@ def test_the_own_sampler_makes_what_generate_locally_does(report, steps, guidanc
     assert report["samplers"][f"own, {steps} steps, guidance {guidance}"] >= 100
 
 
+@pytest.mark.parametrize("schedule", ["few steps, 12 steps", "distilled, 4 steps", "distilled, 2 steps"])
+def test_its_other_schedules_are_those_of_generate_locally(report, schedule):
+    assert report["samplers"][schedule] >= 100
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("too large", "This checkpoint makes at most 64x64 and 25 frames, got 80x64 and 29 frames."),
+        ("distilled, 5 steps", "steps is 5, but the schedule 'distilled' has 1 to 4."),
+        ("distilled, cfg 2", "cfg is 2, but the schedule 'distilled' has no guidance: set it to 1."),
+        ("distilled, half of the noise", "The schedule 'distilled' begins with noise alone: set denoise to 1."),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_step(report, what, says):
+    assert report["refusals"][what] == says
+
+
 @pytest.mark.parametrize(("name", "least"), [("uni_pc_bh2", 50), ("deis", 58), ("dpmpp_2m", 47), ("euler", 28)])
 def test_ksamplers_own_samplers_come_near_at_35_steps(report, name, least):
     assert report["samplers"][name] >= least
@@ -61,10 +79,6 @@ def test_a_start_latent_makes_what_generate_locally_makes_of_the_same_start(repo
     """But for the start's own frames, which ComfyUI keeps as they are, and what that changes in those after them."""
     assert report["starts"][given]["known"] <= 1e-4
     assert report["starts"][given]["rest"] >= 60
-
-
-def test_a_video_larger_than_the_demo_knows_is_refused_before_the_first_step(report):
-    assert report["too large"] == "This checkpoint makes at most 64x64 and 25 frames, got 80x64 and 29 frames."
 
 
 @pytest.mark.parametrize(

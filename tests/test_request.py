@@ -20,6 +20,7 @@ def test_the_defaults_are_the_hosted_apis():
         "seed": None,
         "width": 1280,
         "height": 704,
+        "schedule": "standard",
         "sync_mode": False,
         "video_output_type": "X264 (.mp4)",
         "video_quality": "high",
@@ -35,6 +36,7 @@ def test_the_defaults_are_the_hosted_apis():
         ("seed", [None, 0, 1, 2147483647]),
         ("width", range(16, 1921, 16)),
         ("height", [16, 704, 1920]),
+        ("schedule", ["standard", "few steps"]),
         ("prompt", ["a", " a ", "\u0436", "x" * 100_000]),
         ("negative_prompt", ["", " "]),
         ("video_output_type", ["X264 (.mp4)", "VP9 (.webm)", "PRORES4444 (.mov)", "GIF (.gif)"]),
@@ -70,6 +72,7 @@ def test_every_value_within_the_limits_is_allowed(field, values):
         ("width", 0, "0, but must be from 16 to 1920"),
         ("height", 1936, "1936, but must be from 16 to 1920"),
         ("height", 705, "705, but must be a multiple of 16: try 704 or 720"),
+        ("schedule", "fast", "'fast', but must be one of standard, few steps, distilled"),
         ("prompt", "", "is blank"),
         ("prompt", " \n\t", "is blank"),
         ("prompt", None, "must be text, got NoneType"),
@@ -87,13 +90,45 @@ def test_a_value_out_of_its_limits_is_refused_with_the_field_the_value_and_the_l
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_distilled_schedule_goes_without_guidance_in_at_most_4_steps(steps):
+    distilled = {"schedule": "distilled", "guidance_scale": 1, "num_inference_steps": steps}
+    assert SamplerSettings(**distilled).schedule == "distilled"
+    with pytest.raises(InvalidRequestError, match=r"guidance_scale is 1\.5, but the schedule 'distilled' has no"):
+        SamplerSettings(**{**distilled, "guidance_scale": 1.5})
+    with pytest.raises(InvalidRequestError, match="num_inference_steps is 5, but the schedule 'distilled' has 1 to 4"):
+        GenerationRequest(prompt="a cat", **{**distilled, "num_inference_steps": 5})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "guidance", "says"),
+    [
+        ("standard", 35, 7, []),
+        ("standard", 12, 20, []),
+        ("standard", 11, 1, ["11 steps are few", "'few steps' loses less"]),
+        ("standard", 10, 7, ["10 steps are few", "'few steps' loses less", "guidance_scale 7 is too strong for 10"]),
+        ("standard", 10, 6.9, ["10 steps are few", "'few steps' loses less"]),
+        ("few steps", 12, 7, []),
+        ("few steps", 10, 7, ["10 steps are few"]),
+        ("distilled", 4, 1, []),
+    ],
+)
+def test_what_a_video_will_suffer_from_is_told(schedule, steps, guidance, says):
+    told = " ".join(SamplerSettings(schedule=schedule, num_inference_steps=steps, guidance_scale=guidance).warnings())
+    assert bool(told) == bool(says)
+    assert all(text in told for text in says)
+    assert ("too strong" in told) == any("too strong" in text for text in says)
+    assert ("loses less than" in told) == ("'few steps' loses less" in says)
+
+
 def test_combine_takes_every_field_of_both_halves():
     prompt = Prompt(prompt="a cat", negative_prompt="a dog")
-    settings = SamplerSettings(num_frames=9, num_inference_steps=2, guidance_scale=3, seed=4, width=32, height=48)
+    settings = SamplerSettings(num_frames=9, num_inference_steps=2, guidance_scale=3, seed=4, width=32, height=48,
+                               schedule="few steps")  # fmt: skip
     request = GenerationRequest.combine(prompt, settings, video_quality="low")
     assert request == GenerationRequest(
         prompt="a cat", negative_prompt="a dog", num_frames=9, num_inference_steps=2, guidance_scale=3, seed=4,
-        width=32, height=48, video_quality="low",
+        width=32, height=48, schedule="few steps", video_quality="low",
     )  # fmt: skip
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from cosmos_predict25.benchmarks.stock import load_stock
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import SCHEDULER_CONFIG, denoise, make_schedule, nothing_given
+from cosmos_predict25.pipeline.local.denoise import denoise, nothing_given
 from cosmos_predict25.pipeline.local.encode import encode_prompt, layer_features, tokenize
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import denormalize, initial_noise, latent_frames
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.schedule import SCHEDULER_CONFIG, UniPC, standard_sigmas
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 
@@ -82,15 +83,15 @@ def run_ours(
     given: Tensor | None = None,
 ):
     """`given`: the frames that the video starts from."""
-    scheduler = make_schedule(ours.scheduler_config, num_inference_steps)
+    solver = UniPC(ours.scheduler_config, standard_sigmas(ours.scheduler_config, num_inference_steps))
     positive = encode_prompt(ours.text_encoder, ours.tokenizer, prompt, device)
     negative = encode_prompt(ours.text_encoder, ours.tokenizer, "ugly", device) if guidance_scale > 1 else None
     noise = initial_noise(7, num_frames, device=device, **SIZE)
     known = nothing_given(noise) if given is None else encode_frames(ours.vae, given, device)
     guided = (positive, negative, guidance_scale, known)
-    steps = [step.latents for step in denoise(ours.transformer, noise, scheduler, *guided)]
+    steps = [step.latents for step in denoise(ours.transformer, noise, solver, *guided)]
     frames = torch.cat(list(decode_chunks(ours.vae, denormalize(ours.vae, steps[-1]))))
-    return steps, scheduler.sigmas, frames[:num_frames].cpu()
+    return steps, solver.sigmas, frames[:num_frames].cpu()
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
@@ -251,11 +252,11 @@ def test_frames_of_the_same_latents_are_those_of_diffusers(stock, ours, device, 
 
 def test_the_schedule_is_the_models(ours):
     """Karras from 200 to 0.01 with rho 7, as flow sigmas. Source: Karras et al. 2022, equation 5."""
-    scheduler = make_schedule(ours.scheduler_config, 35)
+    made = standard_sigmas(ours.scheduler_config, 35)
     ramp = torch.linspace(0, 1, 35, dtype=torch.float64)
     sigmas = (200 ** (1 / 7) + ramp * (0.01 ** (1 / 7) - 200 ** (1 / 7))) ** 7
-    torch.testing.assert_close(scheduler.sigmas[:-1].double(), sigmas / (1 + sigmas), rtol=0, atol=1e-6)
-    assert scheduler.sigmas[-1] == 0
+    torch.testing.assert_close(made[:-1].double(), sigmas / (1 + sigmas), rtol=0, atol=1e-6)
+    assert made[-1] == 0
 
 
 def test_the_default_negative_prompt_is_diffusers():
@@ -266,5 +267,5 @@ def test_the_default_negative_prompt_is_diffusers():
 
 def test_single_files_and_folder_share_the_schedule(ours):
     for steps in (1, 5, 50):
-        sigmas = [make_schedule(config, steps).sigmas for config in (SCHEDULER_CONFIG, ours.scheduler_config)]
+        sigmas = [standard_sigmas(config, steps) for config in (SCHEDULER_CONFIG, ours.scheduler_config)]
         torch.testing.assert_close(*sigmas, rtol=0, atol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import CosmosTransformer3DModel
 
-from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocities, predict_velocity
 from cosmos_predict25.pipeline.local.plan import Chunks
 from cosmos_predict25.pipeline.local.transformer import CosmosTransformer, Kernels, use_less_memory
 
@@ -39,8 +39,8 @@ def stock_velocity(transformer: CosmosTransformer3DModel, timestep: torch.Tensor
     )[0].float()
 
 
-def velocity(transformer: CosmosTransformer, timestep: torch.Tensor) -> torch.Tensor:
-    return predict_velocity(transformer, LATENTS, timestep, EMBEDS, condition_mask(LATENTS))
+def velocity(transformer: CosmosTransformer, timestep: torch.Tensor, embeds: torch.Tensor = EMBEDS) -> torch.Tensor:
+    return predict_velocity(transformer, LATENTS, timestep, embeds, condition_mask(LATENTS))
 
 
 def ours(transformer: CosmosTransformer3DModel, chunks: Chunks | None = None) -> CosmosTransformer:
@@ -66,6 +66,24 @@ def test_a_timestep_for_each_latent_frame_is_diffusers(chunks):
     timestep = torch.tensor([0.0001, 0.7, 0.3])
     expected = stock_velocity(stock, timestep.view(1, 1, 3, 1, 1))
     torch.testing.assert_close(velocity(ours(stock, chunks), timestep), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("timestep", [[0.7], [0.0001, 0.7, 0.3]], ids=["text", "known frames"])
+@pytest.mark.parametrize("positions", [None, "learnable"], ids=["RoPE alone", "learned positions"])
+def test_what_two_prompts_share_is_computed_once(positions, timestep):
+    transformer, timestep = ours(stock_transformer(positions=positions)), torch.tensor(timestep)
+    other = -EMBEDS
+    alone = [velocity(transformer, timestep, embeds) for embeds in (EMBEDS, other)]
+    assert (alone[0] - alone[1]).abs().max() > 1e-3
+    parts = ("time_embed", "rope", "linear_1", "linear_2", "learnable_pos_embed")
+    shared = [module for name, module in transformer.named_modules() if name.endswith(parts)]
+    counted: list[torch.nn.Module] = []
+    for module in shared:
+        module.register_forward_pre_hook(lambda module, _: counted.append(module))
+    together = predict_velocities(transformer, LATENTS, timestep, [EMBEDS, other], condition_mask(LATENTS))
+    assert len(shared) > 20
+    assert len(counted) == len(set(counted)) == len(shared)
+    assert all(made.equal(expected) for made, expected in zip(together, alone, strict=True))
 
 
 def test_pieces_in_bfloat16_are_as_near_as_two_kernels():

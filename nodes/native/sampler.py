@@ -7,37 +7,70 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...pipeline.local.denoise import SCHEDULER_CONFIG, make_schedule
+from ...pipeline.errors import InvalidRequestError
+from ...pipeline.local.schedule import (
+    SCHEDULER_CONFIG,
+    Renoising,
+    Solver,
+    UniPC,
+    distilled_sigmas,
+    few_steps_sigmas,
+)
+from ...pipeline.request import DISTILLED, FEW_STEPS, MOST_DISTILLED_STEPS
+
+ONLY_NOISE = 1 - 2**-20
+"""In place of the flow sigma 1, which is infinity in ComfyUI's sigmas. No float32 rounds what is scaled by it."""
 
 
-def unipc() -> comfy.samplers.KSAMPLER:
-    return comfy.samplers.KSAMPLER(sample_unipc)
+def sampler(schedule: str) -> comfy.samplers.KSAMPLER:
+    """`schedule`: one of a request. "standard" goes through the sigmas as they come, the others have their own."""
+    return comfy.samplers.KSAMPLER(sample, {"schedule": schedule})
 
 
 @torch.no_grad()
-def sample_unipc(
+def sample(
     model: Callable[..., Tensor],
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
     callback: Callable[[dict[str, Any]], None] | None = None,
     disable: bool | None = None,
+    *,
+    schedule: str,
 ) -> Tensor:
-    """diffusers' UniPC of second order over `sigmas`, which are ComfyUI's: s / (1 + s) are those of the flow.
+    """Clean latents after as many steps as `sigmas`, which are ComfyUI's, has: s / (1 + s) are those of the flow.
 
     `x`: (B, 16, T, H/8, W/8), the latents times 1 + sigma, as ComfyUI's `COSMOS_RFLOW` has them.
     `model`: gives the denoised latents, after guidance.
+    Raises `InvalidRequestError` for what the distilled schedule cannot do.
     """
-    flow = sigmas / (1 + sigmas)
-    scheduler: Any = make_schedule(SCHEDULER_CONFIG, len(sigmas) - 1)
-    scheduler.sigmas = flow.cpu()
-    scheduler.set_begin_index(0)
     latents = x / (1 + sigmas[0])
-    for index, timestep in enumerate(scheduler.timesteps):
-        x = latents * (1 + sigmas[index])
-        denoised = model(x, sigmas[index].expand(len(x)), **(extra_args or {}))
+    if schedule == DISTILLED:
+        _check_distilled(model, sigmas)
+    solver = _solver(schedule, sigmas / (1 + sigmas), latents)
+    for index, flow in enumerate(solver.sigmas[:-1].clamp(max=ONLY_NOISE).to(x)):
+        sigma = flow / (1 - flow)
+        x = latents * (1 + sigma)
+        denoised = model(x, sigma.expand(len(x)), **(extra_args or {}))
         if callback:
-            callback({"x": x, "i": index, "sigma": sigmas[index], "sigma_hat": sigmas[index], "denoised": denoised})
-        velocity = (latents - denoised) / flow[index]
-        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-    return latents * (1 + sigmas[-1])
+            callback({"x": x, "i": index, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+        latents, _ = solver.step(index, (latents - denoised) / flow, latents)
+    return latents / (1 - solver.sigmas[-1].to(x))
+
+
+def _solver(schedule: str, flow: Tensor, noise: Tensor) -> Solver:
+    """`flow`: the flow's sigmas that the user's scheduler gave."""
+    steps = len(flow) - 1
+    if schedule == DISTILLED:
+        return Renoising(distilled_sigmas(steps), noise)
+    return UniPC(SCHEDULER_CONFIG, few_steps_sigmas(flow[0].item(), steps) if schedule == FEW_STEPS else flow)
+
+
+def _check_distilled(model: Any, sigmas: Tensor) -> None:
+    steps, guider = len(sigmas) - 1, model.inner_model
+    if steps > MOST_DISTILLED_STEPS:
+        raise InvalidRequestError(f"steps is {steps}, but the schedule 'distilled' has 1 to {MOST_DISTILLED_STEPS}.")
+    if getattr(guider, "cfg", 1) != 1:
+        raise InvalidRequestError(f"cfg is {guider.cfg:g}, but the schedule 'distilled' has no guidance: set it to 1.")
+    if sigmas[0] < 0.99 * guider.inner_model.model_sampling.sigma_max:
+        raise InvalidRequestError("The schedule 'distilled' begins with noise alone: set denoise to 1.")

@@ -16,8 +16,8 @@ from ..request import (
     SamplerSettings,
 )
 
-NOT_SENT = ("width", "height")
-"""fal makes 1280 x 704. Every other field of a request is one of the endpoints' schema."""
+NOT_SENT = ("width", "height", "schedule")
+"""fal makes 1280 x 704, in its own steps. Every other field of a request is one of the endpoints' schema."""
 ENDPOINT_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
 

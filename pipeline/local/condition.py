@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 from torch import Tensor, nn
 
-from .causal import Memory, convolve, empty_memory
+from .causal import Memory, convolve, empty_memory, fast_on_cpu
 from .latents import normalize
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device 
     """
     pixels = (frames.to(device, vae.dtype) * 2 - 1).permute(3, 0, 1, 2)[None]
     x = list(pixels.split(1, dim=2))
-    for layers in _levels(vae.encoder):
-        x = list(_through(layers, x))
+    with fast_on_cpu(vae.encoder, pixels.device):
+        for layers in _levels(vae.encoder):
+            x = list(_through(layers, x))
     moments = vae.quant_conv(torch.cat(x, dim=2))
     return normalize(vae, moments.chunk(2, dim=1)[0].float())
 

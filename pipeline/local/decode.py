@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .causal import convolve, empty_memory
+from .causal import convolve, empty_memory, fast_on_cpu
 from .latents import SPATIAL_COMPRESSION
 from .plan import OVERLAP, SMALLEST_SPLIT, spans
 
@@ -122,10 +122,11 @@ def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, grid: tupl
     """
     height, width = (side * SPATIAL_COMPRESSION for side in latents.shape[-2:])
     frames = torch.zeros(num_frames, height, width, 3)
-    features = [feature.cpu() for feature in middle_features(vae, latents)]
-    tiles = whole(latents).split(grid)
-    for number, tile in enumerate(tiles, 1):
-        _decode_tile(vae, features, tile, frames, 0, latents.device, lambda done, n=number: report(n, len(tiles), done))
+    tiles, device = whole(latents).split(grid), latents.device
+    with fast_on_cpu(vae.decoder, device):
+        features = [feature.cpu() for feature in middle_features(vae, latents)]
+        for number, tile in enumerate(tiles, 1):
+            _decode_tile(vae, features, tile, frames, 0, device, lambda done, n=number: report(n, len(tiles), done))
     return frames
 
 

@@ -1,26 +1,17 @@
 """Noise to latents."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
 from .latents import KNOWN_TIMESTEP
+from .schedule import Solver
 
 if TYPE_CHECKING:
     from .transformer import CosmosTransformer
-
-SCHEDULER_CONFIG: Mapping[str, Any] = {
-    "use_karras_sigmas": True,
-    "use_flow_sigmas": True,
-    "prediction_type": "flow_prediction",
-    "sigma_max": 200.0,
-    "sigma_min": 0.01,
-}
-"""The sampler of Cosmos-Predict2.5: Karras sigmas 200 to 0.01, as flow sigmas s / (1 + s)."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +21,6 @@ class Step:
     index: int
     latents: Tensor
     denoised: Tensor
-
-
-def make_schedule(config: Mapping[str, Any], num_inference_steps: int) -> UniPCMultistepScheduler:
-    """A fresh scheduler with its `num_inference_steps` sigmas set."""
-    scheduler: Any = UniPCMultistepScheduler.from_config(dict(config))
-    scheduler.set_timesteps(num_inference_steps)
-    return scheduler
 
 
 def condition_mask(latents: Tensor, known: int = 0) -> Tensor:
@@ -51,7 +35,6 @@ def nothing_given(latents: Tensor) -> Tensor:
     return latents[:, :, :0]
 
 
-@torch.inference_mode()
 def predict_velocity(
     transformer: "CosmosTransformer",
     latents: Tensor,
@@ -59,15 +42,29 @@ def predict_velocity(
     prompt_embeds: Tensor,
     mask: Tensor,
 ) -> Tensor:
-    """One pass of the transformer: the flow's velocity, float32, of the shape of `latents`.
+    """One pass of the transformer: as `predict_velocities` for one prompt."""
+    return predict_velocities(transformer, latents, timestep, [prompt_embeds], mask)[0]
+
+
+@torch.inference_mode()
+def predict_velocities(
+    transformer: "CosmosTransformer",
+    latents: Tensor,
+    timestep: Tensor,
+    prompts_embeds: Sequence[Tensor],
+    mask: Tensor,
+) -> list[Tensor]:
+    """A pass of the transformer for each prompt: the flow's velocities, float32, of the shape of `latents`.
 
     `timestep`: the flow sigma in 0..1, (1,) where it is the same for all latent frames, else (T,). diffusers computes
     the same for every token apart.
-    `prompt_embeds`: (1, 512, text_embed_dim), projected; `transformer.crossattn_proj` must be the identity.
+    `prompts_embeds`: (1, 512, text_embed_dim) each, projected; `transformer.crossattn_proj` must be the identity.
     `mask`: of `condition_mask`.
     """
     dtype = transformer.compute_dtype or transformer.dtype
-    return transformer(latents.to(dtype), timestep, prompt_embeds.to(dtype), mask.to(dtype)).float()
+    latents, mask = latents.to(dtype), mask.to(dtype)
+    moment = transformer.moment(latents, timestep)
+    return [transformer(latents, moment, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
 
 
 def timesteps_of(sigma: Tensor, frames: int, known: int) -> Tensor:
@@ -80,13 +77,13 @@ def timesteps_of(sigma: Tensor, frames: int, known: int) -> Tensor:
 def denoise(
     transformer: "CosmosTransformer",
     noise: Tensor,
-    scheduler: UniPCMultistepScheduler,
+    solver: Solver,
     prompt_embeds: Tensor,
     negative_prompt_embeds: Tensor | None,
     guidance_scale: float,
     known: Tensor,
 ) -> Iterator[Step]:
-    """Yield the state after each step of `scheduler` (fresh from `make_schedule`), from `noise` to clean latents.
+    """Yield the state after each step of `solver` (fresh from `make_solver`), from `noise` to clean latents.
 
     v = cond + guidance_scale * (cond - uncond). Without `negative_prompt_embeds` v = cond: half the work.
     `known`: (1, 16, k, H/8, W/8) in unit scale, the first latent frames of the video, as of `encode_frames`, or
@@ -95,16 +92,15 @@ def denoise(
     Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers.
     """
     latents, count = noise, known.shape[2]
+    prompts = [prompt_embeds] if negative_prompt_embeds is None else [prompt_embeds, negative_prompt_embeds]
     mask, known_velocity = condition_mask(noise, count), noise[:, :, :count] - known
-    for index, step in enumerate(scheduler.timesteps):
-        sigma = scheduler.sigmas[index].reshape(1).to(latents.device)
+    for index, sigma in enumerate(solver.sigmas[:-1]):
+        sigma = sigma.reshape(1).to(latents.device)
         timestep = timesteps_of(sigma, noise.shape[2], count)
         seen = torch.cat([known, latents[:, :, count:]], dim=2)
-        velocity = predict_velocity(transformer, seen, timestep, prompt_embeds, mask)
-        if negative_prompt_embeds is not None:
-            negative = predict_velocity(transformer, seen, timestep, negative_prompt_embeds, mask)
+        velocity, *negatives = predict_velocities(transformer, seen, timestep, prompts, mask)
+        for negative in negatives:
             velocity = velocity + guidance_scale * (velocity - negative)
         velocity = torch.cat([known_velocity, velocity[:, :, count:]], dim=2)
-        latents = scheduler.step(velocity, step, latents, return_dict=False)[0]
-        denoised: Any = scheduler.model_outputs[-1]
+        latents, denoised = solver.step(index, velocity, latents)
         yield Step(index, latents, denoised)

@@ -14,7 +14,7 @@ from ..start import Start
 from ..video import LocalVideo
 from .condition import encode_frames
 from .decode import decode
-from .denoise import denoise, make_schedule, nothing_given
+from .denoise import denoise, nothing_given
 from .encode import encode_prompt
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
@@ -22,6 +22,7 @@ from .model import LocalModel, sizes_of
 from .placement import OneAtATime, Placement
 from .plan import Plan, make_plan
 from .prompt_cache import PromptCache
+from .schedule import make_solver
 from .unfinished import UnfinishedVideo
 
 if TYPE_CHECKING:
@@ -167,11 +168,11 @@ def _denoise(
     transformer.chunks = plan.chunks
     positive, negative = (None if embed is None else embed.to(device) for embed in embeds)
     assert positive is not None
-    scheduler = make_schedule(model.scheduler_config, steps)
     latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
+    solver = make_solver(request.schedule, model.scheduler_config, steps, latents)
     known = nothing_given(latents) if known is None else known
     with _stoppable(transformer.transformer_blocks, progress.observer):
-        for step in denoise(transformer, latents, scheduler, positive, negative, request.guidance_scale, known):
+        for step in denoise(transformer, latents, solver, positive, negative, request.guidance_scale, known):
             latents = step.latents
             progress.advance(f", step {step.index + 1} of {steps}", step.denoised)
             # Showing the preview may have loaded another model in the transformer's place.

@@ -1,7 +1,7 @@
 """diffusers' Cosmos transformer, its modules and weights, computed in chunks of tokens: the same in less memory."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -44,21 +44,34 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What all blocks of one pass share.
+class Moment:
+    """What all passes at one timestep share, however their prompts differ.
 
     `time`, (rows, channels), and `time_lora`, (rows, 3 * channels): one row, or one for each latent frame.
-    `prompt_embeds`: (1, 512, text_embed_dim). `table`: of `Kernels.rotary_table`. `positions`: (1, tokens, channels),
-    or None.
+    `table`: of `Kernels.rotary_table`. `positions`: (1, tokens, channels), or None. `modulations`: of each norm that a
+    pass has come to.
     """
 
     time: Tensor
     time_lora: Tensor
-    prompt_embeds: Tensor
     table: Tensor
     positions: Tensor | None
+    modulations: dict[nn.Module, tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What all blocks of one pass share. `prompt_embeds`: (1, 512, text_embed_dim)."""
+
+    moment: Moment
+    prompt_embeds: Tensor
     kernels: Kernels
     chunks: Chunks
+
+    @property
+    def time(self) -> Tensor:
+        """Of the dtype and the device that the layers compute in."""
+        return self.moment.time
 
     def slices(self, tokens: int) -> Iterator[slice]:
         return slices(tokens, self.chunks.tokens)
@@ -72,27 +85,24 @@ class CosmosTransformer(CosmosTransformer3DModel):
     compute_dtype: torch.dtype | None = None
     """None for that of the weights."""
 
-    def forward(self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def moment(self, latents: Tensor, timestep: Tensor) -> Moment:
+        """For `forward` at `timestep`, (1,), or (T,) for one of each latent frame. `latents`: as there."""
+        time_lora, time = self.time_embed(latents, timestep)
+        table = self.kernels.rotary_table(*self.rope(latents))
+        positions = self.learnable_pos_embed(latents) if self.learnable_pos_embed is not None else None
+        return Moment(time, time_lora, table, positions)
+
+    def forward(self, latents: Tensor, moment: Moment, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The velocity, in the shape and dtype of `latents`, (1, 16, T, H/8, W/8).
 
-        `timestep`: (1,), or (T,) for one of each latent frame. `prompt_embeds`: (1, 512, text_embed_dim), projected.
-        `condition_mask`: (1, 1, T, H/8, W/8).
+        `prompt_embeds`: (1, 512, text_embed_dim), projected. `condition_mask`: (1, 1, T, H/8, W/8).
 
         Source: `CosmosTransformer3DModel.forward` of diffusers.
         """
         frames, height, width = latents.shape[2:]
         x = torch.cat([latents, condition_mask, torch.zeros_like(condition_mask)], dim=1)
         hidden_states = self.patch_embed(x).flatten(1, 3)
-        time_lora, time = self.time_embed(hidden_states, timestep)
-        shared = Pass(
-            time,
-            time_lora,
-            prompt_embeds,
-            self.kernels.rotary_table(*self.rope(x)),
-            self.learnable_pos_embed(x) if self.learnable_pos_embed is not None else None,
-            self.kernels,
-            self.chunks,
-        )
+        shared = Pass(moment, prompt_embeds, self.kernels, self.chunks)
         hidden_states = hidden_states.to(RESIDUAL_DTYPE)
         for block in self.transformer_blocks:
             hidden_states = block(hidden_states, shared)
@@ -121,8 +131,8 @@ class CosmosBlock(CosmosTransformerBlock):
 
     def forward(self, hidden_states: Tensor, shared: Pass) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """`hidden_states`: (1, tokens, channels), the residual stream. Source: `CosmosTransformerBlock.forward`."""
-        if shared.positions is not None:
-            hidden_states.add_(shared.positions)
+        if shared.moment.positions is not None:
+            hidden_states.add_(shared.moment.positions)
         self._attend_to_itself(hidden_states, shared)
         self._attend_to_prompt(hidden_states, shared)
         self._feed_forward(hidden_states, shared)
@@ -141,13 +151,13 @@ class CosmosBlock(CosmosTransformerBlock):
             x = modulated(self.norm1, hidden_states, part, scale, shift, shared)
             key[:, part], value[:, part] = to_k(x), to_v(x)
         key, value = split_heads(key, attn.heads), split_heads(value, attn.heads)
-        norm_and_rotate(attn.norm_k, key, shared.table, shared)
+        norm_and_rotate(attn.norm_k, key, shared.moment.table, shared)
         for part in queries:
             # In an expression: a name would keep what was normalised alive beside the queries that were made of it.
             query = split_heads(
                 to_q(modulated_whole(self.norm1, hidden_states, part, scale, shift, shared)), attn.heads
             )
-            norm_and_rotate(attn.norm_q, query, shared.table[part], shared)
+            norm_and_rotate(attn.norm_q, query, shared.moment.table[part], shared)
             out = shared.kernels.attention(query, key, value)
             del query
             add_gated(hidden_states, part, gate, to_out(out), shared)
@@ -183,10 +193,13 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def modulation(norm: Any, shared: Pass) -> tuple[Tensor, ...]:
-    """Shift, scale and, in a block, gate: (rows, channels) each."""
-    values = norm.linear_2(norm.linear_1(norm.activation(shared.time)))
-    values = values + shared.time_lora[:, : values.shape[1]]
-    return values.split(shared.time.shape[1], dim=1)
+    """Shift, scale and, in a block, gate: (rows, channels) each. Worked out once for each moment."""
+    time, known = shared.time, shared.moment.modulations
+    if norm not in known:
+        values = norm.linear_2(norm.linear_1(norm.activation(time)))
+        values = values + shared.moment.time_lora[:, : values.shape[1]]
+        known[norm] = values.split(time.shape[1], dim=1)
+    return known[norm]
 
 
 def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:

@@ -34,12 +34,14 @@ function growToShow(node, text) {
   node.setDirtyCanvas(true, true)
 }
 
+function hide(id) {
+  const node = nodeOf(id)
+  const widget = node?.widgets?.find(({ name }) => name === TEXT_WIDGET)
+  if (widget) node.removeWidget(widget)
+}
+
 function forgetRefusals() {
-  for (const id of refusing) {
-    const node = nodeOf(id)
-    const widget = node?.widgets?.find(({ name }) => name === TEXT_WIDGET)
-    if (widget) node.removeWidget(widget)
-  }
+  refusing.forEach(hide)
   refusing.clear()
 }
 
@@ -82,8 +84,10 @@ app.registerExtension({
     app.api.addEventListener('executed', ({ detail }) => {
       const lines = detail.output?.[RESULT]
       if (!lines) return
-      texts.set(String(detail.display_node ?? detail.node), lines.join('\n'))
-      show(String(detail.display_node ?? detail.node), lines.join('\n'))
+      const id = String(detail.display_node ?? detail.node)
+      if (!lines.length) return hide(id)
+      texts.set(id, lines.join('\n'))
+      show(id, lines.join('\n'))
     })
     app.api.addEventListener('execution_error', ({ detail }) => {
       if (!OUR_ERROR.test(detail.exception_type)) return
@@ -106,6 +110,6 @@ app.registerExtension({
   /** A job of the history was opened, or another workflow. */
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs))
-      if (output?.[RESULT]) show(id, output[RESULT].join('\n'))
+      if (output?.[RESULT]?.length) show(id, output[RESULT].join('\n'))
   }
 })

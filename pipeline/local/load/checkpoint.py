@@ -10,8 +10,8 @@ from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
 
-from ..denoise import SCHEDULER_CONFIG
 from ..model import LocalModel, TextEncoder
+from ..schedule import SCHEDULER_CONFIG
 from ..transformer import use_less_memory
 from .parts import (
     Parts,

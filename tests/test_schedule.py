@@ -1,0 +1,125 @@
+"""The schedules: their sigmas, NVIDIA's form of the distilled one, and what each makes of a request."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cosmos_predict25.pipeline.local.denoise import condition_mask, denoise, nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.schedule import (
+    SCHEDULER_CONFIG,
+    Renoising,
+    UniPC,
+    distilled_sigmas,
+    few_steps_sigmas,
+    make_solver,
+    standard_sigmas,
+)
+from cosmos_predict25.pipeline.request import GenerationRequest
+
+NOISE = torch.randn(1, 16, 3, 8, 6, generator=torch.Generator().manual_seed(1))
+EMBEDS = torch.randn(1, 512, 64, generator=torch.Generator().manual_seed(2))
+ANGLES = [math.pi / 2, math.atan(15), math.atan(5), math.atan(5 / 3)]
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return load_pipeline_folder(checkpoint)
+
+
+def trigflow(transformer, angles: list[float]) -> list[Tensor]:
+    """NVIDIA's way: x = cos(t) x0 + sin(t) noise, in float64 around the network. The guess of x0 in each step.
+
+    Source: `generate_samples_from_batch` and `RectifiedFlow_TrigFlowScaling` of cosmos-predict2.5.
+    """
+    noise = NOISE.double()
+    x, guesses = noise, []
+    for angle, following in zip(angles, [*angles[1:], 0.0], strict=True):
+        scale = 1 / (math.cos(angle) + math.sin(angle))
+        timestep = torch.tensor([math.sin(angle) * scale], dtype=torch.float32)
+        velocity = predict_velocity(transformer, (x * scale).float(), timestep, EMBEDS, condition_mask(NOISE))
+        guesses.append(scale * x - math.sin(angle) * scale * velocity.double())
+        x = math.cos(following) * guesses[-1] + math.sin(following) * noise
+    return guesses
+
+
+def run(transformer, steps: int) -> list:
+    solver = make_solver("distilled", SCHEDULER_CONFIG, steps, NOISE)
+    return list(denoise(transformer, NOISE, solver, EMBEDS, None, 1.0, nothing_given(NOISE)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_distilled_is_nvidias_trigflow(model, steps):
+    expected = trigflow(model.transformer, ANGLES[:steps])
+    made = run(model.transformer, steps)
+    differences = [(a.denoised - b).abs().max().item() for a, b in zip(made, expected, strict=True)]
+    print(f"\nlargest difference {max(differences):.1e} of {expected[-1].abs().max():.1f}", end="")
+    assert max(differences) <= 1e-6 * expected[-1].abs().max()
+    assert made[-1].latents.equal(made[-1].denoised)
+
+
+def test_the_same_noise_is_put_back_after_each_step(model):
+    for step, sigma in zip(run(model.transformer, 4), distilled_sigmas(4)[1:], strict=True):
+        expected = (1 - sigma) * step.denoised + sigma * NOISE
+        torch.testing.assert_close(step.latents, expected, rtol=0, atol=1e-6)
+
+
+def test_known_frames_come_back_through_the_noise():
+    """Their velocity is noise - known, whatever the network says."""
+    solver, latents = Renoising(distilled_sigmas(4), NOISE), NOISE
+    known = torch.zeros_like(NOISE)
+    for index in range(4):
+        latents, denoised = solver.step(index, NOISE - known, latents)
+        torch.testing.assert_close(denoised, known, rtol=0, atol=1e-6)
+
+
+def test_distilled_goes_through_nvidias_sigmas():
+    expected = [math.sin(angle) / (math.sin(angle) + math.cos(angle)) for angle in ANGLES]
+    torch.testing.assert_close(distilled_sigmas(4), torch.tensor([*expected, 0.0]))
+    assert distilled_sigmas(2).tolist() == [1, 0.9375, 0]
+
+
+@pytest.mark.parametrize("steps", [12, 15, 20])
+def test_few_steps_are_karras_from_the_models_sigma_to_a_tenth_with_rho_10(steps):
+    made = make_solver("few steps", SCHEDULER_CONFIG, steps, NOISE).sigmas
+    sigmas = [(200**0.1 + i / (steps - 1) * (0.1**0.1 - 200**0.1)) ** 10 for i in range(steps)]
+    torch.testing.assert_close(made, torch.tensor([*(s / (1 + s) for s in sigmas), 0.0]), rtol=0, atol=1e-6)
+
+
+def test_with_one_step_all_schedules_begin_at_the_same_noise():
+    standard = standard_sigmas(SCHEDULER_CONFIG, 1)
+    torch.testing.assert_close(few_steps_sigmas(standard[0].item(), 1), standard, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["standard", "few steps"])
+def test_every_step_of_unipc_is_taken_once(schedule):
+    """Also where two timesteps are rounded to the same whole number: of noise alone it makes what it is told it is."""
+    solver = make_solver(schedule, SCHEDULER_CONFIG, 50, NOISE)
+    assert isinstance(solver, UniPC)
+    target, latents = torch.ones_like(NOISE), NOISE
+    for index, sigma in enumerate(solver.sigmas[:-1]):
+        latents, denoised = solver.step(index, (latents - target) / sigma, latents)
+        torch.testing.assert_close(denoised, target, rtol=0, atol=1e-4)
+    torch.testing.assert_close(latents, target, rtol=0, atol=1e-4)
+
+
+def passes_and_frames(model, **fields) -> tuple[int, Tensor]:
+    passes = []
+    counter = model.transformer.register_forward_pre_hook(lambda *_: passes.append(1))
+    request = GenerationRequest(prompt="a cat", seed=3, num_frames=9, width=32, height=32, **fields)
+    frames = generate(model, request).frames
+    counter.remove()
+    return len(passes), frames
+
+
+def test_the_request_decides(model):
+    standard = passes_and_frames(model, num_inference_steps=12)
+    few = passes_and_frames(model, num_inference_steps=12, schedule="few steps")
+    distilled = passes_and_frames(model, num_inference_steps=4, schedule="distilled", guidance_scale=1)
+    assert [each[0] for each in (standard, few, distilled)] == [24, 24, 4]
+    assert (standard[1] - few[1]).abs().max() > 1e-3
+    alone = passes_and_frames(model, num_inference_steps=4, guidance_scale=1)
+    assert (distilled[1] - alone[1]).abs().max() > 1e-3
