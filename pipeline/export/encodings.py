@@ -76,9 +76,6 @@ def _by_quality(option: str, values: tuple[int, int, int, int]) -> dict[str, dic
 # With use_metadata_tags a key keeps its name, and with faststart a browser can play before all is loaded.
 _MOV_OPTIONS = {"movflags": "use_metadata_tags+faststart"}
 
-# Where the mean of 2x2 pixels lies; without it decoders take it to lie on the left.
-_CHROMA = {"chroma_sample_location": "center"}
-
 _X264 = Encoding(
     format=FORMATS["X264 (.mp4)"],
     encoder="libx264",
@@ -87,7 +84,7 @@ _X264 = Encoding(
     max_fps=1000,
     audio_encoder="aac",
     container_options=_MOV_OPTIONS,
-    encoder_options={**_CHROMA, "preset": "veryfast"},
+    encoder_options={"preset": "veryfast"},
     qualities=_by_quality("crf", (28, 22, 17, 10)),
 )
 _VP9 = Encoding(
@@ -99,7 +96,6 @@ _VP9 = Encoding(
     audio_encoder="libopus",
     container_options={},
     encoder_options={
-        **_CHROMA,
         "b": "0",
         # Measured at equal PSNR: half the time of "good" with cpu-used 4, and about its size.
         "deadline": "realtime",

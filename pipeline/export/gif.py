@@ -1,6 +1,7 @@
 """Float RGB to 255 colours and a transparent one, the same for all frames."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 import av
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .source import FileClip
 from .tensors import Clip, FloatConverter
 
 TRANSPARENT = 255
@@ -36,7 +38,7 @@ class GifConverter:
         self._shown: Tensor | None = None
 
     @classmethod
-    def for_clip(cls, clip: Clip, quality: str, raise_if_stopped: Callable[[], None]) -> "GifConverter":
+    def for_clip(cls, clip: Clip | FileClip, quality: str, raise_if_stopped: Callable[[], None]) -> "GifConverter":
         """With the best palette for these frames, which are looked at once."""
         colours, tolerance = QUALITIES[quality]
         return cls(make_palette(clip, colours, raise_if_stopped), tolerance)
@@ -63,14 +65,15 @@ class GifConverter:
         return torch.where(self._near[pair], shown, new)
 
 
-def make_palette(clip: Clip, colours: int, raise_if_stopped: Callable[[], None]) -> Tensor:
+def make_palette(clip: Clip | FileClip, colours: int, raise_if_stopped: Callable[[], None]) -> Tensor:
     """The best `colours` of what is seen in the frames, (n, 3), uint8."""
     each = max(1, SAMPLES // clip.num_frames)
     step = max(1, int((clip.height * clip.width / each) ** 0.5))
     seen = []
-    for index in range(clip.num_frames):
-        raise_if_stopped()
-        seen.append(opaque_levels(clip.frame(index, step)))
+    with closing(clip.frames(step)) as frames:
+        for frame in frames:
+            raise_if_stopped()
+            seen.append(opaque_levels(frame))
     samples = torch.cat(seen)
     if len(samples) == 0:
         return torch.zeros(1, 3, dtype=torch.uint8)
