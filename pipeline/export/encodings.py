@@ -10,6 +10,10 @@ from ..formats import FORMATS, VideoFormat, find_format, format_of_suffix
 from ..request import VIDEO_QUALITIES
 
 
+LARGE = 1920 * 1088
+"""Pixels."""
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How a `VideoFormat` is written. Option names and values are FFmpeg's.
@@ -17,6 +21,8 @@ class Encoding:
     `pixel_formats`: of opaque frames, and of those with alpha.
     `even_sides`: width and height must be even, because there is one colour sample for 2x2 pixels.
     `audio_encoder`: None where there is no sound.
+    `large_options`: of frames with more than `LARGE` pixels, so that the encoder holds few of them.
+    `thread_type`: what the encoder's threads share, FRAME, SLICE or AUTO.
     `qualities`: the encoder's options for each of `VIDEO_QUALITIES`.
     """
 
@@ -29,17 +35,20 @@ class Encoding:
     container_options: Mapping[str, str]
     qualities: Mapping[str, Mapping[str, str]]
     encoder_options: Mapping[str, str] = field(default_factory=dict)
+    large_options: Mapping[str, str] = field(default_factory=dict)
     max_side: int = 16384
+    thread_type: str = "AUTO"
 
     @property
     def keeps_metadata(self) -> bool:
         return self.format.container != "gif"
 
-    def options(self, quality: str) -> dict[str, str]:
-        """The encoder's options. Raises `InvalidRequestError` for a quality that does not exist."""
+    def options(self, quality: str, pixels: int) -> dict[str, str]:
+        """The encoder's options for frames of so many pixels. Raises `InvalidRequestError` for a quality that does not exist."""
         if quality not in self.qualities:
             raise InvalidRequestError(f"quality is {quality!r}, but must be one of {', '.join(self.qualities)}.")
-        return {**self.encoder_options, **self.qualities[quality]}
+        large = self.large_options if pixels > LARGE else {}
+        return {**self.encoder_options, **large, **self.qualities[quality]}
 
     def check_fps(self, fps: Fraction) -> None:
         """Raise `InvalidRequestError` for a frame rate that the format cannot keep."""
@@ -69,7 +78,7 @@ def find_encoding(format: str) -> Encoding:
     return ENCODINGS[find_format(format).name]
 
 
-def _by_quality(option: str, values: tuple[int, int, int, int]) -> dict[str, dict[str, str]]:
+def _by_quality(option: str, values: tuple[float, float, float, float]) -> dict[str, dict[str, str]]:
     return {quality: {option: str(value)} for quality, value in zip(VIDEO_QUALITIES, values, strict=True)}
 
 
@@ -84,8 +93,16 @@ _X264 = Encoding(
     max_fps=1000,
     audio_encoder="aac",
     container_options=_MOV_OPTIONS,
-    encoder_options={"preset": "veryfast"},
-    qualities=_by_quality("crf", (28, 22, 17, 10)),
+    encoder_options={
+        "preset": "faster",
+        # At this preset 6 % smaller at the same PSNR and SSIM of real video than as x264 has it.
+        "aq-mode": "2",
+        "aq-strength": "0.8",
+        # x264 gives colour as much only at slower presets, where it minds what the eye sees.
+        "chromaoffset": "-4",
+    },
+    large_options={"rc-lookahead": "1", "bf": "1", "refs": "1", "x264-params": "sliced-threads=1:sync-lookahead=0"},
+    qualities=_by_quality("crf", (28, 22.6, 17.6, 10)),
 )
 _VP9 = Encoding(
     format=FORMATS["VP9 (.webm)"],
@@ -115,6 +132,7 @@ _PRORES = Encoding(
     audio_encoder="pcm_s16le",
     container_options=_MOV_OPTIONS,
     encoder_options={"profile": "4444", "vendor": "apl0"},
+    thread_type="SLICE",  # else each thread holds frames of its own
     qualities=_by_quality("global_quality", (8 * 118, 4 * 118, 2 * 118, 1 * 118)),
 )
 _GIF = Encoding(

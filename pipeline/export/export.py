@@ -71,7 +71,7 @@ def export(
     clip = frames if isinstance(frames, FileClip) else tensor_clip(frames, alpha)
     target.check_fps(rate)
     target.check_size(clip.width, clip.height)
-    options = target.options(quality)
+    options = target.options(quality, clip.width * clip.height)
     path = Path(path)
     check_suffix(path, target.format)
     sound = sound_of(audio) if target.audio_encoder and has_sound(audio) else None
@@ -198,7 +198,7 @@ def add_video(
     stream.pix_fmt = target.pixel_formats[with_alpha]
     stream.codec_context.time_base = 1 / rate
     stream.codec_context.thread_count = THREADS
-    stream.codec_context.thread_type = "AUTO"
+    stream.codec_context.thread_type = target.thread_type
     if target.format.container != "gif":
         context = stream.codec_context
         context.color_primaries, context.color_trc = colours.primaries, colours.transfer
