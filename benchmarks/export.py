@@ -5,8 +5,8 @@
     .demo/env/bin/python benchmarks/export.py --clip FILE --large   # the same, enlarged to 3840x2160
     .demo/env/bin/python benchmarks/export.py --table               # all formats at all qualities
 
-Each case runs in a process of its own, by turns, three rounds; the figures are medians. Peak RSS is what comes on top of
-the frames. Quality is of every frame, decoded as ComfyUI's loader does and compared with the frames that were given:
+Each case runs in a process of its own, by turns, three rounds; the figures are medians. Peak RSS is what comes on top
+of the frames. Quality is of every frame, decoded as ComfyUI's loader does and compared with the frames that were given:
 PSNR of RGB, then of luma and both colour differences at full size; "level" is how much lighter the video became.
 """
 

@@ -9,7 +9,6 @@ from ..errors import InvalidRequestError
 from ..formats import FORMATS, VideoFormat, find_format, format_of_suffix
 from ..request import VIDEO_QUALITIES
 
-
 LARGE = 1920 * 1088
 """Pixels."""
 
@@ -44,7 +43,10 @@ class Encoding:
         return self.format.container != "gif"
 
     def options(self, quality: str, pixels: int) -> dict[str, str]:
-        """The encoder's options for frames of so many pixels. Raises `InvalidRequestError` for a quality that does not exist."""
+        """The encoder's options for frames of so many pixels.
+
+        Raises `InvalidRequestError` for a quality that does not exist.
+        """
         if quality not in self.qualities:
             raise InvalidRequestError(f"quality is {quality!r}, but must be one of {', '.join(self.qualities)}.")
         large = self.large_options if pixels > LARGE else {}

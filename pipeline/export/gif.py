@@ -28,8 +28,8 @@ class GifConverter:
     """Makes one `av.VideoFrame` after another, in the colours of `palette` (n, 3), uint8.
 
     `tolerance`: a pixel keeps the colour that it shows while the new one is not farther away than that many levels. A
-    slow fade would so be followed late: while the picture is lighter than it should be by `LAG`, no pixel keeps a lighter
-    colour than its new one, and the same for darker ones.
+    slow fade would so be followed late: while the picture is lighter than it should be by `LAG`, no pixel keeps a
+    lighter colour than its new one, and the same for darker ones.
     """
 
     def __init__(self, palette: Tensor, tolerance: float) -> None:

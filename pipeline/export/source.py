@@ -76,7 +76,8 @@ class FileClip:
     def colours(self) -> Colours:
         """What the file says of the pictures."""
         first = self._first
-        return Colours(first.color_primaries, first.color_trc, first.colorspace, first.color_range, "unspecified")
+        place = chroma_location(first)
+        return Colours(first.color_primaries, first.color_trc, first.colorspace, first.color_range, place)
 
     def frames(self, step: int = 1) -> Generator[Tensor, None, None]:
         """As `Clip.frames`."""
@@ -208,3 +209,19 @@ def to_tensor(picture: av.VideoFrame) -> Tensor:
         form = "gbrapf32le" if alpha else "gbrpf32le"
     image = picture.reformat(format=form, interpolation=EXACT, threads=1).to_ndarray()
     return torch.from_numpy(image).rot90(round(picture.rotation // 90))
+
+
+def chroma_location(picture: av.VideoFrame) -> str:
+    """Left or center, of 4:2:0: what the file says, or what ComfyUI takes it to be. Paints over the picture.
+
+    PyAV does not tell it, but swscale heeds it. Where the samples lie in the centre between their pixels, an edge of
+    colour comes out as far to the left of its middle as to the right.
+    """
+    luma, blue, red = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in picture.planes)  # pyright: ignore
+    luma[:] = red[:] = 128
+    blue[:] = 96
+    edge = picture.width // 4
+    blue[:, edge:] = 160
+    line = picture.reformat(format="gbrpf32le", threads=1).to_ndarray()[0, :, 2]
+    rise = line[-1] - line[0]
+    return "left" if line[2 * edge - 1] + line[2 * edge] - line[0] - line[-1] > rise / 4 else "center"
