@@ -1,7 +1,7 @@
 import os
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +165,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             video = with_gif_frame_rate(video)
         path = next_output_file(filename_prefix, target.suffix, *video.get_dimensions())
         observer = NodeObserver(cls.hidden.unique_id)
-        source = cache(lambda: source_of(video, audio, observer.raise_if_stopped))
+        source = cache(partial(source_of, video, audio, observer.raise_if_stopped))
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
 
         # A <video> shows neither ProRes nor a GIF. Made first, so that nothing comes between a saved file and the run's

@@ -17,7 +17,7 @@ SAMPLES = 1 << 18
 QUALITIES = {"low": (64, 16.0), "medium": (128, 12.0), "high": (255, 8.0), "maximum": (255, 0.0)}
 """Colours in the palette, and tolerance in levels."""
 LAG = 0.1
-"""Levels of the picture's mean."""
+"""Levels of the picture's mean, counted over the last few pictures."""
 STRIP_PIXELS = 1 << 16
 """Large: the encoder has one thread, and leaves cores to torch's."""
 BITS = 6
@@ -28,7 +28,7 @@ class GifConverter:
     """Makes one `av.VideoFrame` after another, in the colours of `palette` (n, 3), uint8.
 
     `tolerance`: a pixel keeps the colour that it shows while the new one is not farther away than that many levels. A
-    slow fade would so be followed late: while the picture is lighter than it should be by `LAG`, no pixel keeps a
+    slow fade would so be followed late: while the pictures are lighter than they should be by `LAG`, no pixel keeps a
     lighter colour than its new one, and the same for darker ones.
     """
 
@@ -68,7 +68,7 @@ class GifConverter:
                 lag += float(self._sum_of_lightness(kept) - self._sum_of_lightness(new))
                 new = kept
             indices[where] = new
-        self._shown, self._lag = indices, lag / (height * width)
+        self._shown, self._lag = indices, 0.75 * self._lag + lag / (height * width)
         picture = av.VideoFrame(width, height, "pal8")
         for index, values in enumerate((indices.numpy(), self._palette[:, [2, 1, 0, 3]])):
             write(picture, index, values)

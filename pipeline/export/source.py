@@ -91,8 +91,8 @@ class FileClip:
         with opened(self._file) as container:
             stream = first_video(container)
             stream.thread_type, stream.codec_context.thread_count = "AUTO", DECODER_THREADS
-            begin = int(self._start / stream.time_base)
-            end = int((self._start + self._duration) / stream.time_base) if self._duration else None
+            begin = in_ticks(self._start, stream)
+            end = in_ticks(self._start + self._duration, stream) if self._duration else None
             if begin:
                 container.seek(begin, stream=stream)
             for picture in decoded(container, stream):
@@ -141,13 +141,13 @@ class FileSound:
         with opened(self._file) as container:
             stream = decodable_audio(container)[-1]
             if self._start:
-                container.seek(int(self._start / stream.time_base), stream=stream)
+                container.seek(in_ticks(self._start, stream), stream=stream)
             resampler = av.AudioResampler("fltp", stream.layout, self.sample_rate)
             for frame in decoded(container, stream):
                 for part in resampler.resample(frame):
                     samples = part.to_ndarray()
                     if not begun:
-                        late = 0 if part.pts is None else round((part.time - self._start) * self.sample_rate)
+                        late = 0 if part.time is None else round((part.time - self._start) * self.sample_rate)
                         if late > 0:
                             yield np.zeros((self.channels, late), np.float32)
                         samples = samples[:, max(0, -late) :]
@@ -175,6 +175,11 @@ def decodable_audio(container: InputContainer) -> list[av.AudioStream]:
     return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
+def in_ticks(seconds: float, stream: av.VideoStream | av.AudioStream) -> int:
+    assert stream.time_base
+    return int(seconds / stream.time_base)
+
+
 def decoded(container: InputContainer, stream: av.VideoStream | av.AudioStream) -> Iterator:
     """All frames of the stream but those that are broken, which ComfyUI leaves out too."""
     for packet in container.demux(stream):
@@ -188,7 +193,7 @@ def count_frames(container: InputContainer, start: float, duration: float) -> in
     stream = first_video(container)
     if stream.frames and not start and not duration:
         return stream.frames
-    whole = (stream.duration or 0) * stream.time_base or Fraction(container.duration or 0, av.time_base)
+    whole = (stream.duration or 0) * (stream.time_base or 0) or Fraction(container.duration or 0, av.time_base)
     seconds = min(float(whole) - start, duration or float(whole))
     return max(1, round(seconds * (stream.average_rate or 1)))
 
