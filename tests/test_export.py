@@ -830,9 +830,9 @@ from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.benchmarks.peak import PeakRss
 from cosmos_predict25.pipeline.export import export
 torch.set_num_threads(1)  # none that a fork would lose
-still = moving_clip(1, 704, 1280)[0]
-frames = torch.stack([still.roll((index, 3 * index), (0, 1)) for index in range(93)])
-alpha = frames[..., 0].clone()
+still = moving_clip(1, {height}, {width})[0].to({dtype})
+frames = torch.stack([still.roll((index, 3 * index), (0, 1)) for index in range({num_frames})])
+alpha = frames[..., 0].clone().float()
 module = sys.modules["cosmos_predict25.pipeline.export.export"]
 module.THREADS = module.MOST_THREADS
 for suffix, format, with_alpha in {cases}:
@@ -849,13 +849,19 @@ for suffix, format, with_alpha in {cases}:
 
 
 @pytest.mark.slow
-def test_memory_stays_low_beside_the_frames(tmp_path):
+@pytest.mark.parametrize(
+    ("size", "dtype", "most"),
+    [((93, 704, 1280), "torch.float32", 150), ((20, 2160, 3840), "torch.float16", 250)],
+    ids=["720p", "4K"],
+)
+def test_memory_stays_low_beside_the_frames(tmp_path, size, dtype, most):
     """Each in a fork of one process, which has imported all and made the frames."""
     choices = [(X264, False), (VP9, True), (PRORES, True), (GIF, False), (GIF, True)]
     cases = [(SUFFIX[format], format, alpha) for format, alpha in choices]
-    program = PEAK.format(cases=cases, folder=str(tmp_path))
+    values = dict(zip(("num_frames", "height", "width"), size, strict=True))
+    program = PEAK.format(cases=cases, folder=str(tmp_path), dtype=dtype, **values)
     result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ)
     print(f"\n{result.stdout}", end="")
     peaks = [float(line.split()[-1]) for line in result.stdout.splitlines()]
     assert len(peaks) == len(choices)
-    assert max(peaks) <= 150
+    assert max(peaks) <= most

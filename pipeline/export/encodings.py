@@ -97,14 +97,13 @@ _X264 = Encoding(
     container_options=_MOV_OPTIONS,
     encoder_options={
         "preset": "faster",
-        # At this preset 6 % smaller at the same PSNR and SSIM of real video than as x264 has it.
+        # On real video 6 % smaller than x264's usual 1 at the same PSNR and SSIM.
         "aq-mode": "2",
-        "aq-strength": "0.8",
-        # x264 gives colour as much only at slower presets, where it minds what the eye sees.
-        "chromaoffset": "-4",
+        # What x264 itself gives to colour, but at slower presets only.
+        "chromaoffset": "-2",
     },
     large_options={"rc-lookahead": "1", "bf": "1", "refs": "1", "x264-params": "sliced-threads=1:sync-lookahead=0"},
-    qualities=_by_quality("crf", (28, 22.6, 17.6, 10)),
+    qualities=_by_quality("crf", (28, 22.6, 17.7, 10)),
 )
 _VP9 = Encoding(
     format=FORMATS["VP9 (.webm)"],
