@@ -102,7 +102,7 @@ _X264 = Encoding(
         "aq-strength": "0.9",
         "psy": "0",
     },
-    large_options={"rc-lookahead": "1", "bf": "1", "refs": "1", "x264-params": "sliced-threads=1:sync-lookahead=0"},
+    large_options={"rc-lookahead": "1", "bf": "0", "refs": "1", "x264-params": "sliced-threads=1:sync-lookahead=0"},
     # The offsets give colour what x264 gives it at its slower presets: else it is up to 1 dB worse than luma for them.
     qualities={
         "low": {"crf": "28", "chromaoffset": "-3"},
