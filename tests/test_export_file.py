@@ -252,10 +252,10 @@ print(rss.mib)
 @pytest.mark.slow
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_memory_does_not_grow_with_length(tmp_path, format):
-    """A minute of 640x360, of which all frames would be 4 GB of floats, and the sound 23 MB."""
+    """A minute of 640x360, of which all frames would be 4 GB of floats, and the sound 23 MB more in memory."""
     still = (moving_clip(1, 360, 640) * 255).byte()
     files = []
-    for count in (FPS, 60 * FPS):
+    for count in (4 * FPS, 60 * FPS):
         audio = {"waveform": torch.rand(1, 2, count * RATE // FPS) - 0.5, "sample_rate": RATE}
         files.append(
             export(still.expand(count, -1, -1, -1), tmp_path / f"{count}.mp4", quality="low", audio=audio).path
@@ -263,4 +263,4 @@ def test_memory_does_not_grow_with_length(tmp_path, format):
     command = [sys.executable, "-c", PEAK, *map(str, files), format, str(tmp_path / f"target{SUFFIX[format]}")]
     result = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
     print(f"\n{format}: {result.stdout}", end="")
-    assert float(result.stdout) < 20
+    assert float(result.stdout) < 30

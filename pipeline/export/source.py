@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.error import InvalidDataError
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
@@ -51,7 +51,7 @@ class FileClip:
         if first is None:
             raise InvalidRequestError("The video has no pictures: choose another one, or another part of it.")
         self._first = first
-        self.height, self.width = to_tensor(first).shape[:2]
+        self.height, self.width = to_tensor(first, VideoReformatter()).shape[:2]
         with opened(file) as container:
             self.num_frames = count_frames(container, start, duration)
         self.channels = 4 if can_be_transparent(first) and not self._is_opaque(raise_if_stopped) else 3
@@ -81,9 +81,10 @@ class FileClip:
 
     def frames(self, step: int = 1) -> Generator[Tensor, None, None]:
         """As `Clip.frames`."""
+        reformatter = VideoReformatter()
         with closing(self.pictures()) as pictures:
             for picture in pictures:
-                yield thin(to_tensor(picture)[:: self._step, :: self._step, : self.channels], step)
+                yield thin(to_tensor(picture, reformatter)[:: self._step, :: self._step, : self.channels], step)
 
     def pictures(self) -> Generator[av.VideoFrame, None, None]:
         """As they were decoded."""
@@ -109,11 +110,12 @@ class FileClip:
                 yield picture
 
     def _is_opaque(self, raise_if_stopped: Callable[[], None] | None) -> bool:
+        reformatter = VideoReformatter()
         with closing(self.pictures()) as pictures:
             for picture in pictures:
                 if raise_if_stopped:
                     raise_if_stopped()
-                alpha = to_tensor(picture)[..., 3]
+                alpha = to_tensor(picture, reformatter)[..., 3]
                 if alpha.amin() < (OPAQUE if alpha.is_floating_point() else 255):
                     return False
         return True
@@ -202,17 +204,18 @@ def can_be_transparent(picture: av.VideoFrame) -> bool:
     return picture.format.has_palette or any(part.is_alpha for part in picture.format.components)
 
 
-def to_tensor(picture: av.VideoFrame) -> Tensor:
+def to_tensor(picture: av.VideoFrame, reformatter: VideoReformatter) -> Tensor:
     """(H, W, 3), or 4 where it can be transparent: upright RGB, uint8 where that is what was decoded, or else float32.
 
-    The colours are those that ComfyUI gives the file: BT.601 where it does not say.
+    The colours are those that ComfyUI gives the file: BT.601 where it does not say. `reformatter`: one for all pictures,
+    because each that PyAV makes for a picture of its own takes a megabyte that does not come back.
     """
     alpha = can_be_transparent(picture)
     if picture.format.has_palette or (picture.format.is_rgb and picture.format.components[0].bits == 8):
         form = "rgba" if alpha else "rgb24"
     else:
         form = "gbrapf32le" if alpha else "gbrpf32le"
-    image = picture.reformat(format=form, interpolation=EXACT, threads=1).to_ndarray()
+    image = reformatter.reformat(picture, format=form, interpolation=EXACT, threads=1).to_ndarray()
     return torch.from_numpy(image).rot90(round(picture.rotation // 90))
 
 
