@@ -207,8 +207,8 @@ def can_be_transparent(picture: av.VideoFrame) -> bool:
 def to_tensor(picture: av.VideoFrame, reformatter: VideoReformatter) -> Tensor:
     """(H, W, 3), or 4 where it can be transparent: upright RGB, uint8 where that is what was decoded, or else float32.
 
-    The colours are those that ComfyUI gives the file: BT.601 where it does not say. `reformatter`: one for all pictures,
-    because each that PyAV makes for a picture of its own takes a megabyte that does not come back.
+    The colours are those that ComfyUI gives the file: BT.601 where it does not say. `reformatter`: one for all
+    pictures, because each that PyAV makes for a picture of its own takes a megabyte that does not come back.
     """
     alpha = can_be_transparent(picture)
     if picture.format.has_palette or (picture.format.is_rgb and picture.format.components[0].bits == 8):
