@@ -1,10 +1,13 @@
-"""Writing 93 frames of 1280x704: ours beside ComfyUI's own nodes, diffusers, and the usual FFmpeg way.
+"""Writing a video: ours beside ComfyUI's own nodes, diffusers, and FFmpeg as VideoHelperSuite runs it.
 
-    .demo/env/bin/python benchmarks/export.py            # against the others
-    .demo/env/bin/python benchmarks/export.py --table    # all formats at all qualities
+    .demo/env/bin/python benchmarks/export.py                       # against the others, a made clip
+    .demo/env/bin/python benchmarks/export.py --clip FILE           # the start of a real one
+    .demo/env/bin/python benchmarks/export.py --clip FILE --large   # the same, enlarged to 3840x2160
+    .demo/env/bin/python benchmarks/export.py --table               # all formats at all qualities
 
-Each case runs in a process of its own, by turns, three rounds; the figures are medians. Peak RSS is what comes on
-top of the frames. PSNR and SSIM are measured on every eighth frame, decoded to RGB with the writer's matrix.
+Each case runs in a process of its own, by turns, three rounds; the figures are medians. Peak RSS is what comes on top
+of the frames. Quality is of every frame, decoded as ComfyUI's loader does and compared with the frames that were given:
+PSNR of RGB, then of luma and both colour differences at full size; "level" is how much lighter the video became.
 """
 
 import argparse
@@ -17,23 +20,28 @@ import tempfile
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import av
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from cosmos_predict25.benchmarks.clip import moving_clip
-from cosmos_predict25.benchmarks.metrics import psnr, ssim
+from cosmos_predict25.benchmarks.metrics import plane_ssim, psnr, yuv
 from cosmos_predict25.benchmarks.report import publish
 
 COMFYUI = Path(__file__).resolve().parents[1] / ".demo" / "ComfyUI-0.30.0"
 NUM_FRAMES, HEIGHT, WIDTH = 93, 704, 1280
+LARGE = 81, 2160, 3840
 SUFFIXES = {"X264 (.mp4)": ".mp4", "VP9 (.webm)": ".webm", "PRORES4444 (.mov)": ".mov", "GIF (.gif)": ".gif"}
 
 QUALITIES = ("low", "medium", "high", "maximum")
 MEASURED = ("seconds", "cpu", "mib", "mb")
+
+PLANES = ("Y", "Cb", "Cr")
 
 Write = Callable[[Tensor, Path], None]
 
@@ -95,28 +103,32 @@ def to_av(frame: Tensor, index: int) -> av.VideoFrame:
     return picture
 
 
-def usual_prores() -> Write:
-    """prores_ks as it comes, which searches a quantiser for each slice."""
+def vhs_prores() -> Write:
+    """prores_ks as it comes, which searches a quantiser for each slice, at VideoHelperSuite's default, hq."""
 
     def write(frames: Tensor, path: Path) -> None:
         with av.open(str(path), "w") as output:
-            stream = output.add_stream("prores_ks", rate=16, options={"profile": "4444"})
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv444p10le"
+            stream = output.add_stream("prores_ks", rate=16, options={"profile": "hq"})
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv422p10le"
+            stream.codec_context.colorspace = 1
             for index, frame in enumerate(frames):
-                output.mux(stream.encode(to_av(frame, index).reformat(format="yuv444p10le")))
+                picture = to_av(frame, index).reformat(format="yuv422p10le", dst_colorspace="ITU709")
+                output.mux(stream.encode(picture))
             output.mux(stream.encode(None))
 
     return write
 
 
-def usual_gif() -> Write:
-    """FFmpeg's palettegen and paletteuse as they come."""
+def vhs_gif() -> Write:
+    """FFmpeg's palettegen and paletteuse with VideoHelperSuite's options."""
 
     def write(frames: Tensor, path: Path) -> None:
+        height, width = frames.shape[1:3]
         graph = av.filter.Graph()
-        source = graph.add_buffer(width=WIDTH, height=HEIGHT, format="rgb24", time_base=Fraction(1, 16))
-        split, palette = graph.add("split"), graph.add("palettegen")
-        use, sink = graph.add("paletteuse"), graph.add("buffersink")
+        source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=Fraction(1, 16))
+        split, palette = graph.add("split"), graph.add("palettegen", "reserve_transparent=on:transparency_color=ffffff")
+        use, sink = graph.add("paletteuse", "dither=sierra2_4a"), graph.add("buffersink")
         source.link_to(split)
         split.link_to(palette, 0, 0)
         split.link_to(use, 1, 0)
@@ -125,7 +137,7 @@ def usual_gif() -> Write:
         graph.configure()
         with av.open(str(path), "w") as output:
             stream = output.add_stream("gif", rate=16)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "pal8"
+            stream.width, stream.height, stream.pix_fmt = width, height, "pal8"
             for index, frame in enumerate(frames):
                 source.push(to_av(frame, index))
             source.push(None)
@@ -144,11 +156,9 @@ CONTENDERS: dict[str, tuple[Callable[..., Write], tuple[str, ...], str]] = {
     "ours X264 high": (ours, ("X264 (.mp4)", "high"), ".mp4"),
     "core VP9 crf 32": (core_webm, ("32",), ".webm"),
     "ours VP9 medium": (ours, ("VP9 (.webm)", "medium"), ".webm"),
-    "prores_ks as it comes": (usual_prores, (), ".mov"),
-    "ours ProRes maximum": (ours, ("PRORES4444 (.mov)", "maximum"), ".mov"),
+    "VHS ProRes hq": (vhs_prores, (), ".mov"),
     "ours ProRes high": (ours, ("PRORES4444 (.mov)", "high"), ".mov"),
-    "palettegen, paletteuse": (usual_gif, (), ".gif"),
-    "ours GIF medium": (ours, ("GIF (.gif)", "medium"), ".gif"),
+    "VHS GIF": (vhs_gif, (), ".gif"),
     "ours GIF high": (ours, ("GIF (.gif)", "high"), ".gif"),
 }
 SIXTEEN: dict[str, tuple[Callable[..., Write], tuple[str, ...], str]] = {
@@ -158,17 +168,49 @@ SIXTEEN: dict[str, tuple[Callable[..., Write], tuple[str, ...], str]] = {
 }
 
 
+def frames_of(clip: Path | None, large: bool) -> Tensor:
+    """(F, H, W, 3): float32, or float16 where they are large."""
+    if clip is None:
+        frames = moving_clip(NUM_FRAMES, HEIGHT, WIDTH)
+    else:
+        with av.open(str(clip)) as container:
+            pictures = islice(container.decode(video=0), NUM_FRAMES)
+            decoded = [torch.from_numpy(picture.to_ndarray(format="gbrpf32le")) for picture in pictures]
+        frames = torch.stack(decoded)[:, :HEIGHT, :WIDTH].clamp(0, 1)
+    if not large:
+        return frames
+    number, height, width = LARGE
+    enlarged = torch.empty(number, height, width, 3, dtype=torch.float16)
+    for frame, target in zip(frames, enlarged, strict=False):
+        bigger = interpolate(frame.permute(2, 0, 1)[None], (height, width), mode="bicubic")
+        target.copy_(bigger[0].permute(1, 2, 0).clamp(0, 1))
+    return enlarged
+
+
 def quality_of(path: Path, frames: Tensor) -> dict[str, float]:
-    pairs = []
+    """Of every frame, decoded as ComfyUI's loader does: the mean, and as `lowest` that of the worst.
+
+    `level`: how much lighter the video is, in levels of 255. `pulse`: the mean step of luma's PSNR between frames.
+    """
+    rows = []
     with av.open(str(path)) as container:
-        for index, picture in enumerate(container.decode(video=0)):
-            if index % 8 == 0:
-                pairs.append((torch.from_numpy(picture.to_ndarray(format="rgb24")).float() / 255, frames[index]))
-    assert index + 1 == len(frames)
-    return {
-        "psnr": statistics.mean(psnr(*pair) for pair in pairs),
-        "ssim": statistics.mean(ssim(*pair) for pair in pairs),
-    }
+        for picture, wanted in zip(container.decode(video=0), frames, strict=True):
+            shown = torch.from_numpy(picture.to_ndarray(format="gbrpf32le"))
+            wanted = wanted.float()
+            planes, true = yuv(shown.clamp(0, 1)), yuv(wanted)
+            pairs = list(zip(planes[:, None, None], true[:, None, None], strict=True))
+            rows.append(
+                {
+                    "psnr": psnr(shown, wanted),
+                    **{f"psnr {name}": psnr(*pair) for name, pair in zip(PLANES, pairs, strict=True)},
+                    **{f"ssim {name}": plane_ssim(*pair, step=4) for name, pair in zip(PLANES, pairs, strict=True)},
+                    "level": 255 * float((shown - wanted).mean()),
+                }
+            )
+    found = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
+    found |= {f"lowest {key}": min(row[key] for row in rows) for key in rows[0]}
+    luma = [row["psnr Y"] for row in rows]
+    return {**found, "pulse": statistics.mean(abs(after - before) for before, after in pairwise(luma))}
 
 
 def measure(name: str, frames_file: Path, path: Path, score: bool) -> None:
@@ -197,6 +239,8 @@ def measure_in_a_fresh_process(name: str, frames_file: Path, path: Path, score: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clip", type=Path, help="a video whose first frames are taken; made ones if there is none")
+    parser.add_argument("--large", action="store_true", help="3840x2160, 81 frames")
     parser.add_argument("--table", action="store_true", help="all formats at all qualities, ours alone")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="the cases whose name contains this")
@@ -211,7 +255,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
     with tempfile.TemporaryDirectory() as temporary:
         frames_file = Path(temporary) / "frames.pt"
-        torch.save(moving_clip(NUM_FRAMES, HEIGHT, WIDTH), frames_file)
+        torch.save(frames_of(given.clip, given.large), frames_file)
         for turn in range(given.rounds):
             for name, (_, _, suffix) in cases.items():
                 path = Path(temporary) / f"video{suffix}"
@@ -228,9 +272,18 @@ def main() -> None:
 
 
 def publish_contenders(medians: dict[str, dict[str, float]]) -> None:
-    columns = {"seconds": ".2f", "cpu": ".2f", "mb": ".2f", "psnr": ".2f", "ssim": ".4f", "mib": ".0f"}
-    rows = [[name, *(format(figures[key], spec) for key, spec in columns.items())] for name, figures in medians.items()]
-    publish(["", "s", "CPU s", "MB", "PSNR, dB", "SSIM", "peak RSS, MiB"], rows)
+    alone = {"seconds": ".2f", "cpu": ".2f", "mib": ".0f", "mb": ".3f", "psnr": ".2f", "level": "+.2f", "pulse": ".2f"}
+    by_plane = {"psnr": ".2f", "lowest psnr": ".2f", "ssim": ".4f", "lowest ssim": ".4f"}
+    rows = [
+        [
+            name,
+            *(format(figures[key], spec) for key, spec in alone.items()),
+            *(" / ".join(format(figures[f"{key} {p}"], spec) for p in PLANES) for key, spec in by_plane.items()),
+        ]
+        for name, figures in medians.items()
+    ]
+    head = ["s", "CPU s", "peak RSS, MiB", "MB", "PSNR, dB", "level", "pulse, dB"]
+    publish(["", *head, "PSNR Y / Cb / Cr", "its lowest frame", "SSIM Y / Cb / Cr", "its lowest frame"], rows)
 
 
 def publish_qualities(medians: dict[str, dict[str, float]]) -> None:

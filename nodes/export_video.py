@@ -1,6 +1,7 @@
+import os
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from .sockets import CATEGORY
 
 if TYPE_CHECKING:
     from ..pipeline.video import VideoFile
+    from .host.videos import Source
 
 AS_IS = "as is"
 HIGH = "high"
@@ -151,7 +153,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         from ..pipeline.formats import find_format
         from .host.observers import NodeObserver
         from .host.output import file_metadata, make_proxy, next_output_file, result_on_node, shown_on_node
-        from .host.videos import GifVideo, values_of, with_gif_frame_rate, with_sound
+        from .host.videos import GifVideo, file_of, source_of, values_of, with_gif_frame_rate
 
         filename_prefix = cls.fill_in_prefix(filename_prefix)
         target, colour = find_format(format), read_colour(background)
@@ -161,16 +163,16 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
             video = InputImpl.VideoFromComponents(parts)
         else:
             video = with_gif_frame_rate(video)
-            video = with_sound(video, audio) if audio else video
-        components = cache(video.get_components)  # decodes when the video is in a file
         path = next_output_file(filename_prefix, target.suffix, *video.get_dimensions())
         observer = NodeObserver(cls.hidden.unique_id)
+        source = cache(partial(source_of, video, audio, observer.raise_if_stopped))
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
 
         # A <video> shows neither ProRes nor a GIF. Made first, so that nothing comes between a saved file and the run's
         # end.
-        proxy = make_proxy(components(), path, colour, observer) if target.html_element != "video" else None
-        saved, notes = copy_or_encode(video, components, path, quality, colour, options)
+        proxy = make_proxy(source(), path, colour, observer) if target.html_element != "video" else None
+        file = None if audio else file_of(video)
+        saved, notes = copy_or_encode(file, source, path, quality, colour, options)
         result = result_on_node(f"{path.name}, {saved.file_size / 1000:,.0f} kB.", *notes, *saved.notes)
         is_gif = target.container == "gif"
         video = GifVideo(str(path), saved.fps) if is_gif else InputImpl.VideoFromFile(str(path))
@@ -178,36 +180,26 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
 
 
 def copy_or_encode(
-    video: Input.Video,
-    components: Callable[[], Types.VideoComponents],
+    file: str | os.PathLike[str] | None,
+    source: Callable[[], "Source"],
     path: Path,
     quality: str,
     background: tuple[float, float, float],
     options: dict[str, Any],
 ) -> tuple["VideoFile", list[str]]:
-    """The file at `path`, and a note where it could not be saved as it is. `options`: of `export` and `remux` both."""
+    """The video at `path`, and a note where it could not be saved as it is.
+
+    `file`: which holds just what is to be saved, if any does. `options`: of `export` and `remux` both.
+    """
     from ..pipeline.export import export, remux
-    from .host.videos import alpha_of, file_of
 
     notes = []
     if quality == AS_IS:
-        file = file_of(video)
         if file and (copied := remux(file, path, **options)):
             return copied, notes
         quality = HIGH
         notes = [f"Encoded at {HIGH}: only a whole file that is {options['format']} already can be saved as it is."]
-    frames = components()
-    encoded = export(
-        frames.images,
-        path,
-        alpha=alpha_of(frames),
-        fps=frames.frame_rate,
-        quality=quality,
-        audio=frames.audio,
-        background=background,
-        **options,
-    )
-    return encoded, notes
+    return export(**vars(source()), path=path, quality=quality, background=background, **options), notes
 
 
 def check_connections(video: bool, images: bool) -> None:

@@ -54,6 +54,17 @@ def make_clip(path: Path) -> None:
         container.mux(sound.encode(None))
 
 
+def make_noise(path: Path, count: int) -> None:
+    noise = numpy.random.default_rng(0).integers(0, 256, (360, 640, 3), numpy.uint8)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "30"})
+        video.width, video.height, video.pix_fmt = 640, 360, "yuv420p"
+        for index in range(count):
+            picture = av.VideoFrame.from_ndarray(numpy.roll(noise, 7 * index, axis=1), format="rgb24")
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+
+
 def make_half_transparent_picture(path: Path) -> None:
     """Green; the left half is transparent."""
     pixels = numpy.zeros((HEIGHT, WIDTH, 4), numpy.uint8)
@@ -515,25 +526,36 @@ def test_a_folder_that_is_a_file_is_explained(comfyui):
         run(comfyui, prompt_with(filename_prefix="taken/clip"))
 
 
-@all_formats
-def test_stop_ends_the_run_between_frames_and_leaves_no_file(comfyui, format):
-    """All of the frames take seconds, so that 200 messages would tell that Stop was not heeded."""
-    noise = numpy.random.default_rng(0).integers(0, 256, (360, 640, 4), numpy.uint8)
-    Image.fromarray(noise).save(comfyui.base / "input" / "noise.png")
-    files = sorted(comfyui.output.rglob("*"))
-    prompt = with_picture(prompt_with(format=format, quality="maximum", filename_prefix="stopped"), "noise.png", 200)
-    writing = f"Writing stopped_00001_{suffix(format)}"
+def stop_while_writing(server: ComfyUI, prompt: dict[str, Any]) -> None:
+    """All of the 200 frames take seconds, so that 200 messages would tell that Stop was not heeded."""
+    files = sorted(server.output.rglob("*"))
+    writing = f"Writing stopped_00001_{suffix(prompt['export']['inputs']['format'])}"
     written = 0
-    for message in comfyui.follow(prompt):
+    for message in server.follow(prompt):
         if message.type == "text" and message.data["text"] == writing:
             written += 1
             if written == 1:
-                comfyui.interrupt()
-    entry = comfyui.wait(message.data["prompt_id"])
+                server.interrupt()
+    entry = server.wait(message.data["prompt_id"])
     kinds = [kind for kind, _ in entry["status"]["messages"]]
     assert "execution_interrupted" in kinds
     assert "execution_error" not in kinds
     assert 0 < written < 200
-    assert sorted(comfyui.output.rglob("*")) == files
-    assert not list(comfyui.base.rglob("*.part"))
+    assert sorted(server.output.rglob("*")) == files
+    assert not list(server.base.rglob("*.part"))
+
+
+@all_formats
+def test_stop_ends_the_run_between_frames_and_leaves_no_file(comfyui, format):
+    noise = numpy.random.default_rng(0).integers(0, 256, (360, 640, 4), numpy.uint8)
+    Image.fromarray(noise).save(comfyui.base / "input" / "noise.png")
+    prompt = prompt_with(format=format, quality="maximum", filename_prefix="stopped")
+    stop_while_writing(comfyui, with_picture(prompt, "noise.png", 200))
     assert export(comfyui, prompt_with(format=format)).exists()
+
+
+@pytest.mark.parametrize("format", [MP4, GIF])
+def test_stop_ends_the_export_of_a_file(any_comfyui, format):
+    make_noise(any_comfyui.base / "input" / "noise.mp4", 200)
+    prompt = prompt_with("noise.mp4", format=format, quality="maximum", filename_prefix="stopped")
+    stop_while_writing(any_comfyui, prompt)

@@ -10,12 +10,12 @@ from typing import Any
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_api.latest import Types, io, ui
+from comfy_api.latest import io, ui
 from server import PromptServer
 
 from ...pipeline.errors import ExportError
 from .observers import NodeObserver
-from .videos import alpha_of
+from .videos import Source
 
 PROXY_SIDE = 960
 LINE = 44
@@ -54,27 +54,15 @@ def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dic
     return {name: json.dumps(value) for name, value in kept.items() if value is not None}
 
 
-def make_proxy(
-    components: Types.VideoComponents, path: Path, background: tuple[float, float, float], observer: NodeObserver
-) -> Path:
+def make_proxy(source: Source, path: Path, background: tuple[float, float, float], observer: NodeObserver) -> Path:
     """A small MP4 in ComfyUI's temp folder that shows what will be in `path`."""
     from ...pipeline.export import export
 
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     proxy = folder / f"{path.stem}{secrets.token_hex(4)}.mp4"
-    step = max(1, ceil(max(components.images.shape[1:3]) / PROXY_SIDE))
-    alpha = alpha_of(components)
-    export(
-        components.images[:, ::step, ::step],
-        proxy,
-        alpha=None if alpha is None else alpha[:, ::step, ::step],
-        fps=components.frame_rate,
-        quality="low",
-        audio=components.audio,
-        background=background,
-        observer=observer,
-    )
+    small = source.thinned(max(1, ceil(source.longest_side / PROXY_SIDE)))
+    export(**vars(small), path=proxy, quality="low", background=background, observer=observer)
     return proxy
 
 

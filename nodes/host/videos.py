@@ -1,8 +1,10 @@
 """ComfyUI's VIDEO: from the pipeline's files, and what a node asks of one that it is given."""
 
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +15,13 @@ from ...pipeline.request import FPS
 from ...pipeline.video import gif_frame_rate
 
 if TYPE_CHECKING:
+    from ...pipeline.export.source import FileClip, FileSound
     from ...pipeline.start import Start
     from ...pipeline.video import RemoteVideo
 
 END_SECONDS = 0.5
 """Enough for five frames at 16 a second."""
 VALUES = "cosmos_predict25"
-OPAQUE = 1 - 0.5 / 255
-"""What a ProRes decoder gives for opaque is a little less than 1."""
 
 
 def with_values(video: Input.Video, values: dict[str, Any]) -> Input.Video:
@@ -64,9 +65,53 @@ def with_gif_frame_rate(video: Input.Video) -> Input.Video:
     return GifVideo(str(file))
 
 
-def with_sound(video: Input.Video, audio: Input.Audio) -> Input.Video:
-    """The video's frames with another sound."""
-    return InputImpl.VideoFromComponents(replace(video.get_components(), audio=audio))
+@dataclass(frozen=True)
+class Source:
+    """What `export` takes of a video: frames in memory, or a file that is decoded while it is encoded again."""
+
+    frames: "Tensor | FileClip"
+    alpha: Tensor | None
+    audio: "Input.Audio | FileSound | None"
+    fps: Fraction
+
+    @property
+    def longest_side(self) -> int:
+        """In pixels."""
+        frames = self.frames
+        return max(frames.shape[1:3]) if isinstance(frames, Tensor) else max(frames.width, frames.height)
+
+    def thinned(self, step: int) -> "Source":
+        """Every `step`-th pixel both ways."""
+        if not isinstance(self.frames, Tensor):
+            return replace(self, frames=self.frames.thinned(step))
+        alpha = None if self.alpha is None else self.alpha[:, ::step, ::step]
+        return replace(self, frames=self.frames[:, ::step, ::step], alpha=alpha)
+
+
+def source_of(video: Input.Video, audio: Input.Audio | None, raise_if_stopped: Callable[[], None]) -> Source:
+    """The video with its sound, or with `audio`. Raises `InvalidRequestError` for a file that cannot be read."""
+    from ...pipeline.export.source import FileClip, FileSound
+
+    window = window_of(video)
+    if window is None:
+        components = video.get_components()
+        return Source(components.images, alpha_of(components), audio or components.audio, components.frame_rate)
+    file, start, duration = window
+    clip = FileClip(file, start, duration, raise_if_stopped)
+    return Source(clip, None, audio or FileSound.of(file, start), video.get_frame_rate())
+
+
+def window_of(video: Input.Video) -> tuple[str | os.PathLike[str] | BytesIO, float, float] | None:
+    """The file, and the start and duration of what is taken of it, in seconds, where 0 is all that follows.
+
+    None for frames in memory, and for a part of a file where ComfyUI is too old to say which.
+    """
+    if type(video) not in (InputImpl.VideoFromFile, GifVideo):  # another pack's may change the frames
+        return None
+    source = video.get_stream_source()
+    if hasattr(video, "get_active_trim_window"):
+        return source, *video.get_active_trim_window()
+    return (source, 0.0, 0.0) if is_whole(video) else None
 
 
 def components_of(video: Input.Video | Tensor) -> Types.VideoComponents:
@@ -97,6 +142,8 @@ def end_of(video: Input.Video) -> "Start":
 
 def alpha_of(components: Types.VideoComponents) -> Tensor | None:
     """(F, H, W, 1), or None where all is opaque. ComfyUI's older versions keep no alpha of a video."""
+    from ...pipeline.export.source import OPAQUE
+
     alpha = getattr(components, "alpha", None)
     return None if alpha is None or alpha.amin() >= OPAQUE else alpha
 
@@ -106,7 +153,8 @@ def file_of(video: Input.Video) -> str | os.PathLike[str] | None:
     if not isinstance(video, InputImpl.VideoFromFile):
         return None
     source = video.get_stream_source()
-    if not isinstance(source, str | os.PathLike):
-        return None
-    is_whole = video.get_duration() == InputImpl.VideoFromFile(source).get_duration()
-    return source if is_whole else None
+    return source if isinstance(source, str | os.PathLike) and is_whole(video) else None
+
+
+def is_whole(video: Input.Video) -> bool:
+    return video.get_duration() == InputImpl.VideoFromFile(video.get_stream_source()).get_duration()

@@ -3,24 +3,21 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from ..errors import InvalidRequestError
 from ..formats import VideoFormat
 from ..observer import NullObserver, Observer
 from ..video import VideoFile, gif_frame_rate
 from .encodings import Encoding, check_suffix, find_encoding
 from .export import video_file_with_sidecar
-from .file import finished_file
+from .file import as_invalid_request, finished_file
 
 GRAPH = {"prompt", "workflow"}
 """ComfyUI's own keys. Those of the source tell how the source was made, not this file."""
@@ -73,15 +70,6 @@ def is_of_format(container: InputContainer, source: Path, target: VideoFormat) -
         and source.suffix.lower() == target.suffix
         and (target.container != "mov" or videos[0].codec_context.codec_tag == "ap4h")
     )
-
-
-@contextmanager
-def as_invalid_request(source: Path) -> Iterator[None]:
-    """What goes wrong inside is raised as `InvalidRequestError` with `source`."""
-    try:
-        yield
-    except (OSError, FFmpegError) as error:
-        raise InvalidRequestError(f"{source} cannot be read ({error.strerror}): choose another file.") from error
 
 
 def demux_packets(container: InputContainer, source: Path, message: str, observer: Observer) -> Iterator[Packet]:

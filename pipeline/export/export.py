@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from ..video import VideoFile
 from .encodings import Encoding, check_suffix, find_encoding
 from .file import as_export_error, finished_file, video_file
 from .gif import GifConverter
-from .sound import Sound, check_audio
+from .sound import SoundEncoder, sound_of
+from .source import FileClip, FileSound
 from .tensors import Clip
-from .yuv import BT709, LIMITED, YuvConverter
+from .yuv import OURS, Colours, YuvConverter
 
 MOST_THREADS = 4
 """Of the encoder. Each holds frames of its own."""
@@ -36,7 +37,7 @@ LARGEST_IN_FPS = 2**31 - 1
 
 
 def export(
-    frames: Tensor,
+    frames: Tensor | FileClip,
     path: str | os.PathLike[str],
     *,
     fps: Fraction | float = Fraction(16),
@@ -50,14 +51,15 @@ def export(
 ) -> VideoFile:
     """Write `frames` to `path`, which appears when it is complete; a file that was there is replaced.
 
-    `frames`: (F, H, W, 3 or 4), float in 0..1 or uint8, RGB or RGBA with straight alpha, on any device. Values outside
-    are clipped and NaN is black. VP9 and ProRes keep alpha, a GIF makes each pixel opaque or not, and X264 puts
+    `frames`: (F, H, W, 3 or 4), float in 0..1 or uint8, RGB or RGBA with straight alpha, on any device; values outside
+    are clipped and NaN is black. Or the pictures of a file, which keep their samples and the file's colours where the
+    format has the same samples. VP9 and ProRes keep alpha, a GIF makes each pixel opaque or not, and X264 puts
     `background`, RGB in 0..1, behind it.
     `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
     `fps`: frames per second. A float becomes the fraction that it stands for, 30000/1001 for 29.97003.
     `format`, `quality`: of `VIDEO_OUTPUT_TYPES` and `VIDEO_QUALITIES`.
-    `audio`: ComfyUI's AUDIO: {"waveform": (1, channels, samples) in -1..1, "sample_rate": int}. What is longer than the
-    pictures is cut.
+    `audio`: the sound of a file, or ComfyUI's AUDIO: {"waveform": (1, channels, samples) in -1..1, "sample_rate": int}.
+    What is longer than the pictures is cut.
     `metadata`: text by key, kept in the file; for a GIF in NAME.gif.json beside it.
 
     Raises `InvalidRequestError` for a value out of its limits, and `ExportError` when the system does not let the file
@@ -66,31 +68,31 @@ def export(
     observer = observer or NullObserver()
     target = find_encoding(format)
     rate = frame_rate(fps)
-    check_frames(frames)
-    check_alpha(frames, alpha)
-    clip = Clip(frames, alpha)
+    clip = frames if isinstance(frames, FileClip) else tensor_clip(frames, alpha)
     target.check_fps(rate)
     target.check_size(clip.width, clip.height)
-    options = target.options(quality)
+    options = target.options(quality, clip.width * clip.height)
     path = Path(path)
     check_suffix(path, target.format)
-    if with_sound := has_sound(audio) and target.format.has_sound:
-        check_audio(audio)
+    sound = sound_of(audio) if target.audio_encoder and has_sound(audio) else None
     size = encoded_size(clip, target)
 
     with video_file_with_sidecar(path, target, metadata or {}) as temporary:
         converter = make_converter(target, quality, clip, background, observer)
+        pictures, colours = converted(clip, converter), OURS
+        if isinstance(clip, FileClip) and goes_through(clip, target):
+            pictures, colours = clip.pictures(), clip.colours
         with av.open(
             str(temporary), "w", format=target.format.container, options=dict(target.container_options)
         ) as output:
             if target.keeps_metadata:
                 output.metadata.update(metadata or {})
-            stream = add_video(output, target, rate, size, clip.channels == 4, options)
-            sound = Sound(audio, output, target.audio_encoder) if with_sound and target.audio_encoder else None
-            with closing(convert_ahead(converter.convert, clip)) as pictures:
-                encode(output, stream, pictures, sound, clip.num_frames, f"Writing {path.name}", observer)
+            stream = add_video(output, target, rate, size, clip.channels == 4, options, colours)
+            heard = SoundEncoder(sound, output, target.audio_encoder) if sound and target.audio_encoder else None
+            with closing(made_ahead(pictures)) as ready, closing(heard) if heard else nullcontext():
+                num_frames = encode(output, stream, ready, heard, clip.num_frames, f"Writing {path.name}", observer)
     notes = tuple(notes_on_export(clip, target, audio, converter.floats.found_nan))
-    return finished_file(path, target.format, size, rate, clip.num_frames, notes)
+    return finished_file(path, target.format, size, rate, num_frames, notes)
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
@@ -102,6 +104,13 @@ def frame_rate(fps: Fraction | float) -> Fraction:
     if max(abs(rate.numerator), rate.denominator) > LARGEST_IN_FPS:
         raise InvalidRequestError(f"fps is {rate}, but its numerator and denominator must be at most {LARGEST_IN_FPS}.")
     return rate
+
+
+def tensor_clip(frames: Tensor, alpha: Tensor | None) -> Clip:
+    """Raises `InvalidRequestError` for frames that cannot be written, or an alpha that does not fit to them."""
+    check_frames(frames)
+    check_alpha(frames, alpha)
+    return Clip(frames, alpha)
 
 
 def check_frames(frames: Tensor) -> None:
@@ -129,7 +138,7 @@ def check_alpha(frames: Tensor, alpha: Tensor | None) -> None:
         raise InvalidRequestError(f"alpha is {alpha.dtype}, but must be floats in 0..1.")
 
 
-def encoded_size(clip: Clip, target: Encoding) -> tuple[int, int]:
+def encoded_size(clip: Clip | FileClip, target: Encoding) -> tuple[int, int]:
     """Width and height in the file."""
     width, height = clip.width, clip.height
     return (width + width % 2, height + height % 2) if target.even_sides else (width, height)
@@ -137,10 +146,19 @@ def encoded_size(clip: Clip, target: Encoding) -> tuple[int, int]:
 
 def has_sound(audio: Any) -> bool:
     """Whether there is audio with at least one sample."""
-    return audio is not None and audio["waveform"].numel() > 0
+    return isinstance(audio, FileSound) or (audio is not None and audio["waveform"].numel() > 0)
 
 
-def notes_on_export(clip: Clip, target: Encoding, audio: Any, found_nan: bool) -> Iterator[str]:
+def goes_through(clip: FileClip, target: Encoding) -> bool:
+    """Whether the decoded pictures are encoded as they are, so that nothing of them is lost on the way."""
+    return (
+        target.even_sides
+        and clip.is_in(target.pixel_formats[clip.channels == 4])
+        and encoded_size(clip, target) == (clip.width, clip.height)
+    )
+
+
+def notes_on_export(clip: Clip | FileClip, target: Encoding, audio: Any, found_nan: bool) -> Iterator[str]:
     """What had to be done to the frames or the audio, each a sentence for the user."""
     width, height, channels = clip.width, clip.height, clip.channels
     padded = encoded_size(clip, target)
@@ -158,7 +176,7 @@ def notes_on_export(clip: Clip, target: Encoding, audio: Any, found_nan: bool) -
 
 
 def make_converter(
-    target: Encoding, quality: str, clip: Clip, background: tuple[float, float, float], observer: Observer
+    target: Encoding, quality: str, clip: Clip | FileClip, background: tuple[float, float, float], observer: Observer
 ) -> YuvConverter | GifConverter:
     if target.format.container == "gif":
         return GifConverter.for_clip(clip, quality, observer.raise_if_stopped)
@@ -172,54 +190,62 @@ def add_video(
     size: tuple[int, int],
     with_alpha: bool,
     options: dict[str, str],
+    colours: Colours,
 ) -> VideoStream:
+    options = {**options, "chroma_sample_location": colours.chroma_location}
     stream: VideoStream = output.add_stream(target.encoder, rate=rate, options=options)  # pyright: ignore
     stream.width, stream.height = size
     stream.pix_fmt = target.pixel_formats[with_alpha]
     stream.codec_context.time_base = 1 / rate
     stream.codec_context.thread_count = THREADS
-    stream.codec_context.thread_type = "AUTO"
+    stream.codec_context.thread_type = target.thread_type
     if target.format.container != "gif":
         context = stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = BT709
-        context.color_range = LIMITED
+        context.color_primaries, context.color_trc = colours.primaries, colours.transfer
+        context.colorspace, context.color_range = colours.matrix, colours.color_range
     return stream
 
 
-def convert_ahead(convert: Callable[[Tensor], av.VideoFrame], clip: Clip) -> Generator[av.VideoFrame, None, None]:
-    """All frames of `clip` in order, each converted in a thread while the one before it is encoded."""
+def converted(clip: Clip | FileClip, converter: YuvConverter | GifConverter) -> Generator[av.VideoFrame, None, None]:
+    with closing(clip.frames()) as frames:
+        for frame in frames:
+            yield converter.convert(frame)
 
-    def converted(index: int) -> av.VideoFrame:
-        return convert(clip.frame(index))
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(converted, 0)
-        for following in range(1, clip.num_frames):
-            picture, coming = coming.result(), thread.submit(converted, following)
+def made_ahead(pictures: Generator[av.VideoFrame, None, None]) -> Generator[av.VideoFrame, None, None]:
+    """The same pictures, each made in a thread while the one before it is encoded."""
+    with closing(pictures), ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, pictures, None)
+        while picture := coming.result():
+            coming = thread.submit(next, pictures, None)
             yield picture
-        yield coming.result()
 
 
 def encode(
     output: OutputContainer,
     stream: VideoStream,
     pictures: Iterator[av.VideoFrame],
-    sound: Sound | None,
+    sound: SoundEncoder | None,
     num_frames: int,
     message: str,
     observer: Observer,
-) -> None:
+) -> int:
+    """Returns how many pictures there were. `num_frames`: how many there should be."""
     interval = stream.codec_context.time_base
-    for index, picture in enumerate(pictures):
+    done = 0
+    for picture in pictures:
         observer.raise_if_stopped()
-        picture.pts, picture.time_base = index, interval
+        picture.pts, picture.time_base = done, interval
+        picture.pict_type = 0  # the encoder chooses, whatever it was in the file that it came from
         output.mux(stream.encode(picture))
+        done += 1
         if sound:
-            output.mux(sound.encode_until((index + 1) * interval))
-        observer.progress(message, index + 1, num_frames)
+            output.mux(sound.encode_until(done * interval))
+        observer.progress(message, done, max(done, num_frames))
     output.mux(stream.encode(None))
     if sound:
         output.mux(sound.finish())
+    return done
 
 
 @contextmanager

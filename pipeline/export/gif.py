@@ -1,6 +1,7 @@
 """Float RGB to 255 colours and a transparent one, the same for all frames."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 import av
 import numpy as np
@@ -8,12 +9,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .source import FileClip
 from .tensors import Clip, FloatConverter
 
 TRANSPARENT = 255
 SAMPLES = 1 << 18
 QUALITIES = {"low": (64, 16.0), "medium": (128, 12.0), "high": (255, 8.0), "maximum": (255, 0.0)}
 """Colours in the palette, and tolerance in levels."""
+LAG = 0.1
+"""Levels of the picture's mean, counted over the last few pictures."""
 STRIP_PIXELS = 1 << 16
 """Large: the encoder has one thread, and leaves cores to torch's."""
 BITS = 6
@@ -23,7 +27,9 @@ BITS = 6
 class GifConverter:
     """Makes one `av.VideoFrame` after another, in the colours of `palette` (n, 3), uint8.
 
-    `tolerance`: a pixel keeps the colour that it shows while the new one is not farther away than that many levels.
+    `tolerance`: a pixel keeps the colour that it shows while the new one is not farther away than that many levels. A
+    slow fade would so be followed late: while the pictures are lighter than they should be by `LAG`, no pixel keeps a
+    lighter colour than its new one, and the same for darker ones.
     """
 
     def __init__(self, palette: Tensor, tolerance: float) -> None:
@@ -32,11 +38,16 @@ class GifConverter:
         self._palette[: len(palette), :3] = palette.numpy()
         self._palette[:TRANSPARENT, 3] = 255
         self._nearest = nearest_table(palette)
-        self._near = is_near(palette, tolerance)
+        near, lightness = is_near(palette, tolerance), torch.zeros(256)
+        lightness[: len(palette)] = palette.float().mean(1)
+        lighter = (lightness[:, None] > lightness).flatten()
+        self._may_stay = {0: near, 1: near & ~lighter, -1: near & ~lighter.view(256, 256).T.flatten()}
+        self._lightness = lightness
+        self._lag = 0.0
         self._shown: Tensor | None = None
 
     @classmethod
-    def for_clip(cls, clip: Clip, quality: str, raise_if_stopped: Callable[[], None]) -> "GifConverter":
+    def for_clip(cls, clip: Clip | FileClip, quality: str, raise_if_stopped: Callable[[], None]) -> "GifConverter":
         """With the best palette for these frames, which are looked at once."""
         colours, tolerance = QUALITIES[quality]
         return cls(make_palette(clip, colours, raise_if_stopped), tolerance)
@@ -45,32 +56,37 @@ class GifConverter:
         """`frame`: (H, W, 3 or 4), float in 0..1 or uint8."""
         height, width, channels = frame.shape
         indices = torch.empty(height, width, dtype=torch.uint8)
+        may_stay = self._may_stay[0 if abs(self._lag) < LAG else 1 if self._lag > 0 else -1]
+        lag = 0.0
         for where, rows in self.floats.strips(frame):
             new = self._nearest[cells(rows[..., :3])]
             if channels == 4:
                 new[rows[..., 3] < 0.5] = TRANSPARENT
             if self._shown is not None:
-                new = self._keep_near(self._shown[where], new)
+                shown = self._shown[where]
+                kept = torch.where(may_stay[shown.to(torch.int32).mul_(256).add_(new)], shown, new)
+                lag += float(self._sum_of_lightness(kept) - self._sum_of_lightness(new))
+                new = kept
             indices[where] = new
-        self._shown = indices
+        self._shown, self._lag = indices, 0.75 * self._lag + lag / (height * width)
         picture = av.VideoFrame(width, height, "pal8")
         for index, values in enumerate((indices.numpy(), self._palette[:, [2, 1, 0, 3]])):
             write(picture, index, values)
         return picture
 
-    def _keep_near(self, shown: Tensor, new: Tensor) -> Tensor:
-        pair = shown.to(torch.int32).mul_(256).add_(new)
-        return torch.where(self._near[pair], shown, new)
+    def _sum_of_lightness(self, indices: Tensor) -> Tensor:
+        return indices.flatten().bincount(minlength=256).float() @ self._lightness
 
 
-def make_palette(clip: Clip, colours: int, raise_if_stopped: Callable[[], None]) -> Tensor:
+def make_palette(clip: Clip | FileClip, colours: int, raise_if_stopped: Callable[[], None]) -> Tensor:
     """The best `colours` of what is seen in the frames, (n, 3), uint8."""
     each = max(1, SAMPLES // clip.num_frames)
     step = max(1, int((clip.height * clip.width / each) ** 0.5))
     seen = []
-    for index in range(clip.num_frames):
-        raise_if_stopped()
-        seen.append(opaque_levels(clip.frame(index, step)))
+    with closing(clip.frames(step)) as frames:
+        for frame in frames:
+            raise_if_stopped()
+            seen.append(opaque_levels(frame))
     samples = torch.cat(seen)
     if len(samples) == 0:
         return torch.zeros(1, 3, dtype=torch.uint8)

@@ -1,5 +1,6 @@
 """The sound of a video, encoded a stretch at a time beside the pictures."""
 
+from collections.abc import Generator
 from fractions import Fraction
 from math import ceil
 from typing import Any, cast
@@ -12,47 +13,84 @@ from av.container import OutputContainer
 from av.packet import Packet
 
 from ..errors import InvalidRequestError
+from .source import FileSound
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 OPUS_LAYOUTS = {**LAYOUTS, 4: "quad"}
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 
 
-def check_audio(audio: Any) -> None:
-    """Raise `InvalidRequestError` for sound that cannot be written."""
-    shape, rate = tuple(audio["waveform"].shape), audio["sample_rate"]
-    if len(shape) != 3 or shape[0] != 1 or shape[1] not in LAYOUTS:
+class Waveform:
+    """ComfyUI's AUDIO, as `FileSound`: {"waveform": (1, channels, samples) in -1..1, "sample_rate": int}.
+
+    Raises `InvalidRequestError` for another shape.
+    """
+
+    def __init__(self, audio: Any) -> None:
+        self._waveform, self.sample_rate = audio["waveform"], int(audio["sample_rate"])
+        shape = tuple(self._waveform.shape)
+        if len(shape) != 3 or shape[0] != 1:
+            raise InvalidRequestError(f"The audio's shape is {shape}, but must be (1, channels, samples).")
+        self.channels = shape[1]
+
+    def chunks(self) -> Generator[np.ndarray, None, None]:
+        for second in self._waveform[0].split(self.sample_rate, dim=1):
+            yield np.clip(second.cpu().float().nan_to_num().numpy(), -1, 1)
+
+
+def sound_of(audio: Any) -> Waveform | FileSound:
+    """ComfyUI's AUDIO, or the sound of a file. Raises `InvalidRequestError` for what cannot be written."""
+    sound = audio if isinstance(audio, FileSound) else Waveform(audio)
+    if sound.channels not in LAYOUTS:
+        raise InvalidRequestError(f"The audio has {sound.channels} channels, but can have at most {max(LAYOUTS)}.")
+    if not LOWEST_RATE <= sound.sample_rate <= HIGHEST_RATE:
         raise InvalidRequestError(
-            f"The audio's shape is {shape}, but must be (1, channels, samples) with at most {max(LAYOUTS)} channels."
+            f"The audio's sample_rate is {sound.sample_rate}, but must be {LOWEST_RATE} to {HIGHEST_RATE}."
         )
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise InvalidRequestError(f"The audio's sample_rate is {rate}, but must be {LOWEST_RATE} to {HIGHEST_RATE}.")
+    return sound
 
 
-class Sound:
-    """`audio`: ComfyUI's AUDIO, `waveform` (1, channels, samples) in -1..1 and `sample_rate`, which was checked."""
+class SoundEncoder:
+    """Encodes `sound` into a stream of `output` that is added."""
 
-    def __init__(self, audio: Any, output: OutputContainer, codec: str) -> None:
-        waveform, self._rate = audio["waveform"], int(audio["sample_rate"])
-        self._waveform = waveform[0]
-        self._layout = (OPUS_LAYOUTS if codec == "libopus" else LAYOUTS)[waveform.shape[1]]
+    def __init__(self, sound: Waveform | FileSound, output: OutputContainer, codec: str) -> None:
+        self._rate = sound.sample_rate
+        self._layout = (OPUS_LAYOUTS if codec == "libopus" else LAYOUTS)[sound.channels]
+        self._chunks = sound.chunks()
+        self._next = np.zeros((sound.channels, 0), np.float32)
         self._done = 0
         stream = output.add_stream(codec, rate=encoder_rate(codec, self._rate), layout=self._layout)
         self._stream = cast(AudioStream, stream)
 
     def encode_until(self, seconds: Fraction) -> list[Packet]:
         """The packets that are ready when all sound before `seconds` has gone in."""
-        end = min(ceil(seconds * self._rate), self._waveform.shape[1])
-        if end <= self._done:
+        packets = []
+        missing = ceil(seconds * self._rate) - self._done
+        while missing > 0:
+            if self._next.shape[1] == 0:
+                following = next(self._chunks, None)
+                if following is None:
+                    break
+                self._next = following
+            samples, self._next = self._next[:, :missing], self._next[:, missing:]
+            missing -= samples.shape[1]
+            packets += self._encode(samples)
+        return packets
+
+    def _encode(self, samples: np.ndarray) -> list[Packet]:
+        if samples.shape[1] == 0:
             return []
-        samples = self._waveform[:, self._done : end].cpu().float().nan_to_num().contiguous().numpy()
-        frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1), format="fltp", layout=self._layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
         frame.sample_rate, frame.pts, frame.time_base = self._rate, self._done, Fraction(1, self._rate)
-        self._done = end
+        self._done += samples.shape[1]
         return self._stream.encode(frame)
 
     def finish(self) -> list[Packet]:
         return self._stream.encode(None)
+
+    def close(self) -> None:
+        """Close the file that the sound is in."""
+        self._chunks.close()
 
 
 def encoder_rate(codec: str, rate: int) -> int:

@@ -1,6 +1,6 @@
 """From any tensor of frames to floats in 0..1, a strip at a time, so that memory does not grow with the frame."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor
@@ -23,17 +23,25 @@ class Clip:
         self.num_frames, self.height, self.width = frames.shape[:3]
         self.channels = frames.shape[3] + (alpha is not None)
 
-    def frame(self, index: int, step: int = 1) -> Tensor:
-        """(H, W, 3 or 4), or every `step`-th pixel of it both ways."""
-        where = (index, slice(step // 2, None, step), slice(step // 2, None, step))
-        frame = self._frames[where]
-        if self._alpha is None:
-            return frame
-        joined = torch.empty(*frame.shape[:2], 4)
-        joined[..., :3], joined[..., 3] = frame, self._alpha[where]
-        if frame.dtype == torch.uint8:
-            joined[..., :3] /= 255
-        return joined
+    def frames(self, step: int = 1) -> Generator[Tensor, None, None]:
+        """(H, W, 3 or 4) each, or every `step`-th pixel of it both ways."""
+        for index, frame in enumerate(self._frames):
+            frame = thin(frame, step)
+            yield frame if self._alpha is None else join(frame, thin(self._alpha[index], step))
+
+
+def thin(frame: Tensor, step: int) -> Tensor:
+    """Every `step`-th row and column, from the middle of the first `step`."""
+    return frame[step // 2 :: step, step // 2 :: step]
+
+
+def join(frame: Tensor, alpha: Tensor) -> Tensor:
+    """(H, W, 3), float or uint8, and (H, W) to (H, W, 4), float32."""
+    joined = torch.empty(*frame.shape[:2], 4)
+    joined[..., :3], joined[..., 3] = frame, alpha
+    if frame.dtype == torch.uint8:
+        joined[..., :3] /= 255
+    return joined
 
 
 class FloatConverter:

@@ -1,5 +1,7 @@
 """Float RGB to limited-range BT.709 YCbCr, rounded once, from the floats."""
 
+from dataclasses import dataclass
+
 import av
 import numpy as np
 import torch
@@ -10,10 +12,20 @@ from .tensors import FloatConverter, composite, pad_to_even
 RED, GREEN, BLUE = 0.2126, 0.7152, 0.0722
 """What each adds to luma: ITU-R BT.709-6, item 3.2."""
 
-BT709 = 1
-"""The number of BT.709 primaries, transfer and matrix in ITU-T H.273."""
-LIMITED = 1
-"""FFmpeg's AVCOL_RANGE_MPEG."""
+
+@dataclass(frozen=True)
+class Colours:
+    """How the samples of a picture are to be understood: numbers of ITU-T H.273, the rest as FFmpeg says it."""
+
+    primaries: int
+    transfer: int
+    matrix: int
+    color_range: int
+    chroma_location: str
+
+
+OURS = Colours(primaries=1, transfer=1, matrix=1, color_range=1, chroma_location="center")
+"""BT.709 in limited range, and what `subsample` makes."""
 
 
 class YuvConverter:
@@ -37,7 +49,9 @@ class YuvConverter:
             frame = pad_to_even(frame)
         height, width, channels = frame.shape
         picture = av.VideoFrame(width, height, self._format)
-        picture.colorspace, picture.color_range = BT709, LIMITED
+        picture.colorspace, picture.color_range = OURS.matrix, OURS.color_range
+        # The ProRes encoder takes these from the picture.
+        picture.color_primaries, picture.color_trc = OURS.primaries, OURS.transfer
         planes = [plane_of(picture, index, self._depth) for index in range(len(picture.planes))]
         for where, rows in self.floats.strips(frame):
             if channels > len(planes):

@@ -1,0 +1,266 @@
+"""A video file that is exported: decoded and encoded picture by picture, with its colours and its sound."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cosmos_predict25.benchmarks.clip import moving_clip
+from cosmos_predict25.pipeline.errors import InvalidRequestError
+from cosmos_predict25.pipeline.export import export
+from cosmos_predict25.pipeline.export.source import FileClip, FileSound
+from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
+
+X264, VP9, PRORES, GIF = VIDEO_OUTPUT_TYPES
+SUFFIX = {X264: ".mp4", VP9: ".webm", PRORES: ".mov", GIF: ".gif"}
+NUM_FRAMES, HEIGHT, WIDTH, FPS = 12, 64, 96, 16
+RATE = 48000
+
+
+@pytest.fixture(scope="module")
+def frames() -> Tensor:
+    """Each a tenth lighter than the one before."""
+    return moving_clip(1, HEIGHT, WIDTH) * torch.linspace(0.4, 1, NUM_FRAMES)[:, None, None, None]
+
+
+def tone(seconds: float) -> dict:
+    wave = torch.sin(2 * torch.pi * 440 * torch.arange(round(seconds * RATE)) / RATE) / 2
+    return {"waveform": wave.expand(1, 2, -1), "sample_rate": RATE}
+
+
+@pytest.fixture(scope="module")
+def source(frames: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "source.mp4"
+    return export(frames, path, quality="maximum", audio=tone(NUM_FRAMES / FPS)).path
+
+
+def decoded(file: Path | io.BytesIO) -> list[Tensor]:
+    return [frame.float() / (255 if frame.dtype == torch.uint8 else 1) for frame in FileClip(file).frames()]
+
+
+def luma(file: Path) -> np.ndarray:
+    with av.open(str(file)) as container:
+        return np.array([frame.to_ndarray(format="gray") for frame in container.decode(video=0)]).astype(float)
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_a_file_gives_the_pictures_and_the_sound_that_are_in_it(frames, source, tmp_path, format):
+    copy = tmp_path / f"copy{SUFFIX[format]}"
+    saved = export(FileClip(source), copy, format=format, quality="maximum", audio=FileSound.of(source))
+    assert (saved.num_frames, saved.width, saved.height, saved.fps) == (NUM_FRAMES, WIDTH, HEIGHT, FPS)
+    for shown, wanted in zip(decoded(copy), frames, strict=True):
+        assert (shown[..., :3] - wanted).abs().mean() * 255 < (6 if format == GIF else 3)
+    with av.open(str(copy)) as container:
+        heard = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)] if format != GIF else []
+    if heard:
+        loudest = np.abs(np.concatenate(heard).astype(float)).max() / (32768 if format == PRORES else 1)
+        assert loudest == pytest.approx(0.5, abs=0.05)
+    assert bool(heard) == (format != GIF)
+
+
+@pytest.mark.parametrize("format", [X264, VP9])
+def test_samples_and_colour_tags_stay_where_the_format_has_the_same_samples(tmp_path, format):
+    """BT.601, as ComfyUI's own files, which say nothing of it: neither becomes BT.709."""
+    file = tmp_path / "601.mp4"
+    bars = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    bars[:, ::32, 0] = bars[:, 1::2, 2] = 200
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.colorspace = 6
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(bars, format="rgb24")))
+        container.mux(stream.encode(None))
+    copy = export(FileClip(file), tmp_path / f"copy{SUFFIX[format]}", format=format, quality="maximum").path
+    with av.open(str(copy)) as one, av.open(str(file)) as other:
+        shown, wanted = next(one.decode(video=0)), next(other.decode(video=0))
+    assert (shown.colorspace, shown.color_primaries) == (wanted.colorspace, wanted.color_primaries) == (6, 2)
+    assert np.abs(shown.to_ndarray().astype(float) - wanted.to_ndarray()).mean() < 2
+
+
+def test_a_part_of_a_file_has_the_frames_of_that_time(frames, source, tmp_path):
+    clip = FileClip(source, 4 / FPS, 5 / FPS)
+    saved = export(clip, tmp_path / "part.mov", format=PRORES, audio=FileSound.of(source, 4 / FPS))
+    assert (clip.num_frames, saved.num_frames) == (5, 5)
+    for shown, wanted in zip(decoded(saved.path), frames[4:9], strict=True):
+        assert (shown - wanted).abs().mean() * 255 < 2
+
+
+def test_sound_stays_with_the_pictures(tmp_path):
+    """A click at half a second, in a file whose sound begins late, of which a part is taken."""
+    wave = torch.zeros(1, 1, RATE)
+    wave[..., RATE // 2] = 1
+    file = tmp_path / "late.mov"
+    frames = torch.zeros(FPS, 16, 16, 3)
+    export(frames, file, format=PRORES, audio={"waveform": wave[..., RATE // 4 :], "sample_rate": RATE})
+    late = tmp_path / "shifted.mov"
+    with av.open(str(file)) as container, av.open(str(late), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in container.streams}
+        for packet in container.demux():
+            if packet.dts is not None:
+                if packet.stream.type == "audio":
+                    packet.pts += RATE // 4
+                    packet.dts += RATE // 4
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    for start in (0.0, 0.125, 0.375):
+        sound = FileSound.of(late, start)
+        assert sound is not None
+        assert (sound.channels, sound.sample_rate) == (1, RATE)
+        heard = np.concatenate(list(sound.chunks()), 1)[0]
+        assert heard.argmax() == pytest.approx(RATE * (0.5 - start), abs=2)
+
+
+def test_a_silent_file_has_no_sound(frames, tmp_path):
+    assert FileSound.of(export(frames, tmp_path / "silent.mp4").path) is None
+
+
+def test_a_file_in_memory_is_as_one_on_disk(source, tmp_path):
+    inside = io.BytesIO(source.read_bytes())
+    export(FileClip(inside), tmp_path / "copy.mp4", audio=FileSound.of(inside))
+    for one, other in zip(decoded(inside), decoded(source), strict=True):
+        assert (one == other).all()
+
+
+@pytest.mark.parametrize(("alpha", "channels"), [(None, 3), (1.0, 3), (0.0, 4)], ids=["none", "opaque", "transparent"])
+def test_a_file_has_alpha_only_where_something_is_seen_through(frames, tmp_path, alpha, channels):
+    file = tmp_path / "source.mov"
+    opacity = None if alpha is None else torch.ones(frames.shape[:3])
+    if opacity is not None:
+        opacity[-1, :32] = alpha
+    export(frames, file, format=PRORES, alpha=opacity)
+    clip = FileClip(file)
+    assert clip.channels == channels
+    shown = list(clip.frames())[-1]
+    assert shown.shape == (HEIGHT, WIDTH, channels)
+    if channels == 4:
+        assert shown[:30, :, 3].max() < 0.01 < 0.99 < shown[34:, :, 3].min()
+    saved = export(clip, tmp_path / "copy.mp4")
+    assert any("background" in note for note in saved.notes) == (channels == 4)
+
+
+def test_a_picture_that_lies_on_its_side_is_put_upright(frames, source, tmp_path):
+    data = bytearray(source.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40  # ISO/IEC 14496-12, 8.3.2, version 0
+    quarter = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
+    data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(data)
+    clip = FileClip(turned)
+    assert (clip.width, clip.height) == (HEIGHT, WIDTH)
+    saved = export(clip, tmp_path / "copy.mp4", quality="maximum")
+    assert (saved.width, saved.height) == (HEIGHT, WIDTH)
+    assert (decoded(saved.path)[0] - frames[0].rot90(-1)).abs().mean() * 255 < 3
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_thinned_file_has_every_nth_pixel(source, step):
+    clip = FileClip(source)
+    whole, thin = next(clip.frames()), next(clip.thinned(step).frames())
+    assert (thin == whole[::step, ::step]).all()
+    assert (clip.thinned(step).height, clip.thinned(step).width) == thin.shape[:2]
+
+
+class StoppedError(BaseException):
+    pass
+
+
+class StopsAfter:
+    def __init__(self, frames: int) -> None:
+        self.left = frames
+        self.seen: list[tuple[int, int]] = []
+
+    def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
+        self.seen.append((done, total))
+        self.left -= 1
+
+    def raise_if_stopped(self) -> None:
+        if self.left <= 0:
+            raise StoppedError
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_progress_and_stop(source, tmp_path, format):
+    observer = StopsAfter(1000)
+    export(FileClip(source), tmp_path / f"whole{SUFFIX[format]}", format=format, observer=observer)
+    assert observer.seen == [(done, NUM_FRAMES) for done in range(1, NUM_FRAMES + 1)]
+    observer = StopsAfter(4)
+    stopped = tmp_path / f"stopped{SUFFIX[format]}"
+    with pytest.raises(StoppedError):
+        export(FileClip(source), stopped, format=format, audio=FileSound.of(source), observer=observer)
+    assert len(observer.seen) == 4
+    assert not stopped.exists()
+
+
+def test_stop_ends_the_look_for_transparency(frames, tmp_path):
+    file = export(frames, tmp_path / "opaque.mov", format=PRORES, alpha=torch.ones(frames.shape[:3])).path
+    with pytest.raises(StoppedError):
+        FileClip(file, raise_if_stopped=StopsAfter(0).raise_if_stopped)
+
+
+@pytest.mark.parametrize("name", ["broken.mp4", "missing.mp4"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(InvalidRequestError, match=rf"{name} cannot be read"):
+        FileClip(tmp_path / name)
+
+
+def test_a_part_without_pictures_is_refused(source):
+    with pytest.raises(InvalidRequestError, match="no pictures"):
+        FileClip(source, 100.0)
+
+
+def raw_h264(width: int) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame(width, 64, "yuv420p")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def test_a_file_whose_size_changes_is_refused(tmp_path):
+    file = tmp_path / "two.h264"
+    file.write_bytes(raw_h264(64) + raw_h264(128))
+    with pytest.raises(InvalidRequestError, match="size changes from 64x64 to 128x64"):
+        export(FileClip(file), tmp_path / "copy.mp4")
+    assert not (tmp_path / "copy.mp4").exists()
+
+
+PEAK = """
+import sys
+from cosmos_predict25.benchmarks.peak import PeakRss
+from cosmos_predict25.pipeline.export import export
+from cosmos_predict25.pipeline.export.source import FileClip, FileSound
+short, long, format, target = sys.argv[1:]
+export(FileClip(short), target, format=format, audio=FileSound.of(short))
+with PeakRss() as rss:
+    export(FileClip(long), target, format=format, audio=FileSound.of(long))
+print(rss.mib)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_memory_does_not_grow_with_length(tmp_path, format):
+    """A minute of 640x360, of which all frames would be 4 GB of floats, and the sound 23 MB more in memory."""
+    still = (moving_clip(1, 360, 640) * 255).byte()
+    files = []
+    for count in (4 * FPS, 60 * FPS):
+        audio = {"waveform": torch.rand(1, 2, count * RATE // FPS) - 0.5, "sample_rate": RATE}
+        files.append(
+            export(still.expand(count, -1, -1, -1), tmp_path / f"{count}.mp4", quality="low", audio=audio).path
+        )
+    command = [sys.executable, "-c", PEAK, *map(str, files), format, str(tmp_path / f"target{SUFFIX[format]}")]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    print(f"\n{format}: {result.stdout}", end="")
+    assert float(result.stdout) < 60
