@@ -599,6 +599,7 @@ def room_for(size: int, folder: Path) -> Iterator[Path]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_a_full_disk_leaves_nothing_wherever_it_strikes(textured_clip, tmp_path, format):
     frames = textured_clip[:3]

@@ -17,7 +17,7 @@ from cosmos_predict25.pipeline.local.load.weights import Source
 from cosmos_predict25.tests.test_checkpoint import REAL_HEADS, nvidias_tensors
 
 
-@pytest.fixture(scope="module", params=["0.30.0", "0.18.2"])
+@pytest.fixture(scope="module", params=[pytest.param(each, marks=pytest.mark.slow) for each in ("0.30.0", "0.18.2")])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What tests/native_worker.py finds in this ComfyUI."""
     worker = Path(__file__).with_name("native_worker.py")
