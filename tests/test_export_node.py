@@ -250,6 +250,7 @@ def prompt_of_the_demo(format: str) -> dict[str, Any]:
 MADE_WITH = {
     **{"checkpoint": "moving-shapes", "prompt": "A red circle.", "negative_prompt": "", "seed": 5},
     **{"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1.0, "width": 64, "height": 64},
+    "schedule": "standard",
 }
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import NOTES, ComfyUI
+from cosmos_predict25.scripts.save_workflows import DEMO_PROMPT
 from cosmos_predict25.tests.frontend import (
     assert_nothing_is_wrong,
     loaded_video,
@@ -64,9 +65,9 @@ def test_every_workflow_has_a_form_with_what_it_starts_from_and_what_it_makes(fi
 def test_a_workflow_is_a_form_that_makes_a_video(page: Page) -> None:
     open_template(page, "Text to Video (demo)")
     page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
-    page.get_by_test_id("app-mode-widget-item").locator("textarea").fill(
-        "A small green square moves up over a white background."
-    )
+    text = page.get_by_test_id("app-mode-widget-item").locator("textarea")
+    expect(text).to_have_value(DEMO_PROMPT)  # before that the form is drawn a second time
+    text.fill("A small green square moves up over a white background.")
     take_screenshot(page, "form")
     page.evaluate("window.events = []")
     page.get_by_role("button", name="Run", exact=True).last.click()

@@ -82,15 +82,14 @@ def make_palette(clip: Clip | FileClip, colours: int, raise_if_stopped: Callable
     """The best `colours` of what is seen in the frames, (n, 3), uint8."""
     each = max(1, SAMPLES // clip.num_frames)
     step = max(1, int((clip.height * clip.width / each) ** 0.5))
-    seen = []
+    seen = bytearray()  # in one piece: small ones that stay would keep the frames' memory from being used again
     with closing(clip.frames(step)) as frames:
         for frame in frames:
             raise_if_stopped()
-            seen.append(opaque_levels(frame))
-    samples = torch.cat(seen)
-    if len(samples) == 0:
+            seen += opaque_levels(frame).numpy().tobytes()
+    if not seen:
         return torch.zeros(1, 3, dtype=torch.uint8)
-    image = Image.fromarray(samples[None].numpy())
+    image = Image.frombytes("RGB", (len(seen) // 3, 1), bytes(seen))
     reduced = image.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1)
     return torch.tensor(reduced.getpalette()).view(-1, 3)[:colours].to(torch.uint8)
 

@@ -20,7 +20,7 @@ from .reply import NoReply, Reply, UnreadableReplyError, read_limited
 from .retry import is_certificate_failure, proves_nothing_was_sent
 
 Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
-USER_AGENT = "comfyui-cosmos-predict25/0.1.0 (python)"
+USER_AGENT = "comfyui-cosmos-predict25/0.2.0 (python)"
 
 
 class UnloggedURL(httpx.URL):
