@@ -36,7 +36,7 @@ def test_killed_at_any_moment_the_next_run_has_the_video_of_its_jobs_or_says_tha
     with FalStandIn(tmp_path / "fal", clock=Clock(real=True)) as fal:
         fal.queue_seconds, fal.run_seconds = 0.6, 0.8
         fal.fault("tls", Hang(0.05), times=FOREVER)
-        fal.fault("submit", Hang(0.2, accept=True), times=FOREVER)
+        fal.fault("submit", Hang(0.6, accept=True), times=FOREVER)
         fal.fault("media", Hang(1.2, accept=True), times=FOREVER)
         worker = subprocess.run(
             [sys.executable, str(WORKER)],
