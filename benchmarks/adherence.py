@@ -13,13 +13,12 @@ A prompt's combination of colour, shape, motion and background, and its sentence
 """
 
 import argparse
-import functools
 import itertools
 import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -238,7 +237,7 @@ def main() -> None:
     pairs = held_out_prompts(options.count, options.two)
     columns, rows = [], []
     for guidance in options.guidance:
-        exact = in_float32 and functools.cache(partial(make, in_float32, options={"guidance_scale": guidance}))
+        exact = in_float32 and cache(partial(make, in_float32, options={"guidance_scale": guidance}))
         for schedule, steps in itertools.product(options.schedule, options.steps):
             chosen = {"guidance_scale": guidance, "schedule": schedule, "num_inference_steps": steps}
             columns, found = measure(model, pairs, options, chosen, exact)

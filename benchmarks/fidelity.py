@@ -24,7 +24,7 @@ from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.model import LocalModel
 from cosmos_predict25.pipeline.local.placement import OneAtATime
 from cosmos_predict25.pipeline.local.prompt_cache import PromptCache
-from cosmos_predict25.pipeline.local.schedule import make_solver
+from cosmos_predict25.pipeline.local.schedule import make_solver, standard_sigmas
 from cosmos_predict25.pipeline.request import FEW_STEPS, STANDARD, GenerationRequest
 
 PROMPTS = (
@@ -144,7 +144,8 @@ def make(
 
 
 def denoise(model: LocalModel, noise: Tensor, scheme: Scheme, embeds: list[Tensor]) -> Tensor:
-    solver = make_solver(scheme.schedule, model.scheduler_config, scheme.steps, noise)
+    sigmas = standard_sigmas(model.scheduler_config, scheme.steps)
+    solver = make_solver(scheme.schedule, model.scheduler_config, sigmas, noise)
     latents, mask = noise, condition_mask(noise)
     known: list[tuple[float, Tensor]] = []
     for index, sigma in enumerate(solver.sigmas[:-1].tolist()):

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
-from ..pipeline.request import FPS, NUM_FRAMES, SIDE, SamplerSettings
-from .sockets import CATEGORY
+from ..pipeline.request import FPS, NUM_FRAMES, SamplerSettings
+from .sockets import CATEGORY, side_inputs
 
 DEFAULTS = SamplerSettings()
 
@@ -16,18 +16,7 @@ class CosmosPredict25EmptyLatent(io.ComfyNode):
             description="The length and size of a video, for KSampler and Sampler Custom Advanced.",
             search_aliases=["cosmos", "nvidia", "empty latent video", "resolution", "frames", "length"],
             inputs=[
-                *(
-                    io.Int.Input(
-                        side,
-                        default=getattr(DEFAULTS, side),
-                        min=SIDE.minimum,
-                        max=SIDE.maximum,
-                        step=SIDE.step,
-                        tooltip="Pixels, a multiple of 16. Time and memory grow with the size. The model was trained "
-                        "on 1280 x 704.",
-                    )
-                    for side in ("width", "height")
-                ),
+                *side_inputs(),
                 io.Int.Input(
                     "num_frames",
                     default=DEFAULTS.num_frames,

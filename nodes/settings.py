@@ -7,10 +7,9 @@ from ..pipeline.request import (
     NUM_INFERENCE_STEPS,
     SCHEDULES,
     SEED,
-    SIDE,
     SamplerSettings,
 )
-from .sockets import CATEGORY, CosmosSettings
+from .sockets import CATEGORY, CosmosSettings, side_inputs
 
 DEFAULTS = SamplerSettings()
 
@@ -58,18 +57,7 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The noise to start from. The same seed and settings give the same video.",
                 ),
-                *(
-                    io.Int.Input(
-                        side,
-                        default=getattr(DEFAULTS, side),
-                        min=SIDE.minimum,
-                        max=SIDE.maximum,
-                        step=SIDE.step,
-                        tooltip="Pixels, a multiple of 16. Time and memory grow with the size. The model was trained "
-                        "on 1280 x 704; fal makes only that.",
-                    )
-                    for side in ("width", "height")
-                ),
+                *side_inputs("; fal makes only that"),
                 io.Combo.Input(
                     "schedule",
                     options=list(SCHEDULES),

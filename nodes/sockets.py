@@ -1,6 +1,8 @@
-"""What the nodes share: how they are found, and what travels between them for which ComfyUI has no type."""
+"""What the nodes share: how they are found, what travels between them for which ComfyUI has no type, and widgets."""
 
 from comfy_api.latest import io
+
+from ..pipeline.request import SIDE, SamplerSettings
 
 CATEGORY = "Cosmos Predict2.5"
 
@@ -21,3 +23,19 @@ CosmosSettings = io.Custom("COSMOS_SETTINGS")
 
 CosmosModel = io.Custom("COSMOS_MODEL")
 """A `nodes.host.memory.HostedModel`."""
+
+
+def side_inputs(more: str = "") -> list[io.Int.Input]:
+    """The widgets for the width and the height of a video. `more`: what follows the size of training in the tooltip."""
+    return [
+        io.Int.Input(
+            side,
+            default=getattr(SamplerSettings(), side),
+            min=SIDE.minimum,
+            max=SIDE.maximum,
+            step=SIDE.step,
+            tooltip="Pixels, a multiple of 16. Time and memory grow with the size. The model was trained on "
+            f"1280 x 704{more}.",
+        )
+        for side in ("width", "height")
+    ]

@@ -87,6 +87,7 @@ def open_template(page: Page, name: str) -> None:
     """Opens a workflow of the pack as a person does."""
     open_template_browser(page)
     page.get_by_test_id(f"template-workflow-{name}").click()
+    page.wait_for_function("(name) => app.extensionManager.workflow.activeWorkflow?.path.includes(name)", arg=name)
     page.wait_for_function("app.graph.nodes.some(({ type }) => type.startsWith('CosmosPredict25'))")
     expect(page.get_by_role("dialog")).to_be_hidden()
 

@@ -17,9 +17,8 @@ from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.export import export
 from cosmos_predict25.pipeline.export.source import FileClip, FileSound
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
+from cosmos_predict25.tests.test_export import GIF, PRORES, SUFFIX, VP9, X264, StoppedError, StopsAfter
 
-X264, VP9, PRORES, GIF = VIDEO_OUTPUT_TYPES
-SUFFIX = {X264: ".mp4", VP9: ".webm", PRORES: ".mov", GIF: ".gif"}
 NUM_FRAMES, HEIGHT, WIDTH, FPS = 12, 64, 96, 16
 RATE = 48000
 
@@ -166,24 +165,6 @@ def test_a_thinned_file_has_every_nth_pixel(source, step):
     whole, thin = next(clip.frames()), next(clip.thinned(step).frames())
     assert (thin == whole[::step, ::step]).all()
     assert (clip.thinned(step).height, clip.thinned(step).width) == thin.shape[:2]
-
-
-class StoppedError(BaseException):
-    pass
-
-
-class StopsAfter:
-    def __init__(self, frames: int) -> None:
-        self.left = frames
-        self.seen: list[tuple[int, int]] = []
-
-    def progress(self, message: str, done: int, total: int, latents: Tensor | None = None) -> None:
-        self.seen.append((done, total))
-        self.left -= 1
-
-    def raise_if_stopped(self) -> None:
-        if self.left <= 0:
-            raise StoppedError
 
 
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)

@@ -47,7 +47,7 @@ def trigflow(transformer, angles: list[float]) -> list[Tensor]:
 
 
 def run(transformer, steps: int) -> list:
-    solver = make_solver("distilled", SCHEDULER_CONFIG, steps, NOISE)
+    solver = make_solver("distilled", SCHEDULER_CONFIG, standard_sigmas(SCHEDULER_CONFIG, steps), NOISE)
     return list(denoise(transformer, NOISE, solver, EMBEDS, None, 1.0, nothing_given(NOISE)))
 
 
@@ -84,7 +84,7 @@ def test_distilled_goes_through_nvidias_sigmas():
 
 @pytest.mark.parametrize("steps", [12, 15, 20])
 def test_few_steps_are_karras_from_the_models_sigma_to_a_tenth_with_rho_10(steps):
-    made = make_solver("few steps", SCHEDULER_CONFIG, steps, NOISE).sigmas
+    made = make_solver("few steps", SCHEDULER_CONFIG, standard_sigmas(SCHEDULER_CONFIG, steps), NOISE).sigmas
     sigmas = [(200**0.1 + i / (steps - 1) * (0.1**0.1 - 200**0.1)) ** 10 for i in range(steps)]
     torch.testing.assert_close(made, torch.tensor([*(s / (1 + s) for s in sigmas), 0.0]), rtol=0, atol=1e-6)
 
@@ -97,7 +97,7 @@ def test_with_one_step_all_schedules_begin_at_the_same_noise():
 @pytest.mark.parametrize("schedule", ["standard", "few steps"])
 def test_every_step_of_unipc_is_taken_once(schedule):
     """Also where two timesteps are rounded to the same whole number: of noise alone it makes what it is told it is."""
-    solver = make_solver(schedule, SCHEDULER_CONFIG, 50, NOISE)
+    solver = make_solver(schedule, SCHEDULER_CONFIG, standard_sigmas(SCHEDULER_CONFIG, 50), NOISE)
     assert isinstance(solver, UniPC)
     target, latents = torch.ones_like(NOISE), NOISE
     for index, sigma in enumerate(solver.sigmas[:-1]):

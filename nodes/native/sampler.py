@@ -8,15 +8,8 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import InvalidRequestError
-from ...pipeline.local.schedule import (
-    SCHEDULER_CONFIG,
-    Renoising,
-    Solver,
-    UniPC,
-    distilled_sigmas,
-    few_steps_sigmas,
-)
-from ...pipeline.request import DISTILLED, FEW_STEPS, MOST_DISTILLED_STEPS
+from ...pipeline.local.schedule import SCHEDULER_CONFIG, make_solver
+from ...pipeline.request import DISTILLED, MOST_DISTILLED_STEPS
 
 ONLY_NOISE = 1 - 2**-20
 """In place of the flow sigma 1, which is infinity in ComfyUI's sigmas. No float32 rounds what is scaled by it."""
@@ -47,7 +40,7 @@ def sample(
     latents = x / (1 + sigmas[0])
     if schedule == DISTILLED:
         _check_distilled(model, sigmas)
-    solver = _solver(schedule, sigmas / (1 + sigmas), latents)
+    solver = make_solver(schedule, SCHEDULER_CONFIG, sigmas / (1 + sigmas), latents)
     for index, flow in enumerate(solver.sigmas[:-1].clamp(max=ONLY_NOISE).to(x)):
         sigma = flow / (1 - flow)
         x = latents * (1 + sigma)
@@ -56,14 +49,6 @@ def sample(
             callback({"x": x, "i": index, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
         latents, _ = solver.step(index, (latents - denoised) / flow, latents)
     return latents / (1 - solver.sigmas[-1].to(x))
-
-
-def _solver(schedule: str, flow: Tensor, noise: Tensor) -> Solver:
-    """`flow`: the flow's sigmas that the user's scheduler gave."""
-    steps = len(flow) - 1
-    if schedule == DISTILLED:
-        return Renoising(distilled_sigmas(steps), noise)
-    return UniPC(SCHEDULER_CONFIG, few_steps_sigmas(flow[0].item(), steps) if schedule == FEW_STEPS else flow)
 
 
 def _check_distilled(model: Any, sigmas: Tensor) -> None:

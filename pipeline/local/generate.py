@@ -22,7 +22,7 @@ from .model import LocalModel, sizes_of
 from .placement import OneAtATime, Placement
 from .plan import Plan, make_plan
 from .prompt_cache import PromptCache
-from .schedule import make_solver
+from .schedule import make_solver, standard_sigmas
 from .unfinished import UnfinishedVideo
 
 if TYPE_CHECKING:
@@ -169,7 +169,8 @@ def _denoise(
     positive, negative = (None if embed is None else embed.to(device) for embed in embeds)
     assert positive is not None
     latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
-    solver = make_solver(request.schedule, model.scheduler_config, steps, latents)
+    sigmas = standard_sigmas(model.scheduler_config, steps)
+    solver = make_solver(request.schedule, model.scheduler_config, sigmas, latents)
     known = nothing_given(latents) if known is None else known
     with _stoppable(transformer.transformer_blocks, progress.observer):
         for step in denoise(transformer, latents, solver, positive, negative, request.guidance_scale, known):

@@ -80,9 +80,12 @@ def distilled_sigmas(num_inference_steps: int) -> Tensor:
     return torch.tensor([*DISTILLED_SIGMAS[:num_inference_steps], 0.0])
 
 
-def make_solver(schedule: str, config: Mapping[str, Any], num_inference_steps: int, noise: Tensor) -> Solver:
-    """What takes `noise`, (1, 16, T, H/8, W/8), down `schedule`, one of a request. `config`: the checkpoint's own."""
+def make_solver(schedule: str, config: Mapping[str, Any], sigmas: Tensor, noise: Tensor) -> Solver:
+    """What takes `noise`, (1, 16, T, H/8, W/8), down `schedule`, one of a request. `config`: the checkpoint's own.
+
+    `sigmas`: (steps + 1,), those of the standard schedule; the others have as many, and "few steps" begins as it does.
+    """
+    steps = len(sigmas) - 1
     if schedule == DISTILLED:
-        return Renoising(distilled_sigmas(num_inference_steps), noise)
-    sigmas = standard_sigmas(config, num_inference_steps)
-    return UniPC(config, few_steps_sigmas(sigmas[0].item(), num_inference_steps) if schedule == FEW_STEPS else sigmas)
+        return Renoising(distilled_sigmas(steps), noise)
+    return UniPC(config, few_steps_sigmas(sigmas[0].item(), steps) if schedule == FEW_STEPS else sigmas)
