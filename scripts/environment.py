@@ -233,14 +233,6 @@ def fetch_frontend(version: str = NEWEST_FRONTEND) -> Path:
     return folder
 
 
-def make_random_checkpoint(folder: Path) -> None:
-    """Writes the small checkpoint of random weights that the demo and the tests run."""
-    if (folder / "model_index.json").exists():
-        return
-    with step(f"Making a small checkpoint of random weights in {folder}"):
-        call(sys.executable, str(REPO / "scripts" / "random_checkpoint.py"), str(folder))
-
-
 def find_chromium() -> str | None:
     return next((path for path in map(shutil.which, CHROMIUM_NAMES) if path), None)
 

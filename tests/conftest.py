@@ -13,6 +13,7 @@ os.environ["COSMOS_PREDICT25_CHECKOUT"] = str(Path(__file__).resolve().parent.pa
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
 from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
 from cosmos_predict25.tests.frontend import browser, page, server  # noqa: F401
@@ -34,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with small random weights."""
     folder = tmp_path_factory.mktemp("checkpoint") / "random-weights-demo"
-    environment.make_random_checkpoint(folder)
+    write_random_checkpoint(folder)
     return folder
 
 

@@ -35,7 +35,9 @@ def shown(model: LocalModel, **fields) -> Detection:
     return detect_attributes(generate(model, request).frames)
 
 
-@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize(
+    "prompt", [pytest.param(prompt, marks=pytest.mark.slow if place else ()) for place, prompt in enumerate(PROMPTS)]
+)
 def test_the_video_shows_what_the_prompt_asks_for(model, prompt):
     color, shape, motion, background = PROMPTS[prompt]
     assert shown(model, prompt=prompt) == Detection((SceneObject(color, shape),), (motion,), background)

@@ -169,7 +169,9 @@ def assert_tone(container: av.container.InputContainer, codec: str, seconds: Fra
     assert np.abs(heard).max() == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+@pytest.mark.parametrize(
+    "format", [pytest.param(name, marks=pytest.mark.slow if "GIF" in name else ()) for name in VIDEO_OUTPUT_TYPES]
+)
 def test_quality_and_size_rise_from_low_to_maximum(textured_clip, tmp_path, format):
     frames = textured_clip[:5]
     saved = [export(frames, tmp_path / f"{q}{SUFFIX[format]}", format=format, quality=q) for q in VIDEO_QUALITIES]
@@ -311,6 +313,7 @@ def test_a_gif_keeps_time_on_average(tmp_path, fps):
     assert b"NETSCAPE2.0\x03\x01\0\0" in saved.path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quality", VIDEO_QUALITIES)
 @pytest.mark.parametrize("ends", [(1.0, 0.8), (0.8, 1.0)], ids=["darker", "lighter"])
 def test_a_gif_follows_a_slow_fade(textured_clip, tmp_path, quality, ends):
@@ -407,6 +410,7 @@ def small_frame() -> Tensor:
     return moving_clip(1, 216, 384)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_a_frame_of_8k_is_written_whole(small_frame, tmp_path, format):
     """Each pixel 20 times as large, in both directions."""

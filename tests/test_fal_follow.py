@@ -189,7 +189,7 @@ def test_a_key_that_is_refused_pauses_the_job(fal: FalStandIn, stage: str, statu
 
 
 @pytest.mark.parametrize("stage", ["status", "result"])
-@pytest.mark.parametrize("value", ["1", "date", "", "0", "-5", "soon"])
+@pytest.mark.parametrize("value", ["1", pytest.param("date", marks=pytest.mark.slow), "", "0", "-5", "soon"])
 def test_429_slows_down_and_passes(fal: FalStandIn, stage: str, value: str) -> None:
     headers = {"retry-after": formatdate(time.time() + 2, usegmt=True) if value == "date" else value}
     fal.fault(stage, Reply(429, headers if value else {}, {"detail": "Too many requests"}), times=2)

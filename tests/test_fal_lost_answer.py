@@ -270,6 +270,7 @@ def test_a_clock_that_is_wrong_does_not_hide_a_lost_job(fal: FalStandIn, seconds
     check_one_job(fal)
 
 
+@pytest.mark.slow
 def test_the_list_is_read_page_by_page_in_little_memory(fal: FalStandIn) -> None:
     """Fifty pages of 2 MB each."""
 

@@ -448,7 +448,7 @@ def test_a_file_that_is_gone_with_its_result_is_told(fal: FalStandIn, fault: Fau
     assert fal.accepted == 1
 
 
-@pytest.mark.parametrize("value", ["1", "date", "", "soon"])
+@pytest.mark.parametrize("value", ["1", pytest.param("date", marks=pytest.mark.slow), "", "soon"])
 def test_a_download_that_is_too_early_waits(fal: FalStandIn, value: str) -> None:
     headers = {"retry-after": formatdate(time.time() + 3, usegmt=True) if value == "date" else value}
     fal.fault("media", Reply(429, headers if value else {}), times=2)
@@ -670,6 +670,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="The peak of memory is read from /proc.")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_file_takes_more_memory_than_some_frames(tmp_path: Path, name: str) -> None:
     make_file, says = BOMBS[name]

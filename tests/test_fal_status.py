@@ -283,6 +283,7 @@ def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.Lo
     assert all(seen[name] > 50 for name in ("Queued", "InProgress", "Completed", "NoneType", "JobKeptError")), seen
 
 
+@pytest.mark.slow
 def test_mutated_status_replies_lose_no_record(fal: FalStandIn) -> None:
     fal.clock.per_poll = 0
     fal.fault("status", Mutated(chance=random.Random(9), statuses=(*[200, 202] * 8, 401, 418, 503)), FOREVER)

@@ -114,7 +114,7 @@ def test_a_certificate_that_is_not_valid_ends_it_at_once(fal: FalStandIn, monkey
     assert fal.journal == []
 
 
-@pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.parametrize("form", ["seconds", pytest.param("date", marks=pytest.mark.slow)])
 def test_retry_after_is_waited_for(fal: FalStandIn, form: str) -> None:
     value = "1" if form == "seconds" else email.utils.formatdate(time.time() + 2.5, usegmt=True)
     fal.fault("submit", Reply(429, {"Retry-After": value}, {"detail": "Slow down"}), times=2)

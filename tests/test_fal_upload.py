@@ -242,6 +242,7 @@ def test_stop_ends_an_upload_at_once_and_there_is_no_job(fal: FalStandIn) -> Non
     fal.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", ["Uploading", "Sending the job", "Sent to fal", "Downloading"])
 def test_killed_around_an_upload_the_next_run_has_the_one_job(fal: FalStandIn, tmp_path: Path, kill_at: str) -> None:
     file = tmp_path / "rock.png"

@@ -24,7 +24,9 @@ SHAPES = {
 PAIRS = {name: (torch.ones(shape[0], 4), torch.ones(4, shape[1])) for name, shape in SHAPES.items() if len(shape) == 2}
 
 
-@pytest.fixture(scope="module", params=["0.30.0", pytest.param("0.18.2", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=[pytest.param(version, marks=pytest.mark.slow) for version in ("0.30.0", "0.18.2")]
+)
 def report(request, tmp_path_factory):
     """What tests/lora_worker.py finds in this ComfyUI."""
     worker = Path(__file__).with_name("lora_worker.py")

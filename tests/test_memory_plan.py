@@ -67,14 +67,9 @@ def accounted(models):
     return peak
 
 
-@pytest.mark.parametrize(
-    ("name", "gib"),
-    [
-        pytest.param(name, gib, marks=() if (name, gib) == ("2b", 8) else pytest.mark.slow)
-        for name in SHAPES
-        for gib in BUDGETS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("gib", BUDGETS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_a_stage_takes_what_the_plan_predicts(sizes, accounted, name, gib):
     plan = make_plan(sizes[name], **VIDEO, memory=card(gib))
     for stage in ("encode", "denoise", "decode"):
@@ -84,7 +79,8 @@ def test_a_stage_takes_what_the_plan_predicts(sizes, accounted, name, gib):
         assert counted <= 0.82 * gib * GIB
 
 
-@pytest.mark.parametrize("given", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [1, 5])
 def test_what_a_start_takes_is_predicted_too(models, sizes, given):
     """Encoding its frames, and a pass with a timestep for each latent frame."""
     plan = make_plan(sizes["2b"], **VIDEO, memory=card(16), given=given)

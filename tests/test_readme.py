@@ -20,6 +20,7 @@ def programs() -> tuple[str, str]:
     return generate, client
 
 
+@pytest.mark.slow
 def test_the_programs_for_fal_run(
     fal: FalStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,7 +141,7 @@ CASES = [
 
 @pytest.mark.parametrize(
     ("dtype", "prompt", "stock_frames", "num_frames", "steps", "guidance"),
-    CASES,
+    [pytest.param(*case, marks=pytest.mark.slow if 93 in case else ()) for case in CASES],
     ids=[
         f"{dtype}-{len(prompt)} chars-{ours} frames-{steps} steps-g{guidance:g}"
         for dtype, prompt, _, ours, steps, guidance in CASES
@@ -202,7 +202,7 @@ STARTS = [
 
 @pytest.mark.parametrize(
     ("kind", "count", "num_frames", "steps", "guidance"),
-    STARTS,
+    [pytest.param(*case, marks=pytest.mark.slow if 93 in case else ()) for case in STARTS],
     ids=[f"{count} frames-{frames} frames-{steps} steps-g{guidance:g}" for _, count, frames, steps, guidance in STARTS],
 )
 def test_every_step_and_frame_from_a_start_is_that_of_diffusers(
