@@ -2,7 +2,7 @@
 
     .demo/env/bin/python benchmarks/condition.py
 
-The time is that of a pass of 2 blocks of 2048 channels, as the 2B model's, over 9 frames of 128x128, on the GPU where
+The time is that of a pass of 2 blocks of 2048 channels, as the 2B model's, over 17 frames of 256x256, on the GPU where
 there is one, else the CPU's own time on one thread; the three take turns. The memory is counted on tensors without
 values, for the whole 2B model.
 """
@@ -34,7 +34,7 @@ def passes(device: torch.device) -> dict[str, Callable[[], object]]:
     transformer = use_less_memory(
         CosmosTransformer3DModel(in_channels=17, num_attention_heads=16, num_layers=2, extra_pos_embed_type=None)
     ).to(device, dtype)
-    latents = initial_noise(0, 9, 128, 128, device)
+    latents = initial_noise(0, 17, 256, 256, device)
     embeds, sigma = torch.randn(1, 512, 1024, device=device), torch.tensor([0.7], device=device)
 
     def prepare(given: int) -> Callable[[], object]:
