@@ -107,7 +107,7 @@ _X264 = Encoding(
     qualities={
         "low": {"crf": "28", "chromaoffset": "-3"},
         "medium": {"crf": "23", "chromaoffset": "-3"},
-        "high": {"crf": "18", "chromaoffset": "-5", "subq": "6"},
+        "high": {"crf": "17.7", "chromaoffset": "-7", "subq": "6", "trellis": "0"},
         "maximum": {"crf": "10", "chromaoffset": "-4"},
     },
 )

@@ -94,7 +94,7 @@ def _convolve_in_time(layer: WanCausalConv3d, before: int, padding: tuple[int, i
             x = F.pad(x, (0, 0, 0, 0, missing, 0))
         if not torch.backends.mkldnn.is_available():
             return super(WanCausalConv3d, layer).forward(x)
-        # What conv3d itself takes for a large picture; for a small one it takes a loop that is five times as slow.
+        # What conv3d itself takes for a large picture; for a small one it takes a loop that is four times as slow.
         return torch.mkldnn_convolution(
             x, layer.weight, layer.bias, padding, layer.stride, layer.dilation, layer.groups
         )
