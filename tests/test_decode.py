@@ -112,7 +112,9 @@ def test_a_decoding_that_is_stopped_leaves_all_as_it_was(wide_vae):
     assert state_of(wide_vae) == before
 
 
-@pytest.mark.parametrize("grid", [(1, 2), pytest.param((2, 3), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    "grid", [GRIDS[0], pytest.param(GRIDS[1], marks=pytest.mark.slow)], ids=lambda grid: f"{grid[0]}x{grid[1]}"
+)
 def test_tiles_are_the_whole_picture(vae, latents, expected, grid):
     frames = decode(vae, latents, FRAMES, grid, ignore)
     similarity = psnr(frames, expected)

@@ -60,9 +60,7 @@ def _changes(layer: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(layer, WanCausalConv3d):
         around: Any = layer._padding
         _, right, _, bottom, before, _ = around
-        padding = (0, bottom, right)
-        yield "padding", padding
-        yield "forward", _convolve_in_time(layer, before, padding)
+        yield "forward", _convolve_in_time(layer, before, (0, bottom, right))
     if isinstance(layer, WanRMS_norm) and layer.channel_first and not isinstance(layer.bias, Tensor):
         yield "forward", _normalize_channels(layer)
 
@@ -93,7 +91,7 @@ def _convolve_in_time(layer: WanCausalConv3d, before: int, padding: tuple[int, i
         if missing > 0:
             x = F.pad(x, (0, 0, 0, 0, missing, 0))
         if not torch.backends.mkldnn.is_available():
-            return super(WanCausalConv3d, layer).forward(x)
+            return F.conv3d(x, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
         # What conv3d itself takes for a large picture; for a small one it takes a loop that is four times as slow.
         return torch.mkldnn_convolution(
             x, layer.weight, layer.bias, padding, layer.stride, layer.dilation, layer.groups
