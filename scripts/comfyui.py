@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import socket
 import struct
@@ -23,6 +24,8 @@ from typing import Any
 PACK_FOLDER = "cosmos-predict25"
 BASE_FOLDERS = ("custom_nodes", "input", "models", "output", "user")
 START_SECONDS = 300
+PORTS = range(20000, 32000)
+"""Below those that a system hands out: while a server starts, its port goes to no program that asks for any."""
 
 WIDGET_KINDS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR")
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
@@ -260,9 +263,12 @@ class ComfyUI:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One of `PORTS` on 127.0.0.1 that nobody listens at."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 def succeeded(entry: dict[str, Any]) -> dict[str, Any]:

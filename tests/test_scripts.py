@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, ComfyUIError, PromptFailedError, PromptRefusedError, to_api_prompt
+from cosmos_predict25.scripts.comfyui import (
+    PORTS,
+    ComfyUI,
+    ComfyUIError,
+    PromptFailedError,
+    PromptRefusedError,
+    free_port,
+    to_api_prompt,
+)
 
 PROGRAMS = [environment.REPO / "scripts" / "demo", environment.REPO / "scripts" / "test"]
 
@@ -127,6 +135,13 @@ def test_a_taken_port_is_refused() -> None:
         result = start(PROGRAMS[0], "--port", str(port))
     assert result.returncode == 1
     assert f"Port {port} on 127.0.0.1 cannot be used (Address already in use): choose another" in result.stderr
+
+
+def test_a_server_gets_a_port_that_nobody_listens_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [PORTS[0], taken.getsockname()[1]]
+        monkeypatch.setattr("random.choice", lambda _: ports.pop())
+        assert free_port() == PORTS[0]
 
 
 def test_a_folder_without_comfyui_is_refused(tmp_path: Path) -> None:
