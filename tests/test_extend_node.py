@@ -145,3 +145,37 @@ def test_of_a_long_file_only_the_end_is_decoded(core, tmp_path, trim):
     assert end.given_frames(8, 8).equal(whole.given_frames(8, 8))
     if not trim:
         assert len(end.frames) <= 16
+
+
+PLACES = {
+    "webm.webm": (range(160), 16),
+    "stream.ts": (range(160), 16),
+    "the last picture a second late.mp4": ([*range(60), 90], 30),
+    "a picture a second.mp4": (range(0, 16 * 12, 16), 16),
+    "from 5 s.mkv": (range(80, 240), 16),
+}
+"""Where the pictures of a file lie, counted in frames of its rate."""
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_end_of_any_file_is_what_a_video_goes_on_from(core, tmp_path, name):
+    from comfy_api.latest import InputImpl
+
+    from cosmos_predict25.nodes.host.videos import end_of, start_of
+
+    places, rate = PLACES[name]
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("libvpx-vp9" if name.endswith(".webm") else "libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for count, place in enumerate(places):
+            pixels = numpy.full((HEIGHT, WIDTH, 3), 20 + 200 * count // len(places), numpy.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = place, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    video = InputImpl.VideoFromFile(str(tmp_path / name))
+    whole, end = start_of(video.get_components()), end_of(video)
+    assert len(end.given()) == 5
+    assert end.given_frames(8, 8).equal(whole.given_frames(8, 8))
+    if len(whole.frames) == 160:
+        assert len(end.frames) <= 60

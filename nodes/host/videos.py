@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...pipeline.video import RemoteVideo
 
 END_SECONDS = 0.5
-"""Enough for five frames at 16 a second."""
+"""Enough for five frames at 16 a second, where each is shown as long as the others and the sound ends with them."""
 VALUES = "cosmos_predict25"
 
 
@@ -132,11 +132,19 @@ def start_of(components: Types.VideoComponents) -> "Start":
 
 def end_of(video: Input.Video) -> "Start":
     """What another video starts from. Of a file only the end is decoded: ComfyUI keeps in memory what it decodes."""
-    video = with_gif_frame_rate(video)
-    if isinstance(video, InputImpl.VideoFromFile) and not isinstance(video, GifVideo):
-        before = max(0.0, float(video.get_frame_count() / video.get_frame_rate()) - END_SECONDS)
-        # A duration, because ComfyUI takes none for all that follows in the file.
-        video = video.as_trimmed(before, video.get_duration() - before, strict_duration=False) or video
+    from ...pipeline.start import CLIP_FRAMES
+
+    video, seconds = with_gif_frame_rate(video), END_SECONDS
+    in_file = isinstance(video, InputImpl.VideoFromFile) and not isinstance(video, GifVideo)
+    whole = video.get_duration() if in_file else 0.0
+    while seconds < whole:
+        # All that follows in the file, which may end later than it says, unless the video is a part of it.
+        part = video.as_trimmed(whole - seconds, 0.0 if is_whole(video) else seconds, strict_duration=False)
+        assert part
+        components = part.get_components()
+        if len(components.images) and len((start := start_of(components)).moments()) >= CLIP_FRAMES:
+            return start
+        seconds *= 4
     return start_of(video.get_components())
 
 
