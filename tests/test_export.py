@@ -879,3 +879,10 @@ def test_memory_stays_low_beside_the_frames(tmp_path, size, dtype, choices, most
     peaks = [float(line.split()[-1]) for line in result.stdout.splitlines()]
     assert len(peaks) == len(choices)
     assert max(peaks) <= most
+
+
+def test_the_palette_of_a_line_of_pixels_has_its_colour(tmp_path):
+    frames = torch.full((1000, 1, 1100, 3), 0.9)
+    saved = export(frames, tmp_path / "line.gif", format=GIF)
+    with av.open(str(saved.path)) as container:
+        assert next(container.decode(video=0)).to_ndarray(format="rgb24").mean() == pytest.approx(0.9 * 255, abs=2)

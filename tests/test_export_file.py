@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -115,6 +116,97 @@ def test_sound_stays_with_the_pictures(tmp_path):
         assert (sound.channels, sound.sample_rate) == (1, RATE)
         heard = np.concatenate(list(sound.chunks()), 1)[0]
         assert heard.argmax() == pytest.approx(RATE * (0.5 - start), abs=2)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_pictures_and_sound_that_begin_late_begin_together(tmp_path, suffix):
+    """Light and a click half a second after the first picture, which is shown at 5 s."""
+    file, click = tmp_path / f"late.{suffix}", np.zeros((1, RATE), np.float32)
+    click[:, RATE // 2 :][:, :100] = 0.9
+    with av.open(str(file), "w") as container:
+        video = container.add_stream("libx264", rate=FPS)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        sound = container.add_stream("aac", rate=RATE, layout="mono")
+        for index in range(FPS):
+            picture = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), 200 * (index >= 8), np.uint8))
+            picture.pts, picture.time_base = 5 * FPS + index, Fraction(1, FPS)
+            container.mux(video.encode(picture))
+        heard = av.AudioFrame.from_ndarray(click, format="fltp", layout="mono")
+        heard.sample_rate, heard.pts, heard.time_base = RATE, 5 * RATE, Fraction(1, RATE)
+        container.mux([*sound.encode(heard), *sound.encode(None), *video.encode(None)])
+    saved = export(FileClip(file), tmp_path / "copy.mov", format=PRORES, audio=FileSound.of(file)).path
+    assert [round(frame.mean().item() * 255) > 100 for frame in decoded(saved)] == [False] * 8 + [True] * 8
+    sound = FileSound.of(saved)
+    assert sound
+    assert np.abs(np.concatenate(list(sound.chunks()), 1)[0]).argmax() / RATE == pytest.approx(0.5, abs=0.03)
+
+
+def file_of(path: Path, times: list[float], time_base: Fraction = Fraction(1, 1000)) -> Path:
+    """Pictures at these seconds, each lighter than the one before."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "1", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv444p"
+        stream.codec_context.time_base = time_base
+        for index, time in enumerate(times):
+            pixels = np.full((HEIGHT, WIDTH, 3), 20 + 200 * index // len(times), np.uint8)
+            picture = av.VideoFrame.from_ndarray(pixels)
+            picture.pts, picture.time_base = round(time / time_base), time_base
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_picture_is_shown_when_the_file_shows_it(tmp_path):
+    """A recording that rests for two seconds, at the rate of its densest part and at the mean one."""
+    times = [index / 30 + 2 * (index >= 60) for index in range(120)]
+    file = file_of(tmp_path / "rests.mkv", times)
+    levels = [frame.mean().item() for frame in decoded(file)]
+    for rate in (30, 20):
+        shown = [frame.mean().item() for frame in FileClip(file, frame_rate=Fraction(rate)).frames()]
+        assert len(shown) == pytest.approx(6 * rate, abs=2)
+        for place, level in enumerate(shown):
+            index = int(np.abs(np.array(levels) - level).argmin())
+            until = times[index + 1] if index + 1 < len(times) else 6.0
+            assert times[index] - 1.05 / rate <= place / rate <= until + 1.05 / rate
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30), Fraction(60)], ids=str)
+def test_times_that_a_file_rounds_neither_repeat_a_picture_nor_leave_one_out(tmp_path, rate):
+    file = file_of(tmp_path / "rounded.mkv", [float(index / rate) for index in range(200)])
+    clip = FileClip(file, frame_rate=rate)
+    shown = [picture.pts for picture in clip.pictures()]
+    assert len(shown) == len(set(shown)) == 200
+
+
+def test_a_file_with_alpha_in_the_formats_own_samples_is_written(tmp_path):
+    file = tmp_path / "alpha.mkv"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("ffv1", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuva420p"
+        half = np.full((HEIGHT, WIDTH, 4), 128, np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(half, format="rgba")))
+        container.mux(stream.encode(None))
+    (shown,) = decoded(export(FileClip(file), tmp_path / "alpha.webm", format=VP9).path)
+    assert (shown - 128 / 255).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("format", [X264, VP9, PRORES])
+def test_more_channels_than_5_1_has_are_mixed_down(frames, tmp_path, format):
+    file = tmp_path / "surround.mkv"
+    with av.open(str(file), "w") as container:
+        video = container.add_stream("libx264", rate=FPS)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        sound = container.add_stream("flac", rate=RATE, layout="7.1")
+        for _ in range(FPS):
+            container.mux(video.encode(av.VideoFrame(WIDTH, HEIGHT, "yuv420p")))
+        loud = av.AudioFrame.from_ndarray(np.full((1, 8 * RATE), 8000, np.int16), format="s16", layout="7.1")
+        loud.sample_rate, loud.pts = RATE, 0
+        container.mux([*sound.encode(loud), *sound.encode(None), *video.encode(None)])
+    saved = export(FileClip(file), tmp_path / f"copy{SUFFIX[format]}", format=format, audio=FileSound.of(file))
+    assert "The sound's 8 channels became 6 (5.1)." in saved.notes
+    with av.open(str(saved.path)) as container:
+        assert container.streams.audio[0].layout.name == "5.1"
+        assert max(np.abs(frame.to_ndarray().astype(float)).max() for frame in container.decode(audio=0)) > 0.1
 
 
 def test_a_silent_file_has_no_sound(frames, tmp_path):

@@ -97,8 +97,9 @@ def source_of(video: Input.Video, audio: Input.Audio | None, raise_if_stopped: C
         components = video.get_components()
         return Source(components.images, alpha_of(components), audio or components.audio, components.frame_rate)
     file, start, duration = window
-    clip = FileClip(file, start, duration, raise_if_stopped)
-    return Source(clip, None, audio or FileSound.of(file, start), video.get_frame_rate())
+    frame_rate = video.get_frame_rate()
+    clip = FileClip(file, start, duration, frame_rate, raise_if_stopped)
+    return Source(clip, None, audio or FileSound.of(file, start), frame_rate)
 
 
 def window_of(video: Input.Video) -> tuple[str | os.PathLike[str] | BytesIO, float, float] | None:

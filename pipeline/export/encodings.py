@@ -55,7 +55,10 @@ class Encoding:
     def check_fps(self, fps: Fraction) -> None:
         """Raise `InvalidRequestError` for a frame rate that the format cannot keep."""
         if not Fraction(1, 100) <= fps <= self.max_fps:
-            raise InvalidRequestError(f"fps is {float(fps):g}, but {self.format.name} takes 0.01 to {self.max_fps}.")
+            raise InvalidRequestError(
+                f"fps is {float(fps):g}, but {self.format.name} takes 0.01 to {self.max_fps}: "
+                "change it, or choose another format."
+            )
 
     def check_size(self, width: int, height: int) -> None:
         """Raise `InvalidRequestError` for frames that the format cannot hold."""

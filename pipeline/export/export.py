@@ -171,6 +171,8 @@ def notes_on_export(clip: Clip | FileClip, target: Encoding, audio: Any, found_n
         yield "A GIF's pixels are opaque or not: those below half alpha became transparent."
     if has_sound(audio) and not target.format.has_sound:
         yield "A GIF has no sound: the audio was left out."
+    elif isinstance(audio, FileSound) and audio.in_file > audio.channels:
+        yield f"The sound's {audio.in_file} channels became {audio.channels} (5.1)."
     if found_nan:
         yield "Some values in the frames were not numbers (NaN) and became black."
 

@@ -42,7 +42,9 @@ def sound_of(audio: Any) -> Waveform | FileSound:
     """ComfyUI's AUDIO, or the sound of a file. Raises `InvalidRequestError` for what cannot be written."""
     sound = audio if isinstance(audio, FileSound) else Waveform(audio)
     if sound.channels not in LAYOUTS:
-        raise InvalidRequestError(f"The audio has {sound.channels} channels, but can have at most {max(LAYOUTS)}.")
+        raise InvalidRequestError(
+            f"The audio has {sound.channels} channels, but can have 1 to {max(LAYOUTS)}: split or mix them first."
+        )
     if not LOWEST_RATE <= sound.sample_rate <= HIGHEST_RATE:
         raise InvalidRequestError(
             f"The audio's sample_rate is {sound.sample_rate}, but must be {LOWEST_RATE} to {HIGHEST_RATE}."

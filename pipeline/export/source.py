@@ -3,7 +3,7 @@
 import copy
 import io
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
 
@@ -27,6 +27,8 @@ OPAQUE = 1 - 0.5 / 255
 """What a ProRes decoder gives for opaque is a little less than 1."""
 DECODER_THREADS = 2
 """Each holds frames of its own, and the encoder needs the other cores."""
+MOST_CHANNELS = 6
+"""Of sound: 5.1."""
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG."""
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -36,6 +38,7 @@ class FileClip:
     """The pictures of a video file, decoded one at a time, anew each time that they are gone through.
 
     `file`: a path, or all bytes of a file. `start`, `duration`: the part to take, in seconds; 0 is all that follows.
+    `frame_rate`: pictures per second to give, as of `in_time`, or for None each picture once.
     `raise_if_stopped`: is called while the pictures are looked at for transparency, where the file can have any.
 
     `width`, `height`: pixels. `channels`: 4 where some pixel is not opaque, else 3. `num_frames`: as the file says,
@@ -43,9 +46,15 @@ class FileClip:
     """
 
     def __init__(
-        self, file: File, start: float = 0.0, duration: float = 0.0, raise_if_stopped: Callable[[], None] | None = None
+        self,
+        file: File,
+        start: float = 0.0,
+        duration: float = 0.0,
+        frame_rate: Fraction | None = None,
+        raise_if_stopped: Callable[[], None] | None = None,
     ) -> None:
         self._file, self._start, self._duration, self._step = file, start, duration, 1
+        self._frame_rate = frame_rate
         with closing(self.pictures()) as pictures:
             first = next(pictures, None)
         if first is None:
@@ -88,6 +97,10 @@ class FileClip:
 
     def pictures(self) -> Generator[av.VideoFrame, None, None]:
         """As they were decoded."""
+        with closing(self._each_picture()) as pictures:
+            yield from in_time(pictures, self._frame_rate) if self._frame_rate else pictures
+
+    def _each_picture(self) -> Generator[av.VideoFrame, None, None]:
         size = None
         with opened(self._file) as container:
             stream = first_video(container)
@@ -111,7 +124,7 @@ class FileClip:
 
     def _is_opaque(self, raise_if_stopped: Callable[[], None] | None) -> bool:
         reformatter = VideoReformatter()
-        with closing(self.pictures()) as pictures:
+        with closing(self._each_picture()) as pictures:
             for picture in pictures:
                 if raise_if_stopped:
                     raise_if_stopped()
@@ -124,11 +137,13 @@ class FileClip:
 class FileSound:
     """The sound of a video file from `start`, in seconds, decoded anew each time that it is gone through.
 
-    `sample_rate`: samples per second. `channels`: how many.
+    `sample_rate`: samples per second. `channels`: how many, `in_file`: of how many in the file: more than 5.1 has are
+    mixed down to it.
     """
 
-    def __init__(self, file: File, start: float, sample_rate: int, channels: int) -> None:
-        self._file, self._start, self.sample_rate, self.channels = file, start, sample_rate, channels
+    def __init__(self, file: File, start: float, sample_rate: int, in_file: int) -> None:
+        self._file, self._start, self.sample_rate, self.in_file = file, start, sample_rate, in_file
+        self.channels = min(in_file, MOST_CHANNELS)
 
     @classmethod
     def of(cls, file: File, start: float = 0.0) -> "FileSound | None":
@@ -138,18 +153,19 @@ class FileSound:
             return cls(file, start, streams[-1].rate, len(streams[-1].layout.channels)) if streams else None
 
     def chunks(self) -> Generator[np.ndarray, None, None]:
-        """(channels, samples), float32 in -1..1. Begins with silence where the file's sound begins later."""
+        """(channels, samples), float32 in -1..1, from the first picture on: silence where the sound begins later."""
         begun = False
         with opened(self._file) as container:
-            stream = decodable_audio(container)[-1]
+            stream, begin = decodable_audio(container)[-1], max(self._start, first_time(container))
             if self._start:
                 container.seek(in_ticks(self._start, stream), stream=stream)
-            resampler = av.AudioResampler("fltp", stream.layout, self.sample_rate)
+            layout = stream.layout if self.channels == self.in_file else "5.1"
+            resampler = av.AudioResampler("fltp", layout, self.sample_rate)
             for frame in decoded(container, stream):
                 for part in resampler.resample(frame):
                     samples = part.to_ndarray()
                     if not begun:
-                        late = 0 if part.time is None else round((part.time - self._start) * self.sample_rate)
+                        late = 0 if part.time is None else round((part.time - begin) * self.sample_rate)
                         if late > 0:
                             yield np.zeros((self.channels, late), np.float32)
                         samples = samples[:, max(0, -late) :]
@@ -173,6 +189,12 @@ def first_video(container: InputContainer) -> VideoStream:
     return container.streams.video[0]
 
 
+def first_time(container: InputContainer) -> float:
+    """When the file's first picture is shown, in seconds: a stream that was cut out of another may begin late."""
+    stream = first_video(container)
+    return float((stream.start_time or 0) * (stream.time_base or 0))
+
+
 def decodable_audio(container: InputContainer) -> list[av.AudioStream]:
     return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
@@ -189,6 +211,29 @@ def decoded(container: InputContainer, stream: av.VideoStream | av.AudioStream) 
             yield from packet.decode()
         except InvalidDataError:
             continue
+
+
+def in_time(pictures: Iterable[av.VideoFrame], frame_rate: Fraction) -> Iterator[av.VideoFrame]:
+    """So many a second as they are shown: one that stays for longer comes again, and one too many is left out.
+
+    None is off by more than the time of one, so that times which a file rounds, as WebM does, change nothing.
+    """
+    before, begin, ends, done = None, 0.0, 0.0, 0
+    for picture in pictures:
+        if picture.time is not None:
+            begin = picture.time if before is None else begin
+            due = (picture.time - begin) * frame_rate
+            while before and due - done > 1:
+                yield before
+                done += 1
+            before, ends = picture, due + (picture.duration or 0) * (picture.time_base or 0) * frame_rate
+            if due - done < -1:
+                continue
+        yield picture
+        done += 1
+    while before and ends - done > 1:
+        yield before
+        done += 1
 
 
 def count_frames(container: InputContainer, start: float, duration: float) -> int:
@@ -225,7 +270,7 @@ def chroma_location(picture: av.VideoFrame) -> str:
     PyAV does not tell it, but swscale heeds it. Where the samples lie in the centre between their pixels, an edge of
     colour comes out as far to the left of its middle as to the right.
     """
-    luma, blue, red = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in picture.planes)  # pyright: ignore
+    luma, blue, red = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in picture.planes[:3])  # pyright: ignore
     luma[:] = red[:] = 128
     blue[:] = 96
     edge = picture.width // 4

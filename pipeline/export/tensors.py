@@ -31,8 +31,9 @@ class Clip:
 
 
 def thin(frame: Tensor, step: int) -> Tensor:
-    """Every `step`-th row and column, from the middle of the first `step`."""
-    return frame[step // 2 :: step, step // 2 :: step]
+    """Every `step`-th row and column, from the middle of the first `step`, and at least one of each."""
+    top, left = (min(step // 2, side - 1) for side in frame.shape[:2])
+    return frame[top::step, left::step]
 
 
 def join(frame: Tensor, alpha: Tensor) -> Tensor:
