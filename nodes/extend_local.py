@@ -101,7 +101,7 @@ class CosmosPredict25Extend(io.ComfyNode):
         request = clamp_request(asked, model.model.transformer)
         source = components_of(video)
         start = start_of(source)
-        plan = plan_for_parts(model.model, request, new_frames, overlap, model)
+        plan = plan_for_parts(model.model, request, start, new_frames, overlap, model)
         note = describe(plan)
         made = extend(
             model.model,

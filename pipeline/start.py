@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InvalidRequestError
+from .observer import Observer
 from .request import FPS, NEW_FRAMES, check_range
 
 CLIP_FRAMES = 5
@@ -81,11 +82,13 @@ def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int
     return [new_frames // count + (index < new_frames % count) for index in range(count)]
 
 
-def frames_with_room(start: Start, new_frames: int, width: int, height: int) -> Tensor:
+def frames_with_room(start: Start, new_frames: int, width: int, height: int, observer: Observer) -> Tensor:
     """(F, height, width, 3), the frames of `start` at 16 a second, and after them room for `new_frames` more."""
     moments = start.moments()
     frames = torch.empty(len(moments) + new_frames, height, width, 3)
+    observer.progress("Scaling the source", 0, 1)
     for place, index in enumerate(moments):
+        observer.raise_if_stopped()
         frames[place] = fit(start.frames[index], width, height)
     return frames
 

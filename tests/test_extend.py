@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cosmos_predict25.pipeline.errors import InvalidRequestError, UnsafeContentError
+from cosmos_predict25.pipeline import start as starting
+from cosmos_predict25.pipeline.errors import InvalidRequestError, NotEnoughMemoryError, UnsafeContentError
 from cosmos_predict25.pipeline.local import extend as extending
 from cosmos_predict25.pipeline.local.extend import extend, lengths_of_parts
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.placement import OneAtATime
+from cosmos_predict25.pipeline.local.plan import GIB, UNLIMITED
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 from cosmos_predict25.pipeline.video import LocalVideo
@@ -120,6 +123,32 @@ def test_progress_is_that_of_all_parts_and_stop_ends_the_second(model):
 
     with pytest.raises(StoppedError):
         extend(model, REQUEST, Start(clip(5)), 16, observer=Stops())
+
+
+def test_stop_ends_the_scaling_of_a_long_source(model, monkeypatch):
+    scaled = []
+    monkeypatch.setattr(starting, "fit", lambda *_: scaled.append(1) or torch.zeros(32, 32, 3))
+
+    class Stops(Recorder):
+        def raise_if_stopped(self):
+            if len(scaled) == 3:
+                raise StoppedError
+
+    with pytest.raises(StoppedError):
+        extend(model, REQUEST, Start(clip(100)), 16, observer=Stops())
+    assert len(scaled) == 3
+
+
+def test_a_joined_video_that_does_not_fit_into_the_memory_is_refused_before_anything_runs(model, calls):
+    class Small(OneAtATime):
+        def memory(self):
+            return replace(UNLIMITED, ram=GIB)
+
+    start = Start(torch.zeros(1, 1, 1, 3).expand(100_000, 32, 32, 3))
+    says = r"32x32 with 100000 frames of the source and 16 new ones takes 1\.1 GiB of RAM, and 1\.0 GiB are free\. Trim"
+    with pytest.raises(NotEnoughMemoryError, match=says):
+        extend(model, REQUEST, start, 16, placement=Small("cpu"))
+    assert calls.requests == []
 
 
 def test_thirty_hand_overs_leave_the_level_as_it_is(model, monkeypatch):

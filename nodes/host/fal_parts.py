@@ -97,7 +97,7 @@ async def extend(
         )
     cost = await cost_of(len(parts), fal.VIDEO_TO_VIDEO)
     folder, journal = fal_folders()
-    frames = frames_with_room(start, new_frames + overlap * len(parts), *SIZE)
+    frames = frames_with_room(start, new_frames + overlap * len(parts), *SIZE, observer)
     source = done = len(start.moments())
     identity, notes = "", []
     for index, length in enumerate(parts):

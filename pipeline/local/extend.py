@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ..errors import NotEnoughMemoryError
 from ..observer import NullObserver, Observer, PartObserver
 from ..request import FPS, NUM_FRAMES, SEED, GenerationRequest
 from ..start import CLIP_FRAMES, Start, frames_with_room, lengths_of_parts
@@ -10,14 +11,22 @@ from .generate import GUARDRAIL_BYTES, generate, plan_for
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .model import LocalModel
 from .placement import OneAtATime, Placement
-from .plan import Plan
+from .plan import GIB, Plan
 from .prompt_cache import PromptCache
 
 
 def plan_for_parts(
-    model: LocalModel, request: GenerationRequest, new_frames: int, overlap: int, placement: Placement
+    model: LocalModel, request: GenerationRequest, start: Start, new_frames: int, overlap: int, placement: Placement
 ) -> Plan:
-    """How `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`."""
+    """How `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`, for the whole video too."""
+    ram, old_frames = placement.memory().ram, len(start.moments())
+    needed = (old_frames + new_frames) * request.height * request.width * 3 * 4
+    if needed > ram:
+        raise NotEnoughMemoryError(
+            f"{request.width}x{request.height} with {old_frames} frames of the source and {new_frames} new ones takes "
+            f"{needed / GIB:.1f} GiB of RAM, and {ram / GIB:.1f} GiB are free. Trim the source, or lower new_frames or "
+            "the size."
+        )
     longest = lengths_of_parts(new_frames, request.num_frames, overlap)[0]
     return plan_for(model, _request_of_part(request, 0, overlap + longest), placement, overlap)
 
@@ -49,12 +58,12 @@ def extend(
     placement, observer, prompts = placement or OneAtATime("cpu"), observer or NullObserver(), prompts or PromptCache()
     request = replace(request, seed=request.seed_or_random())
     parts = lengths_of_parts(new_frames, request.num_frames, overlap)
-    plan = plan or plan_for_parts(model, request, new_frames, overlap, placement)
+    plan = plan or plan_for_parts(model, request, start, new_frames, overlap, placement)
     if guardrail:
         observer.progress("Checking the prompt", 0, 1)
         check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
 
-    frames = frames_with_room(start, new_frames, request.width, request.height)
+    frames = frames_with_room(start, new_frames, request.width, request.height, observer)
     done = len(frames) - new_frames
     for index, length in enumerate(parts):
         known = Start(frames[max(0, done - overlap) : done])
