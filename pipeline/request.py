@@ -60,7 +60,9 @@ def check_range(name: str, value: Any, limits: Range) -> None:
     if value is None and limits.optional:
         return
     whole = isinstance(limits.minimum, int)
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not math.isfinite(value):
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    # A whole number may be too large for a float, which math.isfinite would make of it.
+    if value is None or not is_number or (isinstance(value, float) and not math.isfinite(value)):
         kind = "a whole number" if whole else "a number"
         raise InvalidRequestError(f"{name} must be {kind} from {limits.minimum} to {limits.maximum}, got {value!r}.")
     if not limits.minimum <= value <= limits.maximum:

@@ -59,6 +59,7 @@ def test_every_value_within_the_limits_is_allowed(field, values):
         ("num_frames", "93", "got '93'"),
         ("num_frames", True, "got True"),
         ("num_frames", None, "got None"),
+        ("seed", 10**400, "0, but must be from 0 to 2147483647"),
         ("num_inference_steps", 0, "0, but must be from 1 to 50"),
         ("num_inference_steps", 51, "51, but must be from 1 to 50"),
         ("guidance_scale", 0.99, "0.99, but must be from 1.0 to 20.0"),

@@ -89,6 +89,12 @@ def test_few_steps_are_karras_from_the_models_sigma_to_a_tenth_with_rho_10(steps
     torch.testing.assert_close(made, torch.tensor([*(s / (1 + s) for s in sigmas), 0.0]), rtol=0, atol=1e-6)
 
 
+def test_few_steps_go_down_from_a_little_noise_too():
+    sigmas = few_steps_sigmas(0.06, 4)
+    assert sigmas[0].item() == pytest.approx(0.06)
+    assert (sigmas.diff() < 0).all()
+
+
 def test_with_one_step_all_schedules_begin_at_the_same_noise():
     standard = standard_sigmas(SCHEDULER_CONFIG, 1)
     torch.testing.assert_close(few_steps_sigmas(standard[0].item(), 1), standard, rtol=0, atol=1e-6)

@@ -69,8 +69,12 @@ def standard_sigmas(config: Mapping[str, Any], num_inference_steps: int) -> Tens
 
 
 def few_steps_sigmas(first: float, num_inference_steps: int) -> Tensor:
-    """Karras sigmas from the flow sigma `first` to 0.1 with rho 10, and 0. Source: Karras et al. 2022, equation 5."""
-    start, end = (sigma ** (1 / FEW_STEPS_RHO) for sigma in (first / (1 - first), FEW_STEPS_SIGMA_MIN))
+    """Karras sigmas from the flow sigma `first` to 0.1 with rho 10, and 0. Source: Karras et al. 2022, equation 5.
+
+    To half of the first one where that is less, as when the last few steps of many are made anew.
+    """
+    highest = first / (1 - first)
+    start, end = (sigma ** (1 / FEW_STEPS_RHO) for sigma in (highest, min(FEW_STEPS_SIGMA_MIN, highest / 2)))
     sigmas = (start + torch.linspace(0, 1, num_inference_steps) * (end - start)) ** FEW_STEPS_RHO
     return torch.cat([sigmas / (1 + sigmas), torch.zeros(1)])
 
