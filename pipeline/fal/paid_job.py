@@ -214,6 +214,11 @@ class PaidJob:
             self._keep_expired(error)
         except FalError as error:
             hide_prompts(error, self._submission.sent)
+            if record.result or record.state is State.DONE:  # so it has not failed, whatever fal says by now
+                raise self._not_saved(
+                    f"fal has made the video, and answers HTTP {error.status} now when it is asked where the file is. "
+                    f"{RUN_AGAIN} {self._how_to_have_another()}"
+                ) from None
             was_cancelled = record.state is State.CANCEL_REQUESTED
             self._end_job(State.SUBMIT_UNKNOWN if record.is_adopted and not was_cancelled else State.ENDED)
             if not isinstance(error, JobCancelledError):
@@ -236,12 +241,14 @@ class PaidJob:
         elif not made:
             self._set_state(State.EXPIRED)
         raise JobExpiredError(
-            f"{made}{error.text} Run the same again to look once more, "
-            f"without paying. To have a new video made, which is to be paid for, {self._how_to_send_again()}.",
+            f"{made}{error.text} Run the same again to look once more, without paying. {self._how_to_have_another()}",
             stage=error.stage,
             status=error.status,
             request_id=request_id,
         ) from None
+
+    def _how_to_have_another(self) -> str:
+        return f"To have a new video made, which is to be paid for, {self._how_to_send_again()}."
 
     def _how_to_send_again(self) -> str:
         return f"delete {self._journal.path_of(self._record.fingerprint)} and run the same again"
