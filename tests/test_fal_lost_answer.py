@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import OutcomeUnknownError
+from cosmos_predict25.pipeline.errors import JobExpiredError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, FalClient
 from cosmos_predict25.pipeline.fal.journal import Record, State
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
@@ -25,6 +25,7 @@ from cosmos_predict25.tests.fal import (
     check_one_job,
     end_at,
     error_of,
+    goes_on,
     journal_of,
     make,
     policy_with,
@@ -32,7 +33,7 @@ from cosmos_predict25.tests.fal import (
     records_of,
     run,
 )
-from cosmos_predict25.tests.fal_faults import OTHER_ID
+from cosmos_predict25.tests.fal_faults import NOT_FOUND, OTHER_ID
 from cosmos_predict25.tests.fal_standin import (
     FOREVER,
     Body,
@@ -40,6 +41,7 @@ from cosmos_predict25.tests.fal_standin import (
     Fault,
     Json,
     Redirect,
+    Reply,
     Reset,
     Truncate,
     content_policy,
@@ -201,6 +203,22 @@ def test_a_found_job_that_fails_is_told_and_the_outcome_stays_unknown(fal: FalSt
     assert (record.state, record.request_id, record.past_ids) == (State.SUBMIT_UNKNOWN, None, list(fal.jobs))
     assert isinstance(error_of(fal), OutcomeUnknownError)
     assert fal.accepted == 1
+
+
+def test_a_found_job_that_looks_gone_with_another_accounts_key_is_gone_on_with_later(fal: FalStandIn) -> None:
+    fal.fault("submit", Reset(accept=True))
+    fal.fault("status", NOT_FOUND, times=FOREVER)
+    assert isinstance(error_of(fal), JobExpiredError)
+    assert (record_of(fal).state, record_of(fal).request_id) == (State.EXPIRED, *fal.jobs)
+    goes_on(fal)
+
+
+def test_a_found_jobs_file_that_was_moved_and_looks_gone_is_fetched_later(fal: FalStandIn) -> None:
+    fal.fault("submit", Reset(accept=True))
+    run(make(fal)).path.unlink()
+    fal.fault("media", Reply(403), times=FOREVER)
+    assert isinstance(error_of(fal), JobExpiredError)
+    goes_on(fal)
 
 
 def cancel_one(fal: FalStandIn) -> None:

@@ -235,16 +235,13 @@ class PaidJob:
         if record.state is State.DONE:
             date = time.strftime("%Y-%m-%d", time.localtime(record.created))
             made = f"This video was made on {date}, and {self._submission.target} is gone. "
-        request_id = record.request_id
-        if record.is_adopted:
-            self._end_job(State.SUBMIT_UNKNOWN)
-        elif not made:
+        else:
             self._set_state(State.EXPIRED)
         raise JobExpiredError(
             f"{made}{error.text} Run the same again to look once more, without paying. {self._how_to_have_another()}",
             stage=error.stage,
             status=error.status,
-            request_id=request_id,
+            request_id=record.request_id,
         ) from None
 
     def _how_to_have_another(self) -> str:
