@@ -181,6 +181,27 @@ def test_no_record_is_left_of_what_has_ended(fal: FalStandIn, end: str) -> None:
     assert records_of(fal) == names_in(journal_of(fal).folder, ".part") == []
 
 
+def test_a_refused_job_whose_record_cannot_be_removed_can_be_sent_again(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, while another program reads it."""
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".json":
+            raise PermissionError(13, "The process cannot access the file")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    fal.locked = True
+    with pytest.raises(FalError, match="nothing to pay"):
+        run(make(fal))
+    assert [record.state for record in journal_of(fal).records()] == [State.ENDED]
+    fal.locked = False
+    run(make(fal))
+    assert (fal.accepted, records_of(fal)) == (1, [])
+
+
 def test_a_drawn_seed_is_on_disk_before_the_job_is_sent(fal: FalStandIn) -> None:
     seeds: list[int] = []
     at_each_stage(fal, lambda stage: seeds.append(record_of(fal).seed))

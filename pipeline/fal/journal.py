@@ -169,7 +169,7 @@ class Journal:
             path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
-        """A record that cannot be removed is no harm: the next run finds what became of its job."""
+        """A record that cannot be removed stays, and tells what was saved last."""
         with suppress(OSError):
             self.path_of(record.fingerprint).unlink()
             flush_folder(self.folder)

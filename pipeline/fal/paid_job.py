@@ -381,14 +381,16 @@ class PaidJob:
         self._journal.save(self._record)
 
     def _end_job(self, state: State) -> None:
-        """The job is over. Where that cannot be written, the next run finds it out again."""
+        """The job is over. Where that cannot be written, the next run finds it out again.
+
+        A record that tells nothing is removed. It is written before, as it may not be removed while a program reads it.
+        """
         self._job = None
         self._record.end_job(state)
-        if state is State.ENDED and not self._record.past_ids:
-            self._journal.remove(self._record)
-            return
         with suppress(JobKeptError):
             self._journal.save(self._record)
+        if state is State.ENDED and not self._record.past_ids:
+            self._journal.remove(self._record)
 
 
 def has_ended_badly(item: Mapping[str, Any]) -> bool:
