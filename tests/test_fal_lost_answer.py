@@ -270,6 +270,19 @@ def test_each_trait_alone_leaves_a_job_out(fal: FalStandIn, trait: str) -> None:
     assert (fal.accepted, fal.requests("status")) == (1, [])
 
 
+def test_a_lost_job_that_has_failed_is_told_with_what_to_do(fal: FalStandIn) -> None:
+    fal.fail_next(content_policy)
+    record = lose_answer(fal)
+    (request_id,) = fal.jobs
+    fal.complete(request_id)
+    error = str(error_of(fal))
+    assert f"fal's list shows a job like it that failed or was cancelled: {request_id}." in error
+    path = journal_of(fal).path_of(record.fingerprint)
+    assert f"if that was this job, delete {path} and run the same again" in error
+    path.unlink()
+    assert run(make(fal)).num_frames == 9
+
+
 @pytest.mark.parametrize("text", [" ", "Other."], ids=["one space", "another text"])
 def test_a_lost_job_is_found_where_fal_has_other_defaults_than_ours(fal: FalStandIn, text: str) -> None:
     fal.listed_defaults = True

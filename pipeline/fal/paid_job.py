@@ -163,29 +163,37 @@ class PaidJob:
 
         Raises `OutcomeUnknownError` unless there is exactly one.
         """
-        found = ""
+        found, what_then = "", f"if the job is not there, {self._how_to_send_again()}"
         for pause in self._client.policy.reconcile_pauses:
             self._display.announce("Looking for the job, as fal's answer was lost")
             await asyncio.sleep(pause)
             try:
-                matches = await self._matching_requests()
+                matches, ended = await self._matching_requests()
             except FalError as error:
                 found = found or str(error)
                 continue
             if len(matches) == 1:
                 job = self._client.job(self._record.endpoint, matches.pop())
                 return self._take_job(job, is_adopted=True)
-            number = f"{len(matches)} jobs like it, so which is not clear" if matches else "no job like it, or not yet"
-            found = f"fal's list shows {number}."
+            if matches:
+                found = f"fal's list shows {len(matches)} jobs like it, so which is not clear."
+            elif ended:
+                found = f"fal's list shows a job like it that failed or was cancelled: {', '.join(sorted(ended))}."
+                what_then = f"if that was this job, {self._how_to_send_again()}"
+            else:
+                found = "fal's list shows no job like it, or not yet."
         raise OutcomeUnknownError(
             f"The job was sent to fal and the answer was lost, so it may be running and be paid for. {found} Run the "
-            "same again to look once more, without paying. Or look at https://fal.ai/dashboard/requests: if the job is "
-            f"not there, {self._how_to_send_again()}. Another seed makes another job.",
+            f"same again to look once more, without paying. Or look at https://fal.ai/dashboard/requests: {what_then}. "
+            "Another seed makes another job.",
             stage="submit",
         )
 
-    async def _matching_requests(self) -> set[str]:
-        """Request ids of the jobs in fal's list that may be the lost one. Raises `FalError`."""
+    async def _matching_requests(self) -> tuple[set[str], set[str]]:
+        """Request ids of the jobs in fal's list that may be the lost one, and of those that have failed.
+
+        Raises `FalError`.
+        """
         record = self._record
         start = datetime.fromtimestamp(record.created, timezone.utc)
         if record.clock_offset is None:
@@ -194,14 +202,15 @@ class PaidJob:
             start += timedelta(seconds=record.clock_offset) - SKEW_LEFT
         end = start + 2 * UNKNOWN_SKEW + timedelta(seconds=self._client.policy.wait_limit)
         claimed = {other.request_id for other in self._journal.records()} | set(record.past_ids)
-        return {
-            item["request_id"]
-            async for item in self._client.requests(record.endpoint, start, end)
-            if is_request_id(item.get("request_id"))
-            and item["request_id"] not in claimed
-            and not has_ended_badly(item)
-            and is_same_input(item.get("json_input"), record.input_keys, record.input_sha256)
-        }
+        matches, ended = set(), set()
+        async for item in self._client.requests(record.endpoint, start, end):
+            if (
+                is_request_id(item.get("request_id"))
+                and item["request_id"] not in claimed
+                and is_same_input(item.get("json_input"), record.input_keys, record.input_sha256)
+            ):
+                (ended if has_ended_badly(item) else matches).add(item["request_id"])
+        return matches, ended
 
     async def _finish(self) -> RemoteVideo:
         """From an accepted job to the file. Raises `JobCancelledError` when a cancellation had its effect."""
