@@ -92,11 +92,21 @@ def result_on_node(*lines: str) -> dict[str, Any]:
 
 def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:
     """The `ui` of a node that saved a video at `path`. `proxy`: what is shown in its place."""
+    if proxy:
+        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), **kept_on_node(path)}
+    return ui.PreviewVideo([saved_output(path)]).as_dict()
+
+
+def kept_on_node(path: Path) -> dict[str, Any]:
+    """The `ui` of a node that shows nothing of the file that it saved at `path`."""
+    return {"files": [saved_output(path)]}
+
+
+def saved_output(path: Path) -> ui.SavedResult:
+    """With the time by which `missing_files` notices that it was replaced."""
     saved = saved_result(path, io.FolderType.output)
     saved["mtime_ns"] = path.stat().st_mtime_ns
-    if proxy:
-        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved]}
-    return ui.PreviewVideo([saved]).as_dict()
+    return saved
 
 
 def saved_result(path: Path, folder: io.FolderType) -> ui.SavedResult:
