@@ -1,5 +1,6 @@
 """A job whose answer was lost: it is looked for in fal's list, and never sent again."""
 
+import email.utils
 import math
 import time
 import tracemalloc
@@ -39,6 +40,7 @@ from cosmos_predict25.tests.fal_standin import (
     Body,
     FalStandIn,
     Fault,
+    Hang,
     Json,
     Redirect,
     Reply,
@@ -298,6 +300,17 @@ def test_a_clock_that_is_wrong_does_not_hide_a_lost_job(fal: FalStandIn, seconds
     fal.ahead_seconds, fal.dates = seconds, dates
     lose_answer(fal)
     run(make(fal))
+    check_one_job(fal)
+
+
+@pytest.mark.parametrize("seconds", [-60, 60])
+def test_a_gateway_with_another_clock_does_not_hide_a_lost_job(fal: FalStandIn, seconds: float) -> None:
+    """Its page is all that comes before the job is looked for."""
+    fal.fault("pricing", Hang(None), times=FOREVER)
+    date = email.utils.formatdate(time.time() + seconds, usegmt=True)
+    fal.fault("submit", Reply(502, {"date": date}, b"<html>Bad gateway", accept=True))
+    run(make(fal))
+    fal.release()
     check_one_job(fal)
 
 

@@ -196,12 +196,13 @@ class PaidJob:
         Raises `FalError`.
         """
         record = self._record
-        start = datetime.fromtimestamp(record.created, timezone.utc)
+        start = end = datetime.fromtimestamp(record.created, timezone.utc)
         if record.clock_offset is None:
             start -= UNKNOWN_SKEW
-        else:
-            start += timedelta(seconds=record.clock_offset) - SKEW_LEFT
-        end = start + 2 * UNKNOWN_SKEW + timedelta(seconds=self._client.policy.wait_limit)
+        else:  # which may be that of a relay or a gateway, so that both times may be the right one
+            start += timedelta(seconds=min(0, record.clock_offset)) - SKEW_LEFT
+            end += timedelta(seconds=max(0, record.clock_offset))
+        end += 2 * UNKNOWN_SKEW + timedelta(seconds=self._client.policy.wait_limit)
         claimed = {other.request_id for other in self._journal.records()} | set(record.past_ids)
         matches, ended = set(), set()
         async for item in self._client.requests(record.endpoint, start, end):
