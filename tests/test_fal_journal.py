@@ -584,6 +584,24 @@ def test_a_damaged_record_is_refused_and_nothing_is_paid(fal: FalStandIn, kind: 
     assert fal.accepted == 1
 
 
+def test_a_record_that_may_not_be_read_for_a_moment_is_to_be_read_again_and_not_deleted(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_for(fal, State.SUBMITTED, **submit_job(fal))
+
+    def read_text(path: Path, encoding: str | None = None) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as moment:
+        moment.setattr(Path, "read_text", read_text)
+        with pytest.raises(JobKeptError) as caught:
+            run(make(fal))
+    assert "(Permission denied): allow reading it, or end what holds it, and run the same again." in str(caught.value)
+    assert "Once it is over, delete the file" in str(caught.value)
+    run(make(fal))
+    assert fal.accepted == 1
+
+
 @pytest.mark.parametrize("kind", ["empty", "deep", "other-version", "folder"])
 def test_a_damaged_record_does_not_hold_up_other_requests(fal: FalStandIn, kind: str) -> None:
     path = damage(fal, record_for(fal, State.SUBMITTED), kind)

@@ -184,10 +184,14 @@ class Journal:
             record = Record(**{name: value for name, value in values.items() if name in names})
             record.check_name(path.stem)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason, advice = error, ""
+            if isinstance(error, OSError):  # then the record itself may be whole
+                reason = error.strerror
+                advice = "allow reading it, or end what holds it, and run the same again. If nothing helps, "
             raise JobKeptError(
-                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({reason}): look "
-                "for the job at https://fal.ai/dashboard/requests, then delete the file, and try again.",
+                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({reason}): "
+                f"{advice}look for the job at https://fal.ai/dashboard/requests. Once it is over, delete the file and "
+                "run the same again to have a new video made, which is to be paid for.",
                 stage="journal",
             ) from None
         return record
