@@ -126,7 +126,9 @@ async def extend(
 async def cost_of(count: int, endpoint: fal.Endpoint) -> str:
     async with fal.FalClient() as client:
         price = await client.price(endpoint.id)
-    return f"{price.times(count)} in all" if price else "price unknown"
+    if not price:
+        return "price unknown"
+    return f"{price.times(count)} in all" if price.unit == "video" else str(price)
 
 
 def request_of_part(request: GenerationRequest, index: int, num_frames: int) -> GenerationRequest:
