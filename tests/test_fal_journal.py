@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
-from cosmos_predict25.pipeline.fal.journal import Record, State
+from cosmos_predict25.pipeline.fal.journal import Record, State, acquire, release
 from cosmos_predict25.pipeline.fal.submission import make_submission
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.tests import fal_worker
@@ -770,6 +771,22 @@ def test_the_names_of_new_folders_are_on_disk_before_the_job_is_sent(
     base = fal.folder.parent
     run(make(fal, journal=Journal(base / "new" / "journal")))
     assert {str(base), str(base / "new"), str(base / "new" / "journal")} <= seen[0]
+
+
+def test_who_takes_a_lock_while_it_is_released_has_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (FileLock(tmp_path / "lock", timeout=0, thread_local=False) for _ in range(3))
+    really_unlink = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        really_unlink(path, missing_ok)
+        if not second.is_locked:
+            assert acquire(second)
+
+    assert acquire(first)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    release(first)
+    assert second.is_locked
+    assert not acquire(third)
 
 
 def test_no_locks_are_left_behind(fal: FalStandIn) -> None:
