@@ -125,6 +125,13 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **_) -> list[tuple[str, int]]:
+        """Fetch again a file of this node that is gone, which is not paid for."""
+        from .host.output import missing_files
+
+        return missing_files(cls.hidden.unique_id)
+
+    @classmethod
     def check_lazy_status(cls, endpoint: dict[str, Any] | None = None, **inputs) -> list[str]:
         """Refuses before anything else has run, and blames no widget for a key that is missing.
 
@@ -165,7 +172,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
         from .host.observers import FalObserver
-        from .host.output import fal_folders, result_on_node
+        from .host.output import fal_folders, kept_on_node, result_on_node
         from .host.videos import video_of, with_values
 
         if "num_inference_steps" in endpoint:  # more than a local schedule may allow, which fal ignores
@@ -199,7 +206,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         notes = [*made.notes, *(given.notes_on(made) if given else [])]
         result = result_on_node(f"{summary}, seed {made.seed}.", f"{made.path.name}.", *notes)
         values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
-        return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=result)
+        shown = {**result, **kept_on_node(made.path)}
+        return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=shown)
 
 
 def start_at_fal(image: Input.Image | None, video: Input.Video | None) -> "Given | None":

@@ -70,7 +70,8 @@ if importlib.util.find_spec("sniffio") is None:
 @pytest.fixture
 def fal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[FalStandIn]:
     """A running stand-in, for this process too. After the test no rule of `violations` may be broken, and no part of
-    the key and no address of an upload may be in a log record, a journal or a finished file."""
+    the key and no address of an upload may be in a log record, a journal or a finished file, and no address of a video
+    in a log record."""
     for name in OTHER_KEYS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -86,6 +87,8 @@ def fal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
         for half in fal.key.split(":"):
             assert not [text for text in texts if half in text]
             assert not [path for path in files if half.encode() in path.read_bytes()]
+        for job in fal.jobs.values():
+            assert not job.media_path or [text for text in texts if job.media_path in text] == []
         for address in fal.uploads:
             assert [text for text in texts if address in text] == []
             assert not [path for path in files if address.encode() in path.read_bytes()]

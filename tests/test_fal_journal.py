@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
-from cosmos_predict25.pipeline.fal.journal import Record, State
+from cosmos_predict25.pipeline.fal.journal import Record, State, acquire, release
 from cosmos_predict25.pipeline.fal.submission import make_submission
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.tests import fal_worker
@@ -179,6 +180,27 @@ def test_no_record_is_left_of_what_has_ended(fal: FalStandIn, end: str) -> None:
         with pytest.raises(FalError):
             run(make(fal))
     assert records_of(fal) == names_in(journal_of(fal).folder, ".part") == []
+
+
+def test_a_refused_job_whose_record_cannot_be_removed_can_be_sent_again(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, while another program reads it."""
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".json":
+            raise PermissionError(13, "The process cannot access the file")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    fal.locked = True
+    with pytest.raises(FalError, match="nothing to pay"):
+        run(make(fal))
+    assert [record.state for record in journal_of(fal).records()] == [State.ENDED]
+    fal.locked = False
+    run(make(fal))
+    assert (fal.accepted, records_of(fal)) == (1, [])
 
 
 def test_a_drawn_seed_is_on_disk_before_the_job_is_sent(fal: FalStandIn) -> None:
@@ -563,6 +585,24 @@ def test_a_damaged_record_is_refused_and_nothing_is_paid(fal: FalStandIn, kind: 
     assert fal.accepted == 1
 
 
+def test_a_record_that_may_not_be_read_for_a_moment_is_to_be_read_again_and_not_deleted(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_for(fal, State.SUBMITTED, **submit_job(fal))
+
+    def read_text(path: Path, encoding: str | None = None) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as moment:
+        moment.setattr(Path, "read_text", read_text)
+        with pytest.raises(JobKeptError) as caught:
+            run(make(fal))
+    assert "(Permission denied): allow reading it, or end what holds it, and run the same again." in str(caught.value)
+    assert "Once it is over, delete the file" in str(caught.value)
+    run(make(fal))
+    assert fal.accepted == 1
+
+
 @pytest.mark.parametrize("kind", ["empty", "deep", "other-version", "folder"])
 def test_a_damaged_record_does_not_hold_up_other_requests(fal: FalStandIn, kind: str) -> None:
     path = damage(fal, record_for(fal, State.SUBMITTED), kind)
@@ -731,6 +771,22 @@ def test_the_names_of_new_folders_are_on_disk_before_the_job_is_sent(
     base = fal.folder.parent
     run(make(fal, journal=Journal(base / "new" / "journal")))
     assert {str(base), str(base / "new"), str(base / "new" / "journal")} <= seen[0]
+
+
+def test_who_takes_a_lock_while_it_is_released_has_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (FileLock(tmp_path / "lock", timeout=0, thread_local=False) for _ in range(3))
+    really_unlink = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        really_unlink(path, missing_ok)
+        if not second.is_locked:
+            assert acquire(second)
+
+    assert acquire(first)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    release(first)
+    assert second.is_locked
+    assert not acquire(third)
 
 
 def test_no_locks_are_left_behind(fal: FalStandIn) -> None:

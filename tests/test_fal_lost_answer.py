@@ -1,5 +1,6 @@
 """A job whose answer was lost: it is looked for in fal's list, and never sent again."""
 
+import email.utils
 import math
 import time
 import tracemalloc
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import OutcomeUnknownError
+from cosmos_predict25.pipeline.errors import JobExpiredError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, FalClient
 from cosmos_predict25.pipeline.fal.journal import Record, State
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
@@ -25,6 +26,7 @@ from cosmos_predict25.tests.fal import (
     check_one_job,
     end_at,
     error_of,
+    goes_on,
     journal_of,
     make,
     policy_with,
@@ -32,14 +34,16 @@ from cosmos_predict25.tests.fal import (
     records_of,
     run,
 )
-from cosmos_predict25.tests.fal_faults import OTHER_ID
+from cosmos_predict25.tests.fal_faults import NOT_FOUND, OTHER_ID
 from cosmos_predict25.tests.fal_standin import (
     FOREVER,
     Body,
     FalStandIn,
     Fault,
+    Hang,
     Json,
     Redirect,
+    Reply,
     Reset,
     Truncate,
     content_policy,
@@ -203,6 +207,22 @@ def test_a_found_job_that_fails_is_told_and_the_outcome_stays_unknown(fal: FalSt
     assert fal.accepted == 1
 
 
+def test_a_found_job_that_looks_gone_with_another_accounts_key_is_gone_on_with_later(fal: FalStandIn) -> None:
+    fal.fault("submit", Reset(accept=True))
+    fal.fault("status", NOT_FOUND, times=FOREVER)
+    assert isinstance(error_of(fal), JobExpiredError)
+    assert (record_of(fal).state, record_of(fal).request_id) == (State.EXPIRED, *fal.jobs)
+    goes_on(fal)
+
+
+def test_a_found_jobs_file_that_was_moved_and_looks_gone_is_fetched_later(fal: FalStandIn) -> None:
+    fal.fault("submit", Reset(accept=True))
+    run(make(fal)).path.unlink()
+    fal.fault("media", Reply(403), times=FOREVER)
+    assert isinstance(error_of(fal), JobExpiredError)
+    goes_on(fal)
+
+
 def cancel_one(fal: FalStandIn) -> None:
     fal.run_seconds = math.inf
     with pytest.raises(StoppedError):
@@ -252,6 +272,19 @@ def test_each_trait_alone_leaves_a_job_out(fal: FalStandIn, trait: str) -> None:
     assert (fal.accepted, fal.requests("status")) == (1, [])
 
 
+def test_a_lost_job_that_has_failed_is_told_with_what_to_do(fal: FalStandIn) -> None:
+    fal.fail_next(content_policy)
+    record = lose_answer(fal)
+    (request_id,) = fal.jobs
+    fal.complete(request_id)
+    error = str(error_of(fal))
+    assert f"fal's list shows a job like it that failed or was cancelled: {request_id}." in error
+    path = journal_of(fal).path_of(record.fingerprint)
+    assert f"if that was this job, delete {path} and run the same again" in error
+    path.unlink()
+    assert run(make(fal)).num_frames == 9
+
+
 @pytest.mark.parametrize("text", [" ", "Other."], ids=["one space", "another text"])
 def test_a_lost_job_is_found_where_fal_has_other_defaults_than_ours(fal: FalStandIn, text: str) -> None:
     fal.listed_defaults = True
@@ -267,6 +300,17 @@ def test_a_clock_that_is_wrong_does_not_hide_a_lost_job(fal: FalStandIn, seconds
     fal.ahead_seconds, fal.dates = seconds, dates
     lose_answer(fal)
     run(make(fal))
+    check_one_job(fal)
+
+
+@pytest.mark.parametrize("seconds", [-60, 60])
+def test_a_gateway_with_another_clock_does_not_hide_a_lost_job(fal: FalStandIn, seconds: float) -> None:
+    """Its page is all that comes before the job is looked for."""
+    fal.fault("pricing", Hang(None), times=FOREVER)
+    date = email.utils.formatdate(time.time() + seconds, usegmt=True)
+    fal.fault("submit", Reply(502, {"date": date}, b"<html>Bad gateway", accept=True))
+    run(make(fal))
+    fal.release()
     check_one_job(fal)
 
 

@@ -41,6 +41,7 @@ from cosmos_predict25.tests.fal import (
 )
 from cosmos_predict25.tests.fal_faults import NOT_FOUND, with_video
 from cosmos_predict25.tests.fal_standin import (
+    FIELD_ERROR,
     FOREVER,
     Body,
     Drip,
@@ -446,6 +447,26 @@ def test_a_file_that_is_gone_with_its_result_is_told(fal: FalStandIn, fault: Fau
     if kind is JobKeptError:
         assert goes_on(fal).path.read_bytes() == content()
     assert fal.accepted == 1
+
+
+OVER = {
+    "a refusal": Reply(422, body=FIELD_ERROR.body),
+    "an outage": Reply(503, body={"detail": "Lost", "error_type": "runner_connection_error"}),
+}
+
+
+@pytest.mark.parametrize("fault", OVER.values(), ids=OVER)
+@pytest.mark.parametrize("was_saved", [True, False], ids=["saved before", "not yet saved"])
+def test_a_job_that_has_made_its_video_never_counts_as_failed(fal: FalStandIn, fault: Reply, was_saved: bool) -> None:
+    if was_saved:
+        run(make(fal)).path.unlink()
+    fal.fault("media", Reply(403), FOREVER)
+    fal.fault("result", fault, FOREVER, after=0 if was_saved else 1)
+    error = failed(fal, JobKeptError)
+    (record,) = journal_of(fal).records()
+    assert f"HTTP {fault.status}" in str(error)
+    assert f"delete {journal_of(fal).path_of(record.fingerprint)} and run the same again" in str(error)
+    assert goes_on(fal).path.read_bytes() == content()
 
 
 @pytest.mark.parametrize("value", ["1", pytest.param("date", marks=pytest.mark.slow), "", "soon"])

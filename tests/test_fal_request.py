@@ -24,6 +24,7 @@ from cosmos_predict25.tests.fal import (
     make,
     records_of,
     run,
+    texts_of_log,
 )
 from cosmos_predict25.tests.fal_faults import OTHER_ID
 from cosmos_predict25.tests.fal_standin import FalStandIn, Json, Reset, without_fields
@@ -104,7 +105,7 @@ def test_steps_out_of_the_distilled_range_are_refused_before_any_traffic(fal: Fa
     assert fal.connects == []
 
 
-def test_the_options_travel(fal: FalStandIn) -> None:
+def test_the_options_travel_and_no_log_has_the_webhook(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
     webhook = "https://example.com/done?a=1&b=ä"
     run(make(fal, webhook_url=webhook, priority="low", start_timeout=30, store=False))
     (request,) = fal.requests("submit")
@@ -114,6 +115,7 @@ def test_the_options_travel(fal: FalStandIn) -> None:
     assert request.headers["x-fal-request-start-timeout"] == request.headers["x-fal-request-timeout"] == "30.0"
     assert request.headers["x-fal-store-io"] == "0"
     assert request.json() == INPUT
+    assert "example.com" not in texts_of_log(caplog)
 
 
 def test_without_options_none_is_sent(fal: FalStandIn) -> None:

@@ -35,6 +35,7 @@ from cosmos_predict25.tests.fal_standin import (
     SERVER_ERROR,
     TEXT_ERROR,
     Body,
+    Drip,
     EndlessBody,
     FalStandIn,
     Fault,
@@ -279,6 +280,14 @@ def test_a_video_in_the_result_itself_is_saved(fal: FalStandIn, name: str, kind:
     assert records_of(fal) == []
     assert run(make(fal, request)) == replace(video, notes=())
     assert fal.accepted == 1
+
+
+def test_a_video_in_the_result_may_take_as_long_as_a_download(fal: FalStandIn) -> None:
+    fal.fault("result", Drip(0.001, head=False))
+    begun, policy = time.monotonic(), policy_with(result_timeout=1)
+    run(make(fal, replace(REQUEST, sync_mode=True), policy=policy))
+    assert time.monotonic() - begun > 2 * policy.result_timeout
+    assert len(fal.requests("result")) == 1
 
 
 def test_a_data_uri_that_nobody_asked_for_is_used_too(fal: FalStandIn) -> None:

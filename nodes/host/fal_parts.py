@@ -85,8 +85,9 @@ async def extend(
 ) -> tuple[ExtendedVideo, list[str]]:
     """Make `new_frames` frames that follow those of `start`, and notes for the user.
 
-    As `pipeline.extend`, but on fal, in `SIZE`, and in at most 5 parts. A part is named by the job of the one before,
-    not by its pixels, so that finished parts are never paid for again. Raises as `fal.generate` does.
+    As `pipeline.extend`, but on fal, in `SIZE`, and in at most 5 parts. A part is named by the job of the one before
+    and how many of its frames were used, not by its pixels, so that finished parts are never paid for again. Raises as
+    `fal.generate` does.
     """
     request = replace(request, seed=request.seed_or_random())
     parts = lengths_of_parts(new_frames, request.num_frames, overlap)
@@ -112,8 +113,8 @@ async def extend(
             observer=PartObserver(observer, index, len(parts), f", {cost}"),
         )
         name = make_submission(wanted, given.endpoint, fal.Journal(journal), folder, given.media).fingerprint
-        identity = f"continues:{name}"
         made, known = video_of(video).get_components().images, len(given.frames)
+        identity = f"continues:{name}:{len(made[: known + length])}"
         is_kept = begins_with(video, given.frames)
         notes += [*video.notes, *([] if is_kept else [NOT_KEPT])]
         for frame in made[known : known + length] if is_kept else made[: known + length]:
@@ -125,7 +126,9 @@ async def extend(
 async def cost_of(count: int, endpoint: fal.Endpoint) -> str:
     async with fal.FalClient() as client:
         price = await client.price(endpoint.id)
-    return f"{price.times(count)} in all" if price else "price unknown"
+    if not price:
+        return "price unknown"
+    return f"{price.times(count)} in all" if price.unit == "video" else str(price)
 
 
 def request_of_part(request: GenerationRequest, index: int, num_frames: int) -> GenerationRequest:

@@ -20,6 +20,7 @@ from .videos import Source
 PROXY_SIDE = 960
 LINE = 44
 """Characters that fit a node's width."""
+KEPT = "cosmos_predict25_kept"
 
 
 def fal_folders() -> tuple[Path, Path]:
@@ -77,7 +78,7 @@ def missing_files(node_id: str) -> list[tuple[str, int]]:
     saved = {
         (Path(result["subfolder"], result["filename"]).as_posix(), result["mtime_ns"])
         for output in outputs
-        for result in [*output.get("images", ()), *output.get("files", ())]
+        for result in [*output.get("images", ()), *output.get("files", ()), *map(json.loads, output.get(KEPT, ()))]
         if "mtime_ns" in result
     }
     return sorted(
@@ -92,11 +93,21 @@ def result_on_node(*lines: str) -> dict[str, Any]:
 
 def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:
     """The `ui` of a node that saved a video at `path`. `proxy`: what is shown in its place."""
+    if proxy:
+        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved_output(path)]}
+    return ui.PreviewVideo([saved_output(path)]).as_dict()
+
+
+def kept_on_node(path: Path) -> dict[str, Any]:
+    """The `ui` of a node that keeps a file at `path` for later runs. ComfyUI lists no text among a run's outputs."""
+    return {KEPT: [json.dumps(saved_output(path))]}
+
+
+def saved_output(path: Path) -> ui.SavedResult:
+    """With the time by which `missing_files` notices that it was replaced."""
     saved = saved_result(path, io.FolderType.output)
     saved["mtime_ns"] = path.stat().st_mtime_ns
-    if proxy:
-        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved]}
-    return ui.PreviewVideo([saved]).as_dict()
+    return saved
 
 
 def saved_result(path: Path, folder: io.FolderType) -> ui.SavedResult:

@@ -169,7 +169,7 @@ class Journal:
             path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
-        """A record that cannot be removed is no harm: the next run finds what became of its job."""
+        """A record that cannot be removed stays, and tells what was saved last."""
         with suppress(OSError):
             self.path_of(record.fingerprint).unlink()
             flush_folder(self.folder)
@@ -184,10 +184,14 @@ class Journal:
             record = Record(**{name: value for name, value in values.items() if name in names})
             record.check_name(path.stem)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason, advice = error, ""
+            if isinstance(error, OSError):  # then the record itself may be whole
+                reason = error.strerror
+                advice = "allow reading it, or end what holds it, and run the same again. If nothing helps, "
             raise JobKeptError(
-                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({reason}): look "
-                "for the job at https://fal.ai/dashboard/requests, then delete the file, and try again.",
+                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({reason}): "
+                f"{advice}look for the job at https://fal.ai/dashboard/requests. Once it is over, delete the file and "
+                "run the same again to have a new video made, which is to be paid for.",
                 stage="journal",
             ) from None
         return record

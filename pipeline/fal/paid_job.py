@@ -30,6 +30,7 @@ from .submission import Submission
 STOP_TICK = 0.1
 SHOW_TICK = 1.0
 SYNC_MODE_BYTES = 256 * 2**20
+"""Of a reply with the video in it, held in memory: 192 MiB of file, where ProRes 4444 of 93 frames has 64 MB or so."""
 SKEW_LEFT = timedelta(seconds=5)
 """What may be wrong with the time at fal: its `Date` has whole seconds, and takes a moment to come."""
 UNKNOWN_SKEW = timedelta(hours=24)
@@ -163,45 +164,55 @@ class PaidJob:
 
         Raises `OutcomeUnknownError` unless there is exactly one.
         """
-        found = ""
+        found, what_then = "", f"if the job is not there, {self._how_to_send_again()}"
         for pause in self._client.policy.reconcile_pauses:
             self._display.announce("Looking for the job, as fal's answer was lost")
             await asyncio.sleep(pause)
             try:
-                matches = await self._matching_requests()
+                matches, ended = await self._matching_requests()
             except FalError as error:
                 found = found or str(error)
                 continue
             if len(matches) == 1:
                 job = self._client.job(self._record.endpoint, matches.pop())
                 return self._take_job(job, is_adopted=True)
-            number = f"{len(matches)} jobs like it, so which is not clear" if matches else "no job like it, or not yet"
-            found = f"fal's list shows {number}."
+            if matches:
+                found = f"fal's list shows {len(matches)} jobs like it, so which is not clear."
+            elif ended:
+                found = f"fal's list shows a job like it that failed or was cancelled: {', '.join(sorted(ended))}."
+                what_then = f"if that was this job, {self._how_to_send_again()}"
+            else:
+                found = "fal's list shows no job like it, or not yet."
         raise OutcomeUnknownError(
             f"The job was sent to fal and the answer was lost, so it may be running and be paid for. {found} Run the "
-            "same again to look once more, without paying. Or look at https://fal.ai/dashboard/requests: if the job is "
-            f"not there, {self._how_to_send_again()}. Another seed makes another job.",
+            f"same again to look once more, without paying. Or look at https://fal.ai/dashboard/requests: {what_then}. "
+            "Another seed makes another job.",
             stage="submit",
         )
 
-    async def _matching_requests(self) -> set[str]:
-        """Request ids of the jobs in fal's list that may be the lost one. Raises `FalError`."""
+    async def _matching_requests(self) -> tuple[set[str], set[str]]:
+        """Request ids of the jobs in fal's list that may be the lost one, and of those that have failed.
+
+        Raises `FalError`.
+        """
         record = self._record
-        start = datetime.fromtimestamp(record.created, timezone.utc)
+        start = end = datetime.fromtimestamp(record.created, timezone.utc)
         if record.clock_offset is None:
             start -= UNKNOWN_SKEW
-        else:
-            start += timedelta(seconds=record.clock_offset) - SKEW_LEFT
-        end = start + 2 * UNKNOWN_SKEW + timedelta(seconds=self._client.policy.wait_limit)
+        else:  # which may be that of a relay or a gateway, so that both times may be the right one
+            start += timedelta(seconds=min(0, record.clock_offset)) - SKEW_LEFT
+            end += timedelta(seconds=max(0, record.clock_offset))
+        end += 2 * UNKNOWN_SKEW + timedelta(seconds=self._client.policy.wait_limit)
         claimed = {other.request_id for other in self._journal.records()} | set(record.past_ids)
-        return {
-            item["request_id"]
-            async for item in self._client.requests(record.endpoint, start, end)
-            if is_request_id(item.get("request_id"))
-            and item["request_id"] not in claimed
-            and not has_ended_badly(item)
-            and is_same_input(item.get("json_input"), record.input_keys, record.input_sha256)
-        }
+        matches, ended = set(), set()
+        async for item in self._client.requests(record.endpoint, start, end):
+            if (
+                is_request_id(item.get("request_id"))
+                and item["request_id"] not in claimed
+                and is_same_input(item.get("json_input"), record.input_keys, record.input_sha256)
+            ):
+                (ended if has_ended_badly(item) else matches).add(item["request_id"])
+        return matches, ended
 
     async def _finish(self) -> RemoteVideo:
         """From an accepted job to the file. Raises `JobCancelledError` when a cancellation had its effect."""
@@ -214,6 +225,11 @@ class PaidJob:
             self._keep_expired(error)
         except FalError as error:
             hide_prompts(error, self._submission.sent)
+            if record.result or record.state is State.DONE:  # so it has not failed, whatever fal says by now
+                raise self._not_saved(
+                    f"fal has made the video, and answers HTTP {error.status} now when it is asked where the file is. "
+                    f"{RUN_AGAIN} {self._how_to_have_another()}"
+                ) from None
             was_cancelled = record.state is State.CANCEL_REQUESTED
             self._end_job(State.SUBMIT_UNKNOWN if record.is_adopted and not was_cancelled else State.ENDED)
             if not isinstance(error, JobCancelledError):
@@ -230,18 +246,17 @@ class PaidJob:
         if record.state is State.DONE:
             date = time.strftime("%Y-%m-%d", time.localtime(record.created))
             made = f"This video was made on {date}, and {self._submission.target} is gone. "
-        request_id = record.request_id
-        if record.is_adopted:
-            self._end_job(State.SUBMIT_UNKNOWN)
-        elif not made:
+        else:
             self._set_state(State.EXPIRED)
         raise JobExpiredError(
-            f"{made}{error.text} Run the same again to look once more, "
-            f"without paying. To have a new video made, which is to be paid for, {self._how_to_send_again()}.",
+            f"{made}{error.text} Run the same again to look once more, without paying. {self._how_to_have_another()}",
             stage=error.stage,
             status=error.status,
-            request_id=request_id,
+            request_id=record.request_id,
         ) from None
+
+    def _how_to_have_another(self) -> str:
+        return f"To have a new video made, which is to be paid for, {self._how_to_send_again()}."
 
     def _how_to_send_again(self) -> str:
         return f"delete {self._journal.path_of(self._record.fingerprint)} and run the same again"
@@ -262,9 +277,11 @@ class PaidJob:
     async def _read_result(self, job: Job) -> dict[str, Any]:
         """Kept in the record, unless it is the video itself, which `sync_mode` brings."""
         record = self._record
-        max_bytes = SYNC_MODE_BYTES if self._submission.sent["sync_mode"] else None
+        limits: dict[str, Any] = {}
+        if self._submission.sent["sync_mode"]:  # then reading it is a download
+            limits = {"max_bytes": SYNC_MODE_BYTES, "deadline": self._client.policy.media_deadline}
         is_cancelled = record.state is State.CANCEL_REQUESTED
-        result = await self._client.result(job, max_bytes=max_bytes, is_cancelled=is_cancelled)
+        result = await self._client.result(job, is_cancelled=is_cancelled, **limits)
         url = video_url(result)
         if not url:
             raise JobKeptError(
@@ -377,14 +394,16 @@ class PaidJob:
         self._journal.save(self._record)
 
     def _end_job(self, state: State) -> None:
-        """The job is over. Where that cannot be written, the next run finds it out again."""
+        """The job is over. Where that cannot be written, the next run finds it out again.
+
+        A record that tells nothing is removed. It is written before, as it may not be removed while a program reads it.
+        """
         self._job = None
         self._record.end_job(state)
-        if state is State.ENDED and not self._record.past_ids:
-            self._journal.remove(self._record)
-            return
         with suppress(JobKeptError):
             self._journal.save(self._record)
+        if state is State.ENDED and not self._record.past_ids:
+            self._journal.remove(self._record)
 
 
 def has_ended_badly(item: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ import re
 import shutil
 import ssl
 import time
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,7 +18,7 @@ from ...formats import FORMATS, VideoFormat
 from ..queue.policy import NetworkPolicy
 from ..queue.reply import raw_chunks
 from ..queue.retry import backoff, may_repeat_download, retry_after
-from ..queue.transport import certificates, connect
+from ..queue.transport import UnloggedURL, certificates, connect
 from ..queue.verdict import Answer, Stage, Tally, Verdict
 
 HEADER = 64
@@ -108,7 +109,9 @@ async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy
     """By hand, so that each place is checked before it is asked."""
     checked = checked_url(url, policy.media_hosts)
     for _ in range(policy.max_redirects + 1):
-        async with http.stream("GET", checked, timeout=policy.timeout(policy.result_timeout)) as response:
+        request = http.build_request("GET", checked, timeout=policy.timeout(policy.result_timeout))
+        request.url = UnloggedURL(checked)
+        async with aclosing(await http.send(request, stream=True)) as response:
             if not 300 <= response.status_code < 400:
                 check_response(response)
                 return await write_body(response, part, policy)

@@ -42,8 +42,8 @@ class Media:
     """A picture or a clip to start from.
 
     `identity`: what the job is named by, the same for the same picture or clip whatever its address: `sha256:` and a
-    hash, or `continues:` and the name of the job that made the clip. `content`: what is uploaded unless there is an
-    `address`, which is https or a data URI.
+    hash, or `continues:`, the name of the job that made the clip, and the place in its video where that ends.
+    `content`: what is uploaded unless there is an `address`, which is https or a data URI.
     """
 
     identity: str

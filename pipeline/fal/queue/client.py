@@ -190,14 +190,17 @@ class FalClient:
                 raise kept(Stage.STATUS, f"fal has not finished the job within {minutes:.0f} minutes", job)
             await asyncio.sleep(jittered(self.policy.poll_interval(waited)))
 
-    async def result(self, job: Job, *, max_bytes: int | None = None, is_cancelled: bool = False) -> dict[str, Any]:
+    async def result(
+        self, job: Job, *, max_bytes: int | None = None, deadline: float | None = None, is_cancelled: bool = False
+    ) -> dict[str, Any]:
         """The output of a completed job. Waits while fal says that it is in progress.
 
-        `is_cancelled`: fal has confirmed that it cancels the job. Raises `FalError` when the job failed,
+        `max_bytes`, `deadline`: how large one reply may be and how many seconds it may take, where that is more than
+        the policy's. `is_cancelled`: fal has confirmed that it cancels the job. Raises `FalError` when the job failed,
         `JobCancelledError`, `JobExpiredError`, and `JobKeptError` when there is no answer to be had.
         """
         timeout = self.policy.result_timeout
-        reply = await self._read(Stage.RESULT, job.response_url, job, timeout, max_bytes, is_cancelled)
+        reply = await self._read(Stage.RESULT, job.response_url, job, timeout, deadline, max_bytes, is_cancelled)
         if not isinstance(reply.json, dict):
             raise not_understood(Stage.RESULT, "a result that is no object", job)
         return reply.json
@@ -285,13 +288,14 @@ class FalClient:
         url: str,
         job: Job,
         timeout: float,
+        deadline: float | None = None,
         max_bytes: int | None = None,
         is_cancelled: bool = False,
     ) -> Reply:
         """GET, repeated until the table has a verdict. What is returned is JSON."""
-        tally = Tally(stage, self.policy)
+        tally, deadline = Tally(stage, self.policy), deadline or 2 * timeout
         while True:
-            reply = await self._transport.send("GET", url, timeout=timeout, deadline=2 * timeout, max_bytes=max_bytes)
+            reply = await self._transport.send("GET", url, timeout=timeout, deadline=deadline, max_bytes=max_bytes)
             answer = classify(stage, reply, is_cancelled)
             verdict = tally.add(answer)
             if verdict is Verdict.ANSWERED and isinstance(reply, Reply):

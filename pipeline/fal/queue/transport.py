@@ -24,7 +24,7 @@ USER_AGENT = "comfyui-cosmos-predict25/0.2.0 (python)"
 
 
 class UnloggedURL(httpx.URL):
-    """An address that who knows it may use. httpx writes the text of each to its log."""
+    """One that whoever knows all of it may use. httpx writes the text of each to its log, which ComfyUI shows."""
 
     def __str__(self) -> str:
         return redact(super().__str__())
@@ -80,7 +80,9 @@ class Transport:
         async with connect("*/*", self._certificates) as http:
             request = http.build_request("PUT", url, headers=headers, content=content)
             request.url = UnloggedURL(url)
-            return await self._exchange(http, request, policy.result_timeout, policy.media_deadline, None)
+            return await self._exchange(
+                http, request, policy.result_timeout, policy.media_deadline, None, tells_time=False
+            )
 
     def build(
         self, method: str, url: str, headers: dict[str, str] | None = None, content: bytes | None = None
@@ -89,21 +91,34 @@ class Transport:
         credentials = {"Authorization": self.key.header} if self.key else {"x-fal-target-url": url}
         address, all_headers = self.policy.relay_url or url, {**(headers or {}), **credentials}
         try:
-            return self._http.build_request(method, address, headers=all_headers, content=content)
+            request = self._http.build_request(method, address, headers=all_headers, content=content)
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             reason = type(error).__name__
+        else:
+            request.url = UnloggedURL(request.url)  # there may be a webhook in it, or what a relay is to know
+            return request
         raise InvalidRequestError(f"The request to fal cannot be made ({reason}): its address is too long or none.")
 
     async def _exchange(
-        self, http: httpx.AsyncClient, request: httpx.Request, timeout: float, deadline: float, max_bytes: int | None
+        self,
+        http: httpx.AsyncClient,
+        request: httpx.Request,
+        timeout: float,
+        deadline: float,
+        max_bytes: int | None,
+        tells_time: bool = True,
     ) -> Reply | NoReply:
-        """Errors of httpx end here: their frames hold the headers."""
+        """Errors of httpx end here: their frames hold the headers.
+
+        `tells_time`: whether the reply's clock is fal's; the CDN may go by another one than the queue.
+        """
         request.extensions["timeout"] = self.policy.timeout(timeout).as_dict()
         try:
             with anyio.fail_after(deadline):  # before Python 3.12, asyncio.wait_for may swallow a cancellation
                 response = await http.send(request, stream=True)
                 try:
-                    self._look_at_the_clock(response)
+                    if tells_time:
+                        self._look_at_the_clock(response)
                     return await read_limited(response, max_bytes or self.policy.max_reply, self.key)
                 finally:
                     await response.aclose()
@@ -119,8 +134,6 @@ class Transport:
             return NoReply("NOT_SENT" if proves_nothing_was_sent(error) else "LOST", reason_of(error))
 
     def _look_at_the_clock(self, response: httpx.Response) -> None:
-        if isinstance(response.request.url, UnloggedURL):
-            return  # the CDN may go by another clock than the queue
         try:
             date = email.utils.parsedate_to_datetime(response.headers.get("date", ""))
             self.clock_offset = date.timestamp() - time.time()
