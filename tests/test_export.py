@@ -865,7 +865,7 @@ for suffix, format, with_alpha in {cases}:
             220,
         ),
         # Without VP9, of which libvpx alone takes 600 MiB.
-        ((12, 2160, 3840), "torch.float16", [(X264, False), (PRORES, False), (GIF, False)], 250),
+        ((12, 2160, 3840), "torch.float16", [(X264, True), (PRORES, False), (PRORES, True), (GIF, True)], 250),
     ],
     ids=["720p", "4K"],
 )

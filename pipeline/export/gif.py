@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .source import FileClip
-from .tensors import Clip, FloatConverter
+from .tensors import Clip, FloatConverter, Frame
 
 TRANSPARENT = 255
 SAMPLES = 1 << 18
@@ -54,7 +54,7 @@ class GifConverter:
         colours, tolerance = QUALITIES[quality]
         return cls(make_palette(clip, colours, raise_if_stopped), tolerance)
 
-    def convert(self, frame: Tensor) -> av.VideoFrame:
+    def convert(self, frame: Frame) -> av.VideoFrame:
         """`frame`: (H, W, 3 or 4), float in 0..1 or uint8."""
         height, width, channels = frame.shape
         indices = torch.empty(height, width, dtype=torch.uint8)
@@ -92,9 +92,9 @@ def make_palette(clip: Clip | FileClip, colours: int, raise_if_stopped: Callable
     return torch.tensor(reduced.getpalette()).view(-1, 3)[:colours].to(torch.uint8)
 
 
-def opaque_levels(frame: Tensor) -> Tensor:
+def opaque_levels(frame: Frame) -> Tensor:
     """The pixels that are not transparent, (n, 3), uint8."""
-    pixels = FloatConverter().convert(frame).reshape(-1, frame.shape[2])
+    pixels = FloatConverter().convert(frame[:]).reshape(-1, frame.shape[2])
     if frame.shape[2] == 4:
         pixels = pixels[pixels[:, 3] >= 0.5, :3]
     return (pixels * 255 + 0.5).to(torch.uint8)

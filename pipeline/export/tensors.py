@@ -1,6 +1,7 @@
 """From any tensor of frames to floats in 0..1, a strip at a time, so that memory does not grow with the frame."""
 
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ they would spin on the cores that the encoder needs."""
 class Clip:
     """`frames` (F, H, W, 3 or 4), and the opacity of RGB frames where `alpha`, (F, H, W) or (F, H, W, 1), is given.
 
-    The two are joined a frame at a time, so that memory does not grow with their number.
+    The two are joined a strip at a time, so that memory does not grow with their number or their size.
     """
 
     def __init__(self, frames: Tensor, alpha: Tensor | None) -> None:
@@ -23,26 +24,42 @@ class Clip:
         self.num_frames, self.height, self.width = frames.shape[:3]
         self.channels = frames.shape[3] + (alpha is not None)
 
-    def frames(self, step: int = 1) -> Generator[Tensor, None, None]:
+    def frames(self, step: int = 1) -> Generator["Tensor | FrameWithAlpha", None, None]:
         """(H, W, 3 or 4) each, or every `step`-th pixel of it both ways."""
         for index, frame in enumerate(self._frames):
             frame = thin(frame, step)
-            yield frame if self._alpha is None else join(frame, thin(self._alpha[index], step))
+            yield frame if self._alpha is None else FrameWithAlpha(frame, thin(self._alpha[index], step))
+
+
+@dataclass(frozen=True)
+class FrameWithAlpha:
+    """`rgb`, (H, W, 3), float or uint8, and `alpha`, (H, W), as one frame whose rows are joined when they are taken."""
+
+    rgb: Tensor
+    alpha: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        height, width = self.alpha.shape
+        return height, width, 4
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """(rows, W, 4), float32."""
+        rgb = self.rgb[rows]
+        joined = torch.empty(*rgb.shape[:2], 4)
+        joined[..., :3], joined[..., 3] = rgb, self.alpha[rows]
+        if rgb.dtype == torch.uint8:
+            joined[..., :3] /= 255
+        return joined
+
+
+Frame = Tensor | FrameWithAlpha
 
 
 def thin(frame: Tensor, step: int) -> Tensor:
     """Every `step`-th row and column, from the middle of the first `step`, and at least one of each."""
     top, left = (min(step // 2, side - 1) for side in frame.shape[:2])
     return frame[top::step, left::step]
-
-
-def join(frame: Tensor, alpha: Tensor) -> Tensor:
-    """(H, W, 3), float or uint8, and (H, W) to (H, W, 4), float32."""
-    joined = torch.empty(*frame.shape[:2], 4)
-    joined[..., :3], joined[..., 3] = frame, alpha
-    if frame.dtype == torch.uint8:
-        joined[..., :3] /= 255
-    return joined
 
 
 class FloatConverter:
@@ -56,7 +73,7 @@ class FloatConverter:
     def __init__(self, strip_pixels: int = STRIP_PIXELS) -> None:
         self._strip_pixels = strip_pixels
 
-    def strips(self, frame: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def strips(self, frame: Frame) -> Iterator[tuple[slice, Tensor]]:
         """An even number of rows at a time: where they lie, and their values. `frame`: (H, W, C), float or uint8."""
         height, width = frame.shape[:2]
         rows = max(2, self._strip_pixels // width // 2 * 2)
@@ -76,11 +93,12 @@ class FloatConverter:
         return unit
 
 
-def pad_to_even(frame: Tensor) -> Tensor:
+def pad_to_even(frame: Frame) -> Frame:
     """The frame with its last row and column repeated where their number is odd."""
     height, width = frame.shape[:2]
     if height % 2 == 0 and width % 2 == 0:
         return frame
+    frame = frame[:]
     padding = (0, width % 2, 0, height % 2)
     return pad(frame.movedim(-1, 0)[None].float(), padding, mode="replicate")[0].movedim(0, -1).to(frame.dtype)
 

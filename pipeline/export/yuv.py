@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .tensors import FloatConverter, composite, pad_to_even
+from .tensors import FloatConverter, Frame, composite, pad_to_even
 
 RED, GREEN, BLUE = 0.2126, 0.7152, 0.0722
 """What each adds to luma: ITU-R BT.709-6, item 3.2."""
@@ -43,7 +43,7 @@ class YuvConverter:
         self._depth = 10 if "10le" in pixel_format else 8
         self._matrix, self._offset = yuv_matrix(self._depth, with_alpha="yuva" in pixel_format)
 
-    def convert(self, frame: Tensor) -> av.VideoFrame:
+    def convert(self, frame: Frame) -> av.VideoFrame:
         """`frame`: (H, W, 3 or 4), float in 0..1 or uint8."""
         if self._even_sides:
             frame = pad_to_even(frame)
