@@ -362,7 +362,7 @@ def test_nothing_found_says_what_to_download_and_where_to():
 )
 def test_the_download_command_is_the_same_everywhere(file):
     text = (environment.REPO / file).read_text(encoding="utf-8")
-    assert f"{DOWNLOAD} models/diffusers/Cosmos-Predict2.5-2B" in text
+    assert f"hf {DOWNLOAD} models/diffusers/Cosmos-Predict2.5-2B" in text
 
 
 REAL_HEADS = {"2B": (16, 28), "14B": (40, 36)}

@@ -5,15 +5,15 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
 
 from ...formats import VideoFormat
 from ...video import RemoteVideo, gif_frame_rate
 from ..queue.policy import NetworkPolicy
 from .download import MediaRefusedError
-
-if TYPE_CHECKING:
-    from av.container import InputContainer
 
 BLOCK = 2**20
 MAX_STREAMS = 1024
@@ -25,9 +25,6 @@ def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | No
 
     Raises `MediaRefusedError` when that fails, or when it holds more pixels than the policy allows.
     """
-    import av
-    from av.error import FFmpegError
-
     limits = {"max_pixels": str(policy.max_frame_pixels)}
     try:
         refuse_compressed_index(path)

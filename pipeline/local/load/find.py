@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from ...errors import CheckpointNotFoundError
 
 PIPELINE_CLASS = "Cosmos2_5_PredictBasePipeline"
 REPOSITORY = "nvidia/Cosmos-Predict2.5-2B"
-DOWNLOAD = f"hf download {REPOSITORY} --revision diffusers/base/post-trained --local-dir"
+DOWNLOAD = f"download {REPOSITORY} --revision diffusers/base/post-trained --local-dir"
 
 
 DEMO = "Demo: moving shapes (CPU)"
@@ -60,10 +61,11 @@ def size_of_weights(folder: Path) -> int:
 
 def nothing_found(roots: Sequence[Path]) -> CheckpointNotFoundError:
     """The error to raise when there is no checkpoint in any of `roots`; the first is where one should be put."""
+    hf = f'"{sys.executable}" -m huggingface_hub.cli.hf'  # portable Windows has no `hf`
     return CheckpointNotFoundError(
         f"No Cosmos-Predict2.5 checkpoint was found in {' or '.join(map(str, roots))}. The model is gated: accept its "
-        f"license at https://huggingface.co/{REPOSITORY}, log in with a token (hf auth login), then download it (about "
-        f'20 GB) with: {DOWNLOAD} "{roots[0] / REPOSITORY.split("/")[1]}"'
+        f"license at https://huggingface.co/{REPOSITORY}, log in with a token ({hf} auth login), then download it "
+        f'(about 20 GB) with: {hf} {DOWNLOAD} "{roots[0] / REPOSITORY.split("/")[1]}"'
     )
 
 
