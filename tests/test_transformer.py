@@ -174,6 +174,24 @@ def test_comfyuis_kernels_compute_the_same_bits_on_a_cpu(comfy_kernels):
     assert velocity(transformer, timestep).equal(expected)
 
 
+def test_the_fused_norm_gets_values_of_one_type(comfy_kernels, monkeypatch):
+    """Its CUDA version, which no CPU has, reads scale and shift as values of the type of what is normalised."""
+    import comfy.quant_ops
+
+    types, kernel = [], comfy.quant_ops.ck.adaln
+
+    def watched(x, scale, shift, eps):
+        types.append({x.dtype, scale.dtype, shift.dtype})
+        return kernel(x, scale, shift, eps)
+
+    transformer = ours(stock_transformer()).to(torch.bfloat16)
+    comfy_kernels(transformer)
+    monkeypatch.setattr(comfy.quant_ops.ck, "adaln", watched)
+    velocity(transformer, torch.tensor([0.7]))
+    assert types
+    assert all(len(each) == 1 for each in types)
+
+
 def test_without_comfyuis_kernel_library_our_own_are_used(comfy_kernels, monkeypatch):
     import comfy.quant_ops
 

@@ -41,7 +41,10 @@ class ComfyKernels(Kernels):
 
     def adaptive_norm(self, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
         kernel = fused("adaln")
-        return kernel(x, scale, shift, eps) if kernel else super().adaptive_norm(x, scale, shift, eps)
+        if kernel is None:
+            return super().adaptive_norm(x, scale, shift, eps)
+        # On CUDA it reads all three as values of x's type, whatever they are.
+        return kernel(x, scale.to(x.dtype), shift.to(x.dtype), eps)
 
     def hold(self, layer: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
         """Bring a streamed layer's weight to the device once, instead of once for each chunk."""
