@@ -133,8 +133,9 @@ def _files_in_folder(parts: Parts) -> TextEncoderFiles:
         tokenizer = AutoTokenizer.from_pretrained(parts.tokenizer, local_files_only=True)
     text, vision = config.text_config, config.vision_config
     language = Qwen25_7BVLI_Config(**{name: getattr(text, name) for name in CONFIG_FIELDS})
-    language.rope_theta = text.rope_parameters["rope_theta"]
-    language.rope_dims = text.rope_parameters["mrope_section"]
+    # transformers 4 has these in two places.
+    rope = getattr(text, "rope_parameters", None) or {**text.rope_scaling, "rope_theta": text.rope_theta}
+    language.rope_theta, language.rope_dims = rope["rope_theta"], rope["mrope_section"]
     language.head_dim = language.hidden_size // language.num_attention_heads
     return TextEncoderFiles(
         weight_files(parts.text_encoder),
