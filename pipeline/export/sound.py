@@ -43,7 +43,7 @@ def sound_of(audio: Any) -> Waveform | FileSound:
     sound = audio if isinstance(audio, FileSound) else Waveform(audio)
     if sound.channels not in LAYOUTS:
         raise InvalidRequestError(
-            f"The audio has {sound.channels} channels, but can have 1 to {max(LAYOUTS)}: split or mix them first."
+            f"The audio has {sound.channels} channels, but can have at most {max(LAYOUTS)}: split or mix them first."
         )
     if not LOWEST_RATE <= sound.sample_rate <= HIGHEST_RATE:
         raise InvalidRequestError(
