@@ -13,7 +13,7 @@ import pytest
 from cosmos_predict25.tests.fal_standin import FOREVER, Clock, FalStandIn, Hang
 
 WORKER = Path(__file__).with_name("fal_kill_worker.py")
-KILLS = 36
+KILLS = 40
 SPARE = 12
 """Runs that may be over before their kill: other work may have slowed the run that the moments are parts of."""
 AT_ONCE = 6

@@ -883,7 +883,9 @@ def test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once(server, fal)
     entry = server.request(f"/history/{messages[-1].data['prompt_id']}")[messages[-1].data["prompt_id"]]
     jobs = [job_of(fal, each) for each in (seed, *others)]
     assert all(job.endpoint.endswith("/video-to-video") for job in jobs)
-    assert any("Part 1 of 3, $0.60 in all" in text for text in texts_of(messages, f"fal{seed}"))
+    scaling, first, *_ = texts_of(messages, f"fal{seed}")
+    assert scaling == "Scaling the source"
+    assert "Part 1 of 3, $0.60 in all" in first
     outputs = {name: {"outputs": {name: results}} for name, results in entry["outputs"].items()}
     (exported,) = server.saved_files(outputs[f"export{seed}"])
     frames = frames_of(exported)
