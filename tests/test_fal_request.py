@@ -1,6 +1,8 @@
 """What is sent to fal: the input, the options, the addresses of the job."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -280,3 +282,10 @@ def test_a_lost_job_with_such_a_prompt_is_found(fal: FalStandIn, prompt: str) ->
 def test_the_user_agent_tells_the_packs_version() -> None:
     project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     assert f'version = "{USER_AGENT.split("/")[1].split()[0]}"' in project
+
+
+def test_without_pyav_nothing_can_be_paid_for() -> None:
+    """It is what a finished video is decoded with."""
+    program = "import sys; sys.modules['av'] = None; from cosmos_predict25.pipeline import fal; fal.generate"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "import of av halted" in done.stderr
