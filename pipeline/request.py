@@ -60,9 +60,9 @@ def check_range(name: str, value: Any, limits: Range) -> None:
     if value is None and limits.optional:
         return
     whole = isinstance(limits.minimum, int)
-    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    # A whole number may be too large for a float, which math.isfinite would make of it.
-    if value is None or not is_number or (isinstance(value, float) and not math.isfinite(value)):
+    number = int if whole else (int, float)
+    # math.isfinite cannot take a whole number of 400 digits.
+    if isinstance(value, bool) or not isinstance(value, number) or not -math.inf < value < math.inf:
         kind = "a whole number" if whole else "a number"
         raise InvalidRequestError(f"{name} must be {kind} from {limits.minimum} to {limits.maximum}, got {value!r}.")
     if not limits.minimum <= value <= limits.maximum:

@@ -141,8 +141,9 @@ def test_pictures_and_sound_that_begin_late_begin_together(tmp_path, suffix):
     assert np.abs(np.concatenate(list(sound.chunks()), 1)[0]).argmax() / RATE == pytest.approx(0.5, abs=0.03)
 
 
-def file_of(path: Path, times: list[float], time_base: Fraction = Fraction(1, 1000)) -> Path:
-    """Pictures at these seconds, each lighter than the one before."""
+def file_of(path: Path, times: list[float]) -> Path:
+    """Pictures at these seconds, each lighter than the one before, with times in milliseconds."""
+    time_base = Fraction(1, 1000)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "1", "bf": "0"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv444p"

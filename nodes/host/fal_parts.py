@@ -113,11 +113,12 @@ async def extend(
             observer=PartObserver(observer, index, len(parts), f", {cost}"),
         )
         name = make_submission(wanted, given.endpoint, fal.Journal(journal), folder, given.media).fingerprint
-        made, known = video_of(video).get_components().images, len(given.frames)
-        identity = f"continues:{name}:{len(made[: known + length])}"
+        known = len(given.frames)
+        used = video_of(video).get_components().images[: known + length]
+        identity = f"continues:{name}:{len(used)}"
         is_kept = begins_with(video, given.frames)
         notes += [*video.notes, *([] if is_kept else [NOT_KEPT])]
-        for frame in made[known : known + length] if is_kept else made[: known + length]:
+        for frame in used[known:] if is_kept else used:
             frames[done] = fit(frame, *SIZE)
             done += 1
     return ExtendedVideo(frames[:done], done - source, request.seed_or_random(), FPS), notes

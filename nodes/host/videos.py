@@ -138,9 +138,10 @@ def end_of(video: Input.Video) -> "Start":
     video, seconds = with_gif_frame_rate(video), END_SECONDS
     in_file = isinstance(video, InputImpl.VideoFromFile) and not isinstance(video, GifVideo)
     whole = video.get_duration() if in_file else 0.0
+    # Of a part of a file, its end; of a whole one all that follows, as it may end later than it says.
+    ends_early = in_file and not is_whole(video)
     while seconds < whole:
-        # All that follows in the file, which may end later than it says, unless the video is a part of it.
-        part = video.as_trimmed(whole - seconds, 0.0 if is_whole(video) else seconds, strict_duration=False)
+        part = video.as_trimmed(whole - seconds, seconds if ends_early else 0.0, strict_duration=False)
         assert part
         components = part.get_components()
         if len(components.images) and len((start := start_of(components)).moments()) >= CLIP_FRAMES:

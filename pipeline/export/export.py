@@ -22,7 +22,7 @@ from .encodings import Encoding, check_suffix, find_encoding
 from .file import as_export_error, finished_file, video_file
 from .gif import GifConverter
 from .sound import SoundEncoder, sound_of
-from .source import FileClip, FileSound
+from .source import LAYOUTS, FileClip, FileSound
 from .tensors import Clip
 from .yuv import OURS, Colours, YuvConverter
 
@@ -172,7 +172,7 @@ def notes_on_export(clip: Clip | FileClip, target: Encoding, audio: Any, found_n
     if has_sound(audio) and not target.format.has_sound:
         yield "A GIF has no sound: the audio was left out."
     elif isinstance(audio, FileSound) and audio.in_file > audio.channels:
-        yield f"The sound's {audio.in_file} channels became {audio.channels} (5.1)."
+        yield f"The sound's {audio.in_file} channels became {audio.channels} ({LAYOUTS[audio.channels]})."
     if found_nan:
         yield "Some values in the frames were not numbers (NaN) and became black."
 

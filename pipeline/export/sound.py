@@ -13,9 +13,8 @@ from av.container import OutputContainer
 from av.packet import Packet
 
 from ..errors import InvalidRequestError
-from .source import FileSound
+from .source import LAYOUTS, FileSound
 
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 OPUS_LAYOUTS = {**LAYOUTS, 4: "quad"}
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 

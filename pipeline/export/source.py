@@ -27,8 +27,8 @@ OPAQUE = 1 - 0.5 / 255
 """What a ProRes decoder gives for opaque is a little less than 1."""
 DECODER_THREADS = 2
 """Each holds frames of its own, and the encoder needs the other cores."""
-MOST_CHANNELS = 6
-"""Of sound: 5.1."""
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
+"""By the number of channels of a sound."""
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG."""
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -96,7 +96,7 @@ class FileClip:
                 yield thin(to_tensor(picture, reformatter)[:: self._step, :: self._step, : self.channels], step)
 
     def pictures(self) -> Generator[av.VideoFrame, None, None]:
-        """As they were decoded."""
+        """As they were decoded, in time."""
         with closing(self._each_picture()) as pictures:
             yield from in_time(pictures, self._frame_rate) if self._frame_rate else pictures
 
@@ -143,7 +143,7 @@ class FileSound:
 
     def __init__(self, file: File, start: float, sample_rate: int, in_file: int) -> None:
         self._file, self._start, self.sample_rate, self.in_file = file, start, sample_rate, in_file
-        self.channels = min(in_file, MOST_CHANNELS)
+        self.channels = min(in_file, max(LAYOUTS))
 
     @classmethod
     def of(cls, file: File, start: float = 0.0) -> "FileSound | None":
@@ -159,7 +159,7 @@ class FileSound:
             stream, begin = decodable_audio(container)[-1], max(self._start, first_time(container))
             if self._start:
                 container.seek(in_ticks(self._start, stream), stream=stream)
-            layout = stream.layout if self.channels == self.in_file else "5.1"
+            layout = stream.layout if self.channels == self.in_file else LAYOUTS[self.channels]
             resampler = av.AudioResampler("fltp", layout, self.sample_rate)
             for frame in decoded(container, stream):
                 for part in resampler.resample(frame):

@@ -11,7 +11,7 @@ from .generate import GUARDRAIL_BYTES, generate, plan_for
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .model import LocalModel
 from .placement import OneAtATime, Placement
-from .plan import GIB, Plan
+from .plan import GIB, Plan, frame_bytes
 from .prompt_cache import PromptCache
 
 
@@ -20,7 +20,7 @@ def plan_for_parts(
 ) -> Plan:
     """How `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`, for the whole video too."""
     ram, old_frames = placement.memory().ram, len(start.moments())
-    needed = (old_frames + new_frames) * request.height * request.width * 3 * 4
+    needed = frame_bytes(old_frames + new_frames, request.height, request.width)
     if needed > ram:
         raise NotEnoughMemoryError(
             f"{request.width}x{request.height} with {old_frames} frames of the source and {new_frames} new ones takes "

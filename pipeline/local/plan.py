@@ -158,7 +158,7 @@ def make_plan(
 def _fitting_plan(
     sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, given: int
 ) -> Plan | None:
-    if num_frames * height * width * 3 * 4 > memory.ram:
+    if frame_bytes(num_frames, height, width) > memory.ram:
         return None
     tokens = latent_frames(num_frames) * height * width // (SPATIAL_COMPRESSION**2 * sizes.patch)
     encode = _stage(sizes.text_encoder, encode_activation_bytes(sizes), memory)
@@ -209,6 +209,11 @@ def _smaller(num_frames: int, height: int, width: int) -> Iterator[tuple[int, in
             smaller_height, smaller_width = (max(16, side * percent // 1600 * 16) for side in (height, width))
             yield num_frames, smaller_height, smaller_width
         num_frames //= 2
+
+
+def frame_bytes(num_frames: int, height: int, width: int) -> int:
+    """Of finished frames, RGB in float32."""
+    return num_frames * height * width * 3 * 4
 
 
 def encode_activation_bytes(sizes: ModelSizes) -> int:
