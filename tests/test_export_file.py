@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cosmos_predict25.benchmarks.clip import moving_clip
@@ -169,6 +170,15 @@ def test_a_picture_is_shown_when_the_file_shows_it(tmp_path):
             index = int(np.abs(np.array(levels) - level).argmin())
             until = times[index + 1] if index + 1 < len(times) else 6.0
             assert times[index] - 1.05 / rate <= place / rate <= until + 1.05 / rate
+
+
+def test_the_last_picture_stays_as_long_as_in_the_file(tmp_path):
+    file = tmp_path / "held.gif"
+    first, *others = [Image.new("RGB", (WIDTH, HEIGHT), (level, 0, 0)) for level in (40, 120, 200)]
+    first.save(file, save_all=True, append_images=others, duration=[100, 100, 1000])
+    reds = [frame[..., 0].float().mean().item() for frame in FileClip(file, frame_rate=Fraction(10)).frames()]
+    assert len(reds) == pytest.approx(12, abs=1)
+    assert sum(red > 180 for red in reds) == pytest.approx(10, abs=1)
 
 
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30), Fraction(60)], ids=str)
