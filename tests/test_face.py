@@ -92,6 +92,23 @@ def test_a_subgraph_is_found_as_one_node_and_makes_a_video_for_another(page: Pag
     take_screenshot(page, f"subgraph {name}")
 
 
+def test_a_refusal_in_a_subgraph_is_gone_with_the_next_run(page: Page) -> None:
+    add_from_search(page, "Text to Video (Cosmos)")
+    page.evaluate(CONNECT, {**SMALL, "prompt": " ", "seed": 4})
+    page.evaluate("app.canvas.openSubgraph(app.graph.nodes[0].subgraph, app.graph.nodes[0])")
+    press_run(page)
+    assert wait_for_end(page)[-1]["name"] == "execution_error"
+    shown = """app.canvas.graph.nodes.find(({ type }) => type === 'CosmosPredict25Prompt')
+        .widgets.some(({ name }) => name === '$$node-text-preview')"""
+    page.wait_for_function(shown)
+    prompt = "app.rootGraph.nodes[0].widgets.find(({ name }) => name === 'prompt')"
+    page.evaluate(f"{prompt}.value = 'A red circle.'; {prompt}.callback?.('A red circle.')")
+    press_run(page)
+    assert wait_for_end(page)[-1]["name"] == "execution_success"
+    page.wait_for_timeout(1500)
+    assert not page.evaluate(shown)
+
+
 def add_from_search(page: Page, name: str) -> None:
     """Adds a node to an empty graph as a person does, by the box that a double click opens."""
     page.evaluate("app.graph.clear()")

@@ -13,7 +13,16 @@ const ENDS = ['execution_success', 'execution_error', 'execution_interrupted']
 const texts = new Map()
 const refusing = new Set()
 
-const nodeOf = (id) => (app.rootGraph ?? app.graph).getNodeById(id)
+/** The id of the workflow that a job is of, by the job's id. */
+const workflows = new Map()
+
+const root = () => app.rootGraph ?? app.graph
+
+/** Of an id such as 5:3, node 3 in the subgraph 5. */
+const nodeOf = (id) => id.split(':').reduce((node, part) => (node?.subgraph ?? node)?.getNodeById?.(part), root())
+
+/** Jobs go on while another workflow is open, whose nodes have the same ids. */
+const isOpen = ({ prompt_id }) => [undefined, root().id].includes(workflows.get(prompt_id))
 
 function show(id, text) {
   const node = nodeOf(id)
@@ -61,7 +70,7 @@ function showFpsForImagesOnly(node) {
 
 /** ComfyUI lists the templates as the disk does, which can be the one that costs money first. */
 function listPaidTemplatesLast() {
-  const [, pack] = import.meta.url.match(/\/extensions\/([^/]+)\//)
+  const pack = decodeURIComponent(import.meta.url.match(/\/extensions\/([^/]+)\//)[1])
   const isPaid = (name) => name.includes('on fal')
   const asListed = api.getWorkflowTemplates
   api.getWorkflowTemplates = async function () {
@@ -71,7 +80,17 @@ function listPaidTemplatesLast() {
   }
 }
 
+function rememberWorkflows() {
+  const queue = api.queuePrompt
+  api.queuePrompt = async function (number, prompt, ...options) {
+    const answer = await queue.call(this, number, prompt, ...options)
+    workflows.set(answer.prompt_id, prompt.workflow?.id)
+    return answer
+  }
+}
+
 listPaidTemplatesLast()
+rememberWorkflows()
 
 app.registerExtension({
   name: 'cosmospredict25.texts',
@@ -79,18 +98,18 @@ app.registerExtension({
   setup() {
     app.api.addEventListener('execution_start', forgetRefusals)
     app.api.addEventListener('execution_cached', ({ detail }) => {
-      for (const id of texts.keys()) if (!detail.nodes.includes(id)) texts.delete(id)
+      if (isOpen(detail)) for (const id of texts.keys()) if (!detail.nodes.includes(id)) texts.delete(id)
     })
     app.api.addEventListener('executed', ({ detail }) => {
       const lines = detail.output?.[RESULT]
-      if (!lines) return
+      if (!lines || !isOpen(detail)) return
       const id = String(detail.display_node ?? detail.node)
       if (!lines.length) return hide(id)
       texts.set(id, lines.join('\n'))
       show(id, lines.join('\n'))
     })
     app.api.addEventListener('execution_error', ({ detail }) => {
-      if (!OUR_ERROR.test(detail.exception_type)) return
+      if (!OUR_ERROR.test(detail.exception_type) || !isOpen(detail)) return
       texts.set(String(detail.node_id), detail.exception_message.trim().replace(/(.{1,44})(?:\s|$)/g, '$1\n').trim())
       refusing.add(String(detail.node_id))
     })
