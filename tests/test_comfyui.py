@@ -290,6 +290,7 @@ def single_files(core: None, comfyui: ComfyUI, checkpoint: Path) -> dict[str, st
     )
     for part in ("text_encoder", "tokenizer"):
         shutil.copytree(checkpoint / part, comfyui.models / "text_encoders" / "reason", dirs_exist_ok=True)
+    (comfyui.models / "text_encoders" / "gone.safetensors").symlink_to("nowhere.safetensors")  # is in nobody's way
     return {"transformer": "cosmos.safetensors", "vae": "wan.safetensors", "text_encoder": "reason"}
 
 
