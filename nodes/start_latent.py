@@ -46,7 +46,7 @@ class CosmosPredict25StartLatent(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        from ..pipeline.local.latents import SPATIAL_COMPRESSION
+        from ..pipeline.local.latents import LATENT_CHANNELS, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, latent_frames
         from ..pipeline.start import Start
         from .host.videos import end_of
 
@@ -57,7 +57,15 @@ class CosmosPredict25StartLatent(io.ComfyNode):
         else:
             raise InvalidRequestError("Connect image or video: a video starts from one of them.")
         height, width = (SPATIAL_COMPRESSION * side for side in latent["samples"].shape[-2:])
-        known = vae.encode(start.given_frames(width, height)).to(latent["samples"])
+        frames = start.given_frames(width, height)
+        shape, given = tuple(latent["samples"].shape), latent_frames(len(frames))
+        if len(shape) != 5 or shape[1] != LATENT_CHANNELS or shape[2] <= given:
+            raise InvalidRequestError(
+                f"The latent's shape is {shape}, but must be (1, {LATENT_CHANNELS}, more than {given}, height/8, "
+                f"width/8): the start is {given} of its latent frames. Connect Empty Latent (Cosmos Predict2.5), with "
+                f"at least {given * TEMPORAL_COMPRESSION + 1} frames."
+            )
+        known = vae.encode(frames).to(latent["samples"])
         # ComfyUI converts all of a latent that is not empty: what is to be made has to become 0 in the model's scale.
         samples = model.get_model_object("latent_format").process_out(torch.zeros_like(latent["samples"]))
         mask = torch.ones_like(samples[:, :1])

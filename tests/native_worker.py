@@ -8,6 +8,7 @@ Prints as JSON how far ComfyUI's own MODEL, CLIP, VAE and samplers are from Gene
 import json
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -177,11 +178,22 @@ def sigma_difference() -> float:
     return (sigmas / (1 + sigmas) - standard_sigmas(SCHEDULER_CONFIG, 35)).abs().max().item()
 
 
-def refusal(latent: torch.Tensor, cfg: float, schedule: str, sigmas: torch.Tensor) -> str:
+def refusal(
+    latent: torch.Tensor, cfg: float, schedule: str, sigmas: torch.Tensor, prompt: list[Any] | None = None
+) -> str:
+    own = sampler(schedule)
+    inputs = (own, sigmas, prompt or condition("a"), condition("b"), latent)
+    return said(lambda: comfy.sample.sample_custom(MODEL, latent, cfg, *inputs))
+
+
+def start_refusal(*shape: int) -> str:
+    latent = {"samples": torch.zeros(shape)}
+    return said(lambda: CosmosPredict25StartLatent.execute(MODEL, VAE, latent, image=torch.zeros(5, 64, 64, 3)))
+
+
+def said(refused: Callable[[], Any]) -> str:
     try:
-        comfy.sample.sample_custom(
-            MODEL, latent, cfg, sampler(schedule), sigmas, condition("a"), condition("b"), latent
-        )
+        refused()
     except ValueError as error:
         return str(error)
     return ""
@@ -193,6 +205,10 @@ def refusals() -> dict[str, str]:
         "distilled, 5 steps": refusal(EMPTY, 1, "distilled", karras(5)),
         "distilled, cfg 2": refusal(EMPTY, 2, "distilled", karras(4)),
         "distilled, half of the noise": refusal(EMPTY, 1, "distilled", karras(8)[-5:]),
+        "another model's prompt": refusal(EMPTY, 1, "standard", karras(1), [[torch.zeros(1, 77, 768), {}]]),
+        "an image's latent": start_refusal(1, 4, 8, 8),
+        "another VAE's latent": start_refusal(1, 48, 3, 8, 8),
+        "nothing to make": start_refusal(1, 16, 2, 8, 8),
     }
 
 

@@ -16,6 +16,11 @@ from cosmos_predict25.pipeline.local.load.parts import transformer_config
 from cosmos_predict25.pipeline.local.load.weights import Source
 from cosmos_predict25.tests.test_checkpoint import REAL_HEADS, nvidias_tensors
 
+START_REFUSAL = (
+    "The latent's shape is {}, but must be (1, 16, more than 2, height/8, width/8): the start is 2 of its latent "
+    "frames. Connect Empty Latent (Cosmos Predict2.5), with at least 9 frames."
+)
+
 
 @pytest.fixture(scope="module", params=[pytest.param(each, marks=pytest.mark.slow) for each in ("0.30.0", "0.18.2")])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -63,6 +68,14 @@ def test_its_other_schedules_are_those_of_generate_locally(report, schedule):
         ("distilled, 5 steps", "steps is 5, but the schedule 'distilled' has 1 to 4."),
         ("distilled, cfg 2", "cfg is 2, but the schedule 'distilled' has no guidance: set it to 1."),
         ("distilled, half of the noise", "The schedule 'distilled' begins with noise alone: set denoise to 1."),
+        (
+            "another model's prompt",
+            "The conditioning has 768 values for each token, but this model takes 96: it is that of another model. "
+            "Connect Text Encode to the CLIP of the same Checkpoint Loader.",
+        ),
+        ("an image's latent", START_REFUSAL.format("(1, 4, 8, 8)")),
+        ("another VAE's latent", START_REFUSAL.format("(1, 48, 3, 8, 8)")),
+        ("nothing to make", START_REFUSAL.format("(1, 16, 2, 8, 8)")),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_step(report, what, says):

@@ -42,12 +42,21 @@ class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
         self.model_sampling = UnitNoise(model_config)
 
     def extra_conds(self, **conds: Any) -> dict[str, Any]:
-        """Called before the first step. Raises `InvalidRequestError` for a video that learned positions end before."""
+        """Called before the first step.
+
+        Raises `InvalidRequestError` for a video that learned positions end before, and for another model's prompt.
+        """
         network: Any = self.diffusion_model
         size = conds["noise"].shape[2:]
         largest = (network.max_frames, network.max_img_h, network.max_img_w)
         if network.extra_per_block_abs_pos_emb and any(map(operator.gt, size, largest)):
             raise InvalidRequestError(f"This checkpoint makes at most {_video(*largest)}, got {_video(*size)}.")
+        got, taken = conds["cross_attn"].shape[-1], self.model_config.unet_config["crossattn_emb_channels"]
+        if got != taken:
+            raise InvalidRequestError(
+                f"The conditioning has {got} values for each token, but this model takes {taken}: it is that of "
+                "another model. Connect Text Encode to the CLIP of the same Checkpoint Loader."
+            )
         return super().extra_conds(**conds)
 
     def process_timestep(self, timestep: Tensor, x: Tensor, **conds: Any) -> Tensor:
