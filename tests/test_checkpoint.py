@@ -192,7 +192,9 @@ def test_wan_vae_file_of_comfyui_decodes_like_comfyui(core, tmp_path):
 
 def test_predict2_is_refused(original_weights, text_encoder, vae_file, tmp_path):
     weights = {name: tensor for name, tensor in original_weights.items() if "crossattn_proj" not in name}
-    with pytest.raises(WrongCheckpointError, match=r"model\.pt is Cosmos-Predict2, not 2\.5"):
+    with pytest.raises(
+        WrongCheckpointError, match=r"it is Cosmos-Predict2, not 2\.5, or ComfyUI saved it from a MODEL"
+    ):
         load_single_files(write(weights, tmp_path / "model.pt"), vae_file, text_encoder)
 
 
@@ -211,6 +213,21 @@ def test_other_models_are_named(names, what, text_encoder, vae_file, tmp_path):
     with pytest.raises(WrongCheckpointError) as error:
         load_single_files(file, vae_file, text_encoder)
     assert str(error.value) == f"{file} is not Cosmos-Predict2.5 but {what}."
+
+
+def test_a_state_of_nvidias_training_names_the_file_to_take(original_weights, text_encoder, vae_file, tmp_path):
+    averaged = {name.replace("net.", "net_ema.", 1): tensor for name, tensor in original_weights.items()}
+    for weights in ({**original_weights, **averaged}, averaged):
+        with pytest.raises(WrongCheckpointError, match=r"Choose its model_ema_bf16\.pt"):
+            load_single_files(write(weights, tmp_path / "model.pt"), vae_file, text_encoder)
+
+
+def test_float8_with_scales_is_refused_with_the_loader_that_takes_it(
+    original_weights, text_encoder, vae_file, tmp_path
+):
+    scaled = {**original_weights, "net.blocks.0.mlp.layer1.scale_weight": torch.ones(1)}
+    with pytest.raises(WrongCheckpointError, match=r"in float8 with scales.*'Load Cosmos Predict2\.5 Checkpoint'"):
+        load_single_files(write(scaled, tmp_path / "scaled.pt"), vae_file, text_encoder)
 
 
 def test_a_network_with_more_or_less_than_this_one_is_refused(original_weights, text_encoder, vae_file, tmp_path):
@@ -245,9 +262,10 @@ def test_a_broken_config_is_named(checkpoint, tmp_path):
     for part in ("transformer/config.json", "text_encoder/config.json", "tokenizer/tokenizer.json"):
         folder = tmp_path / part.split("/")[0]
         shutil.copytree(checkpoint, folder)
-        (folder / part).write_text("{")
-        with pytest.raises(WrongCheckpointError, match=f"{folder / part.split('/')[0]} cannot be read"):
-            load_pipeline_folder(folder)
+        for broken in ("{", "[1]"):
+            (folder / part).write_text(broken)
+            with pytest.raises(WrongCheckpointError, match=f"{folder / part.split('/')[0]} cannot be read"):
+                load_pipeline_folder(folder)
 
 
 def test_a_pickle_with_code_is_refused(text_encoder, vae_file, tmp_path):
@@ -317,6 +335,14 @@ def test_a_sharded_folder_gives_the_weights_of_the_whole_one(checkpoint, tmp_pat
     whole = CosmosTransformer3DModel.from_pretrained(checkpoint / "transformer")
     whole.save_pretrained(folder / "transformer", max_shard_size="1MB")
     assert len(list((folder / "transformer").glob("*.safetensors"))) > 2
+    assert_same_weights(load_pipeline_folder(folder).transformer, load_pipeline_folder(checkpoint).transformer)
+
+
+def test_a_macs_files_beside_the_weights_are_left_alone(checkpoint, tmp_path):
+    folder = tmp_path / "from a Mac"
+    shutil.copytree(checkpoint, folder)
+    for weights in list(folder.rglob("*.safetensors")):
+        weights.with_name(f"._{weights.name}").write_bytes(b"Mac OS X")
     assert_same_weights(load_pipeline_folder(folder).transformer, load_pipeline_folder(checkpoint).transformer)
 
 

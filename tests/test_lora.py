@@ -124,6 +124,8 @@ def test_what_does_not_fit_is_left_out_and_told(tmp_path):
         (["transformer.transformer_blocks.0.attn.to_q.lora_A.weight"], "It seems to be for Stable Diffusion 3 or Qwen"),
         (["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"], "It seems to be for a language model."),
         (["net.blocks.0.self_attn.q_proj.weight"], "It seems not to be a LoRA."),
+        (["lora_unet_blocks_0_self_attn_q_proj.lokr_w1"], "It is a LoKr or LoHa: ComfyUI's own Load LoRA takes these"),
+        (["lora_unet_blocks_0_self_attn_q_proj.hada_w1_a"], "It is a LoKr or LoHa: ComfyUI's own Load LoRA takes"),
         (["a.lora_A.weight", "b", "c", "d"], "Its first tensors are a.lora_A.weight, b, c. It is for a model that is"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
@@ -146,3 +148,9 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     (tmp_path / "page.safetensors").write_text("<html>")
     with pytest.raises(WrongCheckpointError, match="cannot be read"):
         read_lora(tmp_path / "page.safetensors", SHAPES)
+    broken = {"lora_adapter_metadata": "{"}
+    pair = {"transformer_blocks.0.attn1.to_q.lora_A.weight": torch.ones(4, 8)}
+    pair["transformer_blocks.0.attn1.to_q.lora_B.weight"] = torch.ones(8, 4)
+    save_file(pair, tmp_path / "broken.safetensors", broken)
+    with pytest.raises(WrongCheckpointError, match="cannot be read"):
+        read_lora(tmp_path / "broken.safetensors", SHAPES)

@@ -7,9 +7,7 @@ import comfy.utils
 from torch import Tensor
 
 from ...pipeline.local.load.original_names import without_prefix
-from ...pipeline.local.load.weights import Source, TensorFile, as_wrong_checkpoint
-
-SCALES = ("comfy_quant", "weight_scale", "scale_weight", "input_scale", "scale_input", "scaled_fp8")
+from ...pipeline.local.load.weights import SCALES, Source, TensorFile, as_wrong_checkpoint
 
 
 def weights_alone(sources: Mapping[str, Source]) -> dict[str, Source]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import WrongCheckpointError
 from .original_names import original_name
-from .weights import TensorFile
+from .weights import TensorFile, as_wrong_checkpoint
 
 PREFIXES = re.compile(
     r"((base_model\.model|transformer|diffusion_model|model|net|unet)\.)*(lora_unet_|lora_transformer_|lycoris_)?"
@@ -57,11 +57,15 @@ def read_lora(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
     tensors or from the metadata that diffusers writes; without, the scale is 1.
     Raises `WrongCheckpointError` when no layer fits.
     """
-    file = TensorFile(path)
+    with as_wrong_checkpoint(path):
+        return _read(TensorFile(path), shapes)
+
+
+def _read(file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
     named = find_layers(file.names, shapes)
     fitting = {layer: kinds for layer, kinds in named.items() if _fits(file, kinds, shapes[layer])}
     if not fitting:
-        raise WrongCheckpointError(f"{path} changes nothing in this model. {_what_it_is(file, named, shapes)}")
+        raise WrongCheckpointError(f"{file.path} changes nothing in this model. {_what_it_is(file, named, shapes)}")
     tensors = {f"{layer}.{kind}": file.read(name, None) for layer in fitting for kind, name in fitting[layer].items()}
     settings = _peft_settings(file.metadata)
     for layer, kinds in fitting.items():
@@ -125,6 +129,8 @@ def _what_it_is(file: TensorFile, named: Mapping[str, Mapping[str, str]], shapes
     for model, pattern in OTHER_LORAS.items():
         if any(re.search(pattern, name) for name in names):
             return f"{first} It seems to be for {model}."
+    if any(re.search("lokr_|hada_", name) for name in names):
+        return f"{first} It is a LoKr or LoHa: ComfyUI's own Load LoRA takes these, for KSampler."
     if not any("lora" in name for name in file.names):
         return f"{first} It seems not to be a LoRA."
     return f"{first} It is for a model that is not known here."

@@ -70,11 +70,19 @@ def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, A
         source = sources[name]
         return source.file.shape(source.name)
 
+    if any(name.startswith("net_ema.") for name in sources):
+        raise WrongCheckpointError(
+            f"{path} is a state of NVIDIA's training, with two networks. Choose its model_ema_bf16.pt, which "
+            "NVIDIA's convert_distcp_to_pt.py writes beside it."
+        )
     if "patch_embed.proj.weight" not in sources or "transformer_blocks.0.attn2.to_k.weight" not in sources:
         names = [source.name for source in sources.values()]
         raise WrongCheckpointError(f"{path} is not Cosmos-Predict2.5 but {name_of_other_model(names)}.")
     if "crossattn_proj.0.weight" not in sources:
-        raise WrongCheckpointError(f"{path} is Cosmos-Predict2, not 2.5: it has no text projection (crossattn_proj).")
+        raise WrongCheckpointError(
+            f"{path} has no text projection (crossattn_proj): it is Cosmos-Predict2, not 2.5, or ComfyUI saved it from "
+            "a MODEL, whose CLIP has the projection. Choose the file that the MODEL was loaded from."
+        )
     hidden_size, patch_values = shape("patch_embed.proj.weight")
     head_dim = shape("transformer_blocks.0.attn1.norm_q.weight")[0]
     return {
@@ -126,7 +134,7 @@ def read_config(folder: Path, part: str, file: str = "config.json") -> dict[str,
     """A part's config. Raises `CheckpointNotFoundError` or, for one that is no JSON, `WrongCheckpointError`."""
     place = part_folder(folder, part)
     with as_wrong_checkpoint(place):
-        return json.loads((place / file).read_text(encoding="utf-8"))
+        return dict(json.loads((place / file).read_text(encoding="utf-8")))
 
 
 def part_folder(folder: Path, name: str) -> Path:

@@ -13,13 +13,18 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointNotFoundError, WrongCheckpointError
 
+SCALES = ("comfy_quant", "weight_scale", "scale_weight", "input_scale", "scale_input", "scaled_fp8")
+"""Ends of the names by which files for ComfyUI have the scales of layers in float8."""
+
 
 @contextmanager
 def as_wrong_checkpoint(path: Path) -> Iterator[None]:
     """Turn what goes wrong in reading `path` into a `WrongCheckpointError` that names it."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+    except WrongCheckpointError:
+        raise
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, UnpicklingError) as error:
         size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
         raise WrongCheckpointError(
             f"{path}{size} cannot be read: {error}. It may be incomplete or another kind of file: download it again."
@@ -72,7 +77,8 @@ def weight_files(folder: Path) -> list[Path]:
             names = set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values())
         files = [folder / name for name in sorted(names)]
     else:
-        files = sorted(folder.glob("*.safetensors"))
+        # A Mac puts a file of its own, with a dot before the name, beside each one on a foreign disk.
+        files = sorted(folder.glob("[!.]*.safetensors"))
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         raise CheckpointNotFoundError(
@@ -109,6 +115,12 @@ def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str
         for name, source in sources.items()
         if name in shapes and source.file.shape(source.name) != shapes[name]
     ]
+    if any(name.endswith(SCALES) for name in sources):
+        path = next(iter(sources.values())).file.path
+        raise WrongCheckpointError(
+            f"{path} holds {what} in float8 with scales, which ComfyUI's own layers alone know. Load it with 'Load "
+            "Cosmos Predict2.5 Checkpoint', for KSampler, or take a file in bfloat16 here."
+        )
     if problems:
         path = next((source.file.path for source in sources.values()), "The file")
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
