@@ -84,6 +84,8 @@ LOCAL_NOTE = """\
 ## hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
 --local-dir models/diffusers/Cosmos-Predict2.5-2B
 
+## Portable Windows: *..\\python_embeded\\python.exe -m huggingface_hub.cli.hf* in place of *hf*.
+
 ## 3. Press R here, so that the loader sees it, and Run.
 
 ## Until then *auto* takes the demo, which draws nothing but small coloured shapes.
