@@ -69,7 +69,7 @@ def first_run() -> dict[str, float]:
     ends.append(time.perf_counter())
     hosted = HostedModel(load_pipeline_folder(DEMO_FOLDER), guardrail=False)
     ends.append(time.perf_counter())
-    request = GenerationRequest(prompt="A red circle moves left.", num_frames=25, width=64, height=64, seed=0)
+    request = GenerationRequest(prompt="A red circle moves left.", num_frames=25, width=96, height=96, seed=0)
     generate(hosted.model, request, placement=hosted, observer=Watcher())
     return dict(zip(STAGES, (later - earlier for earlier, later in pairwise(ends)), strict=True))
 

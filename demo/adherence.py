@@ -11,9 +11,9 @@ from .world import BACKGROUNDS, COLORS, SHAPE_COLORS, SHAPES, Scene, SceneObject
 BORDER = 3
 FOREGROUND_DISTANCE = 85
 """A pixel farther than this from the background's colour (of 441) belongs to an object."""
-MIN_AREA = 40
+MIN_AREA = 90
 """Pixels that an object covers at least."""
-MIN_TRAVEL = 5
+MIN_TRAVEL = 7
 """Pixels of travel below which nothing has moved."""
 ATTRIBUTES = ("color", "shape", "motion", "background")
 

@@ -24,20 +24,16 @@ PROMPTS = (
 )
 COLUMNS = 2
 SHOWN = (0, 6, 12, 18, 24)
-ENLARGED = 2
 MARGIN, TEXT_HEIGHT = 6, 18
 
 
 def row(prompt: str, frames: torch.Tensor) -> Image.Image:
     """One strip of frames, (T, SIDE, SIDE, 3) in 0..1, with the prompt above it."""
-    size = SIDE * ENLARGED
-    strip = Image.new("RGB", (len(SHOWN) * (size + MARGIN) - MARGIN, TEXT_HEIGHT + size + MARGIN), "white")
+    strip = Image.new("RGB", (len(SHOWN) * (SIDE + MARGIN) - MARGIN, TEXT_HEIGHT + SIDE + MARGIN), "white")
     ImageDraw.Draw(strip).text((0, 2), prompt, "black", ImageFont.load_default(13))
     for place, number in enumerate(SHOWN):
-        frame = Image.fromarray((frames[number] * 255).round().byte().numpy()).resize(
-            (size, size), Image.Resampling.NEAREST
-        )
-        strip.paste(frame, (place * (size + MARGIN), TEXT_HEIGHT))
+        frame = Image.fromarray((frames[number] * 255).round().byte().numpy())
+        strip.paste(frame, (place * (SIDE + MARGIN), TEXT_HEIGHT))
     return strip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-SIDE = 64
+SIDE = 96
 NUM_FRAMES = 25
 
 COLORS = {
@@ -30,15 +30,15 @@ SPEEDS = ("slow", "fast")
 SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "checkered")
 
-RADIUS = {"small": 9.0, None: 11.0, "large": 13.0}
+RADIUS = {"small": 13.5, None: 16.5, "large": 19.5}
 """The radius in pixels of a circle; the other shapes have its area."""
-DISTANCE = {"slow": 18.0, None: 26.0, "fast": 34.0}
+DISTANCE = {"slow": 27.0, None: 39.0, "fast": 51.0}
 """Pixels travelled from the first frame to the last."""
-LANES = {1: (SIDE / 2,), 2: (17.0, SIDE - 17.0)}
+LANES = {1: (SIDE / 2,), 2: (25.5, SIDE - 25.5)}
 """Where the ways of one and of two objects lie, across the direction of motion."""
-JITTER = 5.0
+JITTER = 7.5
 """Pixels by which a way may lie beside its lane, and its middle beside the clip's."""
-FLOOR = SIDE - 4
+FLOOR = SIDE - 6
 CELL = 16
 """Side of a check and width of a band. They start at multiples of half of it."""
 
@@ -119,7 +119,7 @@ def tracks(scene: Scene, rng: random.Random, time: Tensor) -> list[tuple[Tensor,
 
 def bounce(time: Tensor, radius: float, speed: str | None, rng: random.Random) -> Tensor:
     """Heights of a fall onto the floor and the rebound: y in pixels, of the shape of `time`."""
-    top = rng.uniform(radius * 1.4, radius * 1.4 + 6)
+    top = rng.uniform(radius * 1.4, radius * 1.4 + 9)
     bottom = FLOOR - radius * 0.9
     fall = {"slow": 0.62, None: 0.52, "fast": 0.42}[speed]
     rebound = 0.75

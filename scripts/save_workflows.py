@@ -57,7 +57,7 @@ DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
 ## It uses the demo, a tiny model that comes with this pack. It is not NVIDIA's: it draws circles, squares and \
-triangles that move, 64x64 pixels small, on a CPU.
+triangles that move, 96x96 pixels small, on a CPU.
 
 ## Try other colours, *small* or *large*, *moves up*, *bounces*, *striped background*.
 
@@ -165,7 +165,7 @@ SETTINGS_NODE = {
 
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
-DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 64, "height": 64}
+DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 96, "height": 96}
 DEMO_NAME = "Demo: moving shapes (CPU)"
 LORA = {"lora": "Demo: black shapes, for moving shapes"}
 LORA_PROMPT = "A large black circle moves left over a white background."

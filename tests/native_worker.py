@@ -25,7 +25,7 @@ from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, RescaleCFG
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 
-from cosmos_predict25.demo.world import random_scene, render
+from cosmos_predict25.demo.world import SIDE, random_scene, render
 from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.model import load_transformer
 from cosmos_predict25.nodes.native.sampler import sampler
@@ -50,8 +50,8 @@ MODEL, PROJECTION = load_transformer(PARTS)
 CLIP, VAE = load_clip(PARTS, PROJECTION), load_vae(PARTS)
 OURS = load_pipeline_folder(DEMO_FOLDER)
 REQUEST = {"prompt": "A large red circle moves left over a blue background.", "seed": 7, "num_frames": 9}
-REQUEST |= {"width": 64, "height": 64}
-EMPTY = torch.zeros(1, 16, 3, 8, 8)
+REQUEST |= {"width": SIDE, "height": SIDE}
+EMPTY = torch.zeros(1, 16, 3, SIDE // 8, SIDE // 8)
 LONG = " ".join(f"word{number}" for number in range(600))
 
 
@@ -105,7 +105,7 @@ def start_of_video(given: int) -> dict[str, float]:
         MODEL, noise(), 8, sampler("standard"), karras(10), condition(request.prompt),
         condition(request.negative_prompt), latent["samples"], noise_mask=latent["noise_mask"], disable_pbar=True,
     )  # fmt: skip
-    known = encode_frames(OURS.vae, start.given_frames(64, 64))
+    known = encode_frames(OURS.vae, start.given_frames(SIDE, SIDE))
     made = normalize(OURS.vae, samples)
     wanted = generate(OURS, request, start=start).frames
     return {
@@ -201,7 +201,7 @@ def said(refused: Callable[[], Any]) -> str:
 
 def refusals() -> dict[str, str]:
     return {
-        "too large": refusal(torch.zeros(1, 16, 8, 8, 10), 1, "standard", karras(1)),
+        "too large": refusal(torch.zeros(1, 16, 8, 12, 14), 1, "standard", karras(1)),
         "distilled, 5 steps": refusal(EMPTY, 1, "distilled", karras(5)),
         "distilled, cfg 2": refusal(EMPTY, 2, "distilled", karras(4)),
         "distilled, half of the noise": refusal(EMPTY, 1, "distilled", karras(8)[-5:]),

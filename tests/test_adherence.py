@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cosmos_predict25.demo.adherence import Detection, detect_attributes
-from cosmos_predict25.demo.world import SceneObject
+from cosmos_predict25.demo.world import SIDE, SceneObject
 from cosmos_predict25.pipeline.local.generate import clamp_request, generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
@@ -31,7 +31,7 @@ def model() -> LocalModel:
 def shown(model: LocalModel, **fields) -> Detection:
     """What a video of the largest size that the checkpoint makes shows."""
     request = clamp_request(GenerationRequest(**{"seed": 1, "num_inference_steps": 12, **fields}), model.transformer)
-    assert (request.width, request.height, request.num_frames) == (64, 64, 25)
+    assert (request.width, request.height, request.num_frames) == (SIDE, SIDE, 25)
     return detect_attributes(generate(model, request).frames)
 
 

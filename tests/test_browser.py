@@ -249,7 +249,7 @@ def test_comfyuis_own_nodes_make_a_video_with_the_demo_and_stop(page: Page) -> N
     sampler = page.evaluate("app.graph.nodes.find((node) => node.type === 'SamplerCustomAdvanced').id")
     assert len(previews) == 20
     assert {preview["node"] for preview in previews} == {str(sampler)}
-    assert loaded_video(page) == {"width": 64, "height": 64, "seconds": pytest.approx(25 / 16, abs=0.02)}
+    assert loaded_video(page) == {"width": 96, "height": 96, "seconds": pytest.approx(25 / 16, abs=0.02)}
     assert_nothing_is_wrong(page)
     take_screenshot(page, "own-nodes")
     set_values(page, "CosmosPredict25CheckpointLoader", {"checkpoint": "auto"})

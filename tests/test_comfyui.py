@@ -254,10 +254,10 @@ def test_without_a_checkpoint_of_ones_own_auto_takes_the_demo_at_its_size(comfyu
     loaded = said(entry, prompt, "CosmosPredict25Loader")
     assert loaded == ["Loaded moving-shapes.", "Demo: knows only coloured shapes."]
     lines = said(entry, prompt, "CosmosPredict25Generate")
-    assert lines[0].startswith("9 frames of 64x64 in ")
+    assert lines[0].startswith("9 frames of 96x96 in ")
     assert max(map(len, lines)) < 45
     rest = " ".join(lines[1:])
-    assert "This checkpoint makes at most 64x64 and 25 frames." in rest
+    assert "This checkpoint makes at most 96x96 and 25 frames." in rest
     assert "The demo draws only circles, squares and triangles, and the prompt names none." in rest
     loaded = said(comfyui.run(shared_workflow(comfyui, seed=402)), prompt, "CosmosPredict25Loader")
     assert loaded == ["Loaded random-weights-demo."]
@@ -366,7 +366,7 @@ def test_comfyuis_own_nodes_make_the_video_of_generate_locally(any_comfyui):
     messages = list(any_comfyui.follow(prompt))
     entry = any_comfyui.wait(messages[-1].data["prompt_id"])
     (file,) = any_comfyui.saved_files(entry)
-    assert probe(file) == (25, 64, 64, 16.0)
+    assert probe(file) == (25, 96, 96, 16.0)
     assert sum(message.type == "preview" for message in messages) == 4
     loaded = said(entry, prompt, "CosmosPredict25CheckpointLoader")
     assert loaded == ["Loaded moving-shapes.", "Demo: knows only coloured shapes."]
@@ -374,7 +374,7 @@ def test_comfyuis_own_nodes_make_the_video_of_generate_locally(any_comfyui):
 
     text = next(node["inputs"]["text"] for node in prompt.values() if node["class_type"] == "CLIPTextEncode")
     values = {"checkpoint": DEMO, "prompt": text, "seed": 42, "num_inference_steps": 4, "guidance_scale": 1}
-    prompt = shared_workflow(any_comfyui, **values, num_frames=25, width=64, height=64)
+    prompt = shared_workflow(any_comfyui, **values, num_frames=25, width=96, height=96)
     prompt["parts"] = {
         "class_type": "GetVideoComponents",
         "inputs": {"video": [node_id(prompt, "CosmosPredict25Generate"), 0]},
@@ -493,4 +493,4 @@ def test_without_diffusers_comfyuis_own_nodes_make_a_video(comfyui_without_diffu
         comfyui_without_diffusers.run(prompt)
     prompt[own] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "uni_pc_bh2"}}
     (file,) = comfyui_without_diffusers.saved_files(comfyui_without_diffusers.run(prompt))
-    assert probe(file) == (25, 64, 64, 16.0)
+    assert probe(file) == (25, 96, 96, 16.0)

@@ -72,7 +72,7 @@ def test_a_workflow_is_a_form_that_makes_a_video(page: Page) -> None:
     page.evaluate("window.events = []")
     page.get_by_role("button", name="Run", exact=True).last.click()
     assert wait_for_end(page)[-1]["name"] == "execution_success"
-    page.wait_for_function("document.querySelector('video')?.videoWidth === 64")
+    page.wait_for_function("document.querySelector('video')?.videoWidth === 96")
     take_screenshot(page, "form-finished")
 
 

@@ -120,7 +120,7 @@ def test_a_request_is_made_to_fit_the_positions_that_a_transformer_has(model):
     largest = request(num_frames=93, width=1920, height=1920)
     assert clamp_request(largest, model.transformer) == largest
     demo = load_pipeline_folder(DEMO_FOLDER)
-    assert clamp_request(largest, demo.transformer) == request(num_frames=25, width=64, height=64)
+    assert clamp_request(largest, demo.transformer) == request(num_frames=25, width=96, height=96)
     assert clamp_request(request(), demo.transformer) == request()
 
 

@@ -64,7 +64,7 @@ def test_its_other_schedules_are_those_of_generate_locally(report, schedule):
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("too large", "This checkpoint makes at most 64x64 and 25 frames, got 80x64 and 29 frames."),
+        ("too large", "This checkpoint makes at most 96x96 and 25 frames, got 112x96 and 29 frames."),
         ("distilled, 5 steps", "steps is 5, but the schedule 'distilled' has 1 to 4."),
         ("distilled, cfg 2", "cfg is 2, but the schedule 'distilled' has no guidance: set it to 1."),
         ("distilled, half of the noise", "The schedule 'distilled' begins with noise alone: set denoise to 1."),

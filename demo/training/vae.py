@@ -9,6 +9,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor, nn
 
+from ...pipeline.local.causal import fast_on_cpu
 from ...pipeline.local.latents import SPATIAL_COMPRESSION, normalize
 from ..world import NUM_FRAMES, SIDE, TIME, Scene, after_a_turn, later, random_scene, render
 from .log import Log
@@ -23,7 +24,7 @@ LEARNING_RATE = 6e-3
 LATENT_NOISE = 0.2
 """Spread of the noise that the decoder learns to bear, as the transformer's latents are not exact."""
 LATENT_WEIGHT = 1e-3
-TWO = 0.1
+TWO = 0.2
 """Share of the training scenes with two objects."""
 KINDS = {"whole": lambda _: TIME, "later": later, "turn": after_a_turn}
 """The kinds of training clips, and the instants of their frames. Of the last two there is a quarter of the first."""
@@ -117,7 +118,8 @@ def encode_clips(vae: AutoencoderKLWan, kind: str, first: int, count: int) -> Te
     """Latents of the training clips `first` to `first + count`, float16 (count, 16, 7, SIDE/8, SIDE/8)."""
     clips = [clip(*training_scene(kind, index)) for index in range(first, first + count)]
     few = torch.stack(clips).split(ENCODED_AT_ONCE)
-    return torch.cat([vae.encode(clips).latent_dist.mode() for clips in few]).half()
+    with fast_on_cpu(vae, vae.device):
+        return torch.cat([vae.encode(clips).latent_dist.mode() for clips in few]).half()
 
 
 def training_scene(kind: str, index: int) -> tuple[Scene, random.Random, Tensor]:

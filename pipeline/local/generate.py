@@ -54,7 +54,7 @@ class _Progress:
 def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DModel") -> GenerationRequest:
     """`request` with no more frames, height and width than `transformer` has positions for.
 
-    The 2B model has more than any request may ask for; the demo checkpoint ends at 25 frames of 64x64.
+    The 2B model has more than any request may ask for; the demo checkpoint ends at 25 frames of 96x96.
     """
     frames, height, width = transformer.config["max_size"]
     return replace(
