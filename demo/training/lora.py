@@ -3,7 +3,7 @@
     python demo/training/lora.py [FILE] [--steps 500]
 
 It takes the checkpoint in demo/moving-shapes as it is, so run it again whenever that was trained anew. One core,
-without other work, needs less than ten minutes.
+without other work, needs about ten minutes.
 """
 
 import argparse
