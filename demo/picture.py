@@ -42,7 +42,7 @@ def main() -> None:
     strips = []
     for prompt in PROMPTS:
         request = GenerationRequest(
-            prompt=prompt, guidance_scale=1, seed=5, width=SIDE, height=SIDE, num_frames=NUM_FRAMES
+            prompt=prompt, guidance_scale=2, seed=4, width=SIDE, height=SIDE, num_frames=NUM_FRAMES
         )
         strips.append(row(prompt, generate(model, request).frames))
     width, height = strips[0].size

@@ -165,7 +165,7 @@ SETTINGS_NODE = {
 
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
-DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 1, "width": 96, "height": 96}
+DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 2, "width": 96, "height": 96}
 DEMO_NAME = "Demo: moving shapes (CPU)"
 LORA = {"lora": "Demo: black shapes, for moving shapes"}
 LORA_PROMPT = "A large black circle moves left over a white background."
@@ -279,7 +279,7 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
             "values": {name: DEMO[name] for name in ("width", "height", "num_frames")},
         },
         "note": note("Start here", CORE_NODES_NOTE, [540, 0], 250),
-        "guider": {"type": "CFGGuider", "pos": [540, 310], "size": [400, 98], "values": {"cfg": 1}},
+        "guider": {"type": "CFGGuider", "pos": [540, 310], "size": [400, 98], "values": {"cfg": 3}},
         "sigmas": {
             "type": "BasicScheduler",
             "pos": [540, 460],

@@ -373,7 +373,7 @@ def test_comfyuis_own_nodes_make_the_video_of_generate_locally(any_comfyui):
     cores = images_of(any_comfyui, prompt, [node_id(prompt, "VAEDecode"), 0])
 
     text = next(node["inputs"]["text"] for node in prompt.values() if node["class_type"] == "CLIPTextEncode")
-    values = {"checkpoint": DEMO, "prompt": text, "seed": 42, "num_inference_steps": 4, "guidance_scale": 1}
+    values = {"checkpoint": DEMO, "prompt": text, "seed": 42, "num_inference_steps": 4, "guidance_scale": 2}
     prompt = shared_workflow(any_comfyui, **values, num_frames=25, width=96, height=96)
     prompt["parts"] = {
         "class_type": "GetVideoComponents",
