@@ -79,12 +79,11 @@ LOCAL_NOTE = """\
 
 ## 1. Accept its license on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B). It takes 20 GB of disk.
 
-## 2. In the ComfyUI folder, run *hf auth login*, then
+## 2. In the ComfyUI folder, run *hf auth login*, then the line below. Portable Windows has \
+*..\\python_embeded\\python.exe -m huggingface_hub.cli.hf* for *hf*.
 
 ## hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
 --local-dir models/diffusers/Cosmos-Predict2.5-2B
-
-## Portable Windows: *..\\python_embeded\\python.exe -m huggingface_hub.cli.hf* in place of *hf*.
 
 ## 3. Press R here, so that the loader sees it, and Run.
 
