@@ -232,7 +232,7 @@ def test_the_graph_is_kept_beside_a_gif(any_comfyui):
 
 def prompt_of_the_demo(format: str) -> dict[str, Any]:
     """A video of 9 frames of the demo, asked for in a size that it does not make."""
-    settings = {"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1.0, "seed": 5, "width": 96, "height": 64}
+    settings = {"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1.0, "seed": 5, "width": 128, "height": 64}
     files = dict.fromkeys(("transformer", "vae", "text_encoder"), "none")
     nodes = {
         "loader": ("Loader", {"checkpoint": "Demo: moving shapes (CPU)", "guardrail": False, **files}),
@@ -249,7 +249,7 @@ def prompt_of_the_demo(format: str) -> dict[str, Any]:
 
 MADE_WITH = {
     **{"checkpoint": "moving-shapes", "prompt": "A red circle.", "negative_prompt": "", "seed": 5},
-    **{"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1.0, "width": 64, "height": 64},
+    **{"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1.0, "width": 96, "height": 64},
     "schedule": "standard",
 }
 
