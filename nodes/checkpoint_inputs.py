@@ -92,11 +92,12 @@ def single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, P
                 f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose one of the files listed there, or "
                 f"another checkpoint."
             )
-    folders, files = find_text_encoders(_roots("text_encoders")), _single_text_encoders()
-    if text_encoder not in (*folders, *files):
+    folders = find_text_encoders(_roots("text_encoders"))
+    names = [*folders, *_single_text_encoders()]
+    if text_encoder not in names:
         raise CheckpointNotFoundError(
             f"The text encoder {text_encoder!r} is not in {' or '.join(map(str, _roots('text_encoders')))}. "
-            f"Found there: {', '.join((*folders, *files)) or 'none'}."
+            f"Found there: {', '.join(names) or 'none'}."
         )
     place = folders.get(text_encoder) or _file("text_encoders", text_encoder)
     return _file("diffusion_models", transformer), _file("vae", vae), place
