@@ -105,7 +105,13 @@ _X264 = Encoding(
         "aq-strength": "0.9",
         "psy": "0",
     },
-    large_options={"rc-lookahead": "1", "bf": "0", "refs": "1", "x264-params": "sliced-threads=1:sync-lookahead=0"},
+    large_options={
+        "rc-lookahead": "1",
+        "bf": "0",
+        "refs": "1",
+        "x264-params": "sliced-threads=1:sync-lookahead=0",
+        "partitions": "i8x8,i4x4",  # without p8x8 a quarter less time, and neither more bytes nor less quality
+    },
     # The offsets give colour what x264 gives it at its slower presets: else it is up to 1 dB worse than luma for them.
     qualities={
         "low": {"crf": "28", "chromaoffset": "-3"},
@@ -127,7 +133,9 @@ _VP9 = Encoding(
         # Measured at equal PSNR: half the time of "good" with cpu-used 4, and about its size.
         "deadline": "realtime",
         "cpu-used": "5",
-        "lag-in-frames": "0",  # saves 50 MB of frames that this deadline does not look at
+        # With 16 it would be 2 % smaller, and 35 MB larger in memory, 67 with alpha.
+        "lag-in-frames": "0",
+        "frame-parallel": "0",  # 0.7 % smaller
         "row-mt": "1",
         "tile-columns": "2",
     },
