@@ -1,6 +1,7 @@
 """A video file that is exported: decoded and encoded picture by picture, with its colours and its sound."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.export import export
 from cosmos_predict25.pipeline.export.source import FileClip, FileSound
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
+from cosmos_predict25.scripts import environment
 from cosmos_predict25.tests.test_export import GIF, PRORES, SUFFIX, VP9, X264, StoppedError, StopsAfter
 
 NUM_FRAMES, HEIGHT, WIDTH, FPS = 12, 64, 96, 16
@@ -348,3 +350,31 @@ def test_memory_does_not_grow_with_length(tmp_path, format):
     result = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
     print(f"\n{format}: {result.stdout}", end="")
     assert float(result.stdout) < 60
+
+
+PART = """
+import json, sys
+import torch
+from cosmos_predict25.tests import comfy_on_cpu
+from comfy_api.latest import InputImpl
+from cosmos_predict25.nodes.host.videos import source_of
+from cosmos_predict25.pipeline.export.source import FileClip
+
+found = []
+for part in ({}, {"start_time": 0.25, "duration": 0.25}, {"start_time": 0.5}, {"start_time": -0.25}):
+    video = InputImpl.VideoFromFile(sys.argv[1], **part)
+    clip, wanted = source_of(video, None, lambda: None).frames, video.get_components().images
+    assert isinstance(clip, FileClip), part
+    shown = [frame.float() / (255 if frame.dtype == torch.uint8 else 1) for frame in clip.frames()]
+    found.append([len(shown), max(float((a - b).abs().mean()) for a, b in zip(shown, wanted, strict=True))])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("version", [environment.NEWEST.comfyui, environment.OLDEST.comfyui])
+def test_a_part_of_a_file_is_what_comfyui_takes_and_is_decoded_picture_by_picture(source, version):
+    command, values = [sys.executable, "-c", PART, str(source)], {**os.environ, "TESTED_COMFYUI": version}
+    output = subprocess.run(command, env=values, check=True, capture_output=True, text=True).stdout
+    numbers, distances = zip(*json.loads(output.splitlines()[-1]), strict=True)
+    assert numbers == (NUM_FRAMES, 4, 4, 4)
+    assert max(distances) * 255 < 1

@@ -105,14 +105,18 @@ def source_of(video: Input.Video, audio: Input.Audio | None, raise_if_stopped: C
 def window_of(video: Input.Video) -> tuple[str | os.PathLike[str] | BytesIO, float, float] | None:
     """The file, and the start and duration of what is taken of it, in seconds, where 0 is all that follows.
 
-    None for frames in memory, and for a part of a file where ComfyUI is too old to say which.
+    None for frames in memory.
     """
     if type(video) not in (InputImpl.VideoFromFile, GifVideo):  # another pack's may change the frames
         return None
     source = video.get_stream_source()
     if hasattr(video, "get_active_trim_window"):
         return source, *video.get_active_trim_window()
-    return (source, 0.0, 0.0) if is_whole(video) else None
+    # ComfyUI 0.18 tells it in no other way.
+    start, duration = (vars(video)[f"_VideoFromFile__{name}"] for name in ("start_time", "duration"))
+    if start < 0:
+        start = max(InputImpl.VideoFromFile(source).get_duration() + start, 0.0)
+    return source, start, duration
 
 
 def components_of(video: Input.Video | Tensor) -> Types.VideoComponents:
