@@ -86,6 +86,7 @@ def train(folder: Path, state: Path, num_steps: int, num_scenes: int, after: Pat
         for transformer in train_flow(samples, state / "flow.pt", num_steps, log, begun, rate):
             write_checkpoint(folder, {**parts, "transformer": transformer})
             let_transformers_4_read(folder)
+            leave_paths_out(folder)
 
 
 @contextmanager
@@ -150,6 +151,13 @@ def let_transformers_4_read(folder: Path) -> None:
         config["text_config"] |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
     with rewritten(folder / "model_index.json") as index:
         index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+
+
+def leave_paths_out(folder: Path) -> None:
+    """Take out of the files the folder that a part was read from."""
+    for name in ("transformer", "vae"):
+        with rewritten(folder / name / "config.json") as config:
+            config.pop("_name_or_path", None)
 
 
 @contextmanager
