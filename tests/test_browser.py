@@ -164,6 +164,15 @@ def test_a_result_stays_off_another_workflow_with_the_same_ids(template: Page) -
     expect(template.get_by_text("frames of 96x64 in")).to_have_count(0)
 
 
+SEED_CONTROL = """LiteGraph.createNode('CosmosPredict25SamplerSettings').widgets
+    .find(({ name }) => name === 'control_after_generate').value"""
+
+
+def test_a_seed_changes_only_when_its_user_says_so(page: Page) -> None:
+    """Else a job that is kept at fal would be paid for again by the run that was to go on with it."""
+    assert page.evaluate(SEED_CONTROL) == "fixed"
+
+
 def test_fps_is_there_for_images_only(page: Page) -> None:
     page.evaluate("""() => {
         app.graph.clear()
@@ -201,6 +210,7 @@ def test_results_and_refusals_stay_with_other_frontends(
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
+    assert page.evaluate(SEED_CONTROL) == "fixed"
     open_template(page, "Text to Video (local)")
     set_values(page, "CosmosPredict25SamplerSettings", {**SMALL, "seed": 10 + nodes2})
     set_values(page, "CosmosPredict25ExportVideo", {"format": "GIF (.gif)"})

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import FalError, JobKeptError
+from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import Cancellation, FalClient, Journal
 from cosmos_predict25.pipeline.fal.journal import Record, State
 from cosmos_predict25.tests.fal import (
     APP,
+    BRIEF,
     ENDPOINT,
     FAST,
     PROMPT,
@@ -19,6 +20,7 @@ from cosmos_predict25.tests.fal import (
     Recorder,
     StoppedError,
     Watcher,
+    failed,
     goes_on,
     make,
     only_id,
@@ -154,6 +156,30 @@ def test_a_job_that_cancel_does_not_know_may_still_give_its_video(fal: FalStandI
     stop_in_a_long_run(fal)
     assert_cancelled_once(fal)
     assert_is_there(fal)
+
+
+def test_a_job_that_this_key_cannot_see_is_not_sent_again_after_stop(fal: FalStandIn) -> None:
+    """fal's 404 to the cancellation says nothing of what became of the job: it may be another account's."""
+    fal.run_seconds = math.inf
+    failed(fal, JobKeptError, policy=BRIEF)
+    fal.fault("status", NOT_FOUND, times=FOREVER)
+    fal.fault("cancel", NOT_FOUND, times=FOREVER)
+    observer = Watcher("Looking", lambda: observer.stop())
+    stopped(fal, observer, policy=policy_with(gone_patience=30, cancel_wait=0.3))
+    assert record_of(fal).state is State.SUBMITTED
+    assert "not known yet: run the same again" in observer.messages[-1]
+    failed(fal, JobExpiredError)
+    fal.complete(only_id(fal))
+    goes_on(fal)
+
+
+def test_what_came_of_stop_is_shown_where_fal_does_not_cancel(fal: FalStandIn) -> None:
+    fal.run_seconds = math.inf
+    fal.fault("cancel", Reply(403, body={"detail": "not yours"}))
+    observer = Recorder("Running")
+    stopped(fal, observer)
+    assert "fal did not cancel the job: not yours (HTTP 403)" in observer.messages[-1]
+    assert record_of(fal).state is State.SUBMITTED
 
 
 def test_a_cancelled_job_that_vanishes_leaves_nothing(fal: FalStandIn) -> None:

@@ -31,6 +31,7 @@ from cosmos_predict25.tests.fal import (
     REQUEST,
     Recorder,
     StoppedError,
+    check_one_job,
     journal_of,
     make,
     record_of,
@@ -816,3 +817,17 @@ def test_a_reader_never_sees_half_a_record(tmp_path: Path) -> None:
         reads += 1
     thread.join()
     assert reads > 10
+
+
+def test_a_job_is_followed_where_its_record_cannot_be_written(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without storing, fal's list could not show it to a later run."""
+    save = Journal.save
+
+    def full(journal: Journal, record: Record) -> None:
+        if record.state is State.SUBMITTED and not record.result:
+            raise JobKeptError("The records of jobs cannot be written.", stage="journal")
+        save(journal, record)
+
+    monkeypatch.setattr(Journal, "save", full)
+    assert run(make(fal, store=False)).num_frames == 9
+    check_one_job(fal)

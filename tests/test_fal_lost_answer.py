@@ -192,7 +192,9 @@ def test_a_job_that_is_listed_late_is_found_in_a_later_run(fal: FalStandIn, list
 def test_a_job_that_was_not_stored_is_not_found_and_not_sent_again(fal: FalStandIn) -> None:
     lose_answer(fal, store=False)
     for _ in range(2):
-        assert isinstance(error_of(fal, store=False), OutcomeUnknownError)
+        error = error_of(fal, store=False)
+        assert isinstance(error, OutcomeUnknownError)
+        assert "cannot show it, as store is off" in str(error)
     assert len(fal.requests("submit")) == 1
 
 

@@ -703,3 +703,19 @@ def test_no_file_takes_more_memory_than_some_frames(tmp_path: Path, name: str) -
     print(told, end=" ")
     assert says in told["said"]
     assert told["mib"] < 150
+
+
+def test_a_finished_file_that_is_held_is_not_said_to_be_another_one(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run(make(fal)).path
+
+    def held(_: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cosmos_predict25.pipeline.fal.media.probe.refuse_compressed_index", held)
+        message = str(failed(fal, FalError))
+    assert "cannot be read (Permission denied): close what holds it" in message
+    assert "nothing is to be paid" in message
+    assert goes_on(fal).path == path

@@ -11,7 +11,7 @@ import pytest
 
 from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, Endpoint, FalClient
-from cosmos_predict25.pipeline.fal.endpoints import arguments
+from cosmos_predict25.pipeline.fal.endpoints import IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, arguments
 from cosmos_predict25.pipeline.fal.queue.transport import USER_AGENT
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.tests.fal import (
@@ -46,11 +46,19 @@ def test_one_video_is_one_job(fal: FalStandIn) -> None:
     assert request.json() == INPUT
 
 
-@pytest.mark.parametrize("endpoint", [TEXT_TO_VIDEO, DISTILLED], ids=lambda endpoint: endpoint.name)
-@pytest.mark.parametrize("schedule", ["few steps", "distilled"])
+@pytest.mark.parametrize(
+    ("endpoint", "schedule"), [(TEXT_TO_VIDEO, "few steps"), (DISTILLED, "few steps"), (DISTILLED, "distilled")]
+)
 def test_a_local_schedule_changes_nothing(endpoint: Endpoint, schedule: str) -> None:
     request = GenerationRequest(prompt=PROMPT, seed=7, num_inference_steps=4, guidance_scale=1)
     assert arguments(endpoint, replace(request, schedule=schedule)) == arguments(endpoint, request)
+
+
+@pytest.mark.parametrize("endpoint", [TEXT_TO_VIDEO, IMAGE_TO_VIDEO, VIDEO_TO_VIDEO])
+def test_settings_of_a_distilled_checkpoint_are_not_paid_for_with_the_full_model(endpoint: Endpoint) -> None:
+    request = GenerationRequest(prompt=PROMPT, num_inference_steps=4, guidance_scale=1, schedule="distilled")
+    with pytest.raises(InvalidRequestError, match="set schedule to 'standard', num_inference_steps to 35 and guid"):
+        arguments(endpoint, request)
 
 
 def test_every_field_travels(fal: FalStandIn) -> None:

@@ -201,6 +201,16 @@ def test_a_long_reason_is_read_at_once(fal: FalStandIn, unit: str) -> None:
     assert len(str(error)) < 1000
 
 
+@pytest.mark.parametrize("status", [400, 500])
+def test_fals_own_error_without_a_type_is_told_with_a_way_out(fal: FalStandIn, status: int) -> None:
+    fal.fault("result", Reply(status, body={"detail": f"Broken on the way to {PROMPT}."}, headers=OWN), times=FOREVER)
+    error = failed(fal, JobKeptError)
+    assert f"Broken on the way to [prompt] (HTTP {status})" in str(error)
+    assert "does not answer" not in str(error)
+    assert f"delete {journal_of(fal).folder}" in str(error)
+    goes_on(fal)
+
+
 def test_a_result_that_is_gone_is_told(fal: FalStandIn) -> None:
     fal.fault("result", NOT_FOUND, times=FOREVER)
     error = failed(fal, JobExpiredError)

@@ -156,7 +156,7 @@ def test_the_preview_has_the_colors_of_the_demos_video_and_wans_factors_else(cor
     previewer = latent_preview.get_previewer(torch.device("cpu"), format_for_previews(vae))
     shown = torch.tensor(list(previewer.decode_latent_to_preview(latents).getdata())).reshape(12, 12, 3)
     small = frames[0].reshape(12, 8, 12, 8, 3).mean((1, 3)) * 255
-    assert (shown - small).abs().mean() < 45  # 87 with the factors of Wan 2.1
+    assert (shown - small).abs().mean() < 45  # 81 with the factors of Wan 2.1
     assert format_for_previews(hosted.model.vae).latent_rgb_factors == Wan21.latent_rgb_factors
 
 

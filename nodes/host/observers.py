@@ -53,7 +53,7 @@ class NodeObserver:
 
 
 class FalObserver:
-    """Shows a job at fal on its node until the graph has ended. Called from a thread beside the graph's.
+    """Shows a job at fal on its node until the graph has ended, and what came of Stop. Called from another thread.
 
     It leaves ComfyUI's flag of Stop up for the other nodes, which ComfyUI's own ProgressBar would not.
     """
@@ -67,6 +67,7 @@ class FalObserver:
         if not self.graph_has_ended:
             with suppress(RuntimeError):  # ComfyUI goes through all nodes' progress, while its thread may add one
                 get_progress_state().update_progress(self._node_id, done, total)
+        if self.was_stopped or not self.graph_has_ended:
             show_text(message, self._node_id)
 
     def raise_if_stopped(self) -> None:

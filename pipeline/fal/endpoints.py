@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..errors import InvalidRequestError
+from ..request import DISTILLED as DISTILLED_SCHEDULE
 from ..request import (
     DISTILLED_DEFAULT_STEPS,
     DISTILLED_STEPS,
     NUM_INFERENCE_STEPS,
+    STANDARD,
     GenerationRequest,
     Range,
     SamplerSettings,
@@ -62,8 +64,15 @@ DISTILLED = Endpoint(
 def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
     """The JSON object to send: every field of the endpoint's schema, so that fal's list shows what was wanted.
 
-    Raises `InvalidRequestError` for steps out of the endpoint's range.
+    Raises `InvalidRequestError` for steps out of the endpoint's range, and for settings of a distilled checkpoint where
+    the endpoint has the full model.
     """
+    if request.schedule == DISTILLED_SCHEDULE and endpoint.has_guidance_scale:
+        raise InvalidRequestError(
+            f"schedule is {request.schedule!r}, with steps and guidance for a distilled checkpoint on your GPU, but "
+            f"{endpoint.id} is the full model: set schedule to {STANDARD!r}, num_inference_steps to "
+            f"{endpoint.default_steps} and guidance_scale to {SamplerSettings().guidance_scale:g}."
+        )
     limits = endpoint.num_inference_steps
     if not limits.minimum <= request.num_inference_steps <= limits.maximum:
         raise InvalidRequestError(

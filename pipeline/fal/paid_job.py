@@ -89,6 +89,13 @@ class PaidJob:
         wanted, record = self._submission, self._record
         try:
             video = await asyncio.to_thread(probe, wanted.target, wanted.format, self._client.policy, wanted.seed)
+        except PermissionError as error:
+            raise FalError(
+                f"{wanted.target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "
+                "the same again. It is made already, and nothing is to be paid.",
+                stage="download",
+                request_id=record.request_id,
+            ) from None
         except MediaRefusedError as refusal:
             is_paid = record.state is not State.ENDED
             then = "downloaded again, without paying again" if is_paid else "made again, which is to be paid for again"
@@ -155,8 +162,8 @@ class PaidJob:
         self._record.set_job(job, is_adopted)
         try:
             self._journal.save(self._record)
-        except JobKeptError as error:
-            raise JobKeptError(f"{error} fal has taken the job.", stage="journal", request_id=job.request_id) from None
+        except JobKeptError as error:  # it is paid for, so this run goes on with it
+            log.warning("%s fal has taken the job, request id %s.", error, job.request_id)
         self._display.announce(f"Sent to fal, request id {job.request_id}")
 
     async def _find_lost_job(self) -> None:
@@ -181,8 +188,10 @@ class PaidJob:
             elif ended:
                 found = f"fal's list shows a job like it that failed or was cancelled: {', '.join(sorted(ended))}."
                 what_then = f"if that was this job, {self._how_to_send_again()}"
-            else:
+            elif self._options["store"]:
                 found = "fal's list shows no job like it, or not yet."
+            else:
+                found = "fal's list cannot show it, as store is off."
         raise OutcomeUnknownError(
             f"The job was sent to fal and the answer was lost, so it may be running and be paid for. {found} Run the "
             f"same again to look once more, without paying. Or look at https://fal.ai/dashboard/requests: {what_then}. "
@@ -219,7 +228,10 @@ class PaidJob:
         record = self._record
         try:
             return await self._download(await self._result())
-        except JobKeptError:
+        except JobKeptError as error:
+            if error.stage == "result" and error.status not in (None, 401, 403):  # fal's own error may be its last word
+                hide_prompts(error, self._submission.sent)
+                error.args = (f"{error} {self._how_to_have_another()}",)
             raise
         except JobExpiredError as error:
             self._keep_expired(error)
@@ -284,9 +296,8 @@ class PaidJob:
         result = await self._client.result(job, is_cancelled=is_cancelled, **limits)
         url = video_url(result)
         if not url:
-            raise JobKeptError(
-                f"fal has finished the job and names no video. {RUN_AGAIN}", stage="result", request_id=job.request_id
-            )
+            text = f"fal has finished the job and names no video. {RUN_AGAIN} {self._how_to_have_another()}"
+            raise JobKeptError(text, stage="result", request_id=job.request_id)
         if not is_data_uri(url):
             record.result = {"video": {"url": url, **announced_numbers(result)}}
             self._set_state(record.state if record.state is State.DONE else State.SUBMITTED)
@@ -301,8 +312,9 @@ class PaidJob:
             result, video = await self._save(result)
         except MediaRefusedError as refusal:
             raise self._not_saved(
-                f"The file that fal made is not used, because {refusal}. Look at it at "
-                "https://fal.ai/dashboard/requests; another seed makes another video."
+                f"The file that fal made is not used, because {refusal}. A proxy or a filter may have put something "
+                "else in its place: run the same again to download it once more, without paying again. Or look at it "
+                "at https://fal.ai/dashboard/requests; another seed makes another video, which is to be paid for."
             ) from None
         except DownloadError as broken:
             raise self._not_saved(f"The finished video was not brought: {broken}. {RUN_AGAIN}") from None
@@ -326,8 +338,8 @@ class PaidJob:
             except MediaGoneError as gone:
                 if tally.add(Answer.NOT_FOUND) is Verdict.GONE:
                     raise JobExpiredError(
-                        f"The finished video is not to be had at its address any more ({gone}). Look for it at "
-                        "https://fal.ai/dashboard/requests.",
+                        f"The finished video is not to be had at its address any more ({gone}), or not through a proxy "
+                        "or filter on the way. Look for it at https://fal.ai/dashboard/requests.",
                         stage="download",
                         request_id=job.request_id,
                     ) from None
@@ -344,8 +356,11 @@ class PaidJob:
         """
         self._is_stopping = True
         await self._settle_sending()
-        if self._record.state in (State.ENDED, State.DONE, State.EXPIRED) or self._record.result:
-            return  # nothing was taken; or it is too late, and the video is to be downloaded
+        if self._record.result and self._record.state is not State.DONE:
+            self._display.announce("Stopped, and fal had made the video: run the same again for it, nothing to pay")
+            return
+        if self._record.state in (State.ENDED, State.DONE, State.EXPIRED):
+            return
         try:
             if not self._job:
                 with suppress(JobKeptError), anyio.fail_after(self._client.policy.cancel_wait):
@@ -355,16 +370,16 @@ class PaidJob:
         except JobCancelledError:
             self._display.announce("Stopped, and cancelled at fal")
         except TimeoutError:
-            log.warning("What came of the cancellation is not known yet: the record of the job is kept.")
+            self._display.announce("Stopped, and whether fal cancelled it is not known yet: run the same again to see")
         except FalError as error:
-            log.warning("%s", error)
+            self._display.announce(f"Stopped. {error}")
 
     async def _cancel(self, job: Job) -> None:
         """Raises `JobCancelledError`, `TimeoutError`, and `FalError` as `_finish` does."""
         self._display.announce("Stopped, cancelling the job at fal")
         answer = await self._client.cancel(job)
         log.info("Asked fal to cancel job %s: %s.", job.request_id, answer.value)
-        if answer is not Cancellation.TOO_LATE:
+        if answer in (Cancellation.REMOVED, Cancellation.REQUESTED):
             with suppress(JobKeptError):
                 self._set_state(State.CANCEL_REQUESTED)
         with anyio.fail_after(self._client.policy.cancel_wait):

@@ -23,7 +23,8 @@ COMPRESSED_INDEX = re.compile(rb"cmov.{4}dcomzlib", re.DOTALL)
 def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | None) -> RemoteVideo:
     """Decode every frame of `path`, in no more memory than a few frames of the policy's size take.
 
-    Raises `MediaRefusedError` when that fails, or when it holds more pixels than the policy allows.
+    Raises `MediaRefusedError` when that fails, or when it holds more pixels than the policy allows, and
+    `PermissionError` when it may not be read, as on Windows while another program holds it.
     """
     limits = {"max_pixels": str(policy.max_frame_pixels)}
     try:
@@ -37,6 +38,8 @@ def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | No
                 raise MediaRefusedError("its frames are far larger than those of this model")
             stream.codec_context.options = limits  # for a size that changes on the way
             num_frames, seconds = decode(container, policy.max_pixels // max(1, width * height))
+    except PermissionError:
+        raise
     except (FFmpegError, ValueError, OSError) as error:
         raise MediaRefusedError(f"it cannot be decoded: {error}") from error
     if not num_frames or not rate:

@@ -25,7 +25,7 @@ from ..media.upload import Media, ask_for_place, not_uploaded, place_in, put
 from .job import Cancellation, Job, build_job, job_from, with_logs
 from .platform import Price, list_requests, read_price
 from .policy import NetworkPolicy, is_plain_https
-from .reply import NoReply, Reply, error_from
+from .reply import NoReply, Reply, error_from, message_of
 from .retry import backoff, jittered, retry_after
 from .status import Completed, Status, parse_status
 from .transport import Transport
@@ -342,10 +342,12 @@ async def to_the_end(post: "asyncio.Task[Any]", is_on_its_way: asyncio.Event) ->
 
 def cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:
     """fal's answers to a cancellation ("Inference API reference", cancel)."""
+    if answer in (Answer.NOT_FOUND, Answer.TOO_LATE) and not is_first:
+        return Cancellation.REQUESTED
     if answer is Answer.NOT_FOUND:
         return Cancellation.GONE
     if answer is Answer.TOO_LATE:
-        return Cancellation.TOO_LATE if is_first else Cancellation.REQUESTED
+        return Cancellation.TOO_LATE
     return Cancellation.REQUESTED if status == 202 else Cancellation.REMOVED
 
 
@@ -374,6 +376,9 @@ def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | No
         return kept(stage, text, job, status=reply.status)
     if answer not in TROUBLE:
         return not_understood(stage, reply.reason, job)
+    if isinstance(reply, Reply) and reply.is_fals_own:
+        text = f"fal gives an error when it is asked for the {stage.value}: {message_of(reply)} (HTTP {reply.status})"
+        return kept(stage, text, job, retryable=True, status=reply.status)
     text = f"fal does not answer when it is asked for the {stage.value} ({reply.reason})"
     return kept(stage, text, job, retryable=True)
 

@@ -167,7 +167,7 @@ def error_from(reply: Reply, stage: str, what: str, request_id: str | None = Non
     """The error that a refusal or a failure tells, in any of fal's forms. `what` begins the message."""
     error_type = reply.error_type and printable_line(redact(reply.error_type), 60)
     fields = tuple(printable_line(redact(field), 60) for field in filter(None, map(_field, reply.details)))
-    said = printable_line(redact(_message(reply)), 500)
+    said = message_of(reply)
     retryable = says_retryable(reply.headers)
     if error_type == CONTENT_POLICY or (retryable is None and SAME_INPUT_SAME_ERROR.fullmatch(error_type or "")):
         retryable = False
@@ -177,7 +177,7 @@ def error_from(reply: Reply, stage: str, what: str, request_id: str | None = Non
     advice = advice or ADVICE.get(error_type or "") or _advice_on_retry(retryable)
     about = f" ({', '.join(fields)})" if fields else ""
     return FalError(
-        f"{what}{about}: {said.rstrip('.')} (HTTP {reply.status}{f', {error_type}' if error_type else ''}). {advice}",
+        f"{what}{about}: {said} (HTTP {reply.status}{f', {error_type}' if error_type else ''}). {advice}",
         stage=stage,
         status=reply.status,
         error_type=error_type,
@@ -185,6 +185,11 @@ def error_from(reply: Reply, stage: str, what: str, request_id: str | None = Non
         retryable=retryable,
         request_id=request_id,
     )
+
+
+def message_of(reply: Reply) -> str:
+    """fal's own words in an error, in one line without a full stop."""
+    return printable_line(redact(_message(reply)), 500).rstrip(".")
 
 
 def _field(detail: dict[str, Any]) -> str:
