@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cosmos_predict25.benchmarks.accounting import GPU, build_model, fake_gpu
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
@@ -107,3 +108,36 @@ def test_what_is_in_no_layer_of_comfyuis_goes_to_the_device_on_loading(core, par
         for values in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
             places[hasattr(layer, "comfy_cast_weights")].add(values.device.type)
     assert places == {True: {"cpu"}, False: {"meta"}}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_in_no_layer_of_comfyuis_stays_where_less_memory_is_free_than_before(core, part):
+    """Between two steps ComfyUI then takes weights off the GPU, the smallest first."""
+    from cosmos_predict25.nodes.host.memory import CosmosPredict25Part, CosmosPredict25Patcher
+
+    with fake_gpu():
+        module = getattr(build_model(heads=2, blocks=2, text_layers=1), part)
+        patcher = CosmosPredict25Patcher(CosmosPredict25Part(module), GPU, torch.device("cpu"))
+        patcher.partially_load(GPU, patcher.model_size() // 2)
+        loaded = patcher.loaded_size()
+        patcher.partially_load(GPU, -patcher.model_size() // 8)
+        assert patcher.loaded_size() < loaded
+        strays = [layer for layer in module.modules() if not hasattr(layer, "comfy_cast_weights")]
+        values = [each for layer in strays for each in (*layer.parameters(False), *layer.buffers(False))]
+        assert {each.device for each in values} == {GPU}
+
+
+def test_a_patch_of_a_norm_holds_where_all_else_is_streamed(core):
+    from cosmos_predict25.nodes.host.memory import HostedModel
+
+    model = load_pipeline_folder(DEMO_FOLDER)
+    patcher = HostedModel(model, guardrail=False).patcher.clone()
+    norm = model.transformer.transformer_blocks[0].attn1.norm_q
+    before = norm.weight.clone()
+    patcher.add_patches({"part.transformer_blocks.0.attn1.norm_q.weight": ("diff", (torch.ones_like(before),))})
+    for budget in (0.1, 1e32):
+        for _ in range(2):
+            patcher.partially_load(patcher.load_device, budget)
+            assert norm.weight.equal(before + 1)
+        patcher.detach()
+        assert norm.weight.equal(before)

@@ -79,12 +79,6 @@ class CosmosPredict25Part(nn.Module):
             if parameter.device.type == of_device:
                 parameter.data = weights[name]
 
-    def move_strays(self, device: torch.device) -> None:
-        """Move what is not in a layer of ComfyUI's, which it leaves out where memory is short: norms, tables, 4 MB."""
-        for module in self.part.modules():
-            if not hasattr(module, "comfy_cast_weights"):
-                module._apply(lambda values: values.to(device), recurse=False)
-
 
 class CosmosPredict25Patcher(ModelPatcher):
     """Keeps the weights in the memory map that they were read by, instead of copying them off the GPU.
@@ -97,7 +91,27 @@ class CosmosPredict25Patcher(ModelPatcher):
     def load(self, device_to: torch.device | None = None, *args: Any, **options: Any) -> None:
         super().load(device_to, *args, **options)
         assert device_to is not None
-        self.model.move_strays(device_to)
+        self._load_strays(device_to)
+
+    def partially_load(self, device_to: torch.device, *args: Any, **options: Any) -> int:
+        loaded = super().partially_load(device_to, *args, **options)
+        self._load_strays(device_to)  # where less memory is free than before, ComfyUI unloads some instead of loading
+        return loaded
+
+    def _load_strays(self, device: torch.device) -> None:
+        """Load, with its patches, what is in no layer of ComfyUI's, which leaves it out where memory is short.
+
+        Those are norms and tables, 4 MB.
+        """
+        for name, module in self.model.named_modules():
+            if hasattr(module, "comfy_cast_weights"):
+                continue
+            keys = [f"{name}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)]
+            if self.patches.keys() & set(keys) and not getattr(module, "comfy_patched_weights", False):
+                for key in keys:
+                    self.patch_weight_to_device(key, device)
+                module.comfy_patched_weights = True  # pyright: ignore[reportArgumentType]
+            module._apply(lambda values: values.to(device), recurse=False)
 
     def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
         if unpatch_weights and device_to == torch.device("cpu"):
