@@ -66,6 +66,11 @@ class CosmosPredict25StartLatent(io.ComfyNode):
                 f"at least {given * TEMPORAL_COMPRESSION + 1} frames."
             )
         known = vae.encode(frames).to(latent["samples"])
+        if (found := tuple(known.shape)) != (wanted := (1, LATENT_CHANNELS, given, *shape[-2:])):
+            raise InvalidRequestError(
+                f"The VAE gives a latent of the shape {found}, but must give {wanted}: connect the VAE of the "
+                "Checkpoint Loader (Cosmos Predict2.5), or the Wan 2.1 VAE."
+            )
         # ComfyUI converts all of a latent that is not empty: what is to be made has to become 0 in the model's scale.
         samples = model.get_model_object("latent_format").process_out(torch.zeros_like(latent["samples"]))
         mask = torch.ones_like(samples[:, :1])

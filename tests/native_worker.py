@@ -9,7 +9,9 @@ import json
 import math
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -186,9 +188,9 @@ def refusal(
     return said(lambda: comfy.sample.sample_custom(MODEL, latent, cfg, *inputs))
 
 
-def start_refusal(*shape: int) -> str:
+def start_refusal(*shape: int, vae: Any = None) -> str:
     latent = {"samples": torch.zeros(shape)}
-    return said(lambda: CosmosPredict25StartLatent.execute(MODEL, VAE, latent, image=torch.zeros(5, 64, 64, 3)))
+    return said(lambda: CosmosPredict25StartLatent.execute(MODEL, vae or VAE, latent, image=torch.zeros(5, 64, 64, 3)))
 
 
 def said(refused: Callable[[], Any]) -> str:
@@ -209,7 +211,20 @@ def refusals() -> dict[str, str]:
         "an image's latent": start_refusal(1, 4, 8, 8),
         "another VAE's latent": start_refusal(1, 48, 3, 8, 8),
         "nothing to make": start_refusal(1, 16, 2, 8, 8),
+        "another VAE": start_refusal(1, 16, 3, 8, 8, vae=SimpleNamespace(encode=lambda _: torch.zeros(5, 4, 8, 8))),
     }
+
+
+def loaded_once_more() -> dict[str, bool]:
+    """Whether what a node gets that cannot do with dynamic loading has the same weights, in a network of its own."""
+    found = {}
+    with mock.patch.object(ModelPatcher, "is_dynamic", return_value=True):  # as on a GPU
+        for name, patcher in (("MODEL", MODEL), ("CLIP", CLIP.patcher)):
+            copy = patcher.clone(disable_dynamic=True)
+            weights, copied = patcher.model.state_dict(), copy.model.state_dict()
+            same = weights.keys() == copied.keys() and all(weights[key].equal(copied[key]) for key in weights)
+            found[name] = same and copy.model is not patcher.model
+    return found
 
 
 def main() -> None:
@@ -222,6 +237,7 @@ def main() -> None:
             "other nodes": other_nodes(),
             "easycache": passes_with_easycache(),
             "refusals": refusals(),
+            "loaded once more": loaded_once_more(),
             "writer": writer_report(PROJECTION),
             "files": files_report(),
             "starts": {str(given): start_of_video(given) for given in (1, 5)},

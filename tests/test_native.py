@@ -76,6 +76,11 @@ def test_its_other_schedules_are_those_of_generate_locally(report, schedule):
         ("an image's latent", START_REFUSAL.format("(1, 4, 8, 8)")),
         ("another VAE's latent", START_REFUSAL.format("(1, 48, 3, 8, 8)")),
         ("nothing to make", START_REFUSAL.format("(1, 16, 2, 8, 8)")),
+        (
+            "another VAE",
+            "The VAE gives a latent of the shape (5, 4, 8, 8), but must give (1, 16, 2, 8, 8): connect the VAE of the "
+            "Checkpoint Loader (Cosmos Predict2.5), or the Wan 2.1 VAE.",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_step(report, what, says):
@@ -109,6 +114,10 @@ def test_a_start_latent_makes_what_generate_locally_makes_of_the_same_start(repo
 def test_other_nodes_do_to_the_video_what_the_help_page_says(report, node, least, most):
     """In decibels to the video without it: above 100 it is the same, below 22 it is spoilt."""
     assert least <= report["other nodes"][node] <= most
+
+
+def test_a_node_that_cannot_do_with_dynamic_loading_has_the_same_weights(report):
+    assert report["loaded once more"] == {"MODEL": True, "CLIP": True}
 
 
 def test_easycache_leaves_passes_out(report):

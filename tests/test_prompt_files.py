@@ -1,6 +1,8 @@
 """Embeddings of prompts that are kept on disk."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,8 +14,8 @@ PROMPT = "A red circle that nobody else would think of."
 
 
 @pytest.fixture
-def text_encoder(checkpoint):
-    return load_pipeline_folder(checkpoint).text_encoder
+def model(checkpoint):
+    return load_pipeline_folder(checkpoint)
 
 
 class Encoder:
@@ -27,22 +29,23 @@ class Encoder:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_a_known_prompt_is_not_encoded_again_after_a_restart(text_encoder, tmp_path, dtype):
+def test_a_known_prompt_is_not_encoded_again_after_a_restart(model, tmp_path, dtype):
     encode = Encoder(dtype)
-    embeds = PromptCache(files=PromptFiles(tmp_path / "new", text_encoder)).get_or_encode(PROMPT, encode)
-    again = PromptCache(files=PromptFiles(tmp_path / "new", text_encoder)).get_or_encode(PROMPT, encode)
+    embeds = PromptCache(files=PromptFiles(tmp_path / "new", model)).get_or_encode(PROMPT, encode)
+    again = PromptCache(files=PromptFiles(tmp_path / "new", model)).get_or_encode(PROMPT, encode)
     assert encode.texts == [PROMPT]
     assert again.dtype == dtype
     assert again.equal(embeds)
 
 
-def test_the_text_is_nowhere_in_the_folder(text_encoder, tmp_path):
-    PromptFiles(tmp_path, text_encoder).get_or_encode(PROMPT, Encoder())
+def test_the_text_is_nowhere_in_the_folder(model, tmp_path):
+    PromptFiles(tmp_path, model).get_or_encode(PROMPT, Encoder())
     (file,) = tmp_path.iterdir()
     assert b"circle" not in file.read_bytes() + file.name.encode()
 
 
-def test_other_weights_or_another_type_have_other_embeddings(text_encoder, checkpoint):
+def test_other_weights_or_another_type_have_other_embeddings(model, checkpoint):
+    text_encoder = model.text_encoder
     first = fingerprint(text_encoder)
     assert fingerprint(load_pipeline_folder(checkpoint).text_encoder) == first
     assert fingerprint(load_pipeline_folder(checkpoint, torch.bfloat16).text_encoder) != first
@@ -57,9 +60,9 @@ def test_other_weights_or_another_type_have_other_embeddings(text_encoder, check
     assert fingerprint(text_encoder) == first
 
 
-def test_above_the_bound_those_that_were_used_longest_ago_go(text_encoder, tmp_path):
+def test_above_the_bound_those_that_were_used_longest_ago_go(model, tmp_path):
     encode = Encoder()
-    kept = PromptFiles(tmp_path, text_encoder, max_bytes=2 * 512 * 8 * 2 + 1000)
+    kept = PromptFiles(tmp_path, model, max_bytes=2 * 512 * 8 * 2 + 1000)
 
     def use(text: str, at: int) -> None:
         before = set(tmp_path.iterdir())
@@ -78,27 +81,58 @@ def test_above_the_bound_those_that_were_used_longest_ago_go(text_encoder, tmp_p
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", None], ids=["empty", "garbage", "cut"])
-def test_a_damaged_file_is_made_again(text_encoder, tmp_path, content):
+def test_a_damaged_file_is_made_again(model, tmp_path, content):
     encode = Encoder()
-    PromptFiles(tmp_path, text_encoder).get_or_encode(PROMPT, encode)
+    PromptFiles(tmp_path, model).get_or_encode(PROMPT, encode)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-100] if content is None else content)
-    embeds = PromptFiles(tmp_path, text_encoder).get_or_encode(PROMPT, encode)
+    embeds = PromptFiles(tmp_path, model).get_or_encode(PROMPT, encode)
     assert len(encode.texts) == 2
-    assert PromptFiles(tmp_path, text_encoder).get_or_encode(PROMPT, encode).equal(embeds)
+    assert PromptFiles(tmp_path, model).get_or_encode(PROMPT, encode).equal(embeds)
 
 
-def test_a_folder_that_cannot_be_written_does_no_harm(text_encoder, tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_does_no_harm(model, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
-    embeds = PromptFiles(tmp_path / "file", text_encoder).get_or_encode(PROMPT, Encoder())
+    embeds = PromptFiles(tmp_path / "file", model).get_or_encode(PROMPT, Encoder())
     assert embeds.shape == (1, 512, 8)
     assert "could not be kept" in caplog.text
     assert PROMPT not in caplog.text
 
 
-def test_a_checkpoint_does_not_take_the_embeddings_of_another(text_encoder, checkpoint, tmp_path):
+def test_a_checkpoint_does_not_take_the_embeddings_of_another(model, checkpoint, tmp_path):
     encode = Encoder()
-    PromptFiles(tmp_path, text_encoder).get_or_encode(PROMPT, encode)
-    other = load_pipeline_folder(checkpoint, torch.bfloat16).text_encoder
+    PromptFiles(tmp_path, model).get_or_encode(PROMPT, encode)
+    other = load_pipeline_folder(checkpoint, torch.bfloat16)
     PromptFiles(tmp_path, other).get_or_encode(PROMPT, encode)
     assert encode.texts == [PROMPT, PROMPT]
+
+
+def test_another_chat_template_has_other_embeddings(model, tmp_path):
+    encode = Encoder()
+    PromptFiles(tmp_path, model).get_or_encode(PROMPT, encode)
+    model.tokenizer.chat_template += "{{ ' Again.' }}"
+    PromptFiles(tmp_path, model).get_or_encode(PROMPT, encode)
+    assert encode.texts == [PROMPT, PROMPT]
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
+from cosmos_predict25.pipeline.local.prompt_cache import PromptFiles
+
+files = PromptFiles(Path(sys.argv[2]), load_pipeline_folder(Path(sys.argv[1])))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+print(files.get_or_encode("a cat", lambda text: torch.ones(1, 512, 8)).shape)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of a file")
+def test_a_full_disk_does_no_harm(checkpoint, tmp_path):
+    command = [sys.executable, "-c", LIMITED, str(checkpoint), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert "torch.Size([1, 512, 8])" in result.stdout, result.stderr
+    assert "could not be kept" in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -137,7 +137,7 @@ class HostedModel:
         self.model = model
         self.guardrail = guardrail
         model.text_encoder.compute_dtype = text_compute_dtype(model.text_encoder.compute_dtype)
-        files = PromptFiles(prompt_folder, model.text_encoder) if prompt_folder else None
+        files = PromptFiles(prompt_folder, model) if prompt_folder else None
         self.prompts = PromptCache(files=files)
         self.unfinished = UnfinishedVideo()
         self.device = model_management.get_torch_device()

@@ -8,6 +8,7 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.llama import Llama2_, Qwen25_7BVLI_Config
 from torch import Tensor
@@ -18,7 +19,7 @@ from ...pipeline.local.load.original_names import name_of_other_model
 from ...pipeline.local.load.parts import Parts, check_text_features, language_model_name
 from ...pipeline.local.load.weights import as_wrong_checkpoint, check_same_tensors, index_tensors, weight_files
 from .encoder import ReasonEncoder
-from .model import PROJECTION
+from .model import PROJECTION, read_projection
 from .tensors import read_tensors, weights_alone
 from .tokenizer import PICTURE_TOKENS, ReasonTokenizer, comfyuis_tokenizer
 from .writer import QWEN_VISION, ReasonWriter, VisionTower
@@ -55,9 +56,12 @@ class TextEncoderFiles:
     tokenizer: Any
 
 
-def load_clip(parts: Parts, projection: dict[str, Tensor], writer: bool = False) -> comfy.sd.CLIP:
+def load_clip(
+    parts: Parts, projection: dict[str, Tensor], writer: bool = False, disable_dynamic: bool = False
+) -> comfy.sd.CLIP:
     """The CLIP; with `writer` it also writes prompts, which takes lm_head and the vision tower.
 
+    `disable_dynamic`: without ComfyUI's dynamic loading, which hooks cannot do with.
     Raises `WrongCheckpointError` for a text encoder of another kind or size, or one without what `writer` needs.
     """
     found = _files_in_folder(parts) if parts.text_encoder.is_dir() else _single_file(parts.text_encoder)
@@ -74,13 +78,21 @@ def load_clip(parts: Parts, projection: dict[str, Tensor], writer: bool = False)
     if writer:
         ends = (found.tokenizer.eos_token_id, found.tokenizer.pad_token_id)
         target.params |= {"vision": found.vision, "stop_tokens": ends}
-    return comfy.sd.CLIP(
+    clip = comfy.sd.CLIP(
         target,
         tokenizer_data={"tokenizer": found.tokenizer},
         parameters=comfy.utils.calculate_parameters(tensors),
         state_dict=[tensors],
         model_options=_options(tensors),
+        disable_dynamic=disable_dynamic,
     )
+    clip.patcher.cached_patcher_init = (_load_patcher, (parts, writer))
+    return clip
+
+
+def _load_patcher(parts: Parts, writer: bool, disable_dynamic: bool = False) -> ModelPatcher:
+    """By this ComfyUI loads the CLIP once more, for a node that needs it in another way."""
+    return load_clip(parts, read_projection(parts), writer, disable_dynamic).patcher
 
 
 def encoder_name(name: str) -> str | None:

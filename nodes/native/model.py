@@ -114,18 +114,37 @@ def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def load_transformer(parts: Parts) -> tuple[ModelPatcher, dict[str, Tensor]]:
+def load_transformer(parts: Parts, disable_dynamic: bool = False) -> tuple[ModelPatcher, dict[str, Tensor]]:
     """The MODEL, and the tensors of the text projection.
 
+    `disable_dynamic`: without ComfyUI's dynamic loading, which some nodes, as TorchCompileModel, cannot do with.
     Raises `WrongCheckpointError` when the files hold another network.
     """
+    network, tensors, projection = _read(parts)
+    model_config = CosmosPredict25(network)
+    _use_own_latents(model_config.latent_format, parts.vae_config)
+    patcher = _patcher(model_config, tensors, disable_dynamic)
+    patcher.cached_patcher_init = (_load_patcher, (parts,))
+    return patcher, projection
+
+
+def _load_patcher(parts: Parts, disable_dynamic: bool = False) -> ModelPatcher:
+    """By this ComfyUI loads the model once more, for a node that needs it in another way."""
+    return load_transformer(parts, disable_dynamic)[0]
+
+
+def read_projection(parts: Parts) -> dict[str, Tensor]:
+    """The tensors of the text projection alone. Raises as `load_transformer` does."""
+    return _read(parts)[2]
+
+
+def _read(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """ComfyUI's config of the network, its tensors, and those of the text projection."""
     config = network_config(parts.transformer_config)
     names = native_names(config, parts.transformer_config, parts.transformer)
     tensors = read_tensors({source.file.path for source in parts.transformer.values()}, names.get)
     projection = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PROJECTION)}
-    model_config = CosmosPredict25(config)
-    _use_own_latents(model_config.latent_format, parts.vae_config)
-    return _patcher(model_config, tensors), projection
+    return config, tensors, projection
 
 
 def native_names(
@@ -145,7 +164,7 @@ def native_names(
     return {name: native for diffusers, native in by_diffusers.items() for name in (diffusers, native)}
 
 
-def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor]) -> ModelPatcher:
+def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor], disable_dynamic: bool) -> ModelPatcher:
     """As `comfy.sd.load_diffusion_model_state_dict` does it, for a config that it does not know."""
     device, offload_device = model_management.get_torch_device(), model_management.unet_offload_device()
     quantized: Any = comfy.utils.detect_layer_quantization(tensors, "")
@@ -159,7 +178,8 @@ def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor]) -> ModelPatche
     config.quant_config = quantized
     config.set_inference_dtype(dtype, manual_cast)
     model = config.get_model(tensors)
-    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload_device)
+    patcher_class = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = patcher_class(model, load_device=device, offload_device=offload_device)
     if not model_management.is_device_cpu(offload_device):
         model.to(offload_device)
     model.load_model_weights(tensors, "", assign=patcher.is_dynamic())

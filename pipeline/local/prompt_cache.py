@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..disk import atomic_write
+from .encode import tokenize
 
 if TYPE_CHECKING:
-    from .model import TextEncoder
+    from .model import LocalModel, TextEncoder
 
 MAX_BYTES = 512 * 2**20
 SAMPLED_VALUES = 1024
@@ -45,19 +46,21 @@ class PromptCache:
 
 
 class PromptFiles:
-    """Embeddings in a folder, one safetensors file each, named by a hash of the text and of the text encoder's weights.
+    """Embeddings in a folder, one safetensors file each, named by a hash of tokens and of the text encoder's weights.
 
     The texts themselves are not stored. Above `max_bytes` those that were used longest ago go.
     """
 
-    def __init__(self, folder: Path, text_encoder: "TextEncoder", max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, folder: Path, model: "LocalModel", max_bytes: int = MAX_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._weights = fingerprint(text_encoder)
+        self._weights = fingerprint(model.text_encoder)
+        self._tokenizer = model.tokenizer
 
     def get_or_encode(self, text: str, encode: Callable[[str], Tensor]) -> Tensor:
         """As `PromptCache.get_or_encode`. A file that cannot be read is made again; a full disk does no harm."""
-        file = self._folder / f"{hashlib.sha256(self._weights + text.encode()).hexdigest()}.safetensors"
+        tokens = tokenize(self._tokenizer, text).numpy().tobytes()
+        file = self._folder / f"{hashlib.sha256(self._weights + tokens).hexdigest()}.safetensors"
         with suppress(OSError, SafetensorError, KeyError):
             embeds = load_file(file)["embeds"]
             os.utime(file)
@@ -68,7 +71,7 @@ class PromptFiles:
             with atomic_write(file) as unfinished:
                 save_file({"embeds": embeds.contiguous()}, unfinished)
             self._remove_oldest()
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # the latter where a disk is full
             logging.warning(f"The embedding of a prompt could not be kept in {self._folder}: {error}")
         return embeds
 
