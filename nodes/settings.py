@@ -54,8 +54,7 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     default=0,
                     min=SEED.minimum,
                     max=SEED.maximum,
-                    # A seed that changes by itself would have a job that is kept at fal sent, and paid for, again.
-                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    control_after_generate=True,
                     tooltip="The noise to start from. The same seed and settings give the same video.",
                 ),
                 *side_inputs("; fal makes only that"),

@@ -171,6 +171,16 @@ SEED_CONTROL = """LiteGraph.createNode('CosmosPredict25SamplerSettings').widgets
 def test_a_seed_changes_only_when_its_user_says_so(page: Page) -> None:
     """Else a job that is kept at fal would be paid for again by the run that was to go on with it."""
     assert page.evaluate(SEED_CONTROL) == "fixed"
+    saved = """() => {
+        app.graph.clear()
+        const node = LiteGraph.createNode('CosmosPredict25SamplerSettings')
+        app.graph.add(node)
+        node.widgets.find(({ name }) => name === 'control_after_generate').value = 'randomize'
+        return app.graph.serialize()
+    }"""
+    page.evaluate("(graph) => app.loadGraphData(graph)", page.evaluate(saved))
+    loaded = "app.graph.nodes[0].widgets.find(({ name }) => name === 'control_after_generate').value"
+    assert page.evaluate(loaded) == "randomize"
 
 
 def test_fps_is_there_for_images_only(page: Page) -> None:

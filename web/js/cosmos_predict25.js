@@ -92,6 +92,12 @@ function rememberWorkflows() {
 listPaidTemplatesLast()
 rememberWorkflows()
 
+/** A seed that changes after each run would have a job that is kept at fal sent, and paid for, again. */
+function keepSeed(node) {
+  const control = node.widgets.find(({ name }) => name === 'control_after_generate')
+  if (control) control.value = 'fixed'
+}
+
 app.registerExtension({
   name: 'cosmospredict25.texts',
 
@@ -124,6 +130,7 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (node.comfyClass === 'CosmosPredict25ExportVideo') showFpsForImagesOnly(node)
+    if (node.comfyClass === 'CosmosPredict25SamplerSettings') keepSeed(node)
   },
 
   /** A job of the history was opened, or another workflow. */
