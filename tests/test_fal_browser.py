@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.tests.fal_standin import FalStandIn, Hang, Job, content_policy
+from cosmos_predict25.tests.fal_standin import FalStandIn, Hang, Job, Reply, content_policy
 from cosmos_predict25.tests.frontend import (
     assert_nothing_is_wrong,
     loaded_video,
@@ -147,6 +147,23 @@ def test_stop_ends_quietly_and_cancels_at_fal(template: Page, fal: FalStandIn) -
     assert wait_for_end(template)[-1]["name"] == "execution_success"
     assert loaded_video(template)["width"] == 96
     assert_nothing_is_wrong(template)
+
+
+def test_the_node_says_what_came_of_stop_where_fal_does_not_cancel(template: Page, fal: FalStandIn) -> None:
+    fal.run_seconds = math.inf
+    fal.fault("cancel", Reply(403, body={"detail": "not yours"}))
+    set_values(template, SETTINGS, {"num_frames": 9, "seed": 8})
+    press_run(template)
+    expect(template.get_by_text("Running at fal")).to_be_visible()
+    template.get_by_role("button", name="Cancel current run").click()
+    assert wait_for_end(template)[-1]["name"] == "execution_interrupted"
+    expect(template.get_by_text("fal did not cancel the job: not yours (HTTP 403)")).to_be_visible()
+    take_screenshot(template, "fal-not-cancelled")
+    accepted = fal.accepted
+    fal.complete(list(fal.jobs)[-1])
+    press_run(template)
+    assert wait_for_end(template)[-1]["name"] == "execution_success"
+    assert fal.accepted == accepted
 
 
 def test_a_content_policy_refusal_can_be_read(template: Page, fal: FalStandIn) -> None:
