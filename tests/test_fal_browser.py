@@ -157,7 +157,7 @@ def test_the_node_says_what_came_of_stop_where_fal_does_not_cancel(template: Pag
     expect(template.get_by_text("Running at fal")).to_be_visible()
     template.get_by_role("button", name="Cancel current run").click()
     assert wait_for_end(template)[-1]["name"] == "execution_interrupted"
-    expect(template.get_by_text("fal did not cancel the job: not yours (HTTP 403)")).to_be_visible()
+    expect(template.get_by_text("Stopped, but not cancelled: run the same again for its video")).to_be_visible()
     take_screenshot(template, "fal-not-cancelled")
     accepted = fal.accepted
     fal.complete(list(fal.jobs)[-1])

@@ -178,7 +178,9 @@ def test_what_came_of_stop_is_shown_where_fal_does_not_cancel(fal: FalStandIn) -
     fal.fault("cancel", Reply(403, body={"detail": "not yours"}))
     observer = Recorder("Running")
     stopped(fal, observer)
-    assert "fal did not cancel the job: not yours (HTTP 403)" in observer.messages[-1]
+    assert observer.messages[-1].startswith(
+        "Stopped, but not cancelled: run the same again for its video. fal did not cancel the job: not yours (HTTP 403)"
+    )
     assert record_of(fal).state is State.SUBMITTED
 
 

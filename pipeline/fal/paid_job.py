@@ -372,7 +372,8 @@ class PaidJob:
         except TimeoutError:
             self._display.announce("Stopped, and whether fal cancelled it is not known yet: run the same again to see")
         except FalError as error:
-            self._display.announce(f"Stopped. {error}")
+            then = ", but not cancelled: run the same again for its video" if error.stage == "cancel" else ""
+            self._display.announce(f"Stopped{then}. {error}")
 
     async def _cancel(self, job: Job) -> None:
         """Raises `JobCancelledError`, `TimeoutError`, and `FalError` as `_finish` does."""
