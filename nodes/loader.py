@@ -61,15 +61,15 @@ class CosmosPredict25Loader(io.ComfyNode):
         with import_requirements():
             from ..pipeline.local.guardrail import import_guardrail
             from ..pipeline.local.load import checkpoint as loading
-            from .host.memory import HostedModel, weight_dtype
+            from .host.memory import HostedModel, text_weight_dtype, weight_dtype
             from .host.output import prompt_folder, result_on_node
         if guardrail:
             import_guardrail()
         if checkpoint == SINGLE_FILES:
             files = single_files(transformer, vae, text_encoder)
-            model = loading.load_single_files(*files, dtype=weight_dtype())
+            model = loading.load_single_files(*files, weight_dtype(), text_weight_dtype())
         else:
-            model = loading.load_pipeline_folder(folder_of(checkpoint), weight_dtype())
+            model = loading.load_pipeline_folder(folder_of(checkpoint), weight_dtype(), text_weight_dtype())
         lines = [f"Loaded {model.name}."]
         if model.name == DEMO_FOLDER.name:
             lines.append("Demo: knows only coloured shapes.")

@@ -153,6 +153,13 @@ def test_weights_keep_their_dtype_or_take_the_one_asked_for(checkpoint):
         assert not any(tensor.is_meta for part in parts for tensor in [*part.parameters(), *part.buffers()])
 
 
+def test_the_text_encoder_may_keep_another_type(checkpoint):
+    model = load_pipeline_folder(checkpoint, torch.float32, torch.bfloat16)
+    weights = {weight.dtype for weight in model.text_encoder.language_model.parameters()}
+    assert weights | {model.text_encoder.token_embeddings.dtype} == {torch.bfloat16}
+    assert {weight.dtype for part in (model.transformer, model.vae) for weight in part.parameters()} == {torch.float32}
+
+
 @pytest.mark.slow
 def test_loading_takes_little_more_memory_than_the_files(tmp_path):
     folder = tmp_path / "large"

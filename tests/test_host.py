@@ -120,9 +120,10 @@ def test_room_is_made_unless_comfyuis_own_reserve_is_free_beside_it(hosted, monk
 
 
 def test_weights_stay_as_they_are_on_the_cpu(core):
-    from cosmos_predict25.nodes.host.memory import weight_dtype
+    from cosmos_predict25.nodes.host.memory import text_weight_dtype, weight_dtype
 
     assert weight_dtype() is None
+    assert text_weight_dtype() is None
 
 
 @pytest.mark.parametrize(
@@ -133,12 +134,13 @@ def test_weights_stay_as_they_are_on_the_cpu(core):
 def test_weights_have_the_smallest_type_that_a_gpu_is_good_at(core, monkeypatch, bfloat16, float16, dtype):
     from comfy import model_management
 
-    from cosmos_predict25.nodes.host.memory import weight_dtype
+    from cosmos_predict25.nodes.host.memory import text_weight_dtype, weight_dtype
 
     monkeypatch.setattr(model_management, "get_torch_device", lambda: torch.device("cuda", 0))
     monkeypatch.setattr(model_management, "should_use_bf16", lambda device: bfloat16)
     monkeypatch.setattr(model_management, "should_use_fp16", lambda device: float16)
     assert weight_dtype() == dtype
+    assert text_weight_dtype() == torch.bfloat16
 
 
 @torch.inference_mode()

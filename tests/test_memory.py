@@ -141,3 +141,19 @@ def test_a_patch_of_a_norm_holds_where_all_else_is_streamed(core):
             assert norm.weight.equal(before + 1)
         patcher.detach()
         assert norm.weight.equal(before)
+
+
+def test_a_part_that_could_not_be_loaded_wholly_leaves_the_gpu(core, monkeypatch):
+    from cosmos_predict25.nodes.host.memory import CosmosPredict25Part, CosmosPredict25Patcher
+
+    def no_memory(patcher, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with fake_gpu():
+        module = build_model(heads=2, blocks=2, text_layers=1).transformer
+        patcher = CosmosPredict25Patcher(CosmosPredict25Part(module), GPU, torch.device("cpu"))
+        patcher.partially_load(GPU, patcher.model_size() // 2)
+        monkeypatch.setattr(CosmosPredict25Patcher, "_load_strays", no_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            patcher.partially_load(GPU, -patcher.model_size() // 8)
+        assert patcher.loaded_size() == 0

@@ -37,6 +37,11 @@ def weight_dtype() -> torch.dtype | None:
     return torch.float16 if model_management.should_use_fp16(device) else torch.float32
 
 
+def text_weight_dtype() -> torch.dtype | None:
+    """bfloat16 on every GPU, as in the file: in float32 it would be copied from there into 27 GB of RAM."""
+    return None if model_management.is_device_cpu(model_management.get_torch_device()) else torch.bfloat16
+
+
 def text_compute_dtype(weights: torch.dtype) -> torch.dtype:
     """float32 for bfloat16 weights on a GPU without bfloat16: Qwen2.5 overflows in float16."""
     device = model_management.get_torch_device()
@@ -95,7 +100,12 @@ class CosmosPredict25Patcher(ModelPatcher):
 
     def partially_load(self, device_to: torch.device, *args: Any, **options: Any) -> int:
         loaded = super().partially_load(device_to, *args, **options)
-        self._load_strays(device_to)  # where less memory is free than before, ComfyUI unloads some instead of loading
+        try:
+            # Where less memory is free than before, ComfyUI has unloaded some instead of loading.
+            self._load_strays(device_to)
+        except Exception:
+            self.detach()  # as ComfyUI does: it does not count this part as loaded any more
+            raise
         return loaded
 
     def _load_strays(self, device: torch.device) -> None:

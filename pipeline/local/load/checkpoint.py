@@ -25,23 +25,32 @@ from .parts import (
 from .weights import Source, as_wrong_checkpoint, index_tensors, load_tensors, weight_files
 
 
-def load_pipeline_folder(folder: Path, dtype: torch.dtype | None = None) -> LocalModel:
+def load_pipeline_folder(
+    folder: Path, dtype: torch.dtype | None = None, text_dtype: torch.dtype | None = None
+) -> LocalModel:
     """Load a folder in diffusers layout, with its weights in `dtype`, or in their own where that is None.
 
+    `text_dtype`: of the text encoder's, where it is another: in bfloat16, which it comes in, they are not copied.
     Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
     """
-    return _assemble(folder_parts(folder), read_config(folder, "scheduler", "scheduler_config.json"), dtype)
+    scheduler_config = read_config(folder, "scheduler", "scheduler_config.json")
+    return _assemble(folder_parts(folder), scheduler_config, dtype, text_dtype)
 
 
 def load_single_files(
-    transformer: Path, vae: Path, text_encoder_folder: Path, dtype: torch.dtype | None = None
+    transformer: Path,
+    vae: Path,
+    text_encoder_folder: Path,
+    dtype: torch.dtype | None = None,
+    text_dtype: torch.dtype | None = None,
 ) -> LocalModel:
     """Load a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own names or
     diffusers') and a transformers folder with Qwen2.5-VL and its tokenizer, in `dtype` or, for None, as they are.
 
+    `text_dtype`: as of `load_pipeline_folder`.
     Raises `WrongCheckpointError` for a file of another model.
     """
-    return _assemble(file_parts(transformer, vae, text_encoder_folder), SCHEDULER_CONFIG, dtype)
+    return _assemble(file_parts(transformer, vae, text_encoder_folder), SCHEDULER_CONFIG, dtype, text_dtype)
 
 
 def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
@@ -49,11 +58,14 @@ def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
     return _load_vae(*vae_file_parts(path), dtype)
 
 
-def _assemble(parts: Parts, scheduler_config: Mapping[str, Any], dtype: torch.dtype | None) -> LocalModel:
+def _assemble(
+    parts: Parts, scheduler_config: Mapping[str, Any], dtype: torch.dtype | None, text_dtype: torch.dtype | None
+) -> LocalModel:
     transformer = _on_meta(CosmosTransformer3DModel, parts.transformer_config)
     load_tensors(transformer, parts.transformer, dtype, "the Cosmos-Predict2.5 transformer")
     # float16 is too small for what goes through Qwen2.5, and bfloat16 is what it comes in.
-    language_model = _load_language_model(parts.text_encoder, torch.bfloat16 if dtype == torch.float16 else dtype)
+    text_dtype = text_dtype or (torch.bfloat16 if dtype == torch.float16 else dtype)
+    language_model = _load_language_model(parts.text_encoder, text_dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     check_text_features(parts.text_encoder, features, transformer.config.crossattn_proj_in_channels)
     text_encoder = TextEncoder(language_model, transformer.crossattn_proj)
