@@ -211,6 +211,13 @@ def test_fals_own_error_without_a_type_is_told_with_a_way_out(fal: FalStandIn, s
     goes_on(fal)
 
 
+def test_fals_own_error_to_the_question_for_the_status_is_told(fal: FalStandIn) -> None:
+    fal.fault("status", Reply(500, body={"detail": f"Broken on the way to {PROMPT}."}, headers=OWN), times=FOREVER)
+    error = failed(fal, JobKeptError, policy=BRIEF)
+    assert "is asked for the status: Broken on the way to [prompt] (HTTP 500)" in str(error)
+    goes_on(fal)
+
+
 def test_a_result_that_is_gone_is_told(fal: FalStandIn) -> None:
     fal.fault("result", NOT_FOUND, times=FOREVER)
     error = failed(fal, JobExpiredError)

@@ -229,8 +229,8 @@ class PaidJob:
         try:
             return await self._download(await self._result())
         except JobKeptError as error:
+            hide_prompts(error, self._submission.sent)
             if error.stage == "result" and error.status not in (None, 401, 403):  # fal's own error may be its last word
-                hide_prompts(error, self._submission.sent)
                 error.args = (f"{error} {self._how_to_have_another()}",)
             raise
         except JobExpiredError as error:
@@ -372,6 +372,7 @@ class PaidJob:
         except TimeoutError:
             self._display.announce("Stopped, and whether fal cancelled it is not known yet: run the same again to see")
         except FalError as error:
+            hide_prompts(error, self._submission.sent)
             then = ", but not cancelled: run the same again for its video" if error.stage == "cancel" else ""
             self._display.announce(f"Stopped{then}. {error}")
 
