@@ -25,7 +25,6 @@ from cosmos_predict25.demo.prompts import describe
 from cosmos_predict25.demo.training import text, vae
 from cosmos_predict25.demo.training.flow import Samples, batch_sigma, velocity_loss
 from cosmos_predict25.demo.world import LORA_COLOR, Scene, SceneObject, random_scene
-from cosmos_predict25.pipeline.local.causal import fast_on_cpu
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER, DEMO_LORA_FILE
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
@@ -77,8 +76,7 @@ def make_samples() -> Samples:
     for first in range(0, NUM_SCENES, CHUNK):
         chunk = scenes[first : first + CHUNK]
         clips = torch.stack([vae.clip(scene, rng) for scene, rng in chunk])
-        with fast_on_cpu(autoencoder, autoencoder.device):
-            latents.append(normalize(autoencoder, autoencoder.encode(clips).latent_dist.mode()))
+        latents.append(normalize(autoencoder, vae.encode(autoencoder, clips)))
         captions = [describe(scene, rng).text for scene, rng in chunk for _ in range(CAPTIONS)]
         for values, kept in zip((features, log_counts), text.kept_features(encoder, tokenizer, captions), strict=True):
             values.append(kept.unflatten(0, (len(chunk), CAPTIONS)))

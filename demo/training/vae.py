@@ -117,9 +117,13 @@ def learning_rate_factor(step: int, num_steps: int, warm_up: int = 20) -> float:
 def encode_clips(vae: AutoencoderKLWan, kind: str, first: int, count: int) -> Tensor:
     """Latents of the training clips `first` to `first + count`, float16 (count, 16, 7, SIDE/8, SIDE/8)."""
     clips = [clip(*training_scene(kind, index)) for index in range(first, first + count)]
-    few = torch.stack(clips).split(ENCODED_AT_ONCE)
+    return encode(vae, torch.stack(clips)).half()
+
+
+def encode(vae: AutoencoderKLWan, clips: Tensor) -> Tensor:
+    """Latents (N, 16, T, h, w) of clips (N, 3, F, 8h, 8w) in -1..1, not normalised."""
     with fast_on_cpu(vae, vae.device):
-        return torch.cat([vae.encode(clips).latent_dist.mode() for clips in few]).half()
+        return torch.cat([vae.encode(few).latent_dist.mode() for few in clips.split(ENCODED_AT_ONCE)])
 
 
 def training_scene(kind: str, index: int) -> tuple[Scene, random.Random, Tensor]:
