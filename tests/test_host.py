@@ -1,6 +1,7 @@
 """The parts of a checkpoint under ComfyUI's memory manager, on the CPU; what a GPU would answer is made up."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from cosmos_predict25.demo.world import Scene, SceneObject, render
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
-from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.load.find import DEMO, DEMO_FOLDER
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.pipeline.request import GenerationRequest
 
@@ -268,3 +269,14 @@ def test_the_demos_video_is_the_same_where_comfyui_spares_memory(core, monkeypat
     assert video.latents.equal(expected.latents)
     assert video.frames.equal(expected.frames)
     model_management.unload_all_models()
+
+
+def test_the_loader_asks_for_the_text_encoders_own_type(core, monkeypatch):
+    from cosmos_predict25.nodes.host import memory
+    from cosmos_predict25.nodes.loader import CosmosPredict25Loader
+
+    monkeypatch.setattr(memory, "weight_dtype", lambda: torch.float32)
+    monkeypatch.setattr(memory, "text_weight_dtype", lambda: torch.bfloat16)
+    hosted: Any = CosmosPredict25Loader.execute(DEMO, False, "none", "none", "none", False).args[0]
+    assert hosted.model.text_encoder.token_embeddings.dtype == torch.bfloat16
+    assert hosted.model.transformer.dtype == torch.float32
