@@ -13,6 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.tests.fal import Meanwhile
 from cosmos_predict25.tests.fal_standin import FalStandIn, Hang, Job, Reply, content_policy
 from cosmos_predict25.tests.frontend import (
     assert_nothing_is_wrong,
@@ -151,7 +152,8 @@ def test_stop_ends_quietly_and_cancels_at_fal(template: Page, fal: FalStandIn) -
 
 def test_the_node_says_what_came_of_stop_where_fal_does_not_cancel(template: Page, fal: FalStandIn) -> None:
     fal.run_seconds = math.inf
-    fal.fault("cancel", Reply(403, body={"detail": "not yours"}))
+    # Later than the graph waits for it.
+    fal.fault("cancel", Meanwhile(fault=Reply(403, body={"detail": "not yours"}), what=lambda: time.sleep(2)))
     set_values(template, SETTINGS, {"num_frames": 9, "seed": 8})
     press_run(template)
     expect(template.get_by_text("Running at fal")).to_be_visible()
