@@ -19,12 +19,13 @@ from torch.utils._pytree import tree_iter
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 
 from cosmos_predict25.pipeline.local.condition import encode_frames
-from cosmos_predict25.pipeline.local.decode import middle_features, upsample, whole
+from cosmos_predict25.pipeline.local.decode import middle_features, upsample
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity, timesteps_of
 from cosmos_predict25.pipeline.local.encode import MAX_TOKENS, layer_features
 from cosmos_predict25.pipeline.local.latents import initial_noise, latent_frames
 from cosmos_predict25.pipeline.local.model import LocalModel, TextEncoder
 from cosmos_predict25.pipeline.local.plan import Plan, Stage
+from cosmos_predict25.pipeline.local.tiles import whole
 from cosmos_predict25.pipeline.local.transformer import use_less_memory
 
 GPU = torch.device("cuda", 0)

@@ -20,7 +20,8 @@ from cosmos_predict25.benchmarks.report import publish
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity, timesteps_of
 from cosmos_predict25.pipeline.local.latents import initial_noise, latent_frames
 from cosmos_predict25.pipeline.local.model import sizes_of
-from cosmos_predict25.pipeline.local.plan import GIB, make_plan
+from cosmos_predict25.pipeline.local.plan import make_plan
+from cosmos_predict25.pipeline.local.sizes import GIB
 from cosmos_predict25.pipeline.local.transformer import use_less_memory
 
 STARTS = {"text alone": 0, "a picture": 1, "a clip": 5}

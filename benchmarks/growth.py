@@ -23,7 +23,8 @@ from cosmos_predict25.benchmarks.report import markdown_table, publish
 from cosmos_predict25.pipeline.fal.journal import Journal, Record
 from cosmos_predict25.pipeline.fal.queue.policy import NetworkPolicy
 from cosmos_predict25.pipeline.local.model import sizes_of
-from cosmos_predict25.pipeline.local.plan import GIB, DeviceMemory, make_plan
+from cosmos_predict25.pipeline.local.plan import make_plan
+from cosmos_predict25.pipeline.local.sizes import GIB, DeviceMemory
 
 LENGTHS = (33, 61, 93)
 SIZES = ((640, 352), (960, 528), (1280, 704))

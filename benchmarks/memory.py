@@ -21,7 +21,8 @@ from cosmos_predict25.benchmarks.accounting import SHAPES, account, build_model,
 from cosmos_predict25.benchmarks.report import publish
 from cosmos_predict25.pipeline.errors import NotEnoughMemoryError
 from cosmos_predict25.pipeline.local.model import LocalModel, sizes_of
-from cosmos_predict25.pipeline.local.plan import GIB, DeviceMemory, Plan, make_plan
+from cosmos_predict25.pipeline.local.plan import Plan, make_plan
+from cosmos_predict25.pipeline.local.sizes import GIB, DeviceMemory
 from cosmos_predict25.scripts.environment import NEWEST, REPO, source_folder
 
 CARDS = (6, 8, 10, 12, 16, 24, 32)

@@ -119,7 +119,7 @@ class CosmosPredict25Generate(io.ComfyNode):
 
 def describe(plan: "Plan") -> str:
     """The plan for the node, and in the console; nothing where memory has no limit."""
-    from ..pipeline.local.plan import UNLIMITED
+    from ..pipeline.local.sizes import UNLIMITED
 
     if plan.memory == UNLIMITED:
         return ""

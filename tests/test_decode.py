@@ -8,10 +8,11 @@ from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.benchmarks.metrics import psnr
 from cosmos_predict25.pipeline.local.causal import fast_on_cpu
 from cosmos_predict25.pipeline.local.condition import encode_frames
-from cosmos_predict25.pipeline.local.decode import decode, whole
+from cosmos_predict25.pipeline.local.decode import decode
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
+from cosmos_predict25.pipeline.local.tiles import ramp, whole
 
 FRAMES, HEIGHT, WIDTH = 5, 128, 256
 GRIDS = [(1, 2), (2, 3)]
@@ -124,7 +125,7 @@ def test_tiles_are_the_whole_picture(vae, latents, expected, grid):
 
 def test_a_cut_without_blending_would_be_seen(vae, latents, expected, monkeypatch):
     """The measure can fail: without the overlap's ramps a pixel there is counted twice."""
-    monkeypatch.setattr("cosmos_predict25.pipeline.local.decode.OVERLAP", 1)
+    monkeypatch.setattr("cosmos_predict25.pipeline.local.tiles.ramp", lambda: ramp()[:8])
     assert psnr(decode(vae, latents, FRAMES, (2, 2), ignore), expected) < 45
 
 

@@ -13,7 +13,7 @@ from cosmos_predict25.pipeline.local.extend import extend, lengths_of_parts
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.placement import OneAtATime
-from cosmos_predict25.pipeline.local.plan import GIB, UNLIMITED
+from cosmos_predict25.pipeline.local.sizes import GIB, UNLIMITED
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 from cosmos_predict25.pipeline.video import LocalVideo

@@ -9,19 +9,12 @@ import torch
 
 from cosmos_predict25.benchmarks.accounting import SHAPES, account, build_model, fake_gpu
 from cosmos_predict25.pipeline.errors import NotEnoughMemoryError
+from cosmos_predict25.pipeline.local.decode import decode_activation_bytes
+from cosmos_predict25.pipeline.local.denoise import denoise_activation_bytes
 from cosmos_predict25.pipeline.local.model import sizes_of
-from cosmos_predict25.pipeline.local.plan import (
-    GIB,
-    OVERLAP,
-    UNLIMITED,
-    DeviceMemory,
-    decode_activation_bytes,
-    denoise_activation_bytes,
-    grids,
-    largest_tile,
-    make_plan,
-    spans,
-)
+from cosmos_predict25.pipeline.local.plan import make_plan
+from cosmos_predict25.pipeline.local.sizes import GIB, UNLIMITED, DeviceMemory
+from cosmos_predict25.pipeline.local.tiles import OVERLAP, grids, largest_tile, spans
 
 VIDEO = {"num_frames": 93, "height": 704, "width": 1280}
 BUDGETS = (6, 8, 10, 12, 16, 24, 32)

@@ -7,7 +7,7 @@ import torch
 from diffusers import CosmosTransformer3DModel
 
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocities, predict_velocity
-from cosmos_predict25.pipeline.local.plan import Chunks
+from cosmos_predict25.pipeline.local.sizes import Chunks
 from cosmos_predict25.pipeline.local.transformer import CosmosTransformer, Kernels, use_less_memory
 
 CHUNKS = [Chunks(), Chunks(5), Chunks(5, 7), Chunks(7, 5), Chunks(1, 1)]

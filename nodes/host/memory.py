@@ -11,8 +11,8 @@ from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ...pipeline.local.plan import UNLIMITED, DeviceMemory
 from ...pipeline.local.prompt_cache import PromptCache, PromptFiles
+from ...pipeline.local.sizes import UNLIMITED, DeviceMemory
 from ...pipeline.local.unfinished import UnfinishedVideo
 from .kernels import ComfyKernels
 

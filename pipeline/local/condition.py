@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .causal import Memory, convolve, empty_memory, fast_on_cpu
 from .latents import normalize
+from .sizes import ModelSizes
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -34,6 +35,12 @@ def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device 
             x = list(_through(layers, x))
     moments = vae.quant_conv(torch.cat(x, dim=2))
     return normalize(vae, moments.chunk(2, dim=1)[0].float())
+
+
+def condition_activation_bytes(sizes: ModelSizes, given: int, height: int, width: int) -> int:
+    """For encoding `given` frames: the first level's of one frame, and what its convolutions keep of those before."""
+    values = 20 if given > 1 else 10.5
+    return int(values * height * width * sizes.vae_channels * sizes.vae_itemsize)
 
 
 def _levels(encoder: Any) -> Iterator[list[nn.Module]]:

@@ -1,7 +1,6 @@
 """Latents to frames."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +8,8 @@ from torch import Tensor
 
 from .causal import convolve, empty_memory, fast_on_cpu
 from .latents import SPATIAL_COMPRESSION
-from .plan import OVERLAP, SMALLEST_SPLIT, spans
+from .sizes import ModelSizes
+from .tiles import SMALLEST_SPLIT, Tile, whole
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -57,60 +57,9 @@ def upsample(vae: "AutoencoderKLWan", features: Iterable[Tensor]) -> Iterator[Te
         yield (x[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A part of the picture, in latents, and how much each of its pixels' rows and columns counts where tiles overlap.
-
-    The weights of all tiles of a picture add up to 1 at each pixel.
-    """
-
-    rows: slice
-    columns: slice
-    row_weights: Tensor
-    column_weights: Tensor
-
-    @property
-    def weights(self) -> Tensor:
-        """(8h, 8w, 1)"""
-        return (self.row_weights[:, None] * self.column_weights)[..., None]
-
-    def pixels(self) -> tuple[slice, slice]:
-        rows, columns = (
-            slice(span.start * SPATIAL_COMPRESSION, span.stop * SPATIAL_COMPRESSION)
-            for span in (self.rows, self.columns)
-        )
-        return rows, columns
-
-    def split(self, grid: tuple[int, int]) -> list["Tile"]:
-        """Rows and columns of smaller tiles, which overlap."""
-        rows, columns = (
-            blended_spans(span, weights, count)
-            for span, weights, count in zip(
-                (self.rows, self.columns), (self.row_weights, self.column_weights), grid, strict=True
-            )
-        )
-        return [Tile(row, column, *weights) for row, *a in rows for column, *b in columns for weights in ((*a, *b),)]
-
-
-def blended_spans(span: slice, weights: Tensor, count: int) -> list[tuple[slice, Tensor]]:
-    """`span`, in latents, in `count` overlapping parts, with `weights`, one for each pixel, shared out among them."""
-    ramp = (torch.arange(OVERLAP * SPATIAL_COMPRESSION) + 0.5) / (OVERLAP * SPATIAL_COMPRESSION)
-    parts = []
-    for index, part in enumerate(spans(span.stop - span.start, count)):
-        own = weights[part.start * SPATIAL_COMPRESSION : part.stop * SPATIAL_COMPRESSION].clone()
-        if index > 0:
-            own[: len(ramp)] *= ramp
-        if index < count - 1:
-            own[-len(ramp) :] *= 1 - ramp
-        parts.append((slice(span.start + part.start, span.start + part.stop), own))
-    return parts
-
-
-def whole(latents: Tensor) -> Tile:
-    """The tile that is all of a video's picture."""
-    height, width = latents.shape[-2:]
-    weights = (torch.ones(side * SPATIAL_COMPRESSION) for side in (height, width))
-    return Tile(slice(0, height), slice(0, width), *weights)
+def decode_activation_bytes(sizes: ModelSizes, height: int, width: int) -> int:
+    """For one latent frame of a tile of `height` x `width` latents: 56 values per pixel and base channel."""
+    return 56 * height * width * SPATIAL_COMPRESSION**2 * sizes.vae_channels * sizes.vae_itemsize
 
 
 def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, grid: tuple[int, int], report: Report) -> Tensor:

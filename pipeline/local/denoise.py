@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .latents import KNOWN_TIMESTEP
 from .schedule import Solver
+from .sizes import Chunks, ModelSizes
 
 if TYPE_CHECKING:
     from .transformer import CosmosTransformer
@@ -65,6 +66,19 @@ def predict_velocities(
     latents, mask = latents.to(dtype), mask.to(dtype)
     moment = transformer.moment(latents, timestep)
     return [transformer(latents, moment, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
+
+
+def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:
+    """For one pass: the residual stream in float32, keys and values, the queries at hand with what becomes of them,
+    the rotary table, and a chunk on its way, as tests/ counts it.
+    """
+    residual = 4 * tokens * sizes.channels
+    keys_and_values = 2 * tokens * sizes.channels * sizes.itemsize
+    queries = 2 * min(tokens, chunks.queries or tokens) * sizes.channels * sizes.itemsize
+    table = 2 * tokens * sizes.head_dim * 4
+    chunk_values = 15 if chunks.queries is None else 5
+    chunk = chunk_values * min(tokens, chunks.tokens) * sizes.channels * sizes.itemsize
+    return residual + keys_and_values + queries + table + chunk
 
 
 def timesteps_of(sigma: Tensor, frames: int, known: int) -> Tensor:

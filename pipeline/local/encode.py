@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .model import TextEncoder
-from .plan import MAX_TOKENS
+from .sizes import ModelSizes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLTextModel
 
+MAX_TOKENS = 512
+"""Of a prompt, which is padded or cut to as many."""
 SYSTEM_PROMPT = "You are a helpful assistant who will provide prompts to an image generator."
 
 
@@ -48,6 +50,12 @@ def word_at_the_cut(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str | 
     cut = prompt[:kept].split(" ")[-1] if kept < len(prompt) and not prompt[kept].isspace() else ""
     rest = f"{cut}{prompt[max(kept, 0) :]}".split()
     return rest[0] if rest else None
+
+
+def encode_activation_bytes(sizes: ModelSizes) -> int:
+    """For one prompt: the hidden states of all layers, and their normalised copies side by side."""
+    states = MAX_TOKENS * (sizes.text_layers + 1) * sizes.text_channels * sizes.text_itemsize
+    return int(2.1 * states)
 
 
 def layer_features(language_model: "Qwen2_5_VLTextModel", token_embeds: Tensor) -> Tensor:

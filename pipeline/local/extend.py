@@ -11,8 +11,9 @@ from .generate import GUARDRAIL_BYTES, generate, plan_for
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .model import LocalModel
 from .placement import OneAtATime, Placement
-from .plan import GIB, Plan, frame_bytes
+from .plan import Plan
 from .prompt_cache import PromptCache
+from .sizes import GIB, frame_bytes
 
 
 def plan_for_parts(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .plan import ModelSizes, PartSize
+from .sizes import ModelSizes, PartSize
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan

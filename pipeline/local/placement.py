@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from .plan import UNLIMITED, DeviceMemory
+from .sizes import UNLIMITED, DeviceMemory
 
 
 class Placement(Protocol):

@@ -8,83 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import NotEnoughMemoryError
+from .condition import condition_activation_bytes
+from .decode import decode_activation_bytes
+from .denoise import denoise_activation_bytes
+from .encode import encode_activation_bytes
 from .latents import SPATIAL_COMPRESSION, latent_frames
-
-GIB = 2**30
-USED_SHARE = 0.8
-"""Of the free memory. The rest is for what the allocator loses between blocks, a kernel's workspace, the desktop."""
-MAX_TOKENS = 512
-"""Of a prompt, which is padded or cut to as many."""
-OVERLAP = 8
-"""Of two tiles, in latents: 64 pixels."""
-SMALLEST_SPLIT = 24
-"""Latents. A shorter side is not cut: its parts would be little but overlap."""
-MOST_TILES = 8
-"""In a row or a column."""
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """How many tokens go through the transformer's layers at once, and how many queries through self-attention.
-
-    `queries`: None for all of them. A matrix product of 8192 rows keeps a GPU as busy as one of 84480.
-    """
-
-    tokens: int = 8192
-    queries: int | None = None
-
+from .sizes import GIB, UNLIMITED, Chunks, DeviceMemory, ModelSizes, PartSize, frame_bytes
+from .tiles import grids, largest_tile
 
 CHUNKS = (Chunks(), Chunks(queries=8192), Chunks(2048, 2048))
 """The first that fits is taken."""
-
-
-@dataclass(frozen=True)
-class DeviceMemory:
-    """What a placement has to give, in bytes.
-
-    `free`: on the device, once everything else has left it. `ram`: in the CPU's memory. `layers_in_flight`: how many
-    layers are on the device at once where weights are streamed; 0 where they cannot be. `streams_all`: no weight stays
-    on the device.
-    """
-
-    free: float
-    ram: float
-    layers_in_flight: int = 0
-    streams_all: bool = False
-
-    @property
-    def usable(self) -> float:
-        return USED_SHARE * self.free
-
-
-UNLIMITED = DeviceMemory(math.inf, math.inf)
-
-
-@dataclass(frozen=True)
-class PartSize:
-    """Bytes of a part's weights, of its largest layer, and of the layers whose weights are held for several chunks."""
-
-    weights: int
-    largest_layer: int
-    held: int = 0
-
-
-@dataclass(frozen=True)
-class ModelSizes:
-    """What the memory for a checkpoint depends on. The item sizes are those of what is computed, in bytes."""
-
-    text_encoder: PartSize
-    transformer: PartSize
-    vae: PartSize
-    text_layers: int
-    text_channels: int
-    text_itemsize: int
-    channels: int
-    head_dim: int
-    patch: int
-    itemsize: int
-    vae_channels: int
-    vae_itemsize: int
 
 
 @dataclass(frozen=True)
@@ -209,75 +142,3 @@ def _smaller(num_frames: int, height: int, width: int) -> Iterator[tuple[int, in
             smaller_height, smaller_width = (max(16, side * percent // 1600 * 16) for side in (height, width))
             yield num_frames, smaller_height, smaller_width
         num_frames //= 2
-
-
-def frame_bytes(num_frames: int, height: int, width: int) -> int:
-    """Of finished frames, RGB in float32."""
-    return num_frames * height * width * 3 * 4
-
-
-def encode_activation_bytes(sizes: ModelSizes) -> int:
-    """For one prompt: the hidden states of all layers, and their normalised copies side by side."""
-    states = MAX_TOKENS * (sizes.text_layers + 1) * sizes.text_channels * sizes.text_itemsize
-    return int(2.1 * states)
-
-
-def condition_activation_bytes(sizes: ModelSizes, given: int, height: int, width: int) -> int:
-    """For encoding `given` frames: the first level's of one frame, and what its convolutions keep of those before."""
-    values = 20 if given > 1 else 10.5
-    return int(values * height * width * sizes.vae_channels * sizes.vae_itemsize)
-
-
-def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:
-    """For one pass: the residual stream in float32, keys and values, the queries at hand with what becomes of them,
-    the rotary table, and a chunk on its way, as tests/ counts it.
-    """
-    residual = 4 * tokens * sizes.channels
-    keys_and_values = 2 * tokens * sizes.channels * sizes.itemsize
-    queries = 2 * min(tokens, chunks.queries or tokens) * sizes.channels * sizes.itemsize
-    table = 2 * tokens * sizes.head_dim * 4
-    chunk_values = 15 if chunks.queries is None else 5
-    chunk = chunk_values * min(tokens, chunks.tokens) * sizes.channels * sizes.itemsize
-    return residual + keys_and_values + queries + table + chunk
-
-
-def decode_activation_bytes(sizes: ModelSizes, height: int, width: int) -> int:
-    """For one latent frame of a tile of `height` x `width` latents: 56 values per pixel and base channel."""
-    return 56 * height * width * SPATIAL_COMPRESSION**2 * sizes.vae_channels * sizes.vae_itemsize
-
-
-def grids(height: int, width: int) -> list[tuple[int, int]]:
-    """Rows and columns of tiles for a picture in pixels, the one with the least work first."""
-    rows, columns = (
-        [count for count in range(1, MOST_TILES + 1) if count == 1 or _tile_length(side, count) >= 2 * OVERLAP]
-        for side in (height // SPATIAL_COMPRESSION, width // SPATIAL_COMPRESSION)
-    )
-
-    def work(grid: tuple[int, int]) -> tuple[int, int]:
-        tile_height, tile_width = largest_tile(height, width, grid)
-        return grid[0] * grid[1] * tile_height * tile_width, grid[0] * grid[1]
-
-    return sorted(((row, column) for row in rows for column in columns), key=work)
-
-
-def largest_tile(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
-    """Height and width, in latents, of the largest tile of a picture in pixels."""
-    tile_height, tile_width = (
-        _tile_length(side // SPATIAL_COMPRESSION, count) for side, count in zip((height, width), grid, strict=True)
-    )
-    return tile_height, tile_width
-
-
-def _tile_length(length: int, count: int) -> int:
-    return math.ceil((length + (count - 1) * OVERLAP) / count)
-
-
-def spans(length: int, count: int) -> list[slice]:
-    """`length` latents in `count` parts of about one size, each of which shares OVERLAP latents with the next."""
-    total = length + (count - 1) * OVERLAP
-    parts, start = [], 0
-    for index in range(count):
-        stop = start + total // count + (index < total % count)
-        parts.append(slice(start, stop))
-        start = stop - OVERLAP
-    return parts

@@ -11,7 +11,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_cosmos import CosmosTransformerBlock
 from torch import Tensor, nn
 
-from .plan import Chunks
+from .sizes import Chunks
 
 RESIDUAL_DTYPE = torch.float32
 """As in NVIDIA's own run: the residual stream has large values, of which bfloat16 keeps three digits."""

@@ -1,0 +1,114 @@
+"""Tiles of a picture: how it is cut into parts that overlap, and how these are blended."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .latents import SPATIAL_COMPRESSION
+
+OVERLAP = 8
+"""Of two tiles, in latents: 64 pixels."""
+SMALLEST_SPLIT = 24
+"""Latents. A shorter side is not cut: its parts would be little but overlap."""
+MOST_TILES = 8
+"""In a row or a column."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the picture, in latents, and how much each of its pixels' rows and columns counts where tiles overlap.
+
+    The weights of all tiles of a picture add up to 1 at each pixel.
+    """
+
+    rows: slice
+    columns: slice
+    row_weights: Tensor
+    column_weights: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """(8h, 8w, 1)"""
+        return (self.row_weights[:, None] * self.column_weights)[..., None]
+
+    def pixels(self) -> tuple[slice, slice]:
+        rows, columns = (
+            slice(span.start * SPATIAL_COMPRESSION, span.stop * SPATIAL_COMPRESSION)
+            for span in (self.rows, self.columns)
+        )
+        return rows, columns
+
+    def split(self, grid: tuple[int, int]) -> list["Tile"]:
+        """Rows and columns of smaller tiles, which overlap."""
+        rows, columns = (
+            blended_spans(span, weights, count)
+            for span, weights, count in zip(
+                (self.rows, self.columns), (self.row_weights, self.column_weights), grid, strict=True
+            )
+        )
+        return [Tile(row, column, *weights) for row, *a in rows for column, *b in columns for weights in ((*a, *b),)]
+
+
+def blended_spans(span: slice, weights: Tensor, count: int) -> list[tuple[slice, Tensor]]:
+    """`span`, in latents, in `count` overlapping parts, with `weights`, one for each pixel, shared out among them."""
+    rising, parts = ramp(), []
+    for index, part in enumerate(spans(span.stop - span.start, count)):
+        own = weights[part.start * SPATIAL_COMPRESSION : part.stop * SPATIAL_COMPRESSION].clone()
+        if index > 0:
+            own[: len(rising)] *= rising
+        if index < count - 1:
+            own[-len(rising) :] *= 1 - rising
+        parts.append((slice(span.start + part.start, span.start + part.stop), own))
+    return parts
+
+
+def ramp() -> Tensor:
+    """Return how much the later one of two tiles counts where they overlap, for each pixel, from 0 to 1."""
+    pixels = OVERLAP * SPATIAL_COMPRESSION
+    return (torch.arange(pixels) + 0.5) / pixels
+
+
+def whole(latents: Tensor) -> Tile:
+    """The tile that is all of a video's picture."""
+    height, width = latents.shape[-2:]
+    weights = (torch.ones(side * SPATIAL_COMPRESSION) for side in (height, width))
+    return Tile(slice(0, height), slice(0, width), *weights)
+
+
+def grids(height: int, width: int) -> list[tuple[int, int]]:
+    """Rows and columns of tiles for a picture in pixels, the one with the least work first."""
+    rows, columns = (
+        [count for count in range(1, MOST_TILES + 1) if count == 1 or _tile_length(side, count) >= 2 * OVERLAP]
+        for side in (height // SPATIAL_COMPRESSION, width // SPATIAL_COMPRESSION)
+    )
+
+    def work(grid: tuple[int, int]) -> tuple[int, int]:
+        tile_height, tile_width = largest_tile(height, width, grid)
+        return grid[0] * grid[1] * tile_height * tile_width, grid[0] * grid[1]
+
+    return sorted(((row, column) for row in rows for column in columns), key=work)
+
+
+def largest_tile(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
+    """Height and width, in latents, of the largest tile of a picture in pixels."""
+    tile_height, tile_width = (
+        _tile_length(side // SPATIAL_COMPRESSION, count) for side, count in zip((height, width), grid, strict=True)
+    )
+    return tile_height, tile_width
+
+
+def _tile_length(length: int, count: int) -> int:
+    return math.ceil((length + (count - 1) * OVERLAP) / count)
+
+
+def spans(length: int, count: int) -> list[slice]:
+    """`length` latents in `count` parts of about one size, each of which shares OVERLAP latents with the next."""
+    total = length + (count - 1) * OVERLAP
+    parts, start = [], 0
+    for index in range(count):
+        stop = start + total // count + (index < total % count)
+        parts.append(slice(start, stop))
+        start = stop - OVERLAP
+    return parts
