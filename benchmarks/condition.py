@@ -75,7 +75,7 @@ def memory_of_starts() -> dict[str, list[str]]:
         sizes = sizes_of(model)
         tokens = latent_frames(VIDEO["num_frames"]) * VIDEO["height"] * VIDEO["width"] // 16**2
         for name, given in STARTS.items():
-            plan = make_plan(sizes, **VIDEO, memory=card(CARD), given=given)
+            plan = make_plan(sizes, **VIDEO, memory=card(CARD), num_conditioning_frames=given)
             encoding = account(model, plan, "condition", **VIDEO, given=given) - sizes.vae.weights if given else 0
             work = account(model, plan, "denoise", **VIDEO, given=given) - sizes.transformer.weights
             values = work / (tokens * sizes.channels * sizes.itemsize)

@@ -94,7 +94,7 @@ class CosmosPredict25Generate(io.ComfyNode):
         start = Start(image) if image is not None else end_of(video) if video is not None else None
         asked = GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
-        plan = plan_for(model.model, request, model, len(start.given()) if start else 0)
+        plan = plan_for(model.model, request, model, len(start.conditioning_indices()) if start else 0)
         note = describe(plan)
         made = generate(
             model.model,
@@ -129,7 +129,7 @@ def describe(plan: "Plan") -> str:
 
 def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | None") -> list[str]:
     """What the video does not have of that which was asked for, and why."""
-    from ..pipeline.local.encode import MAX_TOKENS, word_at_the_cut
+    from ..pipeline.local.encode import MAX_TOKENS, first_truncated_word
     from ..pipeline.local.generate import clamp_request
     from ..pipeline.local.load.find import DEMO_FOLDER, names_a_demo_shape
     from ..pipeline.start import CLIP_FRAMES
@@ -142,7 +142,7 @@ def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Star
     if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
         found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
     for name in ("prompt", "negative_prompt"):
-        if word := word_at_the_cut(model.tokenizer, getattr(asked, name)):
+        if word := first_truncated_word(model.tokenizer, getattr(asked, name)):
             found.append(f"{name} was cut at {MAX_TOKENS} tokens, at the word {word!r}.")
     if start and start.is_short():
         found.append(f"The clip has fewer than {CLIP_FRAMES} frames at {FPS} a second: only its last one was used.")

@@ -57,7 +57,7 @@ class CosmosPredict25StartLatent(io.ComfyNode):
         else:
             raise InvalidRequestError("Connect image or video: a video starts from one of them.")
         height, width = (SPATIAL_COMPRESSION * side for side in latent["samples"].shape[-2:])
-        frames = start.given_frames(width, height)
+        frames = start.conditioning_frames(width, height)
         shape, given = tuple(latent["samples"].shape), latent_frames(len(frames))
         if len(shape) != 5 or shape[1] != LATENT_CHANNELS or shape[2] <= given:
             raise InvalidRequestError(

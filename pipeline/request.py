@@ -24,10 +24,10 @@ DEFAULT_NEGATIVE_PROMPT = (
 VIDEO_OUTPUT_TYPES = tuple(FORMATS)
 VIDEO_QUALITIES = ("low", "medium", "high", "maximum")
 SCHEDULES = STANDARD, FEW_STEPS, DISTILLED = ("standard", "few steps", "distilled")
-MOST_DISTILLED_STEPS = 4
-FEWEST_STEPS = 12
+MAX_DISTILLED_STEPS = 4
+MIN_RECOMMENDED_STEPS = 12
 """Below these a video loses much, in either of the other schedules."""
-STRONG_GUIDANCE, FEWEST_GUIDED_STEPS = 7.0, 11
+STRONG_GUIDANCE, MIN_GUIDED_STEPS = 7.0, 11
 """So strong a guidance spoils a video of fewer standard steps: a quarter of the demo's shows another thing."""
 
 
@@ -151,10 +151,10 @@ class SamplerSettings(_Checked):
                 f"guidance_scale is {self.guidance_scale:g}, but the schedule {DISTILLED!r} has no guidance: set it to "
                 "1."
             )
-        if self.num_inference_steps > MOST_DISTILLED_STEPS:
+        if self.num_inference_steps > MAX_DISTILLED_STEPS:
             raise InvalidRequestError(
                 f"num_inference_steps is {self.num_inference_steps}, but the schedule {DISTILLED!r} has 1 to "
-                f"{MOST_DISTILLED_STEPS}."
+                f"{MAX_DISTILLED_STEPS}."
             )
 
     def warnings(self) -> list[str]:
@@ -162,10 +162,10 @@ class SamplerSettings(_Checked):
         if self.schedule == DISTILLED:
             return []
         steps, found, is_standard = self.num_inference_steps, [], self.schedule == STANDARD
-        if steps < FEWEST_STEPS:
+        if steps < MIN_RECOMMENDED_STEPS:
             better = f", and {FEW_STEPS!r} loses less than {STANDARD!r}" if is_standard else ""
-            found.append(f"{steps} steps are few: from {FEWEST_STEPS} on the video loses less{better}.")
-        if is_standard and self.guidance_scale >= STRONG_GUIDANCE and steps < FEWEST_GUIDED_STEPS:
+            found.append(f"{steps} steps are few: from {MIN_RECOMMENDED_STEPS} on the video loses less{better}.")
+        if is_standard and self.guidance_scale >= STRONG_GUIDANCE and steps < MIN_GUIDED_STEPS:
             found.append(f"guidance_scale {self.guidance_scale:g} is too strong for {steps} steps.")
         return found
 

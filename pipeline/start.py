@@ -46,28 +46,28 @@ class Start:
         if not (math.isfinite(self.frame_rate) and self.frame_rate > 0):
             raise InvalidRequestError(f"frame_rate is {self.frame_rate}, but must be a number above 0.")
 
-    def moments(self) -> list[int]:
+    def frame_indices(self) -> list[int]:
         """The indices of the frames that are shown 1/16 s apart, up to the last one."""
         step, last = Fraction(self.frame_rate) / FPS, len(self.frames) - 1
         count = math.floor(last / step) + 1
         return [math.floor(last - back * step + Fraction(1, 2)) for back in reversed(range(count))]
 
     def skipped(self) -> Fraction:
-        """Seconds of the clip before the first of `moments`: less than 1/16."""
-        return (len(self.frames) - 1) / Fraction(self.frame_rate) - Fraction(len(self.moments()) - 1, FPS)
+        """Seconds of the clip before the first of `frame_indices`: less than 1/16."""
+        return (len(self.frames) - 1) / Fraction(self.frame_rate) - Fraction(len(self.frame_indices()) - 1, FPS)
 
     def is_short(self) -> bool:
         """Whether it is a clip of which there are too few frames to tell how things move."""
-        return len(self.frames) > 1 and len(self.moments()) < CLIP_FRAMES
+        return len(self.frames) > 1 and len(self.frame_indices()) < CLIP_FRAMES
 
-    def given(self) -> list[int]:
+    def conditioning_indices(self) -> list[int]:
         """The indices of what the model is given: the last 5 frames at 16 a second, or of fewer the last."""
-        moments = self.moments()
-        return moments[-CLIP_FRAMES:] if len(moments) >= CLIP_FRAMES else moments[-1:]
+        indices = self.frame_indices()
+        return indices[-CLIP_FRAMES:] if len(indices) >= CLIP_FRAMES else indices[-1:]
 
-    def given_frames(self, width: int, height: int) -> Tensor:
+    def conditioning_frames(self, width: int, height: int) -> Tensor:
         """(1 or 5, height, width, 3), as of `fit`."""
-        return torch.stack([fit(self.frames[index], width, height) for index in self.given()])
+        return torch.stack([fit(self.frames[index], width, height) for index in self.conditioning_indices()])
 
 
 def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int]:
@@ -84,7 +84,7 @@ def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int
 
 def frames_with_room(start: Start, new_frames: int, width: int, height: int, observer: Observer) -> Tensor:
     """(F, height, width, 3), the frames of `start` at 16 a second, and after them room for `new_frames` more."""
-    moments = start.moments()
+    moments = start.frame_indices()
     frames = torch.empty(len(moments) + new_frames, height, width, 3)
     observer.progress("Scaling the source", 0, 1)
     for place, index in enumerate(moments):

@@ -76,7 +76,7 @@ def test_a_stage_takes_what_the_plan_predicts(sizes, accounted, name, gib):
 @pytest.mark.parametrize("given", [1, 5])
 def test_what_a_start_takes_is_predicted_too(models, sizes, given):
     """Encoding its frames, and a pass with a timestep for each latent frame."""
-    plan = make_plan(sizes["2b"], **VIDEO, memory=card(16), given=given)
+    plan = make_plan(sizes["2b"], **VIDEO, memory=card(16), num_conditioning_frames=given)
     assert plan.condition
     with fake_gpu():
         counted = {
@@ -96,7 +96,7 @@ def test_a_start_that_does_not_fit_is_an_error(sizes):
     plan = make_plan(sizes["2b"], **video, memory=card(6))
     assert plan.condition is None
     with pytest.raises(NotEnoughMemoryError):
-        make_plan(sizes["2b"], **video, memory=card(6), given=5)
+        make_plan(sizes["2b"], **video, memory=card(6), num_conditioning_frames=5)
 
 
 @pytest.mark.parametrize(("gib", "goal"), GOALS.items(), ids=str)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cosmos_predict25.benchmarks.stock import load_stock
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode_chunks
-from cosmos_predict25.pipeline.local.denoise import denoise, nothing_given
+from cosmos_predict25.pipeline.local.denoise import denoise, no_conditioning_latents
 from cosmos_predict25.pipeline.local.encode import encode_prompt, layer_features, tokenize
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import denormalize, initial_noise, latent_frames
@@ -87,7 +87,7 @@ def run_ours(
     positive = encode_prompt(ours.text_encoder, ours.tokenizer, prompt, device)
     negative = encode_prompt(ours.text_encoder, ours.tokenizer, "ugly", device) if guidance_scale > 1 else None
     noise = initial_noise(7, num_frames, device=device, **SIZE)
-    known = nothing_given(noise) if given is None else encode_frames(ours.vae, given, device)
+    known = no_conditioning_latents(noise) if given is None else encode_frames(ours.vae, given, device)
     guided = (positive, negative, guidance_scale, known)
     steps = [step.latents for step in denoise(ours.transformer, noise, solver, *guided)]
     frames = torch.cat(list(decode_chunks(ours.vae, denormalize(ours.vae, steps[-1]))))
@@ -216,7 +216,7 @@ def test_every_step_and_frame_from_a_start_is_that_of_diffusers(
     }  # fmt: skip
     theirs = run_stock(stock, **options)
     start = Start(torch.from_numpy(numpy.stack(pictures)))
-    given = start.given_frames(**SIZE)
+    given = start.conditioning_frames(**SIZE)
     mine = run_ours(ours, device, "a cat", num_frames, steps, guidance, given)
     assert_same_run(mine, theirs, num_frames, steps, dtype, lambda: run_stock(exact, **options))
 

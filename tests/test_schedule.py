@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cosmos_predict25.pipeline.local.denoise import condition_mask, denoise, nothing_given, predict_velocity
+from cosmos_predict25.pipeline.local.denoise import condition_mask, denoise, no_conditioning_latents, predict_velocity
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.schedule import (
@@ -48,7 +48,7 @@ def trigflow(transformer, angles: list[float]) -> list[Tensor]:
 
 def run(transformer, steps: int) -> list:
     solver = make_solver("distilled", SCHEDULER_CONFIG, standard_sigmas(SCHEDULER_CONFIG, steps), NOISE)
-    return list(denoise(transformer, NOISE, solver, EMBEDS, None, 1.0, nothing_given(NOISE)))
+    return list(denoise(transformer, NOISE, solver, EMBEDS, None, 1.0, no_conditioning_latents(NOISE)))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])

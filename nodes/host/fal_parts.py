@@ -50,7 +50,7 @@ def given_to_fal(start: Start, identity: str = "") -> Given:
 
     `identity`: what the job is named by, instead of the pixels.
     """
-    frames = (start.given_frames(*SIZE) * 255).round().to(torch.uint8)
+    frames = (start.conditioning_frames(*SIZE) * 255).round().to(torch.uint8)
     pixels = hashlib.sha256(f"{tuple(frames.shape)}".encode() + frames.numpy().tobytes())
     identity = identity or f"sha256:{pixels.hexdigest()}"
     if len(frames) == 1:
@@ -99,7 +99,7 @@ async def extend(
     cost = await cost_of(len(parts), fal.VIDEO_TO_VIDEO)
     folder, journal = fal_folders()
     frames = frames_with_room(start, new_frames + overlap * len(parts), *SIZE, observer)
-    source = done = len(start.moments())
+    source = done = len(start.frame_indices())
     identity, notes = "", []
     for index, length in enumerate(parts):
         given = given_to_fal(Start(frames[max(0, done - overlap) : done]), identity)

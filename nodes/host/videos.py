@@ -148,7 +148,7 @@ def end_of(video: Input.Video) -> "Start":
         part = video.as_trimmed(whole - seconds, seconds if ends_early else 0.0, strict_duration=False)
         assert part
         components = part.get_components()
-        if len(components.images) and len((start := start_of(components)).moments()) >= CLIP_FRAMES:
+        if len(components.images) and len((start := start_of(components)).frame_indices()) >= CLIP_FRAMES:
             return start
         seconds *= 4
     return start_of(video.get_components())

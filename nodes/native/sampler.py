@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...pipeline.errors import InvalidRequestError
 from ...pipeline.local.schedule import SCHEDULER_CONFIG, make_solver
-from ...pipeline.request import DISTILLED, MOST_DISTILLED_STEPS
+from ...pipeline.request import DISTILLED, MAX_DISTILLED_STEPS
 
 ONLY_NOISE = 1 - 2**-20
 """In place of the flow sigma 1, which is infinity in ComfyUI's sigmas. No float32 rounds what is scaled by it."""
@@ -53,8 +53,8 @@ def sample(
 
 def _check_distilled(model: Any, sigmas: Tensor) -> None:
     steps, guider = len(sigmas) - 1, model.inner_model
-    if steps > MOST_DISTILLED_STEPS:
-        raise InvalidRequestError(f"steps is {steps}, but the schedule 'distilled' has 1 to {MOST_DISTILLED_STEPS}.")
+    if steps > MAX_DISTILLED_STEPS:
+        raise InvalidRequestError(f"steps is {steps}, but the schedule 'distilled' has 1 to {MAX_DISTILLED_STEPS}.")
     if getattr(guider, "cfg", 1) != 1:
         raise InvalidRequestError(f"cfg is {guider.cfg:g}, but the schedule 'distilled' has no guidance: set it to 1.")
     if sigmas[0] < 0.99 * guider.inner_model.model_sampling.sigma_max:

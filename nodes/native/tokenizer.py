@@ -8,7 +8,7 @@ from comfy.text_encoders import llama
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from ...pipeline.local.encode import MAX_TOKENS, tokenize, word_at_the_cut
+from ...pipeline.local.encode import MAX_TOKENS, first_truncated_word, tokenize
 from .encoder import KEY
 
 COMFYUIS_TOKENIZER = Path(llama.__file__).with_name("qwen25_tokenizer")
@@ -50,7 +50,7 @@ class ReasonTokenizer:
         """The 512 tokens that Generate Locally makes of a prompt; for Generate Text, those of a conversation."""
         if "skip_template" in options:
             return self._tokens_to_write_from(text, options.get("image"), options["skip_template"])
-        if word := word_at_the_cut(self.tokenizer, text):
+        if word := first_truncated_word(self.tokenizer, text):
             logging.warning(f"Cosmos Predict2.5: the prompt was cut at {MAX_TOKENS} tokens, at the word {word!r}.")
         return {KEY: [[(token, 1.0) for token in tokenize(self.tokenizer, text)[0].tolist()]]}
 

@@ -37,9 +37,12 @@ def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device 
     return normalize(vae, moments.chunk(2, dim=1)[0].float())
 
 
-def condition_activation_bytes(sizes: ModelSizes, given: int, height: int, width: int) -> int:
-    """For encoding `given` frames: the first level's of one frame, and what its convolutions keep of those before."""
-    values = 20 if given > 1 else 10.5
+def condition_activation_bytes(sizes: ModelSizes, num_conditioning_frames: int, height: int, width: int) -> int:
+    """Return the bytes that encoding takes: one frame's first level, and the frames that its convolutions remember.
+
+    One conditioning frame has none before it.
+    """
+    values = 20 if num_conditioning_frames > 1 else 10.5
     return int(values * height * width * sizes.vae_channels * sizes.vae_itemsize)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .latents import KNOWN_TIMESTEP
+from .latents import CONDITIONING_TIMESTEP
 from .schedule import Solver
 from .sizes import Chunks, ModelSizes
 
@@ -24,15 +24,15 @@ class Step:
     denoised: Tensor
 
 
-def condition_mask(latents: Tensor, known: int = 0) -> Tensor:
-    """(1, 1, T, H/8, W/8): 1 on the first `known` latent frames, which are given, and 0 on those to be made."""
+def condition_mask(latents: Tensor, num_conditioning_latents: int = 0) -> Tensor:
+    """Return the mask (1, 1, T, H/8, W/8): 1 on the first `num_conditioning_latents` latent frames, 0 on the rest."""
     mask = latents.new_zeros((1, 1, *latents.shape[2:]))
-    mask[:, :, :known] = 1
+    mask[:, :, :num_conditioning_latents] = 1
     return mask
 
 
-def nothing_given(latents: Tensor) -> Tensor:
-    """What is known of a video that is made of text alone: (1, 16, 0, H/8, W/8)."""
+def no_conditioning_latents(latents: Tensor) -> Tensor:
+    """Return the conditioning latents of a video made from text alone: (1, 16, 0, H/8, W/8)."""
     return latents[:, :, :0]
 
 
@@ -81,11 +81,15 @@ def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> 
     return residual + keys_and_values + queries + table + chunk
 
 
-def timesteps_of(sigma: Tensor, frames: int, known: int) -> Tensor:
-    """The transformer's timestep at `sigma`, (1,), of which the first `known` of `frames` latent frames have none."""
-    if known == 0:
+def timesteps_of(sigma: Tensor, num_latents: int, num_conditioning_latents: int) -> Tensor:
+    """Return the transformer's timestep at `sigma`, (1,), for a video of `num_latents` latent frames.
+
+    (1,), or (num_latents,) where the first ones are conditioning latents: `CONDITIONING_TIMESTEP` for these.
+    """
+    if num_conditioning_latents == 0:
         return sigma
-    return torch.cat([sigma.new_full((known,), KNOWN_TIMESTEP), sigma.expand(frames - known)])
+    conditioning = sigma.new_full((num_conditioning_latents,), CONDITIONING_TIMESTEP)
+    return torch.cat([conditioning, sigma.expand(num_latents - num_conditioning_latents)])
 
 
 def denoise(
@@ -95,26 +99,26 @@ def denoise(
     prompt_embeds: Tensor,
     negative_prompt_embeds: Tensor | None,
     guidance_scale: float,
-    known: Tensor,
+    conditioning_latents: Tensor,
 ) -> Iterator[Step]:
     """Yield the state after each step of `solver` (fresh from `make_solver`), from `noise` to clean latents.
 
     v = cond + guidance_scale * (cond - uncond). Without `negative_prompt_embeds` v = cond: half the work.
-    `known`: (1, 16, k, H/8, W/8) in unit scale, the first latent frames of the video, as of `encode_frames`, or
-    `nothing_given`. The transformer is given them; they come out with a trace of the noise, 0.005 of it.
+    `conditioning_latents`: (1, 16, k, H/8, W/8) in unit scale, the first latent frames of the video, from
+    `encode_frames` or `no_conditioning_latents`. They come out with a trace of the noise, 0.005 of it.
 
     Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers.
     """
-    latents, count = noise, known.shape[2]
+    latents, count = noise, conditioning_latents.shape[2]
     prompts = [prompt_embeds] if negative_prompt_embeds is None else [prompt_embeds, negative_prompt_embeds]
-    mask, known_velocity = condition_mask(noise, count), noise[:, :, :count] - known
+    mask, conditioning_velocity = condition_mask(noise, count), noise[:, :, :count] - conditioning_latents
     for index, sigma in enumerate(solver.sigmas[:-1]):
         sigma = sigma.reshape(1).to(latents.device)
         timestep = timesteps_of(sigma, noise.shape[2], count)
-        seen = torch.cat([known, latents[:, :, count:]], dim=2)
+        seen = torch.cat([conditioning_latents, latents[:, :, count:]], dim=2)
         velocity, *negatives = predict_velocities(transformer, seen, timestep, prompts, mask)
         for negative in negatives:
             velocity = velocity + guidance_scale * (velocity - negative)
-        velocity = torch.cat([known_velocity, velocity[:, :, count:]], dim=2)
+        velocity = torch.cat([conditioning_velocity, velocity[:, :, count:]], dim=2)
         latents, denoised = solver.step(index, velocity, latents)
         yield Step(index, latents, denoised)

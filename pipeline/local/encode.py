@@ -40,7 +40,7 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     return encoding["input_ids"]
 
 
-def word_at_the_cut(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str | None:
+def first_truncated_word(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str | None:
     """The first word of `prompt` that `tokenize` does not keep whole, or None where all fits."""
     text = str(tokenizer.apply_chat_template(_conversation(prompt), tokenize=False, add_generation_prompt=False))
     spans = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]

@@ -20,7 +20,7 @@ def plan_for_parts(
     model: LocalModel, request: GenerationRequest, start: Start, new_frames: int, overlap: int, placement: Placement
 ) -> Plan:
     """How `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`, for the whole video too."""
-    ram, old_frames = placement.memory().ram, len(start.moments())
+    ram, old_frames = placement.memory().ram, len(start.frame_indices())
     needed = frame_bytes(old_frames + new_frames, request.height, request.width)
     if needed > ram:
         raise NotEnoughMemoryError(
@@ -68,7 +68,7 @@ def extend(
     done = len(frames) - new_frames
     for index, length in enumerate(parts):
         known = Start(frames[max(0, done - overlap) : done])
-        given = len(known.given())
+        given = len(known.conditioning_indices())
         part = generate(
             model,
             _request_of_part(request, index, given + length),

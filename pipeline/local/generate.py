@@ -14,7 +14,7 @@ from ..start import Start
 from ..video import LocalVideo
 from .condition import encode_frames
 from .decode import decode
-from .denoise import denoise, nothing_given
+from .denoise import denoise, no_conditioning_latents
 from .encode import encode_prompt
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
@@ -65,10 +65,12 @@ def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DM
     )
 
 
-def plan_for(model: LocalModel, request: GenerationRequest, placement: Placement, given: int = 0) -> Plan:
-    """How `placement` can make this video, which starts from `given` frames, now. Raises `NotEnoughMemoryError`."""
+def plan_for(
+    model: LocalModel, request: GenerationRequest, placement: Placement, num_conditioning_frames: int = 0
+) -> Plan:
+    """Return how `placement` can make this video now. Raises `NotEnoughMemoryError`."""
     shape = request.num_frames, request.height, request.width
-    return make_plan(sizes_of(model), *shape, placement.memory(), given)
+    return make_plan(sizes_of(model), *shape, placement.memory(), num_conditioning_frames)
 
 
 def generate(
@@ -93,23 +95,27 @@ def generate(
     video is too large.
     """
     placement = placement or OneAtATime("cpu")
-    given = start.given_frames(request.width, request.height) if start else torch.empty(0)
-    plan = plan or plan_for(model, request, placement, len(given))
+    conditioning_frames = start.conditioning_frames(request.width, request.height) if start else torch.empty(0)
+    plan = plan or plan_for(model, request, placement, len(conditioning_frames))
     unfinished = unfinished or UnfinishedVideo()
     request = replace(request, seed=request.seed_or_random())
-    before = (2 if len(given) else 1) + request.num_inference_steps
+    before = (2 if len(conditioning_frames) else 1) + request.num_inference_steps
     tiles = plan.grid[0] * plan.grid[1]
     progress = _Progress(observer or NullObserver(), before + tiles * latent_frames(request.num_frames))
 
-    latents = unfinished.latents_of(request, given)
+    latents = unfinished.latents_of(request, conditioning_frames)
     if latents is None:
         if guardrail:
             progress.start("Checking the prompt")
             check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
         embeds = _encode(model, request, prompts or PromptCache(), placement, plan, progress)
-        known = _encode_start(model, given, placement, plan, progress) if len(given) else None
-        latents = denormalize(model.vae, _denoise(model, request, embeds, known, placement, plan, progress))
-        unfinished.keep(request, given, latents)
+        conditioning_latents = (
+            _encode_start(model, conditioning_frames, placement, plan, progress) if len(conditioning_frames) else None
+        )
+        latents = denormalize(
+            model.vae, _denoise(model, request, embeds, conditioning_latents, placement, plan, progress)
+        )
+        unfinished.keep(request, conditioning_frames, latents)
     else:
         progress.done = before
     frames = _decode(model, request, latents, placement, plan, progress)
@@ -142,21 +148,23 @@ def _encode(
     return positive, negative
 
 
-def _encode_start(model: LocalModel, given: Tensor, placement: Placement, plan: Plan, progress: _Progress) -> Tensor:
+def _encode_start(
+    model: LocalModel, conditioning_frames: Tensor, placement: Placement, plan: Plan, progress: _Progress
+) -> Tensor:
     progress.start("Encoding the start")
     assert plan.condition, "the plan is for a video without a start"
     device = placement.use(model.vae, plan.memory_required(plan.condition))
     with _stoppable(model.vae.encoder.down_blocks, progress.observer):
-        known = encode_frames(model.vae, given, device)
+        conditioning_latents = encode_frames(model.vae, conditioning_frames, device)
     progress.advance()
-    return known
+    return conditioning_latents
 
 
 def _denoise(
     model: LocalModel,
     request: GenerationRequest,
     embeds: tuple[Tensor, Tensor | None],
-    known: Tensor | None,
+    conditioning_latents: Tensor | None,
     placement: Placement,
     plan: Plan,
     progress: _Progress,
@@ -171,9 +179,12 @@ def _denoise(
     latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
     sigmas = standard_sigmas(model.scheduler_config, steps)
     solver = make_solver(request.schedule, model.scheduler_config, sigmas, latents)
-    known = nothing_given(latents) if known is None else known
+    if conditioning_latents is None:
+        conditioning_latents = no_conditioning_latents(latents)
     with _stoppable(transformer.transformer_blocks, progress.observer):
-        for step in denoise(transformer, latents, solver, positive, negative, request.guidance_scale, known):
+        for step in denoise(
+            transformer, latents, solver, positive, negative, request.guidance_scale, conditioning_latents
+        ):
             latents = step.latents
             progress.advance(f", step {step.index + 1} of {steps}", step.denoised)
             # Showing the preview may have loaded another model in the transformer's place.

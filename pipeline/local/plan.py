@@ -76,26 +76,26 @@ class Plan:
 
 
 def make_plan(
-    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, given: int = 0
+    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, num_conditioning_frames: int = 0
 ) -> Plan:
-    """The fastest way to make a video of this shape in `memory`, which starts from `given` frames.
+    """The fastest way to make a video of this shape in `memory`, which starts from `num_conditioning_frames` frames.
 
     Raises `NotEnoughMemoryError`, with a smaller shape that would fit, where there is none.
     """
-    plan = _fitting_plan(sizes, num_frames, height, width, memory, given)
+    plan = _fitting_plan(sizes, num_frames, height, width, memory, num_conditioning_frames)
     if plan is None:
-        raise _not_enough(sizes, num_frames, height, width, memory, given)
+        raise _not_enough(sizes, num_frames, height, width, memory, num_conditioning_frames)
     return plan
 
 
 def _fitting_plan(
-    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, given: int
+    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, num_conditioning_frames: int
 ) -> Plan | None:
     if frame_bytes(num_frames, height, width) > memory.ram:
         return None
     tokens = latent_frames(num_frames) * height * width // (SPATIAL_COMPRESSION**2 * sizes.patch)
     encode = _stage(sizes.text_encoder, encode_activation_bytes(sizes), memory)
-    condition = _stage(sizes.vae, condition_activation_bytes(sizes, given, height, width), memory)
+    condition = _stage(sizes.vae, condition_activation_bytes(sizes, num_conditioning_frames, height, width), memory)
     denoise = [(c, _stage(sizes.transformer, denoise_activation_bytes(sizes, tokens, c), memory)) for c in CHUNKS]
     decode = [
         (grid, _stage(sizes.vae, decode_activation_bytes(sizes, *largest_tile(height, width, grid)), memory))
@@ -104,10 +104,17 @@ def _fitting_plan(
     chunks, denoise_stage = next((pair for pair in denoise if pair[1]), (CHUNKS[-1], None))
     whole = (pair for pair in decode if pair[1] and pair[1].resident == pair[1].weights)
     grid, decode_stage = next(whole, None) or next((pair for pair in decode if pair[1]), ((1, 1), None))
-    if encode is None or denoise_stage is None or decode_stage is None or (given and condition is None):
+    if (
+        encode is None
+        or denoise_stage is None
+        or decode_stage is None
+        or (num_conditioning_frames and condition is None)
+    ):
         return None
     parts = math.ceil(tokens / (chunks.queries or tokens))
-    return Plan(memory, encode, condition if given else None, denoise_stage, decode_stage, chunks, grid, parts)
+    return Plan(
+        memory, encode, condition if num_conditioning_frames else None, denoise_stage, decode_stage, chunks, grid, parts
+    )
 
 
 def _stage(part: PartSize, activations: int, memory: DeviceMemory) -> Stage | None:
@@ -122,10 +129,15 @@ def _stage(part: PartSize, activations: int, memory: DeviceMemory) -> Stage | No
 
 
 def _not_enough(
-    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, given: int
+    sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, num_conditioning_frames: int
 ) -> NotEnoughMemoryError:
     smaller = next(
-        (shape for shape in _smaller(num_frames, height, width) if _fitting_plan(sizes, *shape, memory, given)), None
+        (
+            shape
+            for shape in _smaller(num_frames, height, width)
+            if _fitting_plan(sizes, *shape, memory, num_conditioning_frames)
+        ),
+        None,
     )
     asked = f"{width}x{height} with {num_frames} frames does not fit into the memory that is free"
     free = f"{memory.free / GIB:.1f} GiB on the GPU and {memory.ram / GIB:.1f} GiB of RAM"

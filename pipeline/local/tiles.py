@@ -12,7 +12,7 @@ OVERLAP = 8
 """Of two tiles, in latents: 64 pixels."""
 SMALLEST_SPLIT = 24
 """Latents. A shorter side is not cut: its parts would be little but overlap."""
-MOST_TILES = 8
+MAX_TILES = 8
 """In a row or a column."""
 
 
@@ -80,7 +80,7 @@ def whole(latents: Tensor) -> Tile:
 def grids(height: int, width: int) -> list[tuple[int, int]]:
     """Rows and columns of tiles for a picture in pixels, the one with the least work first."""
     rows, columns = (
-        [count for count in range(1, MOST_TILES + 1) if count == 1 or _tile_length(side, count) >= 2 * OVERLAP]
+        [count for count in range(1, MAX_TILES + 1) if count == 1 or _tile_length(side, count) >= 2 * OVERLAP]
         for side in (height // SPATIAL_COMPRESSION, width // SPATIAL_COMPRESSION)
     )
 

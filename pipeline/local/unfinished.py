@@ -11,12 +11,15 @@ class UnfinishedVideo:
     def __init__(self) -> None:
         self._kept: tuple[GenerationRequest, Tensor, Tensor] | None = None
 
-    def keep(self, request: GenerationRequest, given: Tensor, latents: Tensor) -> None:
-        """`latents`: (1, 16, T, H/8, W/8), what `request`, with its seed, was denoised to from the frames `given`."""
-        self._kept = request, given, latents.cpu()
+    def keep(self, request: GenerationRequest, conditioning_frames: Tensor, latents: Tensor) -> None:
+        """Keep `latents`, (1, 16, T, H/8, W/8), that were denoised for `request`, with its seed.
 
-    def latents_of(self, request: GenerationRequest, given: Tensor) -> Tensor | None:
-        if self._kept is None or self._kept[0] != request or not self._kept[1].equal(given):
+        `conditioning_frames`: (0, 1 or 5, H, W, 3), the frames that the video starts from.
+        """
+        self._kept = request, conditioning_frames, latents.cpu()
+
+    def latents_of(self, request: GenerationRequest, conditioning_frames: Tensor) -> Tensor | None:
+        if self._kept is None or self._kept[0] != request or not self._kept[1].equal(conditioning_frames):
             return None
         return self._kept[2]
 
