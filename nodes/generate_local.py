@@ -1,13 +1,13 @@
 import logging
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import Input, InputImpl, Types, io
 
 from ..pipeline.errors import InvalidRequestError
-from ..pipeline.request import FPS, NUM_FRAMES, SIDE, GenerationRequest, Prompt, SamplerSettings
+from ..pipeline.request import FPS, GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, VIDEO_ALIASES, CosmosModel, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class CosmosPredict25Generate(io.ComfyNode):
         image: Input.Image | None = None,
         video: Input.Video | None = None,
     ) -> io.NodeOutput:
-        from ..pipeline.local.generate import clamp_request, generate, plan_for
+        from ..pipeline.local.generate import generate, prepare
         from ..pipeline.local.guardrail import cosmos_guardrail
         from ..pipeline.start import Start
         from .host.observers import NodeObserver
@@ -93,26 +93,26 @@ class CosmosPredict25Generate(io.ComfyNode):
         begin = time.monotonic()
         start = Start(image) if image is not None else end_of(video) if video is not None else None
         asked = GenerationRequest.combine(prompt, settings)
-        request = clamp_request(asked, model.model.transformer)
-        plan = plan_for(model.model, request, model, len(start.conditioning_indices()) if start else 0)
-        note = describe(plan)
+        prepared = prepare(model.model, asked, start, model)
+        note = describe(prepared.plan)
         made = generate(
             model.model,
-            request,
+            prepared.request,
             start=start,
             placement=model,
-            plan=plan,
+            plan=prepared.plan,
             observer=NodeObserver(cls.hidden.unique_id, model, note),
             guardrail=cosmos_guardrail if model.guardrail else None,
             prompts=model.prompts,
             unfinished=model.unfinished,
         )
-        summary = f"{len(made.frames)} frames of {request.width}x{request.height} in {time.monotonic() - begin:.0f} s"
+        num_frames, height, width = made.frames.shape[:3]
+        summary = f"{num_frames} frames of {width}x{height} in {time.monotonic() - begin:.0f} s"
         notes = notes_on_video(model, asked, start)
         result = result_on_node(f"{summary}, seed {made.seed}.", *filter(None, [note]), *notes)
         components = Types.VideoComponents(images=made.frames, frame_rate=Fraction(made.fps))
         values = {"checkpoint": model.model.name, **asdict(prompt), **asdict(settings), "seed": made.seed}
-        values |= {"num_frames": len(made.frames), "width": request.width, "height": request.height}
+        values |= {"num_frames": num_frames, "width": width, "height": height}
         shown = with_values(InputImpl.VideoFromComponents(components), values)
         return io.NodeOutput(shown, {"samples": made.latents}, made.seed, ui=result)
 
@@ -130,15 +130,14 @@ def describe(plan: "Plan") -> str:
 def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | None") -> list[str]:
     """What the video does not have of that which was asked for, and why."""
     from ..pipeline.local.encode import MAX_TOKENS, first_truncated_word
-    from ..pipeline.local.generate import clamp_request
+    from ..pipeline.local.generate import largest_shape
     from ..pipeline.local.load.find import DEMO_FOLDER, names_a_demo_shape
     from ..pipeline.start import CLIP_FRAMES
 
     model, found = hosted.model, []
-    largest = replace(asked, num_frames=NUM_FRAMES.maximum, width=SIDE.maximum, height=SIDE.maximum)
-    most = clamp_request(largest, model.transformer)
-    if clamp_request(asked, model.transformer) != asked:
-        found.append(f"This checkpoint makes at most {most.width}x{most.height} and {most.num_frames} frames.")
+    frames, height, width = largest_shape(model.transformer)
+    if asked.num_frames > frames or asked.height > height or asked.width > width:
+        found.append(f"This checkpoint makes at most {width}x{height} and {frames} frames.")
     if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
         found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
     for name in ("prompt", "negative_prompt"):

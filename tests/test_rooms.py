@@ -55,19 +55,24 @@ def test_rooms_of_the_pipeline_do_not_know_each_other(room):
             assert not name.startswith(tuple(others)), f"{file} imports {name}"
 
 
-STEPS = ["encode", "denoise", "decode"]
+STEPS = ["encode", "condition", "denoise", "decode"]
 
 
 @pytest.mark.parametrize(
     ("file", "others"),
     [
-        ("latents.py", ["model", "load", "placement", *STEPS, "generate"]),
-        ("model.py", ["load", "placement", *STEPS, "generate"]),
-        ("placement.py", ["model", "load", *STEPS, "generate"]),
-        ("encode.py", ["load", "placement", "denoise", "decode", "generate"]),
-        ("denoise.py", ["load", "placement", "encode", "decode", "generate"]),
-        ("decode.py", ["load", "placement", "encode", "denoise", "generate"]),
-        ("load", ["placement", "encode", "decode", "generate"]),
+        ("sizes.py", ["latents", "tiles", "model", "load", "placement", *STEPS, "plan", "generate"]),
+        ("latents.py", ["model", "load", "placement", *STEPS, "plan", "generate"]),
+        ("tiles.py", ["sizes", "model", "load", "placement", *STEPS, "plan", "generate"]),
+        ("model.py", ["load", "placement", *STEPS, "plan", "generate"]),
+        ("placement.py", ["model", "load", *STEPS, "plan", "generate"]),
+        ("encode.py", ["load", "placement", "condition", "denoise", "decode", "plan", "generate"]),
+        ("condition.py", ["model", "load", "placement", "encode", "denoise", "decode", "plan", "generate"]),
+        ("denoise.py", ["load", "placement", "encode", "condition", "decode", "plan", "generate"]),
+        ("decode.py", ["load", "placement", "encode", "condition", "denoise", "plan", "generate"]),
+        ("transformer.py", ["model", "load", "placement", *STEPS, "plan", "generate"]),
+        ("plan.py", ["model", "load", "placement", "generate"]),
+        ("load", ["placement", "encode", "decode", "plan", "generate"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -118,6 +123,7 @@ LIGHT = [
     "pipeline.fal.endpoints",
     "pipeline.fal.key",
     "pipeline.local.load.find",
+    "pipeline.local.sizes",
 ]
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..observer import NullObserver, Observer
-from ..request import FPS, GenerationRequest
+from ..request import FPS, NUM_FRAMES, SIDE, GenerationRequest
 from ..start import Start
 from ..video import LocalVideo
 from .condition import encode_frames
@@ -35,10 +35,12 @@ GUARDRAIL_BYTES = 4 * 2**30
 class _Progress:
     """Counts units of work: one for the prompts, one for the start, one for each step and each decoded latent frame."""
 
-    def __init__(self, observer: Observer, total: int) -> None:
+    def __init__(self, observer: Observer, plan: Plan, request: GenerationRequest) -> None:
         self.observer = observer
         self.done = 0
-        self.total = total
+        self._before_decoding = (2 if plan.condition else 1) + request.num_inference_steps
+        rows, columns = plan.grid
+        self.total = self._before_decoding + rows * columns * latent_frames(request.num_frames)
 
     def start(self, stage: str) -> None:
         """Report what goes on from now."""
@@ -50,18 +52,52 @@ class _Progress:
         self.done += 1
         self.observer.progress(f"{self._stage}{detail}", self.done, self.total, latents)
 
+    def skip_to_decoding(self) -> None:
+        """Count the units before decoding as done."""
+        self.done = self._before_decoding
 
-def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DModel") -> GenerationRequest:
-    """`request` with no more frames, height and width than `transformer` has positions for.
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that a checkpoint can make, and the plan for it."""
+
+    request: GenerationRequest
+    plan: Plan
+
+
+def prepare(
+    model: LocalModel, request: GenerationRequest, start: Start | None = None, placement: Placement | None = None
+) -> Prepared:
+    """Return `request` within the limits of `model`, and how `placement` can make it now: both for `generate`.
+
+    Without `placement` everything runs on the CPU. Raises `NotEnoughMemoryError` when the video is too large.
+    """
+    request = clamp_request(request, model.transformer)
+    num_conditioning_frames = len(start.conditioning_indices()) if start else 0
+    return Prepared(request, plan_for(model, request, placement or OneAtATime("cpu"), num_conditioning_frames))
+
+
+def largest_shape(transformer: "CosmosTransformer3DModel") -> tuple[int, int, int]:
+    """Return the most frames, height and width that a request may have and `transformer` has positions for.
 
     The 2B model has more than any request may ask for; the demo checkpoint ends at 25 frames of 96x96.
     """
     frames, height, width = transformer.config["max_size"]
+    return (
+        min(NUM_FRAMES.maximum, (frames - 1) * TEMPORAL_COMPRESSION + 1),
+        min(SIDE.maximum, height * SPATIAL_COMPRESSION),
+        min(SIDE.maximum, width * SPATIAL_COMPRESSION),
+    )
+
+
+def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DModel") -> GenerationRequest:
+    """Return `request` with no more frames, height and width than `largest_shape` of `transformer`."""
+    frames, height, width = largest_shape(transformer)
     return replace(
         request,
-        num_frames=min(request.num_frames, (frames - 1) * TEMPORAL_COMPRESSION + 1),
-        height=min(request.height, height * SPATIAL_COMPRESSION),
-        width=min(request.width, width * SPATIAL_COMPRESSION),
+        num_frames=min(request.num_frames, frames),
+        height=min(request.height, height),
+        width=min(request.width, width),
     )
 
 
@@ -99,26 +135,19 @@ def generate(
     plan = plan or plan_for(model, request, placement, len(conditioning_frames))
     unfinished = unfinished or UnfinishedVideo()
     request = replace(request, seed=request.seed_or_random())
-    before = (2 if len(conditioning_frames) else 1) + request.num_inference_steps
-    tiles = plan.grid[0] * plan.grid[1]
-    progress = _Progress(observer or NullObserver(), before + tiles * latent_frames(request.num_frames))
+    progress = _Progress(observer or NullObserver(), plan, request)
+    run = _Run(model, request, placement, plan, progress)
 
     latents = unfinished.latents_of(request, conditioning_frames)
     if latents is None:
         if guardrail:
             progress.start("Checking the prompt")
             check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
-        embeds = _encode(model, request, prompts or PromptCache(), placement, plan, progress)
-        conditioning_latents = (
-            _encode_start(model, conditioning_frames, placement, plan, progress) if len(conditioning_frames) else None
-        )
-        latents = denormalize(
-            model.vae, _denoise(model, request, embeds, conditioning_latents, placement, plan, progress)
-        )
+        latents = run.make_latents(conditioning_frames, prompts or PromptCache())
         unfinished.keep(request, conditioning_frames, latents)
     else:
-        progress.done = before
-    frames = _decode(model, request, latents, placement, plan, progress)
+        progress.skip_to_decoding()
+    frames = run.decode(latents)
     unfinished.clear()
     if guardrail:
         progress.start("Checking the video")
@@ -126,97 +155,90 @@ def generate(
     return LocalVideo(frames, latents.cpu(), request.seed_or_random(), FPS)
 
 
-def _encode(
-    model: LocalModel,
-    request: GenerationRequest,
-    prompts: PromptCache,
-    placement: Placement,
-    plan: Plan,
-    progress: _Progress,
-) -> tuple[Tensor, Tensor | None]:
-    """The embeddings of the prompt and of the negative prompt; None for that which guidance 1 does not need."""
+@dataclass(frozen=True)
+class _Run:
+    """The steps of one video. `request` has its seed."""
 
-    def encode(text: str) -> Tensor:
-        device = placement.use(model.text_encoder, plan.memory_required(plan.encode))
-        with _stoppable(model.text_encoder.language_model.layers, progress.observer):
-            return encode_prompt(model.text_encoder, model.tokenizer, text, device).cpu()
+    model: LocalModel
+    request: GenerationRequest
+    placement: Placement
+    plan: Plan
+    progress: _Progress
 
-    progress.start("Encoding the prompt")
-    positive = prompts.get_or_encode(request.prompt, encode)
-    negative = None if request.guidance_scale == 1 else prompts.get_or_encode(request.negative_prompt, encode)
-    progress.advance()
-    return positive, negative
+    def make_latents(self, conditioning_frames: Tensor, prompts: PromptCache) -> Tensor:
+        """Return the latents (1, 16, T, H/8, W/8) that are to be decoded, in the VAE's scale."""
+        embeds = self.encode_prompts(prompts)
+        conditioning_latents = self.encode_start(conditioning_frames) if len(conditioning_frames) else None
+        return denormalize(self.model.vae, self.denoise(embeds, conditioning_latents))
 
+    def encode_prompts(self, prompts: PromptCache) -> tuple[Tensor, Tensor | None]:
+        """Return the embeddings of the prompt and of the negative prompt; None for the latter at guidance 1."""
+        encoder, request = self.model.text_encoder, self.request
 
-def _encode_start(
-    model: LocalModel, conditioning_frames: Tensor, placement: Placement, plan: Plan, progress: _Progress
-) -> Tensor:
-    progress.start("Encoding the start")
-    assert plan.condition, "the plan is for a video without a start"
-    device = placement.use(model.vae, plan.memory_required(plan.condition))
-    with _stoppable(model.vae.encoder.down_blocks, progress.observer):
-        conditioning_latents = encode_frames(model.vae, conditioning_frames, device)
-    progress.advance()
-    return conditioning_latents
+        def encode(text: str) -> Tensor:
+            device = self.placement.use(encoder, self.plan.memory_required(self.plan.encode))
+            with self.stoppable(encoder.language_model.layers):
+                return encode_prompt(encoder, self.model.tokenizer, text, device).cpu()
 
+        self.progress.start("Encoding the prompt")
+        positive = prompts.get_or_encode(request.prompt, encode)
+        negative = None if request.guidance_scale == 1 else prompts.get_or_encode(request.negative_prompt, encode)
+        self.progress.advance()
+        return positive, negative
 
-def _denoise(
-    model: LocalModel,
-    request: GenerationRequest,
-    embeds: tuple[Tensor, Tensor | None],
-    conditioning_latents: Tensor | None,
-    placement: Placement,
-    plan: Plan,
-    progress: _Progress,
-) -> Tensor:
-    progress.start("Denoising")
-    transformer, steps = model.transformer, request.num_inference_steps
-    memory_required = plan.memory_required(plan.denoise)
-    device = placement.use(transformer, memory_required)
-    transformer.chunks = plan.chunks
-    positive, negative = (None if embed is None else embed.to(device) for embed in embeds)
-    assert positive is not None
-    latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
-    sigmas = standard_sigmas(model.scheduler_config, steps)
-    solver = make_solver(request.schedule, model.scheduler_config, sigmas, latents)
-    if conditioning_latents is None:
-        conditioning_latents = no_conditioning_latents(latents)
-    with _stoppable(transformer.transformer_blocks, progress.observer):
-        for step in denoise(
-            transformer, latents, solver, positive, negative, request.guidance_scale, conditioning_latents
-        ):
-            latents = step.latents
-            progress.advance(f", step {step.index + 1} of {steps}", step.denoised)
-            # Showing the preview may have loaded another model in the transformer's place.
-            placement.use(transformer, memory_required)
-    return latents
+    def encode_start(self, conditioning_frames: Tensor) -> Tensor:
+        """Return the conditioning latents (1, 16, k, H/8, W/8) in unit scale."""
+        self.progress.start("Encoding the start")
+        assert self.plan.condition, "the plan is for a video without a start"
+        device = self.placement.use(self.model.vae, self.plan.memory_required(self.plan.condition))
+        with self.stoppable(self.model.vae.encoder.down_blocks):
+            conditioning_latents = encode_frames(self.model.vae, conditioning_frames, device)
+        self.progress.advance()
+        return conditioning_latents
 
+    def denoise(self, embeds: tuple[Tensor, Tensor | None], conditioning_latents: Tensor | None) -> Tensor:
+        """Return the denoised latents in unit scale."""
+        self.progress.start("Denoising")
+        request, transformer = self.request, self.model.transformer
+        memory_required = self.plan.memory_required(self.plan.denoise)
+        device = self.placement.use(transformer, memory_required)
+        transformer.chunks = self.plan.chunks
+        positive, negative = (None if embed is None else embed.to(device) for embed in embeds)
+        assert positive is not None
+        latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
+        sigmas = standard_sigmas(self.model.scheduler_config, request.num_inference_steps)
+        solver = make_solver(request.schedule, self.model.scheduler_config, sigmas, latents)
+        if conditioning_latents is None:
+            conditioning_latents = no_conditioning_latents(latents)
+        inputs = latents, solver, positive, negative, request.guidance_scale, conditioning_latents
+        with self.stoppable(transformer.transformer_blocks):
+            for step in denoise(transformer, *inputs):
+                latents = step.latents
+                self.progress.advance(f", step {step.index + 1} of {request.num_inference_steps}", step.denoised)
+                # Showing the preview may have loaded another model in the transformer's place.
+                self.placement.use(transformer, memory_required)
+        return latents
 
-def _decode(
-    model: LocalModel,
-    request: GenerationRequest,
-    latents: Tensor,
-    placement: Placement,
-    plan: Plan,
-    progress: _Progress,
-) -> Tensor:
-    progress.start("Decoding")
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return the frames, as of `decode`."""
+        self.progress.start("Decoding")
+        vae, num_frames = self.model.vae, self.request.num_frames
 
-    def report(tile: int, tiles: int, done: int) -> None:
-        of_tile = f", tile {tile} of {tiles}" if tiles > 1 else ""
-        progress.advance(f"{of_tile}, frame {done} of {request.num_frames}")
+        def report(tile: int, tiles: int, done: int) -> None:
+            of_tile = f", tile {tile} of {tiles}" if tiles > 1 else ""
+            self.progress.advance(f"{of_tile}, frame {done} of {num_frames}")
 
-    device = placement.use(model.vae, plan.memory_required(plan.decode))
-    with _stoppable([model.vae.decoder.mid_block, model.vae.decoder.up_blocks[0]], progress.observer):
-        return decode(model.vae, latents.to(device), request.num_frames, plan.grid, report)
+        device = self.placement.use(vae, self.plan.memory_required(self.plan.decode))
+        with self.stoppable([vae.decoder.mid_block, vae.decoder.up_blocks[0]]):
+            return decode(vae, latents.to(device), num_frames, self.plan.grid, report)
 
-
-@contextmanager
-def _stoppable(blocks: Iterable[torch.nn.Module], observer: Observer) -> Iterator[None]:
-    """Let the observer stop the work before each block: a pass of the 2B model takes seconds, a block does not."""
-    hooks = [block.register_forward_pre_hook(lambda *_: observer.raise_if_stopped()) for block in blocks]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    @contextmanager
+    def stoppable(self, blocks: Iterable[torch.nn.Module]) -> Iterator[None]:
+        """Let the observer stop the work before each block: a pass of the 2B model takes seconds, a block does not."""
+        stop = self.progress.observer.raise_if_stopped
+        hooks = [block.register_forward_pre_hook(lambda *_: stop()) for block in blocks]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
