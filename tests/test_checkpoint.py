@@ -233,7 +233,7 @@ def test_float8_with_scales_is_refused_with_the_loader_that_takes_it(
     original_weights, text_encoder, vae_file, tmp_path
 ):
     scaled = {**original_weights, "net.blocks.0.mlp.layer1.scale_weight": torch.ones(1)}
-    with pytest.raises(WrongCheckpointError, match=r"in float8 with scales.*'Load Cosmos Predict2\.5 Checkpoint'"):
+    with pytest.raises(WrongCheckpointError, match=r"in float8 with scales.*Checkpoint Loader \(Cosmos Predict2\.5\)"):
         load_single_files(write(scaled, tmp_path / "scaled.pt"), vae_file, text_encoder)
 
 

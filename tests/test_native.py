@@ -71,7 +71,7 @@ def test_its_other_schedules_are_those_of_generate_locally(report, schedule):
         (
             "another model's prompt",
             "The conditioning has 768 values for each token, but this model takes 96: it is that of another model. "
-            "Connect Text Encode to the CLIP of the same Checkpoint Loader.",
+            "Connect CLIP Text Encode (Prompt) to the CLIP of the same Checkpoint Loader (Cosmos Predict2.5).",
         ),
         ("an image's latent", START_REFUSAL.format("(1, 4, 8, 8)")),
         ("another VAE's latent", START_REFUSAL.format("(1, 48, 3, 8, 8)")),

@@ -60,6 +60,6 @@ class ReasonEncoder(nn.Module):
 
     def generate(self, tokens: Any, **_: Any) -> list[int]:
         raise InvalidRequestError(
-            "This CLIP encodes prompts and does not write them. Switch on prompt_writer in the Checkpoint Loader's "
-            "advanced inputs."
+            "This CLIP encodes prompts and does not write them. Switch on prompt_writer, an advanced input of "
+            "Checkpoint Loader (Cosmos Predict2.5)."
         )

@@ -55,7 +55,8 @@ class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
         if got != taken:
             raise InvalidRequestError(
                 f"The conditioning has {got} values for each token, but this model takes {taken}: it is that of "
-                "another model. Connect Text Encode to the CLIP of the same Checkpoint Loader."
+                "another model. Connect CLIP Text Encode (Prompt) to the CLIP of the same Checkpoint Loader (Cosmos "
+                "Predict2.5)."
             )
         return super().extra_conds(**conds)
 

@@ -118,8 +118,8 @@ def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str
     if any(name.endswith(SCALES) for name in sources):
         path = next(iter(sources.values())).file.path
         raise WrongCheckpointError(
-            f"{path} holds {what} in float8 with scales, which ComfyUI's own layers alone know. Load it with 'Load "
-            "Cosmos Predict2.5 Checkpoint', for KSampler, or take a file in bfloat16 here."
+            f"{path} holds {what} in float8 with scales, which ComfyUI's own layers alone know. Load it with "
+            "Checkpoint Loader (Cosmos Predict2.5), for KSampler, or take a file in bfloat16 here."
         )
     if problems:
         path = next((source.file.path for source in sources.values()), "The file")
