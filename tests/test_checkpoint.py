@@ -5,6 +5,8 @@ Files with original names are made from ComfyUI's own Cosmos and Wan modules, an
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -367,6 +369,35 @@ def test_find_lists_cosmos_pipelines_the_largest_first(checkpoint, tmp_path):
         (roots[0] / name / "model_index.json").write_text(index)
     found = find_pipeline_folders(roots)
     assert list(found.items()) == [("nested/large", roots[1] / "nested" / "large"), ("small", roots[0] / "small")]
+
+
+@pytest.mark.parametrize("target", [".", "..", "folder"], ids=["the folder itself", "the one above", "a ring"])
+def test_links_that_lead_back_do_not_keep_the_search_from_ending(checkpoint, tmp_path, target):
+    """Two of them, as each one alone ends after 40 links."""
+    root = tmp_path / "models" / "diffusers"
+    shutil.copytree(checkpoint, root / "folder" / "mine")
+    for place in (root, root / "folder"):
+        for name in ("first", "second"):
+            (place / name).symlink_to(root / target, target_is_directory=True)
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from cosmos_predict25.pipeline.local.load.find import files_below, find_pipeline_folders\n"
+        "root = Path(sys.argv[1])\n"
+        "print(list(find_pipeline_folders([root])), sum(1 for file in files_below(root)) > 0)\n"
+    )
+    command = [sys.executable, "-c", program, str(root)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "'folder/mine'" in printed
+    assert "True" in printed
+
+
+def test_a_folder_has_the_name_of_each_link_to_it(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "disk" / "mine")
+    (tmp_path / "root").mkdir()
+    for name in ("first", "second"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert set(find_pipeline_folders([tmp_path / "root"])) == {"first/mine", "second/mine"}
 
 
 def test_the_demo_comes_after_every_checkpoint_of_ones_own(checkpoint, tmp_path):

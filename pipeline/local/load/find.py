@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import CheckpointNotFoundError
@@ -31,11 +31,11 @@ def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
     """Name -> folder of every Cosmos-Predict2.5 pipeline in diffusers layout below `roots`, the largest one first."""
     found: dict[str, Path] = {}
     for root in roots:
-        for folder, subfolders, files in os.walk(root, followlinks=True):
+        for folder, subfolders, files in _walk(root):
             if "model_index.json" in files:
                 subfolders.clear()
-                if _is_cosmos(Path(folder)):
-                    found.setdefault(Path(folder).relative_to(root).as_posix(), Path(folder))
+                if _is_cosmos(folder):
+                    found.setdefault(folder.relative_to(root).as_posix(), folder)
     return dict(sorted(found.items(), key=lambda item: -size_of_weights(item[1])))
 
 
@@ -48,9 +48,18 @@ def find_text_encoders(roots: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield what `os.walk` does, through links, but not into a folder again from within: that has no end."""
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        depth = len(Path(folder).relative_to(root).parts)
+        above = {os.path.realpath(path) for path in (folder, *list(Path(folder).parents)[:depth])}
+        subfolders[:] = [name for name in subfolders if os.path.realpath(Path(folder, name)) not in above]
+        yield Path(folder), subfolders, files
+
+
 def files_below(folder: Path) -> list[Path]:
     """Every file below `folder`, through links; links to nowhere are left out."""
-    paths = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    paths = (parent / name for parent, _, names in _walk(folder) for name in names)
     return sorted(path for path in paths if path.is_file())
 
 
