@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from cosmos_predict25.pipeline.local.plan import make_plan
 from cosmos_predict25.pipeline.local.sizes import GIB, UNLIMITED, DeviceMemory
 from cosmos_predict25.pipeline.local.tiles import OVERLAP, grids, largest_tile, spans
 
+REPO = Path(__file__).parents[1]
 VIDEO = {"num_frames": 93, "height": 704, "width": 1280}
 BUDGETS = (6, 8, 10, 12, 16, 24, 32)
 GOALS = {6: 5.2, 8: 6.5, 12: 10, 16: 13.5, 24: 20, 32: 28}
@@ -97,6 +99,19 @@ def test_a_start_that_does_not_fit_is_an_error(sizes):
     assert plan.condition is None
     with pytest.raises(NotEnoughMemoryError):
         make_plan(sizes["2b"], **video, memory=card(6), num_conditioning_frames=5)
+
+
+def test_the_plan_of_each_card_is_that_of_the_published_table(sizes):
+    """docs/benchmarks.md: 0.5 GiB are taken by others, and ComfyUI streams weights in two streams."""
+    section = (
+        (REPO / "docs" / "benchmarks.md").read_text().split("<!-- benchmarks/memory.py -->")[1].split("<!-- end")[0]
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    assert len(rows[2:]) == 14
+    for name, gib, what_happens, predicted, _ in rows[2:]:
+        plan = make_plan(sizes[name], **VIDEO, memory=card(int(gib) - 0.5, layers_in_flight=3))
+        peaks = [f"{stage.peak / GIB:.2f}" for stage in (plan.encode, plan.denoise, plan.decode)]
+        assert (plan.describe().split(";")[0], " / ".join(peaks)) == (what_happens, predicted), f"{name}, {gib} GiB"
 
 
 @pytest.mark.parametrize(("gib", "goal"), GOALS.items(), ids=str)
