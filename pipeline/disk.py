@@ -15,7 +15,7 @@ HELD_BY_ANOTHER_PROCESS = (5, 32)
 
 @contextmanager
 def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """Give an empty file beside `path` to fill. When that ends well it takes the place of `path`, else it vanishes.
+    """Yield an empty file beside `path` to fill. It replaces `path` on success, and is deleted otherwise.
 
     `mode`: of the new file, less the umask. Raises `OSError`.
     """
@@ -50,13 +50,13 @@ def replace(source: Path, target: Path) -> None:
 
 
 def flush_file(path: Path) -> None:
-    """Have what was written to `path` on the disk itself. Raises `OSError`."""
+    """Flush `path` to the disk itself. Raises `OSError`."""
     with path.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Make a file's new name, or its removal, last, where the system can do that for a folder."""
+    """Flush the names in `folder` to the disk itself, where the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -66,7 +66,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, *, mode: int = 0o777) -> None:
-    """Make a folder and those above it, and have their names on the disk itself. Raises `OSError`."""
+    """Make a folder and its parents, and flush their names to the disk itself. Raises `OSError`."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True, mode=mode)
     for path in missing:

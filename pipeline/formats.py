@@ -44,12 +44,12 @@ FORMATS: Mapping[str, VideoFormat] = {
 
 
 def find_format(name: str) -> VideoFormat:
-    """The format of that name. Raises `InvalidRequestError` when there is none."""
+    """Return the format of that name. Raises `InvalidRequestError` when there is none."""
     if name not in FORMATS:
         raise InvalidRequestError(f"format is {name!r}, but must be one of {', '.join(FORMATS)}.")
     return FORMATS[name]
 
 
 def format_of_suffix(suffix: str) -> VideoFormat | None:
-    """The format whose files end in `suffix`, in either case; None for another suffix."""
+    """Return the format whose files end in `suffix`, in either case; None for another suffix."""
     return next((format for format in FORMATS.values() if format.suffix == suffix.lower()), None)

@@ -26,7 +26,7 @@ VIDEO_QUALITIES = ("low", "medium", "high", "maximum")
 SCHEDULES = STANDARD, FEW_STEPS, DISTILLED = ("standard", "few steps", "distilled")
 MAX_DISTILLED_STEPS = 4
 MIN_RECOMMENDED_STEPS = 12
-"""Below these a video loses much, in either of the other schedules."""
+"""With fewer a video loses much, in either of the other schedules."""
 STRONG_GUIDANCE, MIN_GUIDED_STEPS = 7.0, 11
 """So strong a guidance spoils a video of fewer standard steps: a quarter of the demo's shows another thing."""
 
@@ -105,7 +105,7 @@ def _field(limits: Any, **default: Any) -> Any:
 
 
 class _Checked:
-    """A dataclass whose fields, those of its heirs too, have limits that every value is held to."""
+    """A dataclass that checks every field, its subclasses' too, against the field's limits."""
 
     def __post_init__(self) -> None:
         for item in fields(self):  # pyright: ignore[reportArgumentType]
@@ -158,7 +158,7 @@ class SamplerSettings(_Checked):
             )
 
     def warnings(self) -> list[str]:
-        """What these settings allow and a local video will suffer from, each a sentence or two."""
+        """Return the settings that are valid but degrade a local video, each in a sentence or two."""
         if self.schedule == DISTILLED:
             return []
         steps, found, is_standard = self.num_inference_steps, [], self.schedule == STANDARD
@@ -183,10 +183,10 @@ class GenerationRequest(Prompt, SamplerSettings):
 
     @classmethod
     def combine(cls, prompt: Prompt, settings: SamplerSettings, **options: Any) -> "GenerationRequest":
-        """A request from the two halves that travel through a graph."""
+        """Return a request from the two halves that travel through a graph."""
         halves = {item.name: getattr(half, item.name) for half in (prompt, settings) for item in fields(half)}
         return cls(**halves, **options)
 
     def seed_or_random(self) -> int:
-        """The seed, or one drawn at random where there is none."""
+        """Return the seed, or a random one if there is none."""
         return secrets.randbelow(SEED.maximum + 1) if self.seed is None else self.seed

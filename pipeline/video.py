@@ -83,7 +83,7 @@ class RemoteVideo(VideoFile):
 
 
 def gif_frame_rate(num_frames: int, seconds: Fraction | float) -> Fraction:
-    """The frames per second of a GIF that shows `num_frames` in `seconds`.
+    """Return the fps of a GIF that shows `num_frames` in `seconds`.
 
     FFmpeg takes a GIF's rate from its shortest delay, which is up to 11 % too fast: delays are whole hundredths of a
     second, and only their average is right.

@@ -13,14 +13,14 @@ Memory = list[Tensor | None]
 
 
 def empty_memory(*modules: nn.Module) -> Memory:
-    """What the convolutions in `modules` remember before the first frame."""
+    """Return an empty memory for the convolutions in `modules`, as it is before the first frame."""
     return [None] * sum(isinstance(layer, WanCausalConv3d) for module in modules for layer in module.modules())
 
 
 def convolve(convolution: nn.Module, x: Tensor, memory: Memory, position: list[int]) -> Tensor:
-    """`convolution` of `x`, (1, channels, frames, h, w), and the two frames before it.
+    """Apply `convolution` to `x`, (1, channels, frames, h, w), and the two frames before it.
 
-    These are in `memory` at `position`, which is moved on; the last two of `x` take their place.
+    These are in `memory` at `position`, which moves on; the last two frames of `x` take their place.
     """
     before = memory[position[0]]
     last = x[:, :, -CACHE_T:].clone()
@@ -33,7 +33,7 @@ def convolve(convolution: nn.Module, x: Tensor, memory: Memory, position: list[i
 
 @contextmanager
 def fast_on_cpu(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """While it is entered, layers of the VAE in `module` go through a CPU's memory less often, in float32.
+    """Make the VAE's float32 layers in `module` take fewer passes over a CPU's memory while it is entered.
 
     Weights of convolutions have their channels last, and with them all that goes through; a convolution pads the
     picture itself, and oneDNN does a small one too; a norm multiplies once for each channel, and what it gives is
@@ -48,7 +48,7 @@ def fast_on_cpu(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _changes(layer: Any) -> Iterator[tuple[str, Any]]:
-    """Attributes of `layer` and their values."""
+    """Yield the attributes of `layer` to change, and their values."""
     if isinstance(layer, nn.SiLU):
         yield "inplace", True
     if isinstance(layer, nn.Conv2d | nn.Conv3d | WanRMS_norm) and next(layer.parameters()).dtype != torch.float32:
@@ -67,7 +67,7 @@ def _changes(layer: Any) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _changed(layer: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute and, in the end, what was there before, be it the class's."""
+    """Set an attribute, and restore the former value at the end, the class's own included."""
     own = name in vars(layer) or name in layer._parameters
     before = getattr(layer, name)
     setattr(layer, name, value)
@@ -81,7 +81,7 @@ def _changed(layer: nn.Module, name: str, value: Any) -> Iterator[None]:
 
 
 def _convolve_in_time(layer: WanCausalConv3d, before: int, padding: tuple[int, int, int]) -> Callable[..., Tensor]:
-    """`WanCausalConv3d.forward`, where zeros are put before the first frame alone."""
+    """Return `WanCausalConv3d.forward` that puts zeros before the first frame alone."""
 
     def forward(x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         missing = before
@@ -101,7 +101,7 @@ def _convolve_in_time(layer: WanCausalConv3d, before: int, padding: tuple[int, i
 
 
 def _normalize_channels(layer: WanRMS_norm) -> Callable[[Tensor], Tensor]:
-    """`WanRMS_norm.forward` of one without a bias."""
+    """Return `WanRMS_norm.forward` for a norm without a bias."""
 
     def forward(x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(1e-12)

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 @torch.inference_mode()
 def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """The latents (1, 16, k + 1, H/8, W/8) of `frames`, (4k + 1, H, W, 3) in 0..1: float32 in unit scale, on `device`.
+    """Return the conditioning latents of `frames`, (4k + 1, H, W, 3) in 0..1.
 
-    They are the first of a whole video's, which the VAE, being causal, makes of its first frames alone. Each level of
-    the encoder is done with before the next and takes no more frames at once than its stride in time, so that five
-    frames need little more memory than one. Source: `AutoencoderKLWan._encode` and `WanEncoder3d.forward` of diffusers.
+    (1, 16, k + 1, H/8, W/8), float32 in unit scale, on `device`. They are the first latents of the whole video: the
+    VAE is causal. Each level of the encoder ends before the next begins and takes no more frames at once than its
+    stride in time, so that five frames need little more memory than one.
+
+    Source: `AutoencoderKLWan._encode` and `WanEncoder3d.forward` of diffusers.
     """
     pixels = (frames.to(device, vae.dtype) * 2 - 1).permute(3, 0, 1, 2)[None]
     x = list(pixels.split(1, dim=2))
@@ -47,7 +49,7 @@ def condition_activation_bytes(sizes: ModelSizes, num_conditioning_frames: int, 
 
 
 def _levels(encoder: Any) -> Iterator[list[nn.Module]]:
-    """The encoder's layers, in runs that end where the picture becomes smaller."""
+    """Yield the encoder's layers, in runs that end where the picture becomes smaller."""
     level = [encoder.conv_in]
     for block in encoder.down_blocks:
         level.append(block)
@@ -58,7 +60,7 @@ def _levels(encoder: Any) -> Iterator[list[nn.Module]]:
 
 
 def _through(layers: list[nn.Module], frames: list[Tensor]) -> Iterator[Tensor]:
-    """`frames`, (1, channels, 1, h, w) each, through a level: the first alone, then as many as become one."""
+    """Yield `frames`, (1, channels, 1, h, w) each, after a level: the first alone, then groups that become one."""
     memory = empty_memory(*layers)
     stride = 2 if any(isinstance(layer, WanResample) and layer.mode == "downsample3d" for layer in layers) else 1
     for group in (frames[:1], *zip(*[iter(frames[1:])] * stride, strict=True)):

@@ -31,9 +31,9 @@ def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def middle_features(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
-    """The first half of the decoder: (1, channels, 1, h, w) for each latent frame.
+    """Yield the features of each latent frame after the first half of the decoder: (1, channels, 1, h, w).
 
-    Its attention sees all of a picture, so it is not done in tiles; it is small. Source: `WanDecoder3d.forward`.
+    Its attention sees the whole picture, so it is not tiled; it is small. Source: `WanDecoder3d.forward`.
     """
     decoder = vae.decoder
     memory = empty_memory(decoder.conv_in, decoder.mid_block)
@@ -46,7 +46,7 @@ def middle_features(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor
 
 @torch.inference_mode()
 def upsample(vae: "AutoencoderKLWan", features: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The second half of the decoder: frames, as of `decode_chunks`, of the features of each latent frame."""
+    """Yield the frames of each latent frame, as `decode_chunks` does, from the features after the first half."""
     decoder = vae.decoder
     memory = empty_memory(decoder.up_blocks, decoder.conv_out)
     for index, x in enumerate(features):
@@ -58,15 +58,18 @@ def upsample(vae: "AutoencoderKLWan", features: Iterable[Tensor]) -> Iterator[Te
 
 
 def decode_activation_bytes(sizes: ModelSizes, height: int, width: int) -> int:
-    """For one latent frame of a tile of `height` x `width` latents: 56 values per pixel and base channel."""
+    """Return the bytes that decoding takes for one latent frame of a tile of `height` x `width` latents.
+
+    56 values per pixel and base channel, in the convolutions of the last level.
+    """
     return 56 * height * width * SPATIAL_COMPRESSION**2 * sizes.vae_channels * sizes.vae_itemsize
 
 
 def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, grid: tuple[int, int], report: Report) -> Tensor:
-    """The first `num_frames` frames, (num_frames, 8h, 8w, 3), float32 in 0..1, in the CPU's memory.
+    """Return the first `num_frames` frames, (num_frames, 8h, 8w, 3), float32 in 0..1, in RAM.
 
-    `latents`: as for `decode_chunks`. `grid`: rows and columns of the tiles that the picture is decoded in. A tile for
-    which memory does not suffice is decoded in smaller ones. Raises `torch.OutOfMemoryError` where none is small
+    `latents`: as for `decode_chunks`. `grid`: rows and columns of the tiles that the picture is decoded in. A tile that
+    does not fit in memory is decoded in smaller ones. Raises `torch.OutOfMemoryError` where none is small
     enough.
     """
     height, width = (side * SPATIAL_COMPRESSION for side in latents.shape[-2:])

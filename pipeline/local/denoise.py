@@ -43,7 +43,7 @@ def predict_velocity(
     prompt_embeds: Tensor,
     mask: Tensor,
 ) -> Tensor:
-    """One pass of the transformer: as `predict_velocities` for one prompt."""
+    """Return the velocity for one prompt, as `predict_velocities` does for several."""
     return predict_velocities(transformer, latents, timestep, [prompt_embeds], mask)[0]
 
 
@@ -55,7 +55,7 @@ def predict_velocities(
     prompts_embeds: Sequence[Tensor],
     mask: Tensor,
 ) -> list[Tensor]:
-    """A pass of the transformer for each prompt: the flow's velocities, float32, of the shape of `latents`.
+    """Return the flow's velocity for each prompt, float32, of the shape of `latents`: one pass of the transformer each.
 
     `timestep`: the flow sigma in 0..1, (1,) where it is the same for all latent frames, else (T,). diffusers computes
     the same for every token apart.
@@ -69,8 +69,10 @@ def predict_velocities(
 
 
 def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:
-    """For one pass: the residual stream in float32, keys and values, the queries at hand with what becomes of them,
-    the rotary table, and a chunk on its way, as tests/ counts it.
+    """Return the bytes that one pass takes.
+
+    The residual stream in float32, keys and values, the queries at hand and their output, the rotary table, and a chunk
+    on its way through a block, as tests/ counts it.
     """
     residual = 4 * tokens * sizes.channels
     keys_and_values = 2 * tokens * sizes.channels * sizes.itemsize

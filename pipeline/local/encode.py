@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLTextModel
 
 MAX_TOKENS = 512
-"""Of a prompt, which is padded or cut to as many."""
+"""A prompt is padded or truncated to this length."""
 SYSTEM_PROMPT = "You are a helpful assistant who will provide prompts to an image generator."
 
 
@@ -26,7 +26,10 @@ def _conversation(prompt: str) -> list[dict[str, Any]]:
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
-    """Token ids (1, 512) of the chat template around `prompt`, cut or padded; the padding is attended to like text."""
+    """Return the token ids (1, 512) of the chat template around `prompt`, truncated or padded.
+
+    The padding is attended to like text.
+    """
     encoding: Any = tokenizer.apply_chat_template(
         _conversation(prompt),
         tokenize=True,
@@ -41,7 +44,7 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
 
 
 def first_truncated_word(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str | None:
-    """The first word of `prompt` that `tokenize` does not keep whole, or None where all fits."""
+    """Return the first word of `prompt` that `tokenize` truncates or drops, or None if it keeps all."""
     text = str(tokenizer.apply_chat_template(_conversation(prompt), tokenize=False, add_generation_prompt=False))
     spans = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
     if len(spans) <= MAX_TOKENS:
@@ -53,13 +56,13 @@ def first_truncated_word(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> s
 
 
 def encode_activation_bytes(sizes: ModelSizes) -> int:
-    """For one prompt: the hidden states of all layers, and their normalised copies side by side."""
+    """Return the bytes that one prompt takes: the hidden states of all layers, and their normalised copies."""
     states = MAX_TOKENS * (sizes.text_layers + 1) * sizes.text_channels * sizes.text_itemsize
     return int(2.1 * states)
 
 
 def layer_features(language_model: "Qwen2_5_VLTextModel", token_embeds: Tensor) -> Tensor:
-    """Every layer's hidden states, each normalised over its channels: (1, 512, layers * hidden_size).
+    """Return the hidden states of all layers, each normalised over its channels: (1, 512, layers * hidden_size).
 
     `token_embeds`: (1, 512, hidden_size), on the device and in the dtype to compute in.
     """
@@ -68,7 +71,7 @@ def layer_features(language_model: "Qwen2_5_VLTextModel", token_embeds: Tensor) 
 
 
 def normalized_layers(states: Sequence[Tensor]) -> Tensor:
-    """The hidden states of all layers side by side, each normalised over its channels."""
+    """Return the hidden states of all layers side by side, each normalised over its channels."""
     features = states[0].new_empty(*states[0].shape[:2], len(states), states[0].shape[2])
     for index, state in enumerate(states):
         features[:, :, index] = (state - state.mean(-1, keepdim=True)) / (state.std(-1, keepdim=True) + 1e-8)
@@ -82,7 +85,7 @@ def encode_prompt(
     prompt: str,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """The prompt's embedding (1, 512, text_embed_dim) on `device`, where the text encoder computes.
+    """Return the prompt's embedding (1, 512, text_embed_dim) on `device`, where the text encoder computes.
 
     Source: `Cosmos2_5_PredictBasePipeline._get_prompt_embeds` and `CosmosTransformer3DModel.forward` of diffusers.
     """

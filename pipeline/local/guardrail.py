@@ -1,4 +1,4 @@
-"""NVIDIA's content guardrail, for those who switch it on."""
+"""NVIDIA's content guardrail, which is off unless it is switched on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from ..errors import MissingDependencyError, UnsafeContentError
 
 
 class SafetyChecker(Protocol):
-    """The calls of `cosmos_guardrail.CosmosSafetyChecker` that are used."""
+    """The methods of `cosmos_guardrail.CosmosSafetyChecker` that are called here."""
 
     def check_text_safety(self, prompt: str) -> bool: ...
 
@@ -26,7 +26,7 @@ SafetyCheckerFactory = Callable[[], SafetyChecker]
 
 
 def cosmos_guardrail() -> SafetyChecker:
-    """NVIDIA's checker. Its first use downloads its models.
+    """Return NVIDIA's checker. Its first use downloads its models.
 
     Raises `MissingDependencyError` when it is not installed.
     """
@@ -34,7 +34,7 @@ def cosmos_guardrail() -> SafetyChecker:
 
 
 def import_guardrail() -> SafetyCheckerFactory:
-    """NVIDIA's checker's class. Raises `MissingDependencyError` when it is not installed."""
+    """Return the class of NVIDIA's checker. Raises `MissingDependencyError` when it is not installed."""
     try:
         from cosmos_guardrail import CosmosSafetyChecker  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -54,7 +54,7 @@ def check_prompt(make_checker: SafetyCheckerFactory, prompt: str, device: torch.
 
 
 def check_frames(make_checker: SafetyCheckerFactory, frames: Tensor, device: torch.device) -> Tensor:
-    """The frames (F, H, W, 3), float32 in 0..1, as the guardrail gives them back: NVIDIA's blurs faces.
+    """Return the frames (F, H, W, 3), float32 in 0..1, after the guardrail: NVIDIA's blurs faces.
 
     Raises `UnsafeContentError` when they are refused.
     """

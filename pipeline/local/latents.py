@@ -16,12 +16,15 @@ CONDITIONING_TIMESTEP = 0.0001
 
 
 def latent_frames(num_frames: int) -> int:
-    """Latent frames that hold `num_frames` frames: the model makes 4k+1 frames out of k+1 latents."""
+    """Return how many latent frames hold `num_frames` frames: the model makes 4k+1 frames from k+1 latents."""
     return -(-(num_frames - 1) // TEMPORAL_COMPRESSION) + 1
 
 
 def initial_noise(seed: int, num_frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Unit noise (1, 16, T, height/8, width/8), float32. Drawn on the CPU, so a seed means the same on every device."""
+    """Return unit noise (1, 16, T, height/8, width/8), float32.
+
+    It is drawn on the CPU, so a seed means the same on every device.
+    """
     shape = (
         1,
         LATENT_CHANNELS,
@@ -33,13 +36,13 @@ def initial_noise(seed: int, num_frames: int, height: int, width: int, device: t
 
 
 def normalize(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
-    """Latents in the VAE's scale, (N, 16, T, h, w), in the transformer's: mean 0 and variance 1 in each channel."""
+    """Return latents, (N, 16, T, h, w) in the VAE's scale, in unit scale: mean 0 and variance 1 in each channel."""
     mean, std = _mean_and_std(vae, latents)
     return (latents - mean) / std
 
 
 def denormalize(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
-    """Latents in the transformer's unit scale, (N, 16, T, h, w), in the scale that the VAE decodes."""
+    """Return latents, (N, 16, T, h, w) in unit scale, in the scale that the VAE decodes."""
     mean, std = _mean_and_std(vae, latents)
     return latents * std + mean
 

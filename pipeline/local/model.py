@@ -50,7 +50,7 @@ class LocalModel:
 
 
 def sizes_of(model: LocalModel) -> ModelSizes:
-    """What a plan needs to know of `model`."""
+    """Return the sizes of `model` that its plan depends on."""
     text_config, vae = model.text_encoder.language_model.config, model.vae
     transformer, config = model.transformer, model.transformer.config
     first_block: Any = transformer.transformer_blocks[0]

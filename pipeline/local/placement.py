@@ -21,12 +21,12 @@ class Placement(Protocol):
         ...
 
     def memory(self) -> DeviceMemory:
-        """What there is for one part at a time."""
+        """Return the memory that there is for one part at a time."""
         ...
 
 
 class OneAtATime:
-    """For plain Python: one module on `device` at a time, the others wait in the CPU's memory."""
+    """Keeps one module on `device` at a time and the others in RAM: the placement for plain Python."""
 
     def __init__(self, device: torch.device | str) -> None:
         self._device = torch.device(device)

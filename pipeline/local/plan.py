@@ -1,6 +1,6 @@
-"""What is on the device when, and in how many pieces the work is done: from sizes alone, before anything runs.
+"""Decide what is on the device when, and in how many pieces the work is done: from sizes alone, before anything runs.
 
-Weights that find no room are streamed, which ComfyUI does. What is worked on has to fit.
+ComfyUI streams the weights that do not fit. The work has to fit. Each step says how many bytes it takes.
 """
 
 import math
@@ -22,7 +22,7 @@ CHUNKS = (Chunks(), Chunks(queries=8192), Chunks(2048, 2048))
 
 @dataclass(frozen=True)
 class Stage:
-    """Bytes on the device in one stage: of the part's weights, those that stay, what streaming needs, and the work."""
+    """Bytes on the device in one stage: all weights of the part, those that stay, a streaming buffer, and the work."""
 
     weights: int
     resident: float
@@ -41,9 +41,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one video is made. `grid`: rows and columns of the tiles that are decoded one after the other.
+    """The way one video is made.
 
-    `condition`: encoding the frames that the video starts from, None where there are none.
+    `grid`: rows and columns of the tiles, which are decoded one after the other. `condition`: encoding the frames that
+    the video starts from, None if there are none.
     """
 
     memory: DeviceMemory
@@ -60,12 +61,12 @@ class Plan:
         return max(stage.peak for stage in (self.encode, self.condition, self.denoise, self.decode) if stage)
 
     def memory_required(self, stage: Stage) -> int:
-        """Bytes to leave free beside the weights in `stage`: for the work, and what is not to be used."""
+        """Return the bytes to leave free beside the weights in `stage`: for the work, and the unused share."""
         spare = 0 if self.memory == UNLIMITED else self.memory.free - self.memory.usable
         return int(stage.activations + stage.streaming + spare)
 
     def describe(self) -> str:
-        """One line for a person."""
+        """Return the plan as one line for a person."""
         attention = f" with attention in {self.attention_parts} parts" if self.attention_parts > 1 else ""
         rows, columns = self.grid
         decode = "decode whole" if rows * columns == 1 else f"decode in {rows}x{columns} tiles"
@@ -78,9 +79,10 @@ class Plan:
 def make_plan(
     sizes: ModelSizes, num_frames: int, height: int, width: int, memory: DeviceMemory, num_conditioning_frames: int = 0
 ) -> Plan:
-    """The fastest way to make a video of this shape in `memory`, which starts from `num_conditioning_frames` frames.
+    """Return the fastest way to make a video of this shape in `memory`.
 
-    Raises `NotEnoughMemoryError`, with a smaller shape that would fit, where there is none.
+    `num_conditioning_frames`: how many frames it starts from, 0, 1 or 5. Raises `NotEnoughMemoryError`, which names a
+    smaller shape that would fit, if there is no way.
     """
     plan = _fitting_plan(sizes, num_frames, height, width, memory, num_conditioning_frames)
     if plan is None:
@@ -118,7 +120,7 @@ def _fitting_plan(
 
 
 def _stage(part: PartSize, activations: int, memory: DeviceMemory) -> Stage | None:
-    """None where the work does not fit, or the weights do not and cannot be streamed."""
+    """Return None if the work does not fit, or if the weights do not and cannot be streamed."""
     room = memory.usable - activations
     if part.weights <= room and not memory.streams_all:
         return Stage(part.weights, part.weights, 0, activations)
@@ -148,7 +150,7 @@ def _not_enough(
 
 
 def _smaller(num_frames: int, height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Shapes of the same proportions in steps of 5 %, then with half of the frames and so on."""
+    """Yield shapes of the same proportions in steps of 5 %, then with half of the frames and so on."""
     while num_frames >= 1:
         for percent in range(95, 20, -5):
             smaller_height, smaller_width = (max(16, side * percent // 1600 * 16) for side in (height, width))

@@ -36,7 +36,7 @@ class PromptCache:
         self._embeds: OrderedDict[str, Tensor] = OrderedDict()
 
     def get_or_encode(self, text: str, encode: Callable[[str], Tensor]) -> Tensor:
-        """The embedding of `text`, (1, 512, text_embed_dim): the one kept, or that which `encode` makes of it."""
+        """Return the embedding of `text`, (1, 512, text_embed_dim): the cached one, or a new one from `encode`."""
         if text not in self._embeds:
             self._embeds[text] = self._files.get_or_encode(text, encode) if self._files else encode(text)
         self._embeds.move_to_end(text)
@@ -48,7 +48,7 @@ class PromptCache:
 class PromptFiles:
     """Embeddings in a folder, one safetensors file each, named by a hash of tokens and of the text encoder's weights.
 
-    The texts themselves are not stored. Above `max_bytes` those that were used longest ago go.
+    The texts themselves are not stored. Above `max_bytes` the files that were used longest ago are deleted.
     """
 
     def __init__(self, folder: Path, model: "LocalModel", max_bytes: int = MAX_BYTES) -> None:
@@ -58,7 +58,10 @@ class PromptFiles:
         self._tokenizer = model.tokenizer
 
     def get_or_encode(self, text: str, encode: Callable[[str], Tensor]) -> Tensor:
-        """As `PromptCache.get_or_encode`. A file that cannot be read is made again; a full disk does no harm."""
+        """Return the embedding as `PromptCache.get_or_encode` does.
+
+        A file that cannot be read is made again; a full disk does no harm.
+        """
         tokens = tokenize(self._tokenizer, text).numpy().tobytes()
         file = self._folder / f"{hashlib.sha256(self._weights + tokens).hexdigest()}.safetensors"
         with suppress(OSError, SafetensorError, KeyError):
@@ -88,9 +91,9 @@ class PromptFiles:
 
 
 def fingerprint(text_encoder: "TextEncoder") -> bytes:
-    """A hash of the first and the last values of every weight, and of the type that is computed in.
+    """Return a hash of the first and the last values of every weight, and of the dtype of the computation.
 
-    To read all of the weights would take longer than to encode a prompt.
+    Reading all weights would take longer than encoding a prompt.
     """
     digest = hashlib.sha256(str(text_encoder.compute_dtype).encode())
     weights = {"token_embeddings": text_encoder.token_embeddings, **dict(text_encoder.named_parameters())}

@@ -1,4 +1,4 @@
-"""What the memory for a video depends on: bytes of the parts, of the device and of the frames, without torch."""
+"""The sizes that the memory for a video depends on, in bytes: of the parts, the device and the frames."""
 
 import math
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ USED_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Chunks:
-    """How many tokens go through the transformer's layers at once, and how many queries through self-attention.
+    """The number of tokens that go through the transformer's layers at once, and of queries through self-attention.
 
-    `queries`: None for all of them. A matrix product of 8192 rows keeps a GPU as busy as one of 84480.
+    `queries`: None for all. A matrix product of 8192 rows keeps a GPU as busy as one of 84480.
     """
 
     tokens: int = 8192
@@ -21,7 +21,7 @@ class Chunks:
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """What a placement has to give, in bytes.
+    """The memory that a placement has, in bytes.
 
     `free`: on the device, once everything else has left it. `ram`: in the CPU's memory. `layers_in_flight`: how many
     layers are on the device at once where weights are streamed; 0 where they cannot be. `streams_all`: no weight stays
@@ -52,7 +52,7 @@ class PartSize:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What the memory for a checkpoint depends on. The item sizes are those of what is computed, in bytes."""
+    """The sizes of a checkpoint that its memory depends on. Item sizes, in bytes, are of the computation's dtypes."""
 
     text_encoder: PartSize
     transformer: PartSize
@@ -69,5 +69,5 @@ class ModelSizes:
 
 
 def frame_bytes(num_frames: int, height: int, width: int) -> int:
-    """Of finished frames, RGB in float32."""
+    """Return the bytes of finished frames, RGB in float32."""
     return num_frames * height * width * 3 * 4

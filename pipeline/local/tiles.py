@@ -9,16 +9,16 @@ from torch import Tensor
 from .latents import SPATIAL_COMPRESSION
 
 OVERLAP = 8
-"""Of two tiles, in latents: 64 pixels."""
+"""Latents that two tiles share: 64 pixels."""
 SMALLEST_SPLIT = 24
-"""Latents. A shorter side is not cut: its parts would be little but overlap."""
+"""Latents. A shorter side is not split: its parts would be little but overlap."""
 MAX_TILES = 8
 """In a row or a column."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the picture, in latents, and how much each of its pixels' rows and columns counts where tiles overlap.
+    """A part of the picture, in latents, with the weight of each row and column of its pixels where tiles overlap.
 
     The weights of all tiles of a picture add up to 1 at each pixel.
     """
@@ -30,7 +30,7 @@ class Tile:
 
     @property
     def weights(self) -> Tensor:
-        """(8h, 8w, 1)"""
+        """The weight of each pixel: (8h, 8w, 1)."""
         return (self.row_weights[:, None] * self.column_weights)[..., None]
 
     def pixels(self) -> tuple[slice, slice]:
@@ -41,7 +41,7 @@ class Tile:
         return rows, columns
 
     def split(self, grid: tuple[int, int]) -> list["Tile"]:
-        """Rows and columns of smaller tiles, which overlap."""
+        """Return the smaller tiles of `grid`, which overlap, row by row."""
         rows, columns = (
             blended_spans(span, weights, count)
             for span, weights, count in zip(
@@ -52,7 +52,7 @@ class Tile:
 
 
 def blended_spans(span: slice, weights: Tensor, count: int) -> list[tuple[slice, Tensor]]:
-    """`span`, in latents, in `count` overlapping parts, with `weights`, one for each pixel, shared out among them."""
+    """Return `count` overlapping parts of `span`, in latents, with `weights`, one for each pixel, shared among them."""
     rising, parts = ramp(), []
     for index, part in enumerate(spans(span.stop - span.start, count)):
         own = weights[part.start * SPATIAL_COMPRESSION : part.stop * SPATIAL_COMPRESSION].clone()
@@ -71,14 +71,14 @@ def ramp() -> Tensor:
 
 
 def whole(latents: Tensor) -> Tile:
-    """The tile that is all of a video's picture."""
+    """Return the tile that is the whole picture of a video."""
     height, width = latents.shape[-2:]
     weights = (torch.ones(side * SPATIAL_COMPRESSION) for side in (height, width))
     return Tile(slice(0, height), slice(0, width), *weights)
 
 
 def grids(height: int, width: int) -> list[tuple[int, int]]:
-    """Rows and columns of tiles for a picture in pixels, the one with the least work first."""
+    """Return the grids, rows and columns of tiles, for a picture in pixels, the one with the least work first."""
     rows, columns = (
         [count for count in range(1, MAX_TILES + 1) if count == 1 or _tile_length(side, count) >= 2 * OVERLAP]
         for side in (height // SPATIAL_COMPRESSION, width // SPATIAL_COMPRESSION)
@@ -92,7 +92,7 @@ def grids(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def largest_tile(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
-    """Height and width, in latents, of the largest tile of a picture in pixels."""
+    """Return height and width, in latents, of the largest tile of a picture in pixels."""
     tile_height, tile_width = (
         _tile_length(side // SPATIAL_COMPRESSION, count) for side, count in zip((height, width), grid, strict=True)
     )
@@ -104,7 +104,7 @@ def _tile_length(length: int, count: int) -> int:
 
 
 def spans(length: int, count: int) -> list[slice]:
-    """`length` latents in `count` parts of about one size, each of which shares OVERLAP latents with the next."""
+    """Return `count` parts of `length` latents, of about one size, each sharing OVERLAP latents with the next."""
     total = length + (count - 1) * OVERLAP
     parts, start = [], 0
     for index in range(count):

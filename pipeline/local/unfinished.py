@@ -6,7 +6,7 @@ from ..request import GenerationRequest
 
 
 class UnfinishedVideo:
-    """Keeps the latents of the last request until they are decoded, so that the same request goes on from there."""
+    """Keeps the latents of the last request until they are decoded, so that the same request continues from there."""
 
     def __init__(self) -> None:
         self._kept: tuple[GenerationRequest, Tensor, Tensor] | None = None

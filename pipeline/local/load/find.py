@@ -1,4 +1,4 @@
-"""Which checkpoints there are, without loading anything: no torch, diffusers or transformers is imported here."""
+"""Find checkpoints without loading them: torch, diffusers and transformers are not imported here."""
 
 import json
 import os
@@ -22,13 +22,13 @@ DEMO_SHAPES = ("circle", "ball", "disc", "square", "box", "block", "triangle", "
 
 
 def find_checkpoints(roots: Iterable[Path]) -> dict[str, Path]:
-    """Name -> folder: the pipelines below `roots`, the largest one first, and last the demo that the pack brings."""
+    """Return name -> folder of the pipelines below `roots`, the largest one first, and last the pack's own demo."""
     demo = {DEMO: DEMO_FOLDER} if _is_cosmos(DEMO_FOLDER) else {}
     return {**find_pipeline_folders(roots), **demo}
 
 
 def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
-    """Name -> folder of every Cosmos-Predict2.5 pipeline in diffusers layout below `roots`, the largest one first."""
+    """Return name -> folder of every Cosmos-Predict2.5 folder in diffusers layout below `roots`, the largest first."""
     found: dict[str, Path] = {}
     for root in roots:
         for folder, subfolders, files in _walk(root):
@@ -40,7 +40,7 @@ def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
 
 
 def find_text_encoders(roots: Iterable[Path]) -> dict[str, Path]:
-    """Name -> folder of every transformers model directly in one of `roots`; the first root that has a name wins."""
+    """Return name -> folder of every transformers model directly in one of `roots`; the first root with a name wins."""
     found: dict[str, Path] = {}
     for root in roots:
         for config in sorted(root.glob("*/config.json")):
@@ -58,18 +58,18 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file below `folder`, through links; links to nowhere are left out."""
+    """Return every file below `folder`, through links; links to nowhere are left out."""
     paths = (parent / name for parent, _, names in _walk(folder) for name in names)
     return sorted(path for path in paths if path.is_file())
 
 
 def size_of_weights(folder: Path) -> int:
-    """Bytes of all safetensors files below `folder`."""
+    """Return the bytes of all safetensors files below `folder`."""
     return sum(file.stat().st_size for file in files_below(folder) if file.suffix == ".safetensors")
 
 
 def nothing_found(roots: Sequence[Path]) -> CheckpointNotFoundError:
-    """The error to raise when there is no checkpoint in any of `roots`; the first is where one should be put."""
+    """Return the error to raise if no root has a checkpoint; the first of `roots` is where to put one."""
     hf = f'"{sys.executable}" -m huggingface_hub.cli.hf'  # portable Windows has no `hf`
     return CheckpointNotFoundError(
         f"No Cosmos-Predict2.5 checkpoint was found in {' or '.join(map(str, roots))}. The model is gated: accept its "
@@ -79,7 +79,7 @@ def nothing_found(roots: Sequence[Path]) -> CheckpointNotFoundError:
 
 
 def names_a_demo_shape(prompt: str) -> bool:
-    """Whether `prompt` has a word for something that the demo can draw, in singular or plural."""
+    """Return whether `prompt` has a word for a shape that the demo can draw, in singular or plural."""
     return any(word.startswith(DEMO_SHAPES) for word in prompt.lower().split())
 
 
