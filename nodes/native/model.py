@@ -17,7 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...pipeline.errors import InvalidRequestError
-from ...pipeline.local.latents import CONDITIONING_TIMESTEP, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
+from ...pipeline.local.latents import KNOWN_TIMESTEP, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
 from ...pipeline.local.load.original_names import diffusers_name
 from ...pipeline.local.load.parts import Parts
 from ...pipeline.local.load.weights import Source, check_same_tensors
@@ -62,7 +62,7 @@ class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
 
     def process_timestep(self, timestep: Tensor, x: Tensor, **conds: Any) -> Tensor:
         """Of frames that are known 0.0001, as the model was trained with, where ComfyUI has 0."""
-        return super().process_timestep(timestep, x, **conds).clamp(min=CONDITIONING_TIMESTEP)
+        return super().process_timestep(timestep, x, **conds).clamp(min=KNOWN_TIMESTEP)
 
 
 class CosmosPredict25(comfy.supported_models.CosmosI2VPredict2):

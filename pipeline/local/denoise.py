@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .latents import CONDITIONING_TIMESTEP
+from .latents import KNOWN_TIMESTEP
 from .schedule import Solver
 from .sizes import Chunks, ModelSizes
 
@@ -86,11 +86,11 @@ def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> 
 def timesteps_of(sigma: Tensor, num_latents: int, num_conditioning_latents: int) -> Tensor:
     """Return the transformer's timestep at `sigma`, (1,), for a video of `num_latents` latent frames.
 
-    (1,), or (num_latents,) where the first ones are conditioning latents: `CONDITIONING_TIMESTEP` for these.
+    (1,), or (num_latents,) where the first ones are conditioning latents: `KNOWN_TIMESTEP` for these.
     """
     if num_conditioning_latents == 0:
         return sigma
-    conditioning = sigma.new_full((num_conditioning_latents,), CONDITIONING_TIMESTEP)
+    conditioning = sigma.new_full((num_conditioning_latents,), KNOWN_TIMESTEP)
     return torch.cat([conditioning, sigma.expand(num_latents - num_conditioning_latents)])
 
 

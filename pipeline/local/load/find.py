@@ -40,7 +40,7 @@ def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
 
 
 def find_text_encoders(roots: Iterable[Path]) -> dict[str, Path]:
-    """Return name -> folder of every transformers model directly in one of `roots`; the first root with a name wins."""
+    """Name -> folder of every transformers model directly in one of `roots`; the first root that has a name wins."""
     found: dict[str, Path] = {}
     for root in roots:
         for config in sorted(root.glob("*/config.json")):
