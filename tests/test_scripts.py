@@ -24,6 +24,7 @@ from cosmos_predict25.scripts.comfyui import (
     link_folder,
     to_api_prompt,
 )
+from cosmos_predict25.tests.posix import only_posix
 
 PROGRAMS = [environment.REPO / "scripts" / "demo", environment.REPO / "scripts" / "test"]
 
@@ -192,7 +193,7 @@ def test_on_windows_a_program_goes_on_as_a_child_and_ends_with_its_exit_code(
     assert ended.value.code == 4
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to a process group")
+@only_posix
 def test_ctrl_c_lets_the_child_end_in_its_own_time() -> None:
     child = """if True:
         import signal, sys
@@ -227,7 +228,7 @@ def test_on_windows_the_pack_is_linked_by_a_junction(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="the browser is a shell script, and the end a signal")
+@only_posix
 def test_the_demo_makes_a_video_and_opens_comfyui_in_the_browser_until_it_is_stopped(tmp_path: Path) -> None:
     browser, opened = tmp_path / "browser", tmp_path / "opened"
     browser.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
