@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cosmos_predict25.demo.prompts import WORDS
 from cosmos_predict25.pipeline.local.load.find import DEMO_SHAPES, names_a_demo_shape
@@ -63,8 +64,9 @@ def test_the_registry_finds_what_it_shows() -> None:
     comfy = PROJECT["tool"]["comfy"]
     assert {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui"} <= set(comfy)
     assert "Repository" in PROJECT["project"]["urls"]
-    for picture in (comfy["Icon"], comfy["Banner"]):
-        assert (REPO / "docs" / picture.split("/docs/")[1]).is_file()
+    icon, banner = (Image.open(REPO / "docs" / comfy[name].split("/docs/")[1]) for name in ("Icon", "Banner"))
+    assert icon.width == icon.height <= 400
+    assert banner.width * 9 == banner.height * 21
     assert not [name for name in PROJECT["project"]["classifiers"] if "CUDA" in name]
 
 
