@@ -38,13 +38,13 @@ def main() -> None:
             page.wait_for_function(READY)
             for name in GRAPHS:
                 save(page, name)
-                save_card(server, name)
+                save_card(server, browser, name)
                 print(f"Saved {WORKFLOWS / name}.json and .jpg")
             for name in BLUEPRINTS:
                 save_subgraph(page, name)
                 print(f"Saved {SUBGRAPHS / name}.json")
+            save_registry_pictures(browser)
             browser.close()
-        save_registry_pictures(server)
 
 
 if __name__ == "__main__":
