@@ -37,6 +37,12 @@ def test_every_text_can_be_printed_on_a_windows_console(name: str) -> None:
     (REPO / name).read_text(encoding="utf-8").encode("cp1252")
 
 
+def test_a_clone_on_windows_has_the_same_bytes() -> None:
+    asked = ["git", "check-attr", "eol", "text", "--", "scripts/demo", "docs/icon.png"]
+    said = subprocess.run(asked, cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert said.count("eol: lf") == said.count("text: auto") == 2
+
+
 def test_the_archive_has_all_that_runs_and_no_more() -> None:
     """comfy-cli packs what git tracks and .comfyignore, which is written like .gitignore, does not name."""
     archive = tracked() - tracked("--cached", "--ignored", "--exclude-from=.comfyignore")
