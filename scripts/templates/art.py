@@ -62,7 +62,7 @@ def node(x: float, y: float, width: float, height: float, title: str) -> str:
 def planet(x: float, y: float, radius: float) -> str:
     """A disc with a ring, whose front half lies over it."""
     wide, flat = 1.62 * radius, 0.5 * radius
-    ring = f'fill="none" stroke="#ffe0a3" stroke-width="{0.15 * radius}"'
+    ring = f'fill="none" stroke="#ffe0a3" stroke-width="{0.15 * radius}" stroke-linecap="round"'
     back, front = (f'<path d="M{-wide} 0 A{wide} {flat} 0 0 {way} {wide} 0" {ring}/>' for way in (1, 0))
     return f'<g transform="translate({x} {y}) rotate(-18)">{back}<circle r="{radius}" fill="url(#planet)"/>{front}</g>'
 
