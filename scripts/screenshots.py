@@ -395,6 +395,7 @@ def take_readme_picture(browser: Browser, server: ComfyUI) -> None:
     page.set_viewport_size({"width": 1800, "height": 1500})
     template(DEMO)(page)
     run(page)
+    page.wait_for_function("document.querySelector('video')?.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA")
     page.evaluate(PAUSE)
     place = page.evaluate(FRAME, 24)
     page.wait_for_timeout(1500)
