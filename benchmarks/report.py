@@ -13,13 +13,20 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 END = "<!-- end -->"
 
 
-def publish(header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", page: Path = PAGE) -> None:
+def publish(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    note: str = "",
+    page: Path = PAGE,
+    *,
+    with_conditions: bool = True,
+) -> None:
     """Print the table, and put it, with the machine, the versions and the date, into this command's section of `page`.
 
     A section begins with a line `<!-- benchmarks/NAME.py ARGUMENTS -->` and ends with `<!-- end -->`. A command that
     has none, as one with trial values, is only printed.
     """
-    text = "\n\n".join(filter(None, [conditions(), markdown_table(header, rows), note]))
+    text = "\n\n".join(filter(None, [conditions() if with_conditions else "", markdown_table(header, rows), note]))
     print(text, flush=True)
     start = f"<!-- {shlex.join(['benchmarks/' + Path(sys.argv[0]).name, *sys.argv[1:]])} -->\n"
     before, found, after = page.read_text(encoding="utf-8").partition(start)

@@ -1,4 +1,4 @@
-"""Draw the README's picture: frames of videos that the demo checkpoint makes, each row under its prompt.
+"""Draw the picture of the demo's card: frames of videos that the demo checkpoint makes, each row under its prompt.
 
 python demo/picture.py FILE.png
 """

@@ -143,7 +143,10 @@ class ComfyUI:
         import psutil
 
         assert self._process is not None
-        return psutil.Process(self._process.pid).memory_info().rss
+        process = psutil.Process(self._process.pid)
+        if sys.platform == "win32":  # where the Python of an environment starts the one that it was made with
+            process = next(iter(process.children()), process)
+        return process.memory_info().rss
 
     def object_info(self) -> dict[str, Any]:
         return self.request("/object_info")
@@ -213,9 +216,7 @@ class ComfyUI:
         example = self.source / "input" / "example.png"
         if example.exists():
             shutil.copy(example, self.base / "input")
-        link = self.base / "custom_nodes" / PACK_FOLDER
-        link.unlink(missing_ok=True)
-        link.symlink_to(self.pack, target_is_directory=True)
+        link_folder(self.base / "custom_nodes" / PACK_FOLDER, self.pack)
 
     def _command(self) -> list[str]:
         # Without --database-url ComfyUI keeps its database beside its source, whatever the base directory is.
@@ -260,6 +261,15 @@ class ComfyUI:
                 if message.type == "executing" and message.data == {"node": None, "prompt_id": prompt_id}:
                     return
         raise ComfyUIError(f"ComfyUI closed the connection before the prompt ended. {self._log_end()}")
+
+
+def link_folder(link: Path, target: Path) -> None:
+    """Make a link to a folder in place of an older one: on Windows a junction, since a link needs rights there."""
+    link.unlink(missing_ok=True)
+    if sys.platform == "win32":
+        subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(target)], check=True, capture_output=True)
+    else:
+        link.symlink_to(target, target_is_directory=True)
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import time
 import zipfile
@@ -15,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 REPO = Path(__file__).resolve().parent.parent
 DEMO = REPO / ".demo"
 ENV = DEMO / "env"
-PYTHON = ENV / "bin" / "python"
 BASE = DEMO / "base"
 PIP_LOG = DEMO / "pip.log"
 
@@ -64,8 +65,32 @@ def inside() -> bool:
     return Path(sys.prefix) == ENV
 
 
-def restart_inside() -> None:
-    os.execv(PYTHON, [str(PYTHON), *sys.argv])
+def env_folder(kind: str) -> Path:
+    """Return where .demo/env has its "scripts" or its "purelib", which Windows names otherwise."""
+    scheme = "nt" if sys.platform == "win32" else "posix_prefix"
+    return Path(sysconfig.get_path(kind, scheme, {"base": str(ENV)}))
+
+
+def program(name: str) -> Path:
+    """Return the path of a program of .demo/env, whether it is installed yet or not."""
+    return env_folder("scripts") / (f"{name}.exe" if sys.platform == "win32" else name)
+
+
+def restart_inside() -> NoReturn:
+    """Start the running program anew with the Python of .demo/env."""
+    command = [str(program("python")), *sys.argv]
+    if sys.platform == "win32":  # where exec would give the console back before the program has ended
+        sys.exit(wait_for(subprocess.Popen(command)))
+    os.execv(command[0], command)
+
+
+def wait_for(process: subprocess.Popen[bytes]) -> int:
+    """Return the exit code of a process. It gets this console's Ctrl+C too, and ends in its own time."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def build(checkout: Path | None) -> None:
@@ -73,7 +98,7 @@ def build(checkout: Path | None) -> None:
     DEMO.mkdir(exist_ok=True)
     if not stamp("runtime").exists():
         check_free_disk(DEMO, NEEDED_GB)
-    if not (ENV / "bin" / "pip").exists():
+    if not program("pip").exists():
         create_env()
     source = checkout or fetch_comfyui(NEWEST)
     listed = [line for folder in (source, REPO) for line in read_requirements(folder / "requirements.txt")]
@@ -92,7 +117,9 @@ def check_free_disk(folder: Path, needed_gb: float) -> None:
 
 def check_port(port: int) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # On Windows, SO_REUSEADDR would take a port away from the program that has it.
+        exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        probe.setsockopt(socket.SOL_SOCKET, exclusive, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
@@ -114,8 +141,7 @@ def create_env() -> None:
 
 def make_importable() -> None:
     """Lets every program in the environment import the pack as `cosmos_predict25`."""
-    packages = ENV / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
-    shutil.copyfile(REPO / "scripts" / "pack.py", packages / "cosmos_predict25.py")
+    shutil.copyfile(REPO / "scripts" / "pack.py", env_folder("purelib") / "cosmos_predict25.py")
 
 
 def stamp(name: str) -> Path:
@@ -133,8 +159,9 @@ def install(name: str, requirements: list[str]) -> None:
 
 
 def pip(*arguments: str) -> None:
+    command = [str(program("python")), "-m", "pip", *arguments]
     with PIP_LOG.open("w") as log:
-        code = subprocess.run([str(PYTHON), "-m", "pip", *arguments], stdout=log, stderr=subprocess.STDOUT).returncode
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
     if code != 0:
         raise SetupError(
             f"`pip {arguments[0]}` failed: check the network connection, the free disk space and the message below, "

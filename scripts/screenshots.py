@@ -2,12 +2,13 @@
 
     .demo/env/bin/python scripts/screenshots.py [FOLDER] [--only NAME ...] [--frontend NAME ...] [--mode NAME ...]
     .demo/env/bin/python scripts/screenshots.py --help-pictures
+    .demo/env/bin/python scripts/screenshots.py --readme
 
 It opens and runs each shared workflow with the demo checkpoint, shows its form, provokes each refusal, and shows each
 kind of preview, each subgraph, each search, each help page and all nodes in each language: on the classic canvas, with
 Nodes 2.0 and in light, with the environment's frontend, the oldest and the newest one that is tested. It ends with 1
 where the browser's console has an error of this pack. The pictures go to .demo/screenshots unless a folder is given;
---help-pictures makes those of the help pages, in web/docs.
+--help-pictures makes those of the help pages, in web/docs, and --readme makes the README's, docs/graph.png.
 
 A new workflow is opened and run, and a new node's help is shown, without a line here. A new refusal is a line in CASES.
 """
@@ -28,6 +29,7 @@ from playwright.sync_api import Error as PlaywrightError
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.scripts.templates.canvas import FRAME
 from cosmos_predict25.tests.frontend import (
     CHROMIUM_ARGUMENTS,
     READY,
@@ -47,6 +49,8 @@ MODES = {
 }
 FRONTENDS = {"bundled": None, "newest": environment.NEWEST_FRONTEND, "oldest": environment.OLDEST_FRONTEND}
 HELP = environment.REPO / "web" / "docs"
+README_PICTURE = environment.REPO / "docs" / "graph.png"
+README_WIDTH = 1200
 WORKFLOWS = sorted(file.stem for file in (environment.REPO / "workflows").glob("*.json"))
 SUBGRAPHS = sorted(file.stem for file in (environment.REPO / "subgraphs").glob("*.json"))
 LANGUAGES = ["en", *sorted(folder.name for folder in (environment.REPO / "locales").iterdir() if folder.is_dir())]
@@ -112,6 +116,14 @@ SHOW = """(type) => {
 # The cross of the error's box, which has no text.
 DISMISS = """() => [...document.querySelectorAll('[data-testid=error-overlay] button')]
     .find((button) => !button.innerText.trim())?.click()"""
+# Returns when the only video shows the picture of its middle.
+PAUSE = """() => {
+    const video = document.querySelector('video')
+    video.pause()
+    const shown = new Promise((resolve) => video.addEventListener('seeked', resolve, { once: true }))
+    video.currentTime = video.duration / 2
+    return shown
+}"""
 DISCONNECT = """([type, input]) => {
     const node = app.graph.nodes.find((node) => node.type === type)
     node.disconnectInput(node.findInputSlot(input))
@@ -377,6 +389,23 @@ def take_help_pictures(browser: Browser, server: ComfyUI) -> None:
     page.close()
 
 
+def take_readme_picture(browser: Browser, server: ComfyUI) -> None:
+    """The demo's graph after its run, cut to its nodes, with the video where it is in the middle."""
+    page = new_page(browser, server, "nodes2", Problems())
+    page.set_viewport_size({"width": 1800, "height": 1500})
+    template(DEMO)(page)
+    run(page)
+    page.wait_for_function("document.querySelector('video')?.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA")
+    page.evaluate(PAUSE)
+    place = page.evaluate(FRAME, 24)
+    page.wait_for_timeout(1500)
+    picture = Image.open(io.BytesIO(page.screenshot(clip=place))).convert("RGB")
+    picture.thumbnail((README_WIDTH, picture.height))
+    picture.save(README_PICTURE, optimize=True)
+    page.close()
+    print(f"Saved {README_PICTURE}", flush=True)
+
+
 def save_picture(node: Locator, path: Path) -> None:
     picture = Image.open(io.BytesIO(node.screenshot()))
     picture.convert("RGB").save(path, quality=80, method=6)
@@ -390,23 +419,27 @@ def main() -> None:
     parser.add_argument("--frontend", nargs="*", choices=FRONTENDS, default=list(FRONTENDS))
     parser.add_argument("--mode", nargs="*", choices=MODES, default=list(MODES))
     parser.add_argument("--help-pictures", action="store_true")
+    parser.add_argument("--readme", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     source = environment.comfyui_checkout() or environment.source_folder(environment.NEWEST)
     no_key = dict.fromkeys(("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET"), "")
     problems = Problems()
+    of_documents = options.help_pictures or options.readme
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=environment.find_chromium(), args=CHROMIUM_ARGUMENTS)
-        for frontend in ["bundled"] if options.help_pictures else options.frontend:
+        for frontend in ["bundled"] if of_documents else options.frontend:
             version = FRONTENDS[frontend]
             chosen = ["--front-end-root", str(environment.fetch_frontend(version))] if version else []
-            chosen += ["--preview-method", "none"] if options.help_pictures else []
+            chosen += ["--preview-method", "none"] if of_documents else []
             with tempfile.TemporaryDirectory() as base:
                 environ = {**no_key, "HOME": base}
                 with ComfyUI(source, Path(base), environment.REPO, arguments=chosen, environ=environ) as server:
+                    if options.readme:
+                        take_readme_picture(browser, server)
                     if options.help_pictures:
                         take_help_pictures(browser, server)
-                    else:
+                    if not of_documents:
                         take(browser, server, frontend, options, problems)
         browser.close()
     if problems.found:

@@ -75,6 +75,7 @@ def fal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
     for name in OTHER_KEYS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))  # the home on Windows
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, "httpcore")  # its lines on every byte take a fifth of a test's time
     with FalStandIn(tmp_path / "fal", clock=Clock(per_poll=3)) as fal:

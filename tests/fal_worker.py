@@ -11,7 +11,6 @@ Printed is {"video": path, "seed": seed} or {"error": class, "message": text}.
 import asyncio
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -52,6 +51,8 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     if size := order.get("file_size"):
+        import resource  # not on Windows
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     folder = Path(order["folder"])
     endpoints = {endpoint.name: endpoint for endpoint in (TEXT_TO_VIDEO, IMAGE_TO_VIDEO)}

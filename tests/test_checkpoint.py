@@ -38,6 +38,7 @@ from cosmos_predict25.pipeline.local.load.parts import transformer_config
 from cosmos_predict25.pipeline.local.load.weights import Source, check_same_tensors
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
+from cosmos_predict25.tests.posix import only_posix
 
 HEADS, HEAD_DIM, BLOCKS, TEXT_DIM = 4, 32, 2, 64
 
@@ -355,6 +356,7 @@ def test_a_macs_files_beside_the_weights_are_left_alone(checkpoint, tmp_path):
     assert_same_weights(load_pipeline_folder(folder).transformer, load_pipeline_folder(checkpoint).transformer)
 
 
+@only_posix
 def test_find_lists_cosmos_pipelines_the_largest_first(checkpoint, tmp_path):
     roots = [tmp_path / "a", tmp_path / "b", tmp_path / "missing"]
     shutil.copytree(checkpoint, roots[0] / "small")

@@ -7,6 +7,7 @@ import pytest
 
 from cosmos_predict25.pipeline import disk
 from cosmos_predict25.pipeline.disk import atomic_write
+from cosmos_predict25.tests.posix import only_posix
 
 
 def test_a_file_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
@@ -28,12 +29,14 @@ def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+@only_posix
 def test_only_the_owner_reads_what_is_private(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "record.json", mode=0o600) as temporary:
         temporary.write_text("{}")
     assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o600
 
 
+@only_posix
 def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")

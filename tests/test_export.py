@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from cosmos_predict25.pipeline.export.source import FileClip
 from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from cosmos_predict25.pipeline.video import VideoFile
+from cosmos_predict25.tests.posix import only_posix
 
 X264, VP9, PRORES, GIF = VIDEO_OUTPUT_TYPES
 SUFFIX = {X264: ".mp4", VP9: ".webm", PRORES: ".mov", GIF: ".gif"}
@@ -595,6 +595,8 @@ def room_for(size: int, folder: Path) -> Iterator[Path]:
         with mounted(folder, "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
             yield folder
         return
+    import resource  # not on Windows
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -603,6 +605,7 @@ def room_for(size: int, folder: Path) -> Iterator[Path]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@only_posix
 @pytest.mark.slow
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_a_full_disk_leaves_nothing_wherever_it_strikes(textured_clip, tmp_path, format):
@@ -623,6 +626,7 @@ def test_a_full_disk_leaves_nothing_wherever_it_strikes(textured_clip, tmp_path,
     assert failures >= 1
 
 
+@only_posix
 def test_a_folder_that_cannot_be_written_to_is_explained(clip, tmp_path):
     folder = tmp_path / "read-only"
     folder.mkdir()

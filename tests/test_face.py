@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import NOTES, ComfyUI
-from cosmos_predict25.scripts.save_workflows import DEMO_PROMPT
+from cosmos_predict25.scripts.templates.prose import DEMO_PROMPT
 from cosmos_predict25.tests.frontend import (
     assert_nothing_is_wrong,
     loaded_video,

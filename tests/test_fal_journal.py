@@ -41,6 +41,7 @@ from cosmos_predict25.tests.fal import (
     videos_of,
 )
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Json, Reply, Reset, content_policy, ingress
+from cosmos_predict25.tests.posix import only_posix
 
 NEGATIVE = "Nothing that anybody else would not want either."
 
@@ -661,6 +662,7 @@ def test_a_journal_that_cannot_be_made_is_told_and_nothing_is_sent(fal: FalStand
     assert fal.connects == []
 
 
+@only_posix
 def test_a_journal_that_the_disk_does_not_take_is_told_and_nothing_is_sent(fal: FalStandIn) -> None:
     outcome = fal_worker.outcome_of(start(fal, file_size=64))
     assert outcome
@@ -756,6 +758,7 @@ def test_two_journals_with_one_folder_of_videos_pay_once(fal: FalStandIn) -> Non
     assert len(fal.requests("submit")) == len(fal.requests("media")) == fal.accepted == 1
 
 
+@only_posix
 def test_the_names_of_new_folders_are_on_disk_before_the_job_is_sent(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

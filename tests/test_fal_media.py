@@ -56,6 +56,7 @@ from cosmos_predict25.tests.fal_standin import (
 )
 from cosmos_predict25.tests.fal_standin.media import colour_of, render
 from cosmos_predict25.tests.fal_worker import outcome_of
+from cosmos_predict25.tests.posix import only_posix
 
 FORMATS = [
     ("X264 (.mp4)", "video/mp4"),
@@ -604,6 +605,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_paid(fal: Fa
     assert (fal.connects, fal.accepted) == ([], 0)
 
 
+@only_posix
 @pytest.mark.parametrize("kind", ["link", "fifo"])
 def test_what_was_planted_beside_the_file_is_left_alone(fal: FalStandIn, tmp_path: Path, kind: str) -> None:
     """Under the name that is easily guessed."""

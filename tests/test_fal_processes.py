@@ -12,8 +12,10 @@ from cosmos_predict25.pipeline.fal.journal import State
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import REQUEST, check_one_job, error_of, make, record_of, records_of, run, start
 from cosmos_predict25.tests.fal_standin import FalStandIn, Hang
+from cosmos_predict25.tests.posix import only_posix
 
 
+@only_posix
 @pytest.mark.parametrize(
     ("kill_at", "accepted_then", "end"),
     [
@@ -35,6 +37,7 @@ def test_a_killed_process_is_gone_on_with(fal: FalStandIn, kill_at: str, accepte
         assert record_of(fal).state is State.SUBMIT_UNKNOWN
 
 
+@only_posix
 @pytest.mark.parametrize("moment", ["before-the-job", "after-the-job"])
 def test_a_process_killed_before_the_answer_does_not_pay_twice(fal: FalStandIn, moment: str) -> None:
     fal.fault("submit", Hang(accept=moment == "after-the-job"))
@@ -68,6 +71,7 @@ def test_two_processes_with_two_requests_make_two_jobs(fal: FalStandIn) -> None:
     assert records_of(fal) == []
 
 
+@only_posix
 def test_the_lock_of_a_killed_process_does_not_hold_up_another(fal: FalStandIn) -> None:
     fal.queue_seconds = 1e6
     holder = start(fal)

@@ -60,6 +60,7 @@ from cosmos_predict25.tests.fal_standin import (
 from cosmos_predict25.tests.fal_standin.media import HEIGHT, WIDTH, frames_of, render
 from cosmos_predict25.tests.fal_standin.switches import DAY
 from cosmos_predict25.tests.fal_worker import outcome_of
+from cosmos_predict25.tests.posix import only_posix
 
 CLIP = render("X264 (.mp4)", "maximum", 5, (1.0, 0.0, 0.0))
 LIFETIME = {"expiration_duration_seconds": DAY}
@@ -253,6 +254,7 @@ def test_stop_ends_an_upload_at_once_and_there_is_no_job(fal: FalStandIn) -> Non
     fal.release()
 
 
+@only_posix
 @pytest.mark.slow
 @pytest.mark.parametrize("kill_at", ["Uploading", "Sending the job", "Sent to fal", "Downloading"])
 def test_killed_around_an_upload_the_next_run_has_the_one_job(fal: FalStandIn, tmp_path: Path, kill_at: str) -> None:

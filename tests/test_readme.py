@@ -1,16 +1,40 @@
-"""The programs for fal in docs/fal.md do what it says, with the client's own pace."""
+"""The README shows and names what is there, and the programs for fal in docs/fal.md do what it says."""
 
 import asyncio
+import os
 import re
 import runpy
 import textwrap
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cosmos_predict25.tests.fal_standin import FalStandIn
 
 REPO = Path(__file__).parents[1]
+README = (REPO / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_first_screen_is_a_picture_and_two_commands_that_exist() -> None:
+    first_screen, _ = README.split("## Does it run on my card")
+    assert re.findall(r"^## (.*)$", README, re.MULTILINE)[3] == "Install"
+    commands = re.findall(r"^```\n(.*)\n```$", first_screen, re.MULTILINE)
+    assert commands == ["scripts/demo", "scripts/test"]
+    assert all(os.access(REPO / command, os.X_OK) for command in commands)
+    (picture,) = re.findall(r"^!\[.+\]\((.*)\)$", first_screen, re.MULTILINE)
+    with Image.open(REPO / picture) as image:
+        assert image.width <= 1200
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    links = set(re.findall(r"\]\((?!https?:)(.*?)\)", README))
+    assert links
+    assert not [link for link in links if not (REPO / link).is_file()]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def programs() -> tuple[str, str]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cosmos_predict25.demo.prompts import WORDS
 from cosmos_predict25.pipeline.local.load.find import DEMO_SHAPES, names_a_demo_shape
@@ -36,6 +37,12 @@ def test_every_text_can_be_printed_on_a_windows_console(name: str) -> None:
     (REPO / name).read_text(encoding="utf-8").encode("cp1252")
 
 
+def test_a_clone_on_windows_has_the_same_bytes() -> None:
+    asked = ["git", "check-attr", "eol", "text", "--", "scripts/demo", "docs/icon.png"]
+    said = subprocess.run(asked, cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert said.count("eol: lf") == said.count("text: auto") == 2
+
+
 def test_the_archive_has_all_that_runs_and_no_more() -> None:
     """comfy-cli packs what git tracks and .comfyignore, which is written like .gitignore, does not name."""
     archive = tracked() - tracked("--cached", "--ignored", "--exclude-from=.comfyignore")
@@ -63,8 +70,9 @@ def test_the_registry_finds_what_it_shows() -> None:
     comfy = PROJECT["tool"]["comfy"]
     assert {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui"} <= set(comfy)
     assert "Repository" in PROJECT["project"]["urls"]
-    for picture in (comfy["Icon"], comfy["Banner"]):
-        assert (REPO / "docs" / picture.split("/docs/")[1]).is_file()
+    icon, banner = (Image.open(REPO / "docs" / comfy[name].split("/docs/")[1]) for name in ("Icon", "Banner"))
+    assert icon.width == icon.height <= 400
+    assert banner.width * 9 == banner.height * 21
     assert not [name for name in PROJECT["project"]["classifiers"] if "CUDA" in name]
 
 

@@ -1,9 +1,13 @@
 import ast
 import importlib.util
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import urllib.request
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,10 @@ from cosmos_predict25.scripts.comfyui import (
     PromptFailedError,
     PromptRefusedError,
     free_port,
+    link_folder,
     to_api_prompt,
 )
+from cosmos_predict25.tests.posix import only_posix
 
 PROGRAMS = [environment.REPO / "scripts" / "demo", environment.REPO / "scripts" / "test"]
 
@@ -160,3 +166,83 @@ def test_a_download_with_another_checksum_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"not the archive")
     with pytest.raises(environment.SetupError, match=r"and should have de5d0c32.*: delete the file and run"):
         environment.check_sha256(file, environment.NEWEST.sha256)
+
+
+def test_an_environment_has_its_programs_and_packages_where_the_system_puts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    monkeypatch.setattr("sys.platform", "linux")
+    assert environment.program("pip") == environment.ENV / "bin" / "pip"
+    assert environment.env_folder("purelib") == environment.ENV / "lib" / version / "site-packages"
+    monkeypatch.setattr("sys.platform", "win32")
+    assert environment.program("pip") == environment.ENV / "Scripts" / "pip.exe"
+    assert environment.env_folder("purelib") == environment.ENV / "Lib" / "site-packages"
+
+
+def test_on_windows_a_program_goes_on_as_a_child_and_ends_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import sys; sys.exit(len(sys.argv))")
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr(environment, "program", lambda _: Path(sys.executable))
+    monkeypatch.setattr("sys.argv", [str(program), "--serve", "--port", "8188"])
+    with pytest.raises(SystemExit) as ended:
+        environment.restart_inside()
+    assert ended.value.code == 4
+
+
+@only_posix
+def test_ctrl_c_lets_the_child_end_in_its_own_time() -> None:
+    child = """if True:
+        import signal, sys
+        def clean_up(*_):
+            print("cleaned up", flush=True)
+            sys.exit(3)
+        signal.signal(signal.SIGINT, clean_up)
+        print("ready", flush=True)
+        signal.pause()
+    """
+    parent = f"""if True:
+        import subprocess, sys
+        sys.path.insert(0, {str(environment.REPO / "scripts")!r})
+        import environment
+        sys.exit(environment.wait_for(subprocess.Popen([sys.executable, "-c", {child!r}])))
+    """
+    command = [sys.executable, "-c", parent]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == "cleaned up\n"
+    assert process.returncode == 3
+
+
+def test_on_windows_the_pack_is_linked_by_a_junction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = []
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
+    link_folder(tmp_path / "link", tmp_path)
+    assert commands == [["cmd", "/c", "mklink", "/J", str(tmp_path / "link"), str(tmp_path)]]
+
+
+@pytest.mark.slow
+@only_posix
+def test_the_demo_makes_a_video_and_opens_comfyui_in_the_browser_until_it_is_stopped(tmp_path: Path) -> None:
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
+    browser.chmod(0o700)
+    command, environ = [sys.executable, str(PROGRAMS[0]), "--serve"], {**os.environ, "BROWSER": str(browser)}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        said = "".join(takewhile(lambda line: "Ctrl+C here stops ComfyUI" not in line, process.stdout))
+        found = re.search(r"The video is (.+\.mp4)\n(?s:.*)ComfyUI is open in your browser: (http\S+)\n", said)
+        assert found, said
+        assert Path(found[1]).stat().st_size > 0
+        assert opened.read_text() == f"{found[2]}\n"
+        assert b"ComfyUI" in urllib.request.urlopen(found[2], timeout=60).read()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "Stopped.\n"
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(found[2], timeout=60)
