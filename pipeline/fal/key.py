@@ -75,7 +75,7 @@ def refuse_key_in(texts: dict[str, str], key: FalKey | None) -> None:
             raise InvalidRequestError(f"{name} contains your fal key: delete it there, and make a new key at fal.ai.")
 
 
-def refuse_own_key_in(name: str, text: str) -> None:
+def refuse_own_key_in(texts: dict[str, str]) -> None:
     """As `refuse_key_in`, with the key of the environment, if there is one."""
     with suppress(MissingKeyError):
-        refuse_key_in({name: text}, find_key())
+        refuse_key_in(texts, find_key())
