@@ -366,6 +366,17 @@ def test_a_proxy_that_wants_a_password_is_named(fal: FalStandIn) -> None:
     assert records_of(fal) == []
 
 
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "user:word@127.0.0.1:{}", "HTTP://127.0.0.1:{}/"])
+def test_a_proxy_is_named_in_whatever_form_it_is_set(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("https_proxy", form.format(fal.ports["proxy"]))
+    fal.fault("connect", Reply(407), times=FOREVER)
+    said = str(error_of(fal))
+    assert f"the proxy 127.0.0.1:{fal.ports['proxy']} answers HTTP 407" in said
+    assert "word@" not in said
+
+
 @pytest.mark.parametrize("moment", ["while it connects", "while it waits for the reply"])
 def test_a_scope_of_anyio_that_ends_a_submission_uses_no_processor_while_it_waits(fal: FalStandIn, moment: str) -> None:
     async def work() -> tuple[float, float]:

@@ -185,8 +185,12 @@ def reason_of(error: Exception) -> str:
     said = re.match(r"\d{3}\b", str(error))
     if not isinstance(error, httpx.ProxyError) or not said:
         return type(error).__name__
-    proxies = urllib.request.getproxies()
-    address = httpx.URL(proxies.get("https") or proxies.get("all") or "")
-    place = f"{address.host}:{address.port}" if address.port else address.host
     wants = ": it wants a user and a password in HTTPS_PROXY" if said[0] == "407" else ""
-    return f"the proxy {place} answers HTTP {said[0]}{wants}"
+    return f"the proxy {proxy_name()} answers HTTP {said[0]}{wants}"
+
+
+def proxy_name() -> str:
+    """Return host:port of the environment's proxy, which may be set without http:// before it."""
+    proxies = urllib.request.getproxies()
+    address = proxies.get("https") or proxies.get("all") or ""
+    return httpx.URL(address if "://" in address else f"http://{address}").netloc.decode()
