@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
@@ -105,8 +104,7 @@ class PaidJob:
                 request_id=record.request_id,
             ) from None
         if record.state not in (State.DONE, State.ENDED):
-            with suppress(JobKeptError):  # the next run finds the file again
-                self._set_state(State.DONE)
+            self._set_state(State.DONE)
         self._display.announce(f"Made before, nothing to pay: {wanted.target.name}")
         return video
 
@@ -140,7 +138,7 @@ class PaidJob:
             log.warning("%s", error)
             if record.clock_offset is None and self._client.clock_offset is not None:
                 record.clock_offset = self._client.clock_offset
-                self._journal.save(record)
+                self._save_record()
         except BaseException as error:  # so nothing was sent, or nothing was taken
             hide_prompts(error, sent)
             self._end_job(State.ENDED)
@@ -160,10 +158,7 @@ class PaidJob:
     def _take_job(self, job: Job, is_adopted: bool = False) -> None:
         self._job = job
         self._record.set_job(job, is_adopted)
-        try:
-            self._journal.save(self._record)
-        except JobKeptError as error:  # it is paid for, so this run goes on with it
-            log.warning("%s fal has taken the job, request id %s.", error, job.request_id)
+        self._save_record()
         self._display.announce(f"Sent to fal, request id {job.request_id}")
 
     async def _find_lost_job(self) -> None:
@@ -318,8 +313,7 @@ class PaidJob:
             ) from None
         except DownloadError as broken:
             raise self._not_saved(f"The finished video was not brought: {broken}. {RUN_AGAIN}") from None
-        with suppress(JobKeptError):  # the file is there, and tells as much
-            self._set_state(State.DONE)
+        self._set_state(State.DONE)
         notes = notes_on(video, announced_numbers(result), self._submission.sent["num_frames"])
         for note in notes:
             log.warning("%s: %s.", target.name, note)
@@ -350,10 +344,7 @@ class PaidJob:
         return JobKeptError(message, stage="download", request_id=self._record.request_id)
 
     async def _abandon(self) -> None:
-        """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record.
-
-        A disk that does not take the record changes nothing of that.
-        """
+        """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""
         self._is_stopping = True
         await self._settle_sending()
         if self._record.result and self._record.state is not State.DONE:
@@ -363,7 +354,7 @@ class PaidJob:
             return
         try:
             if not self._job:
-                with suppress(JobKeptError), anyio.fail_after(self._client.policy.cancel_wait):
+                with anyio.fail_after(self._client.policy.cancel_wait):
                     await self._find_lost_job()
             if self._job:
                 await self._cancel(self._job)
@@ -382,8 +373,7 @@ class PaidJob:
         answer = await self._client.cancel(job)
         log.info("Asked fal to cancel job %s: %s.", job.request_id, answer.value)
         if answer in (Cancellation.REMOVED, Cancellation.REQUESTED):
-            with suppress(JobKeptError):
-                self._set_state(State.CANCEL_REQUESTED)
+            self._set_state(State.CANCEL_REQUESTED)
         with anyio.fail_after(self._client.policy.cancel_wait):
             video = await self._finish()
         self._display.announce(f"Stopped, but fal had finished: {video.path.name}")
@@ -408,17 +398,23 @@ class PaidJob:
 
     def _set_state(self, state: State) -> None:
         self._record.state = state
-        self._journal.save(self._record)
+        self._save_record()
+
+    def _save_record(self) -> None:
+        """Save the record of a job that was sent. A disk that does not take it must not end what is paid for."""
+        try:
+            self._journal.save(self._record)
+        except JobKeptError as error:
+            log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
 
     def _end_job(self, state: State) -> None:
-        """The job is over. Where that cannot be written, the next run finds it out again.
+        """End the record of a job that is over. Where that cannot be written, the next run finds it out again.
 
         A record that tells nothing is removed. It is written before, as it may not be removed while a program reads it.
         """
         self._job = None
         self._record.end_job(state)
-        with suppress(JobKeptError):
-            self._journal.save(self._record)
+        self._save_record()
         if state is State.ENDED and not self._record.past_ids:
             self._journal.remove(self._record)
 
