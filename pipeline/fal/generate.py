@@ -18,6 +18,7 @@ from .media.upload import Media
 from .paid_job import PaidJob
 from .queue.client import FalClient
 from .queue.policy import NetworkPolicy
+from .redaction import private_texts
 from .submission import make_submission
 
 
@@ -57,7 +58,8 @@ async def generate(
     submission = make_submission(request, endpoint, journal, folder, media)
     display = Display(observer, endpoint.typical_seconds, submission.seed)
     options = {"webhook_url": webhook_url, "priority": priority, "start_timeout": start_timeout, "store": store}
-    async with FalClient(key, policy, on_trouble=display.announce) as client:
+    private = private_texts(submission.sent)
+    async with FalClient(key, policy, on_trouble=display.announce, private=private) as client:
         limit = client.policy.wait_limit
         async with journal.claim(submission.fingerprint, submission.target, observer, limit):
             video = await PaidJob(client, journal, submission, observer, display, options).run()

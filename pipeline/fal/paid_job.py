@@ -23,7 +23,6 @@ from .queue.client import RUN_AGAIN, FalClient, JobCancelledError
 from .queue.job import Cancellation, Job, is_request_id, job_from
 from .queue.retry import jittered
 from .queue.verdict import Answer, Stage, Tally, Verdict
-from .redaction import hide_prompts
 from .submission import Submission
 
 STOP_TICK = 0.1
@@ -139,8 +138,7 @@ class PaidJob:
             if record.clock_offset is None and self._client.clock_offset is not None:
                 record.clock_offset = self._client.clock_offset
                 self._save_record()
-        except BaseException as error:  # so nothing was sent, or nothing was taken
-            hide_prompts(error, sent)
+        except BaseException:  # so nothing was sent, or nothing was taken
             self._end_job(State.ENDED)
             raise
         else:
@@ -224,14 +222,12 @@ class PaidJob:
         try:
             return await self._download(await self._result())
         except JobKeptError as error:
-            hide_prompts(error, self._submission.sent)
             if error.stage == "result" and error.status not in (None, 401, 403):  # fal's own error may be its last word
                 error.args = (f"{error} {self._how_to_have_another()}",)
             raise
         except JobExpiredError as error:
             self._keep_expired(error)
         except FalError as error:
-            hide_prompts(error, self._submission.sent)
             if record.result or record.state is State.DONE:  # so it has not failed, whatever fal says by now
                 raise self._not_saved(
                     f"fal has made the video, and answers HTTP {error.status} now when it is asked where the file is. "
@@ -363,7 +359,6 @@ class PaidJob:
         except TimeoutError:
             self._display.announce("Stopped, and whether fal cancelled it is not known yet: run the same again to see")
         except FalError as error:
-            hide_prompts(error, self._submission.sent)
             then = ", but not cancelled: run the same again for its video" if error.stage == "cancel" else ""
             self._display.announce(f"Stopped{then}. {error}")
 

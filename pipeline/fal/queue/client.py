@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -58,7 +58,8 @@ class FalClient:
     """Talks to fal's queue. To be used in `async with`, in one event loop.
 
     `key` is id:secret; without it, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `MissingKeyError`
-    where there is none, before anything is sent. `on_trouble` is told what was tried again.
+    where there is none, before anything is sent. `on_trouble` is told what was tried again. `private`: texts, by name,
+    of which no error and no status shows what fal repeats.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class FalClient:
         key: str | None = None,
         policy: NetworkPolicy | None = None,
         on_trouble: Callable[[str], None] = log.info,
+        private: Mapping[str, str] | None = None,
     ) -> None:
         self.policy = policy or NetworkPolicy.from_environment()
-        self._transport = Transport(key, self.policy)
+        self._transport = Transport(key, self.policy, private or {})
         self._on_trouble = on_trouble
 
     async def __aenter__(self) -> "FalClient":
@@ -161,7 +163,7 @@ class FalClient:
         Raises `JobExpiredError` for a job that fal does not know, and `JobKeptError` when there is no answer to be had.
         """
         reply = await self._read(Stage.STATUS, with_logs(job.status_url, logs), job, self.policy.api_timeout)
-        return parse_status(reply.json)
+        return parse_status(reply.json, reply.private)
 
     async def follow(self, job: Job) -> AsyncIterator[Status]:
         """Yield the job's state, with the policy's pauses between, until it is complete.

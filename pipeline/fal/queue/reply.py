@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +12,7 @@ import httpx
 
 from ...errors import FalError
 from ..key import FalKey
-from ..redaction import printable_line, redact, without_key
+from ..redaction import MAX_REDACTED, hide, printable_line, redact, without_key
 from .retry import says_retryable
 
 MAX_ERROR_BODY = 64 * 1024
@@ -49,12 +49,16 @@ class NoReply:
 
 @dataclass(frozen=True)
 class Reply:
-    """What fal said. Neither its headers nor its JSON hold anything of `key`."""
+    """What fal said. Neither its headers nor its JSON hold anything of `key`.
+
+    `private`: texts of the input, by name, which fal may repeat and nobody is shown.
+    """
 
     status: int
     headers: httpx.Headers
     body: bytes
     key: FalKey | None = field(default=None, repr=False)
+    private: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def is_success(self) -> bool:
@@ -136,13 +140,17 @@ class Reply:
         )
         return "x-fal-request-id" in self.headers or has_form
 
+    def shown(self, text: str, length: int) -> str:
+        """Return a text of this reply as one line for a screen or a log."""
+        return hide(printable_line(redact(text), MAX_REDACTED), self.private)[:length]
+
     def says(self, name: str, text: str) -> bool:
         """Whether the JSON has `text` in its member `name`."""
         value = self.error_body.get(name)
         return isinstance(value, str) and text.lower() in value.lower()
 
 
-async def read_limited(response: httpx.Response, limit: int, key: FalKey | None) -> Reply:
+async def read_limited(response: httpx.Response, limit: int, key: FalKey | None, private: Mapping[str, str]) -> Reply:
     """Raises `UnreadableReplyError` for a body of more than `limit` bytes, or an encoded one, which may be a bomb."""
     headers = httpx.Headers({name: without_key(value, key) for name, value in response.headers.items()})
     if headers.get("content-encoding", "identity").lower() != "identity":
@@ -155,7 +163,7 @@ async def read_limited(response: httpx.Response, limit: int, key: FalKey | None)
             body += chunk
             if len(body) > limit:
                 raise UnreadableReplyError(f"it has more than {limit} bytes")
-    return Reply(response.status_code, headers, bytes(body), key)
+    return Reply(response.status_code, headers, bytes(body), key, private)
 
 
 def raw_chunks(response: httpx.Response) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
@@ -165,8 +173,8 @@ def raw_chunks(response: httpx.Response) -> AbstractAsyncContextManager[AsyncGen
 
 def error_from(reply: Reply, stage: str, what: str, request_id: str | None = None) -> FalError:
     """The error that a refusal or a failure tells, in any of fal's forms. `what` begins the message."""
-    error_type = reply.error_type and printable_line(redact(reply.error_type), 60)
-    fields = tuple(printable_line(redact(field), 60) for field in filter(None, map(_field, reply.details)))
+    error_type = reply.error_type and reply.shown(reply.error_type, 60)
+    fields = tuple(reply.shown(field, 60) for field in filter(None, map(_field, reply.details)))
     said = message_of(reply)
     retryable = says_retryable(reply.headers)
     if error_type == CONTENT_POLICY or (retryable is None and SAME_INPUT_SAME_ERROR.fullmatch(error_type or "")):
@@ -189,7 +197,7 @@ def error_from(reply: Reply, stage: str, what: str, request_id: str | None = Non
 
 def message_of(reply: Reply) -> str:
     """fal's own words in an error, in one line without a full stop."""
-    return printable_line(redact(_message(reply)), 500).rstrip(".")
+    return reply.shown(_message(reply), 500).rstrip(".")
 
 
 def _field(detail: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ import re
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,12 +36,13 @@ class Transport:
     """A connection to fal, to be used in `async with`.
 
     Raises `MissingKeyError` when it is made without a key. With a relay no key is read. `clock_offset`: the seconds
-    that fal's clock is ahead of this computer's, None while no reply has told its date.
+    that fal's clock is ahead of this computer's, None while no reply has told its date. `private`: see `Reply`.
     """
 
-    def __init__(self, key: str | None, policy: NetworkPolicy) -> None:
+    def __init__(self, key: str | None, policy: NetworkPolicy, private: Mapping[str, str]) -> None:
         self.policy = policy
         self.key = key_for(policy, key)
+        self._private = private
         self.clock_offset: float | None = None
         self._certificates = certificates()
 
@@ -119,7 +120,7 @@ class Transport:
                 try:
                     if tells_time:
                         self._look_at_the_clock(response)
-                    return await read_limited(response, max_bytes or self.policy.max_reply, self.key)
+                    return await read_limited(response, max_bytes or self.policy.max_reply, self.key, self._private)
                 finally:
                     await response.aclose()
         except UnreadableReplyError as error:
