@@ -11,12 +11,12 @@ from typing import Literal
 from ..observer import NullObserver, Observer
 from ..request import GenerationRequest
 from ..video import RemoteVideo
+from .client import FalClient
 from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint
 from .journal import Journal
 from .media.upload import Media
 from .paid_job import PaidJob
-from .queue.client import FalClient
 from .queue.policy import NetworkPolicy
 from .redaction import private_texts
 from .submission import make_submission

@@ -14,22 +14,22 @@ from typing import Any, Literal
 
 import anyio
 
-from ...errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
-from ...formats import FORMATS, format_of_suffix
-from ...video import RemoteVideo
-from ..endpoints import app_of
-from ..key import refuse_key_in
-from ..media.download import DownloadError, MediaGoneError, MediaRefusedError, video_url
-from ..media.save import save_video
-from ..media.upload import Media, ask_for_place, not_uploaded, place_in, put
-from .job import Cancellation, Job, build_job, job_from, with_logs
-from .platform import Price, list_requests, read_price
-from .policy import NetworkPolicy, is_plain_https
-from .reply import NoReply, Reply, error_from, message_of
-from .retry import backoff, jittered, retry_after
-from .status import Completed, Status, parse_status
-from .transport import Transport
-from .verdict import TROUBLE, Answer, Stage, Tally, Verdict, classify
+from ..errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
+from ..formats import FORMATS, format_of_suffix
+from ..video import RemoteVideo
+from .endpoints import app_of
+from .key import refuse_key_in
+from .media.download import DownloadError, MediaGoneError, MediaRefusedError, video_url
+from .media.save import save_video
+from .media.upload import Media, ask_for_place, not_uploaded, place_in, put
+from .queue.job import Cancellation, Job, build_job, job_from, with_logs
+from .queue.platform import Price, list_requests, read_price
+from .queue.policy import NetworkPolicy, is_plain_https
+from .queue.reply import NoReply, Reply, error_from, message_of
+from .queue.retry import backoff, jittered, retry_after
+from .queue.status import Completed, Status, parse_status
+from .queue.transport import Transport
+from .queue.verdict import TROUBLE, Answer, Stage, Tally, Verdict, classify
 
 UNKNOWN_STATES = 5
 """As many looks in a row may tell a state that is not known."""
