@@ -14,7 +14,8 @@ from cosmos_predict25.pipeline.errors import CosmosError, JobExpiredError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
 from cosmos_predict25.pipeline.fal.display import status_text
 from cosmos_predict25.pipeline.fal.journal import State
-from cosmos_predict25.pipeline.fal.queue.reply import Reply, error_from
+from cosmos_predict25.pipeline.fal.queue.errors import error_from
+from cosmos_predict25.pipeline.fal.queue.reply import Reply
 from cosmos_predict25.pipeline.fal.queue.status import parse_status, printable_line
 from cosmos_predict25.tests.fal import (
     ENDPOINT,

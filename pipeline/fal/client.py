@@ -1,20 +1,17 @@
 """fal's queue protocol, one method an operation. `generate` is the one that keeps a journal of what is paid for."""
 
 import asyncio
-import json
 import logging
-import math
 import time
-import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
 
-from ..errors import FalError, InvalidRequestError, JobExpiredError, JobKeptError, OutcomeUnknownError
+from ..errors import InvalidRequestError, JobKeptError
 from ..formats import FORMATS, format_of_suffix
 from ..video import RemoteVideo
 from .endpoints import app_of
@@ -22,36 +19,24 @@ from .key import refuse_key_in
 from .media.download import DownloadError, MediaGoneError, MediaRefusedError, video_url
 from .media.save import save_video
 from .media.upload import Media, ask_for_place, not_uploaded, place_in, put
+from .queue.errors import error_from, kept, not_cancelled, not_understood, outcome_unknown, read_error, unreachable
 from .queue.job import Cancellation, Job, build_job, job_from, with_logs
 from .queue.platform import Price, list_requests, read_price
-from .queue.policy import NetworkPolicy, is_plain_https
-from .queue.reply import NoReply, Reply, error_from, message_of
+from .queue.policy import NetworkPolicy
+from .queue.prepared import PreparedJob, json_of, submit_headers, webhook_query
+from .queue.reply import NoReply, Reply
 from .queue.retry import backoff, jittered, retry_after
 from .queue.status import Completed, Status, parse_status
 from .queue.transport import Transport
-from .queue.verdict import TROUBLE, Answer, Stage, Tally, Verdict, classify
+from .queue.verdict import Answer, Stage, Tally, Verdict, classify
 
 UNKNOWN_STATES = 5
 """As many looks in a row may tell a state that is not known."""
 FALS_OWN = (Answer.IN_PROGRESS, Answer.NOT_FOUND, Answer.FAILED, Answer.CANCELLED)
+
 NOT_TAKEN = "fal did not take the job, so there is nothing to pay"
-RUN_AGAIN = "The job is not lost: run the same again to go on with it, without paying again."
 
 log = logging.getLogger("cosmos_predict25.fal")
-
-
-class JobCancelledError(FalError):
-    """The job was ended by a cancellation that was asked for: there is no video and nothing more to wait for."""
-
-
-@dataclass(frozen=True)
-class PreparedJob:
-    """A submission of which all is checked that can be before it is sent."""
-
-    endpoint_id: str
-    url: str
-    headers: dict[str, str] = field(repr=False)
-    content: bytes = field(repr=False)
 
 
 class FalClient:
@@ -351,115 +336,3 @@ def cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:
     if answer is Answer.TOO_LATE:
         return Cancellation.TOO_LATE
     return Cancellation.REQUESTED if status == 202 else Cancellation.REMOVED
-
-
-def not_cancelled(reply: Reply | NoReply, answer: Answer, job: Job) -> FalError:
-    """fal did not confirm the cancellation."""
-    if isinstance(reply, Reply):
-        error = error_from(reply, "cancel", "fal did not cancel the job", job.request_id)
-    else:
-        text = f"fal could not be asked to cancel the job ({reply.reason}): it may go on and be paid for."
-        error = FalError(text, stage="cancel", request_id=job.request_id)
-    error.retryable = answer in (*TROUBLE, Answer.UNREADABLE)
-    return error
-
-
-def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | NoReply, job: Job) -> FalError:
-    """Why the following of a job, or the job itself, is over."""
-    if verdict is Verdict.GONE:
-        return gone(stage, answer, job)
-    if verdict is Verdict.CANCELLED:
-        return JobCancelledError("fal has cancelled the job.", stage=stage.value, request_id=job.request_id)
-    if verdict is Verdict.FAILED and isinstance(reply, Reply):
-        return error_from(reply, stage.value, "fal could not make the video", job.request_id)
-    if answer is Answer.NOT_ALLOWED and isinstance(reply, Reply):
-        where = "https://fal.ai/dashboard/billing"
-        text = f"fal does not let this key see the job: check FAL_KEY, and the account's balance at {where}"
-        return kept(stage, text, job, status=reply.status)
-    if answer not in TROUBLE:
-        return not_understood(stage, reply.reason, job)
-    if isinstance(reply, Reply) and reply.is_fals_own:
-        text = f"fal gives an error when it is asked for the {stage.value}: {message_of(reply)} (HTTP {reply.status})"
-        return kept(stage, text, job, retryable=True, status=reply.status)
-    text = f"fal does not answer when it is asked for the {stage.value} ({reply.reason})"
-    return kept(stage, text, job, retryable=True)
-
-
-def gone(stage: Stage, answer: Answer, job: Job) -> JobExpiredError:
-    """fal has said so for as long as the policy is patient."""
-    status, what = 499, "says that the job was cancelled, though not from here"
-    if answer is Answer.NOT_FOUND:
-        status, what = (
-            404,
-            (
-                "does not know this job, or has no result of it any more: results are kept for 30 days, or for minutes "
-                "where storing was switched off. A job of another account looks the same: check FAL_KEY"
-            ),
-        )
-    text = f"fal {what}. Look for it at https://fal.ai/dashboard/requests."
-    return JobExpiredError(text, stage=stage.value, status=status, request_id=job.request_id)
-
-
-def not_understood(stage: Stage, got: str, job: Job) -> JobKeptError:
-    return kept(stage, f"fal's answer for the {stage.value} is not understood: {got}", job)
-
-
-def kept(stage: Stage, text: str, job: Job, **facts: Any) -> JobKeptError:
-    return JobKeptError(f"{text}. {RUN_AGAIN}", stage=stage.value, request_id=job.request_id, **facts)
-
-
-def outcome_unknown(reason: str) -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        f"The job was sent to fal and the answer was lost ({reason}): it may be running and be paid for. Look for it "
-        "at https://fal.ai/dashboard/requests before you send it again.",
-        stage="submit",
-    )
-
-
-def unreachable(reply: NoReply) -> FalError:
-    is_bad = reply.kind == "BAD_CERTIFICATE"
-    advice = "look at the proxy and the clock" if is_bad else "look at the network connection, and try again"
-    text = f"fal could not be reached ({reply.reason}), so nothing was sent and there is nothing to pay: {advice}."
-    return FalError(text, stage="submit", retryable=True)
-
-
-def json_of(arguments: dict[str, Any]) -> bytes:
-    """Raises `InvalidRequestError`."""
-    try:
-        return json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"The input cannot be sent as JSON in UTF-8: {type(error).__name__}.") from None
-
-
-def submit_headers(priority: str | None, start_timeout: float | None, store: bool) -> dict[str, str]:
-    """The headers of the options ("Platform headers"; fal_client's `client.py` has the older name of the timeout).
-
-    Raises `InvalidRequestError`.
-    """
-    headers = {}
-    if priority is not None:
-        if priority not in ("normal", "low"):
-            raise InvalidRequestError(f"priority is {priority!r}, but must be normal or low.")
-        headers["X-Fal-Queue-Priority"] = priority
-    if start_timeout is not None:
-        if not (isinstance(start_timeout, int | float) and math.isfinite(start_timeout) and start_timeout > 1):
-            raise InvalidRequestError(f"start_timeout is {start_timeout!r}, but must be more than 1 second.")
-        headers["X-Fal-Request-Start-Timeout"] = headers["X-Fal-Request-Timeout"] = str(float(start_timeout))
-    if not store:
-        headers["X-Fal-Store-IO"] = "0"
-    return headers
-
-
-def webhook_query(webhook_url: str | None) -> str:
-    """`fal_webhook`, see "Webhooks". Raises `InvalidRequestError`."""
-    if not webhook_url:
-        return ""
-    try:
-        query = f"?{urllib.parse.urlencode({'fal_webhook': webhook_url})}"
-    except (UnicodeError, TypeError):
-        query = ""
-    if not query or not is_plain_https(webhook_url):
-        raise InvalidRequestError(
-            f"webhook_url is {webhook_url[:200]!a}, but must be https://host/... without a user in it."
-        )
-    return query

@@ -13,13 +13,14 @@ import anyio
 from ..errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from ..observer import Observer
 from ..video import RemoteVideo
-from .client import RUN_AGAIN, FalClient, JobCancelledError
+from .client import FalClient
 from .display import Display
 from .endpoints import is_same_input, sha256_of
 from .journal import Journal, State
 from .media.download import DownloadError, MediaGoneError, MediaRefusedError, announced_numbers, is_data_uri, video_url
 from .media.probe import notes_on, probe
 from .media.save import save_video
+from .queue.errors import RUN_AGAIN, JobCancelledError
 from .queue.job import Cancellation, Job, is_request_id, job_from
 from .queue.retry import jittered
 from .queue.verdict import Answer, Stage, Tally, Verdict

@@ -17,8 +17,9 @@ import httpx
 
 from ...errors import FalError, InvalidRequestError
 from ...formats import FORMATS
+from ..queue.errors import error_from
 from ..queue.policy import NetworkPolicy, is_plain_https
-from ..queue.reply import NoReply, Reply, error_from
+from ..queue.reply import NoReply, Reply
 from ..queue.transport import Transport
 from .download import DATA_URI, MediaRefusedError, checked_url, is_data_uri
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...errors import FalError
 from ..redaction import printable_line
-from .reply import NoReply, error_from
+from .errors import error_from
+from .reply import NoReply
 from .transport import Transport
 
 TIMEOUT = 10

@@ -1,7 +1,6 @@
-"""A reply of fal, read with a limit, and the error that it tells."""
+"""A reply of fal, read with a limit."""
 
 import json
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
@@ -10,29 +9,12 @@ from typing import Any, Literal, cast
 
 import httpx
 
-from ...errors import FalError
 from ..key import FalKey
 from ..redaction import MAX_REDACTED, hide, printable_line, redact, without_key
-from .retry import says_retryable
 
 MAX_ERROR_BODY = 64 * 1024
-CONTENT_POLICY = "content_policy_violation"
-SAME_INPUT_SAME_ERROR = re.compile(
-    "(greater|less)_than(_equal)?|multiple_of|one_of|sequence_too_(short|long)|feature_not_supported|missing|"
-    "literal_error"
-)
 DOCUMENTED_STATUSES = (400, 500, 502, 503, 504)
 """Of the errors of "Model errors" and "Request errors" in fal's documentation, but for 422 and 499."""
-ADVICE = {
-    CONTENT_POLICY: "The same prompt will be refused again: change what it asks for.",
-    "concurrent_requests_limit": "Too many jobs of this account run at once: try again later.",
-}
-ADVICE_BY_STATUS = {
-    401: "Check FAL_KEY: make a new key at https://fal.ai/dashboard/keys if it was deleted.",
-    403: "Look at the balance and the locks of the account at https://fal.ai/dashboard/billing.",
-    404: "The endpoint is not there any more: look for a newer version of this pack.",
-    429: "fal is busy: try again later.",
-}
 
 
 class UnreadableReplyError(Exception):
@@ -169,60 +151,3 @@ async def read_limited(response: httpx.Response, limit: int, key: FalKey | None,
 def raw_chunks(response: httpx.Response) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
     """The body as it comes. What is left to the garbage collector would be closed in a task of its own."""
     return aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw()))
-
-
-def error_from(reply: Reply, stage: str, what: str, request_id: str | None = None) -> FalError:
-    """The error that a refusal or a failure tells, in any of fal's forms. `what` begins the message."""
-    error_type = reply.error_type and reply.shown(reply.error_type, 60)
-    fields = tuple(reply.shown(field, 60) for field in filter(None, map(_field, reply.details)))
-    said = message_of(reply)
-    retryable = says_retryable(reply.headers)
-    if error_type == CONTENT_POLICY or (retryable is None and SAME_INPUT_SAME_ERROR.fullmatch(error_type or "")):
-        retryable = False
-    advice = (
-        ADVICE.get(error_type or "") or ADVICE_BY_STATUS.get(reply.status) if stage in ("submit", "upload") else None
-    )
-    advice = advice or ADVICE.get(error_type or "") or _advice_on_retry(retryable)
-    about = f" ({', '.join(fields)})" if fields else ""
-    return FalError(
-        f"{what}{about}: {said} (HTTP {reply.status}{f', {error_type}' if error_type else ''}). {advice}",
-        stage=stage,
-        status=reply.status,
-        error_type=error_type,
-        fields=fields,
-        retryable=retryable,
-        request_id=request_id,
-    )
-
-
-def message_of(reply: Reply) -> str:
-    """fal's own words in an error, in one line without a full stop."""
-    return reply.shown(_message(reply), 500).rstrip(".")
-
-
-def _field(detail: dict[str, Any]) -> str:
-    """The request field that a detail is about, without `body`, which all of them begin with."""
-    location = detail.get("loc")
-    parts = location if isinstance(location, list) else []
-    return ".".join(str(part) for part in parts[:5] if part != "body")
-
-
-def _message(reply: Reply) -> str:
-    """Not the details' `input`, which may be the whole prompt."""
-    if reply.is_redirect:
-        return "it redirects elsewhere, which is never followed"
-    messages = [message for detail in reply.details if isinstance(message := detail.get("msg"), str)]
-    if messages:
-        return "; ".join(messages)
-    platform = reply.error_body.get("error")
-    named = platform.get("message") if isinstance(platform, dict) else platform
-    for text in (reply.error_body.get("detail"), named, reply.error_body.get("status")):
-        if isinstance(text, str) and text:
-            return text
-    return "it gave no reason that can be read"
-
-
-def _advice_on_retry(retryable: bool | None) -> str:
-    if retryable is None:
-        return "Whether a new try can help, fal does not say."
-    return "A new try is likely to help." if retryable else "A new try with the same values will not help."
