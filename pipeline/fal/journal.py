@@ -116,6 +116,10 @@ class Journal:
     def path_of(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"
 
+    def how_to_send_again(self, record: Record) -> str:
+        """Return the step that only the user may take: it pays for another job."""
+        return f"delete {self.path_of(record.fingerprint)} and run the same again"
+
     @asynccontextmanager
     async def claim(self, fingerprint: str, target: Path, observer: Observer, limit: float) -> AsyncIterator[None]:
         """Hold the locks of one video. Waits while another run holds them, for `limit` seconds at most.

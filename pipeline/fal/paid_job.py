@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
 import anyio
@@ -15,13 +14,14 @@ from ..observer import Observer
 from ..video import RemoteVideo
 from .client import FalClient
 from .display import Display
-from .endpoints import is_same_input, sha256_of
+from .endpoints import sha256_of
 from .journal import Journal, State
+from .lost_job import find_lost_job
 from .media.download import DownloadError, MediaGoneError, MediaRefusedError, announced_numbers, is_data_uri, video_url
 from .media.probe import notes_on, probe
 from .media.save import save_video
 from .queue.errors import RUN_AGAIN, JobCancelledError
-from .queue.job import Cancellation, Job, is_request_id, job_from
+from .queue.job import Cancellation, Job, job_from
 from .queue.retry import jittered
 from .queue.verdict import Answer, Stage, Tally, Verdict
 from .submission import Submission
@@ -30,9 +30,6 @@ STOP_TICK = 0.1
 SHOW_TICK = 1.0
 SYNC_MODE_BYTES = 256 * 2**20
 """Of a reply with the video in it, held in memory: 192 MiB of file, where ProRes 4444 of 93 frames has 64 MB or so."""
-SKEW_LEFT = timedelta(seconds=5)
-"""What may be wrong with the time at fal: its `Date` has whole seconds, and takes a moment to come."""
-UNKNOWN_SKEW = timedelta(hours=24)
 
 log = logging.getLogger("cosmos_predict25.fal")
 
@@ -161,61 +158,10 @@ class PaidJob:
         self._display.announce(f"Sent to fal, request id {job.request_id}")
 
     async def _find_lost_job(self) -> None:
-        """Find the job whose reply was lost in fal's own list.
-
-        Raises `OutcomeUnknownError` unless there is exactly one.
-        """
-        found, what_then = "", f"if the job is not there, {self._how_to_send_again()}"
-        for pause in self._client.policy.reconcile_pauses:
-            self._display.announce("Looking for the job, as fal's answer was lost")
-            await asyncio.sleep(pause)
-            try:
-                matches, ended = await self._matching_requests()
-            except FalError as error:
-                found = found or str(error)
-                continue
-            if len(matches) == 1:
-                job = self._client.job(self._record.endpoint, matches.pop())
-                return self._take_job(job, is_adopted=True)
-            if matches:
-                found = f"fal's list shows {len(matches)} jobs like it, so which is not clear."
-            elif ended:
-                found = f"fal's list shows a job like it that failed or was cancelled: {', '.join(sorted(ended))}."
-                what_then = f"if that was this job, {self._how_to_send_again()}"
-            elif self._options["store"]:
-                found = "fal's list shows no job like it, or not yet."
-            else:
-                found = "fal's list cannot show it, as store is off."
-        raise OutcomeUnknownError(
-            f"The job was sent to fal and the answer was lost, so it may be running and be paid for. {found} Run the "
-            f"same again to look once more, without paying. Or look at https://fal.ai/dashboard/requests: {what_then}. "
-            "Another seed makes another job.",
-            stage="submit",
-        )
-
-    async def _matching_requests(self) -> tuple[set[str], set[str]]:
-        """Request ids of the jobs in fal's list that may be the lost one, and of those that have failed.
-
-        Raises `FalError`.
-        """
-        record = self._record
-        start = end = datetime.fromtimestamp(record.created, timezone.utc)
-        if record.clock_offset is None:
-            start -= UNKNOWN_SKEW
-        else:  # which may be that of a relay or a gateway, so that both times may be the right one
-            start += timedelta(seconds=min(0, record.clock_offset)) - SKEW_LEFT
-            end += timedelta(seconds=max(0, record.clock_offset))
-        end += 2 * UNKNOWN_SKEW + timedelta(seconds=self._client.policy.wait_limit)
-        claimed = {other.request_id for other in self._journal.records()} | set(record.past_ids)
-        matches, ended = set(), set()
-        async for item in self._client.requests(record.endpoint, start, end):
-            if (
-                is_request_id(item.get("request_id"))
-                and item["request_id"] not in claimed
-                and is_same_input(item.get("json_input"), record.input_keys, record.input_sha256)
-            ):
-                (ended if has_ended_badly(item) else matches).add(item["request_id"])
-        return matches, ended
+        """Go on with the job whose reply was lost. Raises `OutcomeUnknownError`."""
+        stored = self._options["store"]
+        job = await find_lost_job(self._client, self._journal, self._record, stored, self._display.announce)
+        self._take_job(job, is_adopted=True)
 
     async def _finish(self) -> RemoteVideo:
         """From an accepted job to the file. Raises `JobCancelledError` when a cancellation had its effect."""
@@ -260,10 +206,7 @@ class PaidJob:
         ) from None
 
     def _how_to_have_another(self) -> str:
-        return f"To have a new video made, which is to be paid for, {self._how_to_send_again()}."
-
-    def _how_to_send_again(self) -> str:
-        return f"delete {self._journal.path_of(self._record.fingerprint)} and run the same again"
+        return f"To have a new video made, which is to be paid for, {self._journal.how_to_send_again(self._record)}."
 
     async def _result(self) -> dict[str, Any]:
         """fal's output with a URL in it: that of the record, or the one that is awaited."""
@@ -413,12 +356,6 @@ class PaidJob:
         self._save_record()
         if state is State.ENDED and not self._record.past_ids:
             self._journal.remove(self._record)
-
-
-def has_ended_badly(item: Mapping[str, Any]) -> bool:
-    """Whether an entry of fal's list tells of a job that failed or was cancelled."""
-    code = item.get("status_code")
-    return isinstance(code, int) and not 200 <= code < 300
 
 
 async def cancel_and_wait(*tasks: "asyncio.Task[Any]") -> None:
