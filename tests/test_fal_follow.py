@@ -11,7 +11,7 @@ import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
-from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
     APP,
     BRIEF,
@@ -183,7 +183,7 @@ def test_a_key_that_is_refused_pauses_the_job(fal: FalStandIn, stage: str, statu
     assert "FAL_KEY" in str(error)
     assert "billing" in str(error)
     assert len(fal.requests(stage)) == 1
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
     assert fal.requests("cancel") == []
     assert goes_on(fal).num_frames == 9
 
@@ -242,7 +242,7 @@ def test_a_job_that_never_ends_is_kept_and_not_cancelled(fal: FalStandIn, queue_
     assert error.stage == "status"
     assert "has not finished" in str(error)
     assert fal.requests("cancel") == []
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
-from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
     BRIEF,
     PROMPT,
@@ -272,7 +272,7 @@ def test_a_bare_result_is_kept_over_a_failed_download(fal: FalStandIn) -> None:
     fal.fault("media", Reply(500), times=FOREVER)
     failed(fal, JobKeptError)
     record = record_of(fal)
-    assert record.state is State.SUBMITTED
+    assert record.state is JobState.SUBMITTED
     assert record.result
     assert list(record.result["video"]) == ["url"]
     assert goes_on(fal).seed == 7

@@ -13,7 +13,7 @@ import pytest
 from cosmos_predict25.pipeline.errors import CosmosError, JobExpiredError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
 from cosmos_predict25.pipeline.fal.display import status_text
-from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.pipeline.fal.queue.errors import error_from
 from cosmos_predict25.pipeline.fal.queue.reply import Reply
 from cosmos_predict25.pipeline.fal.queue.status import parse_status, printable_line
@@ -300,7 +300,7 @@ def test_mutated_status_replies_lose_no_record(fal: FalStandIn) -> None:
             first = first or record
             assert record.request_id in fal.jobs
             assert record == first
-            assert record.state is State.SUBMITTED
+            assert record.state is JobState.SUBMITTED
 
     run(follow_again_and_again())
     assert len(fal.requests("status")) > 100

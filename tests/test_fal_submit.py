@@ -13,7 +13,7 @@ import trustme
 
 from cosmos_predict25.pipeline.errors import CosmosError, FalError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Job
-from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
     ENDPOINT,
     FAST,
@@ -183,7 +183,7 @@ PLACES = {
 def test_a_redirect_is_never_followed(fal: FalStandIn, status: int, place: str) -> None:
     fal.fault("submit", Redirect(status, PLACES[place]), times=FOREVER)
     assert isinstance(error_of(fal), OutcomeUnknownError)
-    assert [record.state for record in records_of(fal)] == [State.SUBMIT_UNKNOWN]
+    assert [record.state for record in records_of(fal)] == [JobState.SUBMIT_UNKNOWN]
     assert (len(fal.requests("submit")), fal.accepted) == (1, 0)
     assert fal.requests("media") == fal.requests("evil") == []
     assert {connect.split(":")[0] for connect in fal.connects} <= {"queue.fal.run", "api.fal.ai"}

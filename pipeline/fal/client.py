@@ -18,17 +18,17 @@ from .endpoints import app_of
 from .key import refuse_key_in
 from .media.download import DownloadError, MediaGoneError, MediaRefusedError, video_url
 from .media.save import save_video
-from .media.upload import Media, ask_for_place, not_uploaded, place_in, put
+from .media.upload import Media, initiate_upload, not_uploaded, put_file, upload_urls
 from .queue.errors import error_from, kept, not_cancelled, not_understood, outcome_unknown, read_error, unreachable
 from .queue.job import Cancellation, Job, build_job, job_from, with_logs
 from .queue.platform import Price, list_requests, read_price
 from .queue.policy import NetworkPolicy
 from .queue.prepared import PreparedJob, json_of, submit_headers, webhook_query
-from .queue.reply import NoReply, Reply
+from .queue.reply import Reply, TransportFailure
 from .queue.retry import backoff, jittered, retry_after
 from .queue.status import Completed, Status, parse_status
 from .queue.transport import Transport
-from .queue.verdict import Answer, Stage, Tally, Verdict, classify
+from .queue.verdict import Answer, Attempts, Stage, Verdict, classify
 
 UNKNOWN_STATES = 5
 """As many looks in a row may tell a state that is not known."""
@@ -75,20 +75,20 @@ class FalClient:
 
         `progress` is told how far it is. Raises `FalError`.
         """
-        tally = Tally(Stage.UPLOAD, self.policy)
+        attempts = Attempts(Stage.UPLOAD, self.policy)
         while True:
-            reply, file_url = await ask_for_place(self._transport, media), ""
+            reply, file_url = await initiate_upload(self._transport, media), ""
             if isinstance(reply, Reply) and reply.is_success:
-                upload_url, file_url = place_in(reply, self.policy)
-                reply = await put(self._transport, upload_url, media, progress)
+                upload_url, file_url = upload_urls(reply, self.policy)
+                reply = await put_file(self._transport, upload_url, media, progress)
             answer = classify(Stage.UPLOAD, reply)
-            verdict = tally.add(answer)
+            verdict = attempts.add(answer)
             if verdict is Verdict.ANSWERED:
                 return file_url
             if verdict is not Verdict.AGAIN:
                 raise not_uploaded(reply, has_place=bool(file_url))
             self._on_trouble(f"The upload to fal broke off ({reply.reason}), trying again")
-            await asyncio.sleep(self._pause(answer, tally, reply))
+            await asyncio.sleep(self._pause(answer, attempts, reply))
 
     async def submit(self, endpoint_id: str, arguments: dict[str, Any], **options: Any) -> Job:
         """Start a job, which costs money. It is sent once: only a try that fal cannot have taken is repeated.
@@ -126,17 +126,17 @@ class FalClient:
 
     async def send(self, prepared: PreparedJob) -> Job:
         """Start a prepared job. Raises as `submit` does, but for `InvalidRequestError`."""
-        tally = Tally(Stage.SUBMIT, self.policy)
+        attempts = Attempts(Stage.SUBMIT, self.policy)
         while True:
             posted = await self._post(prepared)
             answer = classify(Stage.SUBMIT, posted.reply)
-            verdict = tally.add(answer)
+            verdict = attempts.add(answer)
             if verdict is not Verdict.AGAIN:
                 return self._accepted(posted.reply, verdict, prepared.endpoint_id)
             if posted.cancellation:
                 raise posted.cancellation
             self._on_trouble(f"fal does not take the job yet ({posted.reply.reason}), trying again")
-            await asyncio.sleep(self._pause(answer, tally, posted.reply))
+            await asyncio.sleep(self._pause(answer, attempts, posted.reply))
 
     def job(self, endpoint_id: str, request_id: str) -> Job:
         """A job of before, by its request id. Raises `InvalidRequestError`."""
@@ -210,20 +210,20 @@ class FalClient:
 
     async def cancel(self, job: Job) -> Cancellation:
         """Ask fal to cancel a job. Raises `FalError` when three tries have failed."""
-        tally = Tally(Stage.CANCEL, self.policy)
+        attempts = Attempts(Stage.CANCEL, self.policy)
         while True:
             reply = await self._transport.send(
                 "PUT", job.cancel_url, timeout=self.policy.connect_timeout, deadline=self.policy.api_timeout
             )
             answer = classify(Stage.CANCEL, reply)
-            verdict = tally.add(answer)
+            verdict = attempts.add(answer)
             if verdict is Verdict.ANSWERED:
                 # After a try that came to nothing here, that one may be what has ended the job.
-                is_first = tally.times == {answer: 1}
-                return cancellation(answer, reply.status if isinstance(reply, Reply) else 0, is_first)
+                is_first = attempts.times == {answer: 1}
+                return parse_cancellation(answer, reply.status if isinstance(reply, Reply) else 0, is_first)
             if verdict is not Verdict.AGAIN:
                 raise not_cancelled(reply, answer, job)
-            await asyncio.sleep(self._pause(answer, tally, reply))
+            await asyncio.sleep(self._pause(answer, attempts, reply))
 
     async def price(self, endpoint_id: str) -> Price | None:
         """What fal says that a job costs now, or None where it does not tell."""
@@ -252,18 +252,18 @@ class FalClient:
         )
         cancellation = await to_the_end(post, is_on_its_way)
         if is_on_its_way.is_set() and post.cancelled():  # the end of asyncio.run cancels all tasks
-            return Posted(NoReply("LOST", "the program ended"), cancellation)
+            return Posted(TransportFailure("LOST", "the program ended"), cancellation)
         if is_on_its_way.is_set() and (error := post.exception()):
-            return Posted(NoReply("LOST", type(error).__name__), cancellation)
+            return Posted(TransportFailure("LOST", type(error).__name__), cancellation)
         if post.cancelled() and cancellation:
             raise cancellation
         return Posted(post.result(), cancellation)
 
-    def _accepted(self, reply: Reply | NoReply, verdict: Verdict, endpoint_id: str) -> Job:
+    def _accepted(self, reply: Reply | TransportFailure, verdict: Verdict, endpoint_id: str) -> Job:
         """The job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
         if verdict is Verdict.REFUSED:
-            raise unreachable(reply) if isinstance(reply, NoReply) else error_from(reply, "submit", NOT_TAKEN)
-        if verdict is Verdict.UNKNOWN or isinstance(reply, NoReply):
+            raise unreachable(reply) if isinstance(reply, TransportFailure) else error_from(reply, "submit", NOT_TAKEN)
+        if verdict is Verdict.UNKNOWN or isinstance(reply, TransportFailure):
             raise outcome_unknown(reply.reason)
         if job := job_from(reply.json, self.policy.queue_url, endpoint_id):
             return job
@@ -280,30 +280,30 @@ class FalClient:
         is_cancelled: bool = False,
     ) -> Reply:
         """GET, repeated until the table has a verdict. What is returned is JSON."""
-        tally, deadline = Tally(stage, self.policy), deadline or 2 * timeout
+        attempts, deadline = Attempts(stage, self.policy), deadline or 2 * timeout
         while True:
             reply = await self._transport.send("GET", url, timeout=timeout, deadline=deadline, max_bytes=max_bytes)
             answer = classify(stage, reply, is_cancelled)
-            verdict = tally.add(answer)
+            verdict = attempts.add(answer)
             if verdict is Verdict.ANSWERED and isinstance(reply, Reply):
                 return reply
             if verdict is not Verdict.AGAIN:
                 raise read_error(stage, answer, verdict, reply, job)
-            await asyncio.sleep(self._pause(answer, tally, reply))
+            await asyncio.sleep(self._pause(answer, attempts, reply))
 
-    def _pause(self, answer: Answer, tally: Tally, reply: Reply | NoReply) -> float:
+    def _pause(self, answer: Answer, attempts: Attempts, reply: Reply | TransportFailure) -> float:
         """Seconds before the next try."""
         if answer in FALS_OWN:
             return jittered(self.policy.poll_interval(0))
         asked = retry_after(reply.headers) if isinstance(reply, Reply) else None
-        return asked or backoff(tally.times[answer], self.policy.backoff, self.policy.backoff_cap)
+        return asked or backoff(attempts.times[answer], self.policy.backoff, self.policy.backoff_cap)
 
 
 @dataclass(frozen=True)
 class Posted:
     """What came of a POST, and the cancellation of the task that has come meanwhile."""
 
-    reply: Reply | NoReply
+    reply: Reply | TransportFailure
     cancellation: asyncio.CancelledError | None
 
 
@@ -327,7 +327,7 @@ async def to_the_end(post: "asyncio.Task[Any]", is_on_its_way: asyncio.Event) ->
     return cancellation
 
 
-def cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:
+def parse_cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:
     """fal's answers to a cancellation ("Inference API reference", cancel)."""
     if answer in (Answer.NOT_FOUND, Answer.TOO_LATE) and not is_first:
         return Cancellation.REQUESTED

@@ -22,7 +22,7 @@ LOCK_PAUSE = 0.1
 YEAR_5000 = 95_000_000_000
 
 
-class State(str, enum.Enum):
+class JobState(str, enum.Enum):
     """How far the video got."""
 
     ENDED = "ENDED"
@@ -58,7 +58,7 @@ class Record:
     v: int = VERSION
     created: float = field(default_factory=time.time)
     clock_offset: float | None = None
-    state: State = State.ENDED
+    state: JobState = JobState.ENDED
     past_ids: list[str] = field(default_factory=list)
     is_adopted: bool = False
     request_id: str | None = None
@@ -68,7 +68,7 @@ class Record:
     result: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.state = State(self.state)
+        self.state = JobState(self.state)
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
         texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256)
@@ -91,11 +91,11 @@ class Record:
             raise ValueError("it is that of another video")
 
     def set_job(self, job: Job, is_adopted: bool = False) -> None:
-        self.state, self.is_adopted = State.SUBMITTED, is_adopted
+        self.state, self.is_adopted = JobState.SUBMITTED, is_adopted
         self.request_id, self.status_url = job.request_id, job.status_url
         self.response_url, self.cancel_url = job.response_url, job.cancel_url
 
-    def end_job(self, state: State) -> None:
+    def end_job(self, state: JobState) -> None:
         """The job is over; its id is kept, so that it is never taken for another one."""
         if self.request_id:
             self.past_ids.append(self.request_id)
@@ -159,7 +159,7 @@ class Journal:
 
     def unfinished(self) -> list[Record]:
         """Those of jobs that are not over, the oldest first."""
-        return [record for record in self.records() if record.state not in (State.ENDED, State.DONE)]
+        return [record for record in self.records() if record.state not in (JobState.ENDED, JobState.DONE)]
 
     def save(self, record: Record) -> None:
         """Replace the record on disk, all or nothing, and flush it.

@@ -15,7 +15,7 @@ from ..video import RemoteVideo
 from .client import FalClient
 from .display import Display
 from .endpoints import sha256_of
-from .journal import Journal, State
+from .journal import JobState, Journal
 from .lost_job import find_lost_job
 from .media.download import DownloadError, MediaGoneError, MediaRefusedError, announced_numbers, is_data_uri, video_url
 from .media.probe import notes_on, probe
@@ -23,7 +23,7 @@ from .media.save import save_video
 from .queue.errors import RUN_AGAIN, JobCancelledError
 from .queue.job import Cancellation, Job, job_from
 from .queue.retry import jittered
-from .queue.verdict import Answer, Stage, Tally, Verdict
+from .queue.verdict import Answer, Attempts, Stage, Verdict
 from .submission import Submission
 
 STOP_TICK = 0.1
@@ -93,21 +93,21 @@ class PaidJob:
                 request_id=record.request_id,
             ) from None
         except MediaRefusedError as refusal:
-            is_paid = record.state is not State.ENDED
+            is_paid = record.state is not JobState.ENDED
             then = "downloaded again, without paying again" if is_paid else "made again, which is to be paid for again"
             raise FalError(
                 f"{wanted.target} is not the video that belongs there: {refusal}. Move it away to have it {then}.",
                 stage="download",
                 request_id=record.request_id,
             ) from None
-        if record.state not in (State.DONE, State.ENDED):
-            self._set_state(State.DONE)
+        if record.state not in (JobState.DONE, JobState.ENDED):
+            self._set_state(JobState.DONE)
         self._display.announce(f"Made before, nothing to pay: {wanted.target.name}")
         return video
 
     async def _make(self) -> RemoteVideo:
         while True:
-            if self._record.state is State.ENDED:
+            if self._record.state is JobState.ENDED:
                 self._sending = asyncio.ensure_future(self._send())
                 await asyncio.shield(self._sending)
             if not self._job:
@@ -126,7 +126,11 @@ class PaidJob:
         prepared = self._client.prepare(self._submission.endpoint.id, sent, **self._options)
         record = self._record
         record.input_sha256 = sha256_of(sent)
-        record.state, record.created, record.clock_offset = State.SUBMIT_UNKNOWN, time.time(), self._client.clock_offset
+        record.state, record.created, record.clock_offset = (
+            JobState.SUBMIT_UNKNOWN,
+            time.time(),
+            self._client.clock_offset,
+        )
         self._journal.save(record)
         try:
             self._display.announce("Sending the job to fal")
@@ -137,7 +141,7 @@ class PaidJob:
                 record.clock_offset = self._client.clock_offset
                 self._save_record()
         except BaseException:  # so nothing was sent, or nothing was taken
-            self._end_job(State.ENDED)
+            self._end_job(JobState.ENDED)
             raise
         else:
             self._take_job(job)
@@ -175,13 +179,13 @@ class PaidJob:
         except JobExpiredError as error:
             self._keep_expired(error)
         except FalError as error:
-            if record.result or record.state is State.DONE:  # so it has not failed, whatever fal says by now
+            if record.result or record.state is JobState.DONE:  # so it has not failed, whatever fal says by now
                 raise self._not_saved(
                     f"fal has made the video, and answers HTTP {error.status} now when it is asked where the file is. "
                     f"{RUN_AGAIN} {self._how_to_have_another()}"
                 ) from None
-            was_cancelled = record.state is State.CANCEL_REQUESTED
-            self._end_job(State.SUBMIT_UNKNOWN if record.is_adopted and not was_cancelled else State.ENDED)
+            was_cancelled = record.state is JobState.CANCEL_REQUESTED
+            self._end_job(JobState.SUBMIT_UNKNOWN if record.is_adopted and not was_cancelled else JobState.ENDED)
             if not isinstance(error, JobCancelledError):
                 self._display.announce("fal could not make the video")
             raise
@@ -189,15 +193,15 @@ class PaidJob:
     def _keep_expired(self, error: JobExpiredError) -> NoReturn:
         """Keep the record until the user dismisses it, but for a job that was cancelled from here."""
         record = self._record
-        if record.state is State.CANCEL_REQUESTED:
-            self._end_job(State.ENDED)
+        if record.state is JobState.CANCEL_REQUESTED:
+            self._end_job(JobState.ENDED)
             raise JobCancelledError(str(error), stage=error.stage) from None
         made = ""
-        if record.state is State.DONE:
+        if record.state is JobState.DONE:
             date = time.strftime("%Y-%m-%d", time.localtime(record.created))
             made = f"This video was made on {date}, and {self._submission.target} is gone. "
         else:
-            self._set_state(State.EXPIRED)
+            self._set_state(JobState.EXPIRED)
         raise JobExpiredError(
             f"{made}{error.text} Run the same again to look once more, without paying. {self._how_to_have_another()}",
             stage=error.stage,
@@ -213,7 +217,7 @@ class PaidJob:
         record, job = self._record, self._job
         assert job
         if record.result and video_url(record.result):
-            if record.state is State.DONE:
+            if record.state is JobState.DONE:
                 self._display.announce("Made before, and the file is gone: fetching it again, nothing to pay")
             return record.result
         async for status in self._client.follow(job):
@@ -227,7 +231,7 @@ class PaidJob:
         limits: dict[str, Any] = {}
         if self._submission.sent["sync_mode"]:  # then reading it is a download
             limits = {"max_bytes": SYNC_MODE_BYTES, "deadline": self._client.policy.media_deadline}
-        is_cancelled = record.state is State.CANCEL_REQUESTED
+        is_cancelled = record.state is JobState.CANCEL_REQUESTED
         result = await self._client.result(job, is_cancelled=is_cancelled, **limits)
         url = video_url(result)
         if not url:
@@ -235,7 +239,7 @@ class PaidJob:
             raise JobKeptError(text, stage="result", request_id=job.request_id)
         if not is_data_uri(url):
             record.result = {"video": {"url": url, **announced_numbers(result)}}
-            self._set_state(record.state if record.state is State.DONE else State.SUBMITTED)
+            self._set_state(record.state if record.state is JobState.DONE else JobState.SUBMITTED)
         return result
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
@@ -253,7 +257,7 @@ class PaidJob:
             ) from None
         except DownloadError as broken:
             raise self._not_saved(f"The finished video was not brought: {broken}. {RUN_AGAIN}") from None
-        self._set_state(State.DONE)
+        self._set_state(JobState.DONE)
         notes = notes_on(video, announced_numbers(result), self._submission.sent["num_frames"])
         for note in notes:
             log.warning("%s: %s.", target.name, note)
@@ -264,13 +268,13 @@ class PaidJob:
         """Where the address leads nowhere, the result is read again, which may name a new one, for some minutes."""
         wanted, policy, job = self._submission, self._client.policy, self._job
         assert job
-        tally = Tally(Stage.MEDIA, policy)
+        attempts = Attempts(Stage.MEDIA, policy)
         while True:
             try:
                 url = result["video"]["url"]
                 return result, await save_video(url, wanted.target, wanted.format, policy, wanted.seed)
             except MediaGoneError as gone:
-                if tally.add(Answer.NOT_FOUND) is Verdict.GONE:
+                if attempts.add(Answer.NOT_FOUND) is Verdict.EXPIRED:
                     raise JobExpiredError(
                         f"The finished video is not to be had at its address any more ({gone}), or not through a proxy "
                         "or filter on the way. Look for it at https://fal.ai/dashboard/requests.",
@@ -287,10 +291,10 @@ class PaidJob:
         """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""
         self._is_stopping = True
         await self._settle_sending()
-        if self._record.result and self._record.state is not State.DONE:
+        if self._record.result and self._record.state is not JobState.DONE:
             self._display.announce("Stopped, and fal had made the video: run the same again for it, nothing to pay")
             return
-        if self._record.state in (State.ENDED, State.DONE, State.EXPIRED):
+        if self._record.state in (JobState.ENDED, JobState.DONE, JobState.EXPIRED):
             return
         try:
             if not self._job:
@@ -312,7 +316,7 @@ class PaidJob:
         answer = await self._client.cancel(job)
         log.info("Asked fal to cancel job %s: %s.", job.request_id, answer.value)
         if answer in (Cancellation.REMOVED, Cancellation.REQUESTED):
-            self._set_state(State.CANCEL_REQUESTED)
+            self._set_state(JobState.CANCEL_REQUESTED)
         with anyio.fail_after(self._client.policy.cancel_wait):
             video = await self._finish()
         self._display.announce(f"Stopped, but fal had finished: {video.path.name}")
@@ -335,7 +339,7 @@ class PaidJob:
     async def _ask_price(self) -> None:
         self._display.set_price(await self._client.price(self._submission.endpoint.id))
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: JobState) -> None:
         self._record.state = state
         self._save_record()
 
@@ -346,7 +350,7 @@ class PaidJob:
         except JobKeptError as error:
             log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
 
-    def _end_job(self, state: State) -> None:
+    def _end_job(self, state: JobState) -> None:
         """End the record of a job that is over. Where that cannot be written, the next run finds it out again.
 
         A record that tells nothing is removed. It is written before, as it may not be removed while a program reads it.
@@ -354,7 +358,7 @@ class PaidJob:
         self._job = None
         self._record.end_job(state)
         self._save_record()
-        if state is State.ENDED and not self._record.past_ids:
+        if state is JobState.ENDED and not self._record.past_ids:
             self._journal.remove(self._record)
 
 

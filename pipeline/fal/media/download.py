@@ -19,7 +19,7 @@ from ..queue.policy import NetworkPolicy
 from ..queue.reply import raw_chunks
 from ..queue.retry import backoff, may_repeat_download, retry_after
 from ..queue.transport import UnloggedURL, certificates, connect
-from ..queue.verdict import Answer, Stage, Tally, Verdict
+from ..queue.verdict import Answer, Attempts, Stage, Verdict
 
 HEADER = 64
 """Bytes at the start of a file that tell its container."""
@@ -76,14 +76,14 @@ async def download(url: str, part: Path, format: VideoFormat, policy: NetworkPol
     if is_data_uri(url):
         write_data_uri(url, part, policy)
         return check_container(part, format)
-    tally = Tally(Stage.MEDIA, policy)
+    attempts = Attempts(Stage.MEDIA, policy)
     try:
         with anyio.fail_after(policy.media_deadline):
             async with connect("*/*", certificates()) as http:
                 while broken := await download_once(http, url, part, policy):
-                    if tally.add(Answer.OTHER) is Verdict.KEPT:
+                    if attempts.add(Answer.OTHER) is Verdict.GIVE_UP:
                         raise broken
-                    pause = backoff(tally.times[Answer.OTHER], policy.backoff, policy.backoff_cap)
+                    pause = backoff(attempts.times[Answer.OTHER], policy.backoff, policy.backoff_cap)
                     await asyncio.sleep(broken.pause or pause)
     except TimeoutError:
         raise DownloadError(f"it was not complete within {policy.media_deadline:g} s") from None

@@ -19,7 +19,7 @@ from ...errors import FalError, InvalidRequestError
 from ...formats import FORMATS
 from ..queue.errors import error_from
 from ..queue.policy import NetworkPolicy, is_plain_https
-from ..queue.reply import NoReply, Reply
+from ..queue.reply import Reply, TransportFailure
 from ..queue.transport import Transport
 from .download import DATA_URI, MediaRefusedError, checked_url, is_data_uri
 
@@ -104,7 +104,7 @@ def content_type_of(content: bytes, input_name: str) -> str:
     return found
 
 
-async def ask_for_place(transport: Transport, media: Media) -> Reply | NoReply:
+async def initiate_upload(transport: Transport, media: Media) -> Reply | TransportFailure:
     """Ask fal's storage where to put a file (fal-js, `storage.ts`: initiate). It is told no name but `input`."""
     policy = transport.policy
     asked = {"file_name": f"input.{media.content_type.rpartition('/')[2]}", "content_type": media.content_type}
@@ -119,7 +119,7 @@ async def ask_for_place(transport: Transport, media: Media) -> Reply | NoReply:
     return await transport.send("POST", url, headers=headers, content=content, timeout=timeout, deadline=timeout)
 
 
-def place_in(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
+def upload_urls(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
     """Where to put the file, and the address that it then has. Raises `FalError` for places that are not fal's."""
     body: Any = reply.json
     try:
@@ -130,7 +130,9 @@ def place_in(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
     raise FalError(f"{what}, {NOTHING_PAID}: look for a newer version of this pack.", stage="upload")
 
 
-async def put(transport: Transport, url: httpx.URL, media: Media, progress: Callable[[str], None]) -> Reply | NoReply:
+async def put_file(
+    transport: Transport, url: httpx.URL, media: Media, progress: Callable[[str], None]
+) -> Reply | TransportFailure:
     """One try, without the key. `progress` is told how far it is."""
 
     async def blocks() -> AsyncIterator[bytes]:
@@ -143,7 +145,7 @@ async def put(transport: Transport, url: httpx.URL, media: Media, progress: Call
     return await transport.put_without_key(url, headers, blocks())
 
 
-def not_uploaded(reply: Reply | NoReply, has_place: bool) -> FalError:
+def not_uploaded(reply: Reply | TransportFailure, has_place: bool) -> FalError:
     """Why an upload came to nothing. `has_place`: fal had said where to put it."""
     if isinstance(reply, Reply) and not has_place:
         return error_from(reply, "upload", f"fal did not take the upload, {NOTHING_PAID}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from .job import Job
-from .reply import NoReply, Reply
+from .reply import Reply, TransportFailure
 from .retry import says_retryable
 from .verdict import TROUBLE, Answer, Stage, Verdict
 
@@ -88,7 +88,7 @@ def _advice_on_retry(retryable: bool | None) -> str:
     return "A new try is likely to help." if retryable else "A new try with the same values will not help."
 
 
-def not_cancelled(reply: Reply | NoReply, answer: Answer, job: Job) -> FalError:
+def not_cancelled(reply: Reply | TransportFailure, answer: Answer, job: Job) -> FalError:
     """fal did not confirm the cancellation."""
     if isinstance(reply, Reply):
         error = error_from(reply, "cancel", "fal did not cancel the job", job.request_id)
@@ -99,9 +99,9 @@ def not_cancelled(reply: Reply | NoReply, answer: Answer, job: Job) -> FalError:
     return error
 
 
-def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | NoReply, job: Job) -> FalError:
+def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | TransportFailure, job: Job) -> FalError:
     """Why the following of a job, or the job itself, is over."""
-    if verdict is Verdict.GONE:
+    if verdict is Verdict.EXPIRED:
         return gone(stage, answer, job)
     if verdict is Verdict.CANCELLED:
         return JobCancelledError("fal has cancelled the job.", stage=stage.value, request_id=job.request_id)
@@ -151,7 +151,7 @@ def outcome_unknown(reason: str) -> OutcomeUnknownError:
     )
 
 
-def unreachable(reply: NoReply) -> FalError:
+def unreachable(reply: TransportFailure) -> FalError:
     is_bad = reply.kind == "BAD_CERTIFICATE"
     advice = "look at the proxy and the clock" if is_bad else "look at the network connection, and try again"
     text = f"fal could not be reached ({reply.reason}), so nothing was sent and there is nothing to pay: {advice}."

@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import FalError
 from ..redaction import printable_line
 from .errors import error_from
-from .reply import NoReply
+from .reply import TransportFailure
 from .transport import Transport
 
 TIMEOUT = 10
@@ -41,7 +41,7 @@ async def read_price(transport: Transport, endpoint_id: str) -> Price | None:
     query = urllib.parse.urlencode({"endpoint_id": endpoint_id})
     url = f"{transport.policy.platform_url}/models/pricing?{query}"
     reply = await transport.send("GET", url, timeout=TIMEOUT, deadline=TIMEOUT)
-    if isinstance(reply, NoReply) or not reply.is_success:
+    if isinstance(reply, TransportFailure) or not reply.is_success:
         return None
     try:
         entry = next(item for item in reply.json["prices"] if item["endpoint_id"] == endpoint_id)
@@ -81,7 +81,7 @@ async def list_requests(
 async def _read_page(transport: Transport, query: dict[str, str]) -> dict[str, Any]:
     url = f"{transport.policy.platform_url}/models/requests/by-endpoint?{urllib.parse.urlencode(query)}"
     reply = await transport.send("GET", url, timeout=TIMEOUT, deadline=2 * TIMEOUT)
-    if isinstance(reply, NoReply):
+    if isinstance(reply, TransportFailure):
         raise FalError(f"fal did not list the account's jobs ({reply.reason}).", stage="listing")
     if not reply.is_success or not isinstance(reply.json, dict) or not isinstance(reply.json.get("items"), list):
         raise error_from(reply, "listing", "fal did not list the account's jobs")

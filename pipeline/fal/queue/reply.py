@@ -22,7 +22,7 @@ class UnreadableReplyError(Exception):
 
 
 @dataclass(frozen=True)
-class NoReply:
+class TransportFailure:
     """Why there is no reply that can be read; `kind` is the name of an `Answer`."""
 
     kind: Literal["NOT_SENT", "BAD_CERTIFICATE", "LOST", "UNREADABLE"]

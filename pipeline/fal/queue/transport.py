@@ -16,7 +16,7 @@ from ...errors import FalError, InvalidRequestError
 from ..key import FalKey, find_key
 from ..redaction import redact
 from .policy import NetworkPolicy
-from .reply import NoReply, Reply, UnreadableReplyError, read_limited
+from .reply import Reply, TransportFailure, UnreadableReplyError, read_limited
 from .retry import is_certificate_failure, proves_nothing_was_sent
 
 Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
@@ -55,7 +55,7 @@ class Transport:
 
     async def send(
         self, method: str, url: str, *, timeout: float, deadline: float, max_bytes: int | None = None, **what: Any
-    ) -> Reply | NoReply:
+    ) -> Reply | TransportFailure:
         """`timeout`: seconds for each read. `deadline`: in all, as bytes that drip in never run into the former.
 
         `what`: the headers and the content, as for `build`.
@@ -64,7 +64,7 @@ class Transport:
 
     async def send_alone(
         self, request: httpx.Request, *, timeout: float, deadline: float, trace: Trace
-    ) -> Reply | NoReply:
+    ) -> Reply | TransportFailure:
         """As `send`, on a connection of its own, which no one can have closed before.
 
         `trace`: told of each step of the connection, see httpx' request extensions.
@@ -75,7 +75,7 @@ class Transport:
 
     async def put_without_key(
         self, url: httpx.URL, headers: dict[str, str], content: AsyncIterator[bytes]
-    ) -> Reply | NoReply:
+    ) -> Reply | TransportFailure:
         """To a place of fal's CDN, which no log names."""
         policy = self.policy
         async with connect("*/*", self._certificates) as http:
@@ -108,7 +108,7 @@ class Transport:
         deadline: float,
         max_bytes: int | None,
         tells_time: bool = True,
-    ) -> Reply | NoReply:
+    ) -> Reply | TransportFailure:
         """Errors of httpx end here: their frames hold the headers.
 
         `tells_time`: whether the reply's clock is fal's; the CDN may go by another one than the queue.
@@ -124,15 +124,15 @@ class Transport:
                 finally:
                     await response.aclose()
         except UnreadableReplyError as error:
-            return NoReply("UNREADABLE", str(error))
+            return TransportFailure("UNREADABLE", str(error))
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-            return NoReply("UNREADABLE", "it redirects to what is no URL")
+            return TransportFailure("UNREADABLE", "it redirects to what is no URL")
         except TimeoutError:
-            return NoReply("LOST", "ReadTimeout")
+            return TransportFailure("LOST", "ReadTimeout")
         except (httpx.TransportError, ssl.SSLError) as error:  # httpx translates those of the handshake only
             if is_certificate_failure(error):
-                return NoReply("BAD_CERTIFICATE", "its certificate is not valid")
-            return NoReply("NOT_SENT" if proves_nothing_was_sent(error) else "LOST", reason_of(error))
+                return TransportFailure("BAD_CERTIFICATE", "its certificate is not valid")
+            return TransportFailure("NOT_SENT" if proves_nothing_was_sent(error) else "LOST", reason_of(error))
 
     def _look_at_the_clock(self, response: httpx.Response) -> None:
         try:
