@@ -4,12 +4,9 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-
-import anyio
 
 from ..errors import InvalidRequestError, JobKeptError
 from ..formats import FORMATS, format_of_suffix
@@ -23,9 +20,10 @@ from .queue.errors import error_from, kept, not_cancelled, not_understood, outco
 from .queue.job import Cancellation, Job, build_job, job_from, with_logs
 from .queue.platform import Price, list_requests, read_price
 from .queue.policy import NetworkPolicy
-from .queue.prepared import PreparedJob, json_of, submit_headers, webhook_query
+from .queue.prepared import PreparedRequest, json_of, submit_headers, webhook_query
 from .queue.reply import Reply, TransportFailure
 from .queue.retry import backoff, jittered, retry_after
+from .queue.shielded import send_shielded
 from .queue.status import Completed, Status, parse_status
 from .queue.transport import Transport
 from .queue.verdict import Answer, Attempts, Stage, Verdict, classify
@@ -108,7 +106,7 @@ class FalClient:
         priority: Literal["normal", "low"] | None = None,
         start_timeout: float | None = None,
         store: bool = True,
-    ) -> PreparedJob:
+    ) -> PreparedRequest:
         """Check all of a submission that can be checked before it is sent. Raises `InvalidRequestError`.
 
         `webhook_url`: fal posts the result there. `priority`: None is normal. `start_timeout`: seconds, more than 1,
@@ -120,23 +118,24 @@ class FalClient:
         refuse_key_in({**texts, "webhook_url": webhook_url or ""}, self._transport.key)
         headers = {"Content-Type": "application/json", **submit_headers(priority, start_timeout, store)}
         url = f"{self.policy.queue_url}/{endpoint_id}{webhook_query(webhook_url)}"
-        prepared = PreparedJob(endpoint_id, url, headers, json_of(arguments))
+        prepared = PreparedRequest(endpoint_id, url, headers, json_of(arguments))
         self._transport.build("POST", url, headers, prepared.content)
         return prepared
 
-    async def send(self, prepared: PreparedJob) -> Job:
+    async def send(self, prepared: PreparedRequest) -> Job:
         """Start a prepared job. Raises as `submit` does, but for `InvalidRequestError`."""
         attempts = Attempts(Stage.SUBMIT, self.policy)
         while True:
-            posted = await self._post(prepared)
-            answer = classify(Stage.SUBMIT, posted.reply)
+            request = self._transport.build("POST", prepared.url, prepared.headers, prepared.content)
+            reply, cancellation = await send_shielded(self._transport, request)
+            answer = classify(Stage.SUBMIT, reply)
             verdict = attempts.add(answer)
             if verdict is not Verdict.AGAIN:
-                return self._accepted(posted.reply, verdict, prepared.endpoint_id)
-            if posted.cancellation:
-                raise posted.cancellation
-            self._on_trouble(f"fal does not take the job yet ({posted.reply.reason}), trying again")
-            await asyncio.sleep(self._pause(answer, attempts, posted.reply))
+                return self._accepted(reply, verdict, prepared.endpoint_id)
+            if cancellation:
+                raise cancellation
+            self._on_trouble(f"fal does not take the job yet ({reply.reason}), trying again")
+            await asyncio.sleep(self._pause(answer, attempts, reply))
 
     def job(self, endpoint_id: str, request_id: str) -> Job:
         """A job of before, by its request id. Raises `InvalidRequestError`."""
@@ -236,29 +235,6 @@ class FalClient:
         """
         return list_requests(self._transport, endpoint_id, start, end)
 
-    async def _post(self, prepared: PreparedJob) -> "Posted":
-        """One POST. Once it is on its way, neither a cancellation nor an error ends it before its reply is here."""
-        is_on_its_way = asyncio.Event()
-
-        async def trace(event: str, info: dict[str, Any]) -> None:
-            if event == "http11.send_request_headers.started" and info["request"].method == b"POST":
-                is_on_its_way.set()
-
-        request = self._transport.build("POST", prepared.url, prepared.headers, prepared.content)
-        post = asyncio.ensure_future(
-            self._transport.send_alone(
-                request, timeout=self.policy.api_timeout, deadline=self.policy.submit_deadline, trace=trace
-            )
-        )
-        cancellation = await to_the_end(post, is_on_its_way)
-        if is_on_its_way.is_set() and post.cancelled():  # the end of asyncio.run cancels all tasks
-            return Posted(TransportFailure("LOST", "the program ended"), cancellation)
-        if is_on_its_way.is_set() and (error := post.exception()):
-            return Posted(TransportFailure("LOST", type(error).__name__), cancellation)
-        if post.cancelled() and cancellation:
-            raise cancellation
-        return Posted(post.result(), cancellation)
-
     def _accepted(self, reply: Reply | TransportFailure, verdict: Verdict, endpoint_id: str) -> Job:
         """The job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
         if verdict is Verdict.REFUSED:
@@ -297,34 +273,6 @@ class FalClient:
             return jittered(self.policy.poll_interval(0))
         asked = retry_after(reply.headers) if isinstance(reply, Reply) else None
         return asked or backoff(attempts.times[answer], self.policy.backoff, self.policy.backoff_cap)
-
-
-@dataclass(frozen=True)
-class Posted:
-    """What came of a POST, and the cancellation of the task that has come meanwhile."""
-
-    reply: Reply | TransportFailure
-    cancellation: asyncio.CancelledError | None
-
-
-async def to_the_end(post: "asyncio.Task[Any]", is_on_its_way: asyncio.Event) -> asyncio.CancelledError | None:
-    """Wait for `post`, and cancel it only if it is not yet on its way. The cancellation of this task meanwhile."""
-    cancellation = None
-    started = asyncio.ensure_future(is_on_its_way.wait())
-    try:
-        await asyncio.wait({post, started}, return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError as error:
-        cancellation = error
-        if not is_on_its_way.is_set():
-            post.cancel()
-    started.cancel()
-    with anyio.CancelScope(shield=True):  # anyio would cancel again and again
-        while not post.done():
-            try:
-                await asyncio.wait({post})
-            except asyncio.CancelledError as error:
-                cancellation = error
-    return cancellation
 
 
 def parse_cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:

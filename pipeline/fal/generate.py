@@ -58,7 +58,7 @@ async def generate(
     submission = make_submission(request, endpoint, journal, folder, media)
     display = Display(observer, endpoint.typical_seconds, submission.seed)
     options = {"webhook_url": webhook_url, "priority": priority, "start_timeout": start_timeout, "store": store}
-    private = private_texts(submission.sent)
+    private = private_texts(submission.arguments)
     async with FalClient(key, policy, on_trouble=display.announce, private=private) as client:
         limit = client.policy.wait_limit
         async with journal.claim(submission.fingerprint, submission.target, observer, limit):

@@ -82,12 +82,14 @@ class PaidJob:
 
     async def _take_finished(self) -> RemoteVideo:
         """The file is there, so it was paid for and is complete."""
-        wanted, record = self._submission, self._record
+        submission, record = self._submission, self._record
         try:
-            video = await asyncio.to_thread(probe, wanted.target, wanted.format, self._client.policy, wanted.seed)
+            video = await asyncio.to_thread(
+                probe, submission.target, submission.format, self._client.policy, submission.seed
+            )
         except PermissionError as error:
             raise FalError(
-                f"{wanted.target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "
+                f"{submission.target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "
                 "the same again. It is made already, and nothing is to be paid.",
                 stage="download",
                 request_id=record.request_id,
@@ -96,13 +98,13 @@ class PaidJob:
             is_paid = record.state is not JobState.ENDED
             then = "downloaded again, without paying again" if is_paid else "made again, which is to be paid for again"
             raise FalError(
-                f"{wanted.target} is not the video that belongs there: {refusal}. Move it away to have it {then}.",
+                f"{submission.target} is not the video that belongs there: {refusal}. Move it away to have it {then}.",
                 stage="download",
                 request_id=record.request_id,
             ) from None
         if record.state not in (JobState.DONE, JobState.ENDED):
             self._set_state(JobState.DONE)
-        self._display.announce(f"Made before, nothing to pay: {wanted.target.name}")
+        self._display.announce(f"Made before, nothing to pay: {submission.target.name}")
         return video
 
     async def _make(self) -> RemoteVideo:
@@ -122,19 +124,15 @@ class PaidJob:
 
         Raises as `FalClient.submit` does. When it is cancelled, it ends as soon as no request is on its way.
         """
-        sent = await self._sent()
-        prepared = self._client.prepare(self._submission.endpoint.id, sent, **self._options)
+        arguments = await self._upload()
+        request = self._client.prepare(self._submission.endpoint.id, arguments, **self._options)
         record = self._record
-        record.input_sha256 = sha256_of(sent)
-        record.state, record.created, record.clock_offset = (
-            JobState.SUBMIT_UNKNOWN,
-            time.time(),
-            self._client.clock_offset,
-        )
+        record.input_sha256, record.state = sha256_of(arguments), JobState.SUBMIT_UNKNOWN
+        record.created, record.clock_offset = time.time(), self._client.clock_offset
         self._journal.save(record)
         try:
             self._display.announce("Sending the job to fal")
-            job = await self._client.send(prepared)
+            job = await self._client.send(request)
         except OutcomeUnknownError as error:
             log.warning("%s", error)
             if record.clock_offset is None and self._client.clock_offset is not None:
@@ -146,14 +144,14 @@ class PaidJob:
         else:
             self._take_job(job)
 
-    async def _sent(self) -> dict[str, Any]:
-        """The input with the address of its media, which is uploaded when all the rest is known to be right."""
-        wanted = self._submission
-        if not wanted.media or wanted.media.address:
-            return wanted.sent
-        self._client.prepare(wanted.endpoint.id, wanted.sent, **self._options)
-        address = await self._client.upload(wanted.media, self._display.show)
-        return {**wanted.sent, wanted.endpoint.media: address}
+    async def _upload(self) -> dict[str, Any]:
+        """Return the arguments with the address of their media, uploaded when all else is known to be right."""
+        endpoint, media, arguments = self._submission.endpoint, self._submission.media, self._submission.arguments
+        if not media or media.address:
+            return arguments
+        self._client.prepare(endpoint.id, arguments, **self._options)
+        address = await self._client.upload(media, self._display.show)
+        return {**arguments, endpoint.media: address}
 
     def _take_job(self, job: Job, is_adopted: bool = False) -> None:
         self._job = job
@@ -229,7 +227,7 @@ class PaidJob:
         """Kept in the record, unless it is the video itself, which `sync_mode` brings."""
         record = self._record
         limits: dict[str, Any] = {}
-        if self._submission.sent["sync_mode"]:  # then reading it is a download
+        if self._submission.arguments["sync_mode"]:  # then reading it is a download
             limits = {"max_bytes": SYNC_MODE_BYTES, "deadline": self._client.policy.media_deadline}
         is_cancelled = record.state is JobState.CANCEL_REQUESTED
         result = await self._client.result(job, is_cancelled=is_cancelled, **limits)
@@ -258,7 +256,7 @@ class PaidJob:
         except DownloadError as broken:
             raise self._not_saved(f"The finished video was not brought: {broken}. {RUN_AGAIN}") from None
         self._set_state(JobState.DONE)
-        notes = notes_on(video, announced_numbers(result), self._submission.sent["num_frames"])
+        notes = notes_on(video, announced_numbers(result), self._submission.arguments["num_frames"])
         for note in notes:
             log.warning("%s: %s.", target.name, note)
         url = result["video"]["url"]
@@ -266,13 +264,13 @@ class PaidJob:
 
     async def _save(self, result: dict[str, Any]) -> tuple[dict[str, Any], RemoteVideo]:
         """Where the address leads nowhere, the result is read again, which may name a new one, for some minutes."""
-        wanted, policy, job = self._submission, self._client.policy, self._job
+        submission, policy, job = self._submission, self._client.policy, self._job
         assert job
         attempts = Attempts(Stage.MEDIA, policy)
         while True:
             try:
                 url = result["video"]["url"]
-                return result, await save_video(url, wanted.target, wanted.format, policy, wanted.seed)
+                return result, await save_video(url, submission.target, submission.format, policy, submission.seed)
             except MediaGoneError as gone:
                 if attempts.add(Answer.NOT_FOUND) is Verdict.EXPIRED:
                     raise JobExpiredError(

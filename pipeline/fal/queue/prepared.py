@@ -11,8 +11,8 @@ from .policy import is_plain_https
 
 
 @dataclass(frozen=True)
-class PreparedJob:
-    """A submission of which all is checked that can be before it is sent."""
+class PreparedRequest:
+    """A POST that starts a job, without the key."""
 
     endpoint_id: str
     url: str
