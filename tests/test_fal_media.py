@@ -210,20 +210,14 @@ def test_a_file_that_is_said_to_be_as_it_is_is_taken(fal: FalStandIn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "real"),
-    [
-        ("file_size", 5, len(content())),
-        ("file_size", 10**12, len(content())),
-        ("width", 1280, 96),
-        ("height", 704, 64),
-        ("fps", 24, 16.0),
-        ("num_frames", 93, 9),
-    ],
+    ("name", "value"),
+    [("file_size", 5), ("file_size", 10**12), ("width", 1280), ("height", 704), ("fps", 24), ("num_frames", 93)],
 )
-def test_a_number_that_is_not_the_files_is_noted(fal: FalStandIn, name: str, value: int, real: float) -> None:
+def test_the_numbers_of_a_video_are_the_files_and_not_those_that_fal_announces(
+    fal: FalStandIn, name: str, value: int
+) -> None:
     fal.fault("result", with_video(**{name: value}))
     video = arrives(fal)
-    assert video.notes == (f"fal announced {name} {value}, and the file has {real:g}",)
     assert (video.file_size, video.width, video.height, video.fps, video.num_frames) == (len(content()), 96, 64, 16, 9)
 
 
@@ -231,15 +225,14 @@ def test_a_number_that_is_not_the_files_is_noted(fal: FalStandIn, name: str, val
 def test_numbers_that_fal_announces_may_be_anything(fal: FalStandIn, value: Any) -> None:
     names = ("file_size", "width", "height", "fps", "num_frames", "duration", "content_type")
     fal.fault("result", with_video(**dict.fromkeys(names, value)))
-    assert all(len(note) < 200 for note in arrives(fal).notes)
+    assert arrives(fal).notes == ()
 
 
 def test_other_frames_than_were_asked_for_are_noted(fal: FalStandIn) -> None:
     fal.fault("media", Body(lambda _: content(num_frames=12)))
     video = run(make(fal))
     assert (video.num_frames, video.duration) == (12, 0.75)
-    assert "9 frames were asked for, and the file has 12" in video.notes
-    assert f"fal announced file_size {len(content())}, and the file has {video.file_size}" in video.notes
+    assert video.notes == ("9 frames were asked for, and the file has 12",)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

@@ -277,7 +277,7 @@ def test_the_schema_is_checked_by_fal_at_submission(fal: FalStandIn) -> None:
     fal.validate_at = "submit"
     endpoint = replace(DISTILLED, num_inference_steps=TEXT_TO_VIDEO.num_inference_steps)
     error = error_of(fal, replace(REQUEST, num_inference_steps=30), endpoint=endpoint)
-    assert error.fields == ("num_inference_steps",)
+    assert "(num_inference_steps): " in str(error)
     assert error.error_type == "less_than_equal"
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import InvalidRequestError, JobKeptError
 from ..formats import FORMATS, format_of_suffix
@@ -20,7 +20,7 @@ from .queue.errors import error_from, kept, not_cancelled, not_understood, outco
 from .queue.job import Cancellation, Job, build_job, job_from, with_logs
 from .queue.platform import Price, list_requests, read_price
 from .queue.policy import NetworkPolicy
-from .queue.prepared import PreparedRequest, json_of, submit_headers, webhook_query
+from .queue.prepared import DO_NOT_STORE, PreparedRequest, json_of, webhook_query
 from .queue.reply import Reply, TransportFailure
 from .queue.retry import backoff, jittered, retry_after
 from .queue.shielded import send_shielded
@@ -103,20 +103,17 @@ class FalClient:
         arguments: dict[str, Any],
         *,
         webhook_url: str | None = None,
-        priority: Literal["normal", "low"] | None = None,
-        start_timeout: float | None = None,
         store: bool = True,
     ) -> PreparedRequest:
         """Check all of a submission that can be checked before it is sent. Raises `InvalidRequestError`.
 
-        `webhook_url`: fal posts the result there. `priority`: None is normal. `start_timeout`: seconds, more than 1,
-        by which the job must have started. `store`: whether fal keeps input and output for 30 days; without, the
+        `webhook_url`: fal posts the result there. `store`: whether fal keeps input and output for 30 days; without, the
         result can be had for an hour, or 6 minutes if it is large, and after a lost reply the job cannot be found.
         """
         app_of(endpoint_id)
         texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
         refuse_key_in({**texts, "webhook_url": webhook_url or ""}, self._transport.key)
-        headers = {"Content-Type": "application/json", **submit_headers(priority, start_timeout, store)}
+        headers = {"Content-Type": "application/json", **({} if store else DO_NOT_STORE)}
         url = f"{self.policy.queue_url}/{endpoint_id}{webhook_query(webhook_url)}"
         prepared = PreparedRequest(endpoint_id, url, headers, json_of(arguments))
         self._transport.build("POST", url, headers, prepared.content)

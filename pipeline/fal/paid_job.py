@@ -17,8 +17,8 @@ from .display import Display
 from .endpoints import sha256_of
 from .journal import JobState, Journal
 from .lost_job import find_lost_job
-from .media.download import DownloadError, MediaGoneError, MediaRefusedError, announced_numbers, is_data_uri, video_url
-from .media.probe import notes_on, probe
+from .media.download import DownloadError, MediaGoneError, MediaRefusedError, is_data_uri, video_url
+from .media.probe import probe
 from .media.save import save_video
 from .queue.errors import RUN_AGAIN, JobCancelledError
 from .queue.job import Cancellation, Job, job_from
@@ -83,13 +83,12 @@ class PaidJob:
     async def _take_finished(self) -> RemoteVideo:
         """The file is there, so it was paid for and is complete."""
         submission, record = self._submission, self._record
+        target, policy = submission.target, self._client.policy
         try:
-            video = await asyncio.to_thread(
-                probe, submission.target, submission.format, self._client.policy, submission.seed
-            )
+            video = await asyncio.to_thread(probe, target, submission.format, policy, submission.seed)
         except PermissionError as error:
             raise FalError(
-                f"{submission.target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "
+                f"{target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "
                 "the same again. It is made already, and nothing is to be paid.",
                 stage="download",
                 request_id=record.request_id,
@@ -98,13 +97,13 @@ class PaidJob:
             is_paid = record.state is not JobState.ENDED
             then = "downloaded again, without paying again" if is_paid else "made again, which is to be paid for again"
             raise FalError(
-                f"{submission.target} is not the video that belongs there: {refusal}. Move it away to have it {then}.",
+                f"{target} is not the video that belongs there: {refusal}. Move it away to have it {then}.",
                 stage="download",
                 request_id=record.request_id,
             ) from None
         if record.state not in (JobState.DONE, JobState.ENDED):
             self._set_state(JobState.DONE)
-        self._display.announce(f"Made before, nothing to pay: {submission.target.name}")
+        self._display.announce(f"Made before, nothing to pay: {target.name}")
         return video
 
     async def _make(self) -> RemoteVideo:
@@ -236,13 +235,12 @@ class PaidJob:
             text = f"fal has finished the job and names no video. {RUN_AGAIN} {self._how_to_have_another()}"
             raise JobKeptError(text, stage="result", request_id=job.request_id)
         if not is_data_uri(url):
-            record.result = {"video": {"url": url, **announced_numbers(result)}}
+            record.result = {"video": {"url": url}}
             self._set_state(record.state if record.state is JobState.DONE else JobState.SUBMITTED)
         return result
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
         """Raises `JobKeptError` and `JobExpiredError`."""
-        target = self._submission.target
         if not self._is_stopping:
             self._display.announce("Downloading the video")
         try:
@@ -256,10 +254,9 @@ class PaidJob:
         except DownloadError as broken:
             raise self._not_saved(f"The finished video was not brought: {broken}. {RUN_AGAIN}") from None
         self._set_state(JobState.DONE)
-        notes = notes_on(video, announced_numbers(result), self._submission.arguments["num_frames"])
-        for note in notes:
-            log.warning("%s: %s.", target.name, note)
-        url = result["video"]["url"]
+        url, requested = result["video"]["url"], self._submission.arguments["num_frames"]
+        note = f"{requested} frames were asked for, and the file has {video.num_frames}"
+        notes = () if video.num_frames == requested else (note,)
         return replace(video, notes=notes, url=None if is_data_uri(url) else url)
 
     async def _save(self, result: dict[str, Any]) -> tuple[dict[str, Any], RemoteVideo]:

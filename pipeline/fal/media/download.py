@@ -9,7 +9,7 @@ import ssl
 import time
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import anyio
 import httpx
@@ -25,7 +25,6 @@ HEADER = 64
 """Bytes at the start of a file that tell its container."""
 DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.IGNORECASE)
 DATA_URI_TYPES = {format.content_type for format in FORMATS.values()} | {"application/octet-stream"}
-NUMBERS = ("file_size", "width", "height", "fps", "num_frames")
 NOT_A_VIDEO = ("text/", "application/json", "application/xml")
 
 
@@ -54,17 +53,6 @@ def video_url(result: dict[str, Any]) -> str | None:
 
 def is_data_uri(url: str) -> bool:
     return url[:5].lower() == "data:"
-
-
-def announced_numbers(result: dict[str, Any]) -> dict[str, int | float]:
-    """The numbers that fal's output object gives for its video, without those that are none."""
-    video = result.get("video")
-    numbers = {name: video.get(name) for name in NUMBERS} if isinstance(video, dict) else {}
-    return {name: value for name, value in numbers.items() if is_number(value)}
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
 
 
 async def download(url: str, part: Path, format: VideoFormat, policy: NetworkPolicy) -> None:

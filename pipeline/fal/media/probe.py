@@ -1,8 +1,6 @@
 """Decode a finished file once: what it holds, and that it can be used."""
 
-import math
 import re
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -84,16 +82,3 @@ def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
         if frame.pts is not None and frame.time_base:
             end = (frame.pts + frame.duration) * frame.time_base
     return num_frames, end
-
-
-def notes_on(video: RemoteVideo, announced: Mapping[str, int | float], num_frames: int) -> tuple[str, ...]:
-    """Where the file is not what fal announced, or not as long as was asked for. A GIF's rate is rounded."""
-    real = {name: getattr(video, name) for name in announced}
-    found = [
-        f"fal announced {name} {announced[name]}, and the file has {round(float(real[name]), 2):.10g}"
-        for name in announced
-        if not math.isclose(announced[name], real[name], rel_tol=0.01 if name == "fps" else 0)
-    ]
-    if video.num_frames != num_frames:
-        found.append(f"{num_frames} frames were asked for, and the file has {video.num_frames}")
-    return tuple(found)

@@ -49,7 +49,6 @@ def error_from(reply: Reply, stage: str, what: str, request_id: str | None = Non
         stage=stage,
         status=reply.status,
         error_type=error_type,
-        fields=fields,
         retryable=retryable,
         request_id=request_id,
     )

@@ -1,6 +1,5 @@
 """The three states of a job, read from replies that may hold anything."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +27,9 @@ class InProgress:
 
 @dataclass(frozen=True)
 class Completed:
-    """The end, good or bad: only the result tells. `inference_time`: seconds."""
+    """The end, good or bad: only the result tells."""
 
     logs: tuple[str, ...] = ()
-    inference_time: float | None = None
-    error: str | None = None
-    error_type: str | None = None
 
 
 Status = Queued | InProgress | Completed
@@ -49,30 +45,12 @@ def parse_status(body: Any, private: Mapping[str, str] | None = None) -> Status 
     if status == "IN_PROGRESS":
         return InProgress(_logs(body.get("logs"), private or {}))
     if status == "COMPLETED" or (isinstance(status, str) and status in FAILED):
-        error = _text(body.get("error")) or (None if status == "COMPLETED" else f"fal says {status}")
-        return Completed(
-            _logs(body.get("logs"), private or {}), _seconds(body.get("metrics")), error, _text(body.get("error_type"))
-        )
+        return Completed(_logs(body.get("logs"), private or {}))
     return None
 
 
 def _position(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
-
-
-def _text(value: Any) -> str | None:
-    return printable_line(redact(value)) if isinstance(value, str) and value else None
-
-
-def _seconds(metrics: Any) -> float | None:
-    value = metrics.get("inference_time") if isinstance(metrics, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        seconds = float(value)
-    except OverflowError:
-        return None
-    return seconds if math.isfinite(seconds) else None
 
 
 def _logs(value: Any, private: Mapping[str, str]) -> tuple[str, ...]:
