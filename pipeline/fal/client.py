@@ -65,11 +65,11 @@ class FalClient:
 
     @property
     def clock_offset(self) -> float | None:
-        """Seconds that fal's clock is ahead of this computer's, None while fal has not told its time."""
+        """Return the seconds that fal's clock is ahead of this computer's, None while fal has not told its time."""
         return self._transport.clock_offset
 
     async def upload(self, media: Media, progress: Callable[[str], None] = log.debug) -> str:
-        """The address of a picture or a clip in fal's storage, where it is for a day. Costs nothing.
+        """Upload a picture or a clip and return its address in fal's storage, where it is for a day. Costs nothing.
 
         `progress` is told how far it is. Raises `FalError`.
         """
@@ -135,13 +135,13 @@ class FalClient:
             await asyncio.sleep(self._pause(answer, attempts, reply))
 
     def job(self, endpoint_id: str, request_id: str) -> Job:
-        """A job of before, by its request id. Raises `InvalidRequestError`."""
+        """Return an earlier job by its request id. Raises `InvalidRequestError`."""
         return build_job(self.policy.queue_url, endpoint_id, request_id)
 
     async def status(self, job: Job, *, logs: bool = True) -> Status | None:
-        """One look, repeated while it fails. None stands for a state that is not known.
+        """Return the job's state, None for one that is not known. Repeated while it fails.
 
-        Raises `JobExpiredError` for a job that fal does not know, and `JobKeptError` when there is no answer to be had.
+        Raises `JobExpiredError` for a job that fal does not know, and `JobKeptError` when fal does not answer.
         """
         reply = await self._read(Stage.STATUS, with_logs(job.status_url, logs), job, self.policy.api_timeout)
         return parse_status(reply.json, reply.private)
@@ -176,7 +176,7 @@ class FalClient:
     async def result(
         self, job: Job, *, max_bytes: int | None = None, deadline: float | None = None, is_cancelled: bool = False
     ) -> dict[str, Any]:
-        """The output of a completed job. Waits while fal says that it is in progress.
+        """Return the output of a completed job. Waits while fal says that it is in progress.
 
         `max_bytes`, `deadline`: how large one reply may be and how many seconds it may take, where that is more than
         the policy's. `is_cancelled`: fal has confirmed that it cancels the job. Raises `FalError` when the job failed,
@@ -222,18 +222,18 @@ class FalClient:
             await asyncio.sleep(self._pause(answer, attempts, reply))
 
     async def price(self, endpoint_id: str) -> Price | None:
-        """What fal says that a job costs now, or None where it does not tell."""
+        """Return the price of a job now, None where fal does not tell."""
         return await read_price(self._transport, endpoint_id)
 
     def requests(self, endpoint_id: str, start: datetime, end: datetime) -> AsyncIterator[dict[str, Any]]:
-        """fal's list of the account's jobs that were sent from `start` to `end`, with their inputs, as fal gives them.
+        """Yield fal's list of the account's jobs that were sent from `start` to `end`, with their inputs.
 
-        Raises `FalError` when it is not to be had.
+        Raises `FalError` where fal does not give it.
         """
         return list_requests(self._transport, endpoint_id, start, end)
 
     def _accepted(self, reply: Reply | TransportFailure, verdict: Verdict, endpoint_id: str) -> Job:
-        """The job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
+        """Return the job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
         if verdict is Verdict.REFUSED:
             raise unreachable(reply) if isinstance(reply, TransportFailure) else error_from(reply, "submit", NOT_TAKEN)
         if verdict is Verdict.UNKNOWN or isinstance(reply, TransportFailure):
@@ -252,7 +252,7 @@ class FalClient:
         max_bytes: int | None = None,
         is_cancelled: bool = False,
     ) -> Reply:
-        """GET, repeated until the table has a verdict. What is returned is JSON."""
+        """Return the reply to a GET, which is JSON. Repeated until the table has a verdict."""
         attempts, deadline = Attempts(stage, self.policy), deadline or 2 * timeout
         while True:
             reply = await self._transport.send("GET", url, timeout=timeout, deadline=deadline, max_bytes=max_bytes)
@@ -265,7 +265,7 @@ class FalClient:
             await asyncio.sleep(self._pause(answer, attempts, reply))
 
     def _pause(self, answer: Answer, attempts: Attempts, reply: Reply | TransportFailure) -> float:
-        """Seconds before the next try."""
+        """Return the seconds before the next try."""
         if answer in FALS_OWN:
             return jittered(self.policy.poll_interval(0))
         asked = retry_after(reply.headers) if isinstance(reply, Reply) else None
@@ -273,7 +273,7 @@ class FalClient:
 
 
 def parse_cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:
-    """fal's answers to a cancellation ("Inference API reference", cancel)."""
+    """Return what fal answers to a cancellation ("Inference API reference", cancel)."""
     if answer in (Answer.NOT_FOUND, Answer.TOO_LATE) and not is_first:
         return Cancellation.REQUESTED
     if answer is Answer.NOT_FOUND:

@@ -27,12 +27,12 @@ class Display:
         self._last: type[Status] | None = None
 
     def announce(self, text: str) -> None:
-        """Something has changed: show it, and write it to the log."""
+        """Show a text that is news, and write it to the log."""
         log.info("fal, seed %d: %s", self._seed, text)
         self.show(text)
 
     def show(self, text: str) -> None:
-        """As `announce`, without the log."""
+        """Show a text."""
         self._text = text
         self.refresh()
 

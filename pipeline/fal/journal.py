@@ -1,4 +1,4 @@
-"""What was paid for: one small file for each wanted video, on disk before the money is spent."""
+"""The records of paid jobs: one small file per video, on disk before the money is spent."""
 
 import asyncio
 import enum
@@ -40,7 +40,7 @@ class JobState(str, enum.Enum):
 
 @dataclass
 class Record:
-    """The record of one wanted video. It holds a hash of the input and neither the prompt nor the key.
+    """The record of one video. It holds a hash of the input and neither the prompt nor the key.
 
     `fingerprint`: a hash of endpoint and input, and the file's name. `input_sha256`: of what is sent.
     `request_sha256`: of the same without a seed that was drawn, by which the same request finds its job again.
@@ -96,7 +96,7 @@ class Record:
         self.response_url, self.cancel_url = job.response_url, job.cancel_url
 
     def end_job(self, state: JobState) -> None:
-        """The job is over; its id is kept, so that it is never taken for another one."""
+        """Forget a job that is over. Its id is kept, so that it is never taken for another one."""
         if self.request_id:
             self.past_ids.append(self.request_id)
         self.request_id = self.status_url = self.response_url = self.cancel_url = self.result = None
@@ -145,12 +145,15 @@ class Journal:
         return not is_free
 
     def load(self, fingerprint: str) -> Record | None:
-        """Raises `JobKeptError` for a record that cannot be read: a paid job may be behind it."""
+        """Return the record of a video, None where there is none.
+
+        Raises `JobKeptError` for one that cannot be read: a paid job may be behind it.
+        """
         path = self.path_of(fingerprint)
         return self._read(path) if path.exists() else None
 
     def records(self) -> list[Record]:
-        """All that can be read, the oldest first."""
+        """Return the records that can be read, the oldest first."""
         found = []
         for path in self.folder.glob("*.json"):
             with suppress(JobKeptError):
@@ -158,7 +161,7 @@ class Journal:
         return sorted(found, key=lambda record: record.created)
 
     def unfinished(self) -> list[Record]:
-        """Those of jobs that are not over, the oldest first."""
+        """Return the records of jobs that are not over, the oldest first."""
         return [record for record in self.records() if record.state not in (JobState.ENDED, JobState.DONE)]
 
     def save(self, record: Record) -> None:
@@ -173,7 +176,7 @@ class Journal:
             path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
-        """A record that cannot be removed stays, and tells what was saved last."""
+        """Remove a record. One that cannot be removed stays as it was saved last."""
         with suppress(OSError):
             self.path_of(record.fingerprint).unlink()
             flush_folder(self.folder)
@@ -202,7 +205,7 @@ class Journal:
 
 
 async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLock:
-    """A lock that is held, whose file goes with it. Raises `JobKeptError` after `limit` seconds."""
+    """Return a lock that is held. Raises `JobKeptError` after `limit` seconds."""
     lock, start = FileLock(path, timeout=0, thread_local=False), time.monotonic()
     while not acquire(lock):
         waited = time.monotonic() - start
@@ -219,7 +222,7 @@ async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLoc
 
 
 def acquire(lock: FileLock) -> bool:
-    """Whether nobody else holds it."""
+    """Take a lock, and return whether that was possible."""
     with suppress(Timeout):
         lock.acquire()
         return True
@@ -227,7 +230,7 @@ def acquire(lock: FileLock) -> bool:
 
 
 def release(lock: FileLock) -> None:
-    """Its file is removed before, which filelock notices where another process has opened it already."""
+    """Release a lock. Its file goes before, which filelock notices where another process has opened it already."""
     with suppress(OSError):  # on Windows the release removes it
         Path(lock.lock_file).unlink()
     lock.release()
@@ -235,7 +238,7 @@ def release(lock: FileLock) -> None:
 
 @contextmanager
 def writable(folder: Path, what: str) -> Iterator[None]:
-    """The folder, which is made. Raises `JobKeptError` when the disk does not allow what is done there."""
+    """Make the folder, and raise `JobKeptError` when the disk does not allow the work that is done there."""
     try:
         make_folder(folder, mode=0o700 if what.startswith("The records") else 0o777)
         yield

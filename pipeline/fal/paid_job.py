@@ -59,7 +59,7 @@ class PaidJob:
         self._is_stopping = False
 
     async def run(self) -> RemoteVideo:
-        """The finished video, or the error that its job ended with."""
+        """Return the finished video. Raises the error that its job ended with."""
         if self._submission.target.exists():
             return await self._take_finished()
         self._observer.raise_if_stopped()
@@ -81,7 +81,7 @@ class PaidJob:
             await cancel_and_wait(watch, price)
 
     async def _take_finished(self) -> RemoteVideo:
-        """The file is there, so it was paid for and is complete."""
+        """Return the video of a file that is there, so that it was paid for and is complete."""
         submission, record = self._submission, self._record
         target, policy = submission.target, self._client.policy
         try:
@@ -165,7 +165,7 @@ class PaidJob:
         self._take_job(job, is_adopted=True)
 
     async def _finish(self) -> RemoteVideo:
-        """From an accepted job to the file. Raises `JobCancelledError` when a cancellation had its effect."""
+        """Follow an accepted job to its file. Raises `JobCancelledError` when a cancellation had its effect."""
         record = self._record
         try:
             return await self._download(await self._result())
@@ -210,7 +210,7 @@ class PaidJob:
         return f"To have a new video made, which is to be paid for, {self._journal.how_to_send_again(self._record)}."
 
     async def _result(self) -> dict[str, Any]:
-        """fal's output with a URL in it: that of the record, or the one that is awaited."""
+        """Return fal's output with a URL in it, from the record or from fal."""
         record, job = self._record, self._job
         assert job
         if record.result and video_url(record.result):
@@ -223,7 +223,7 @@ class PaidJob:
         return await self._read_result(job)
 
     async def _read_result(self, job: Job) -> dict[str, Any]:
-        """Kept in the record, unless it is the video itself, which `sync_mode` brings."""
+        """Read fal's output into the record, unless it is the video itself, as with `sync_mode`."""
         record = self._record
         limits: dict[str, Any] = {}
         if self._submission.arguments["sync_mode"]:  # then reading it is a download
@@ -240,7 +240,7 @@ class PaidJob:
         return result
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
-        """Raises `JobKeptError` and `JobExpiredError`."""
+        """Save the video that a result names. Raises `JobKeptError` and `JobExpiredError`."""
         if not self._is_stopping:
             self._display.announce("Downloading the video")
         try:
@@ -260,7 +260,7 @@ class PaidJob:
         return replace(video, notes=notes, url=None if is_data_uri(url) else url)
 
     async def _save(self, result: dict[str, Any]) -> tuple[dict[str, Any], RemoteVideo]:
-        """Where the address leads nowhere, the result is read again, which may name a new one, for some minutes."""
+        """Save the video. Where its address leads nowhere, read the result again, which may name a new one."""
         submission, policy, job = self._submission, self._client.policy, self._job
         assert job
         attempts = Attempts(Stage.MEDIA, policy)
@@ -283,7 +283,7 @@ class PaidJob:
         return JobKeptError(message, stage="download", request_id=self._record.request_id)
 
     async def _abandon(self) -> None:
-        """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record."""
+        """Cancel at fal after Stop, and learn the outcome. A job without one stays in the record."""
         self._is_stopping = True
         await self._settle_sending()
         if self._record.result and self._record.state is not JobState.DONE:
@@ -306,7 +306,7 @@ class PaidJob:
             self._display.announce(f"Stopped{then}. {error}")
 
     async def _cancel(self, job: Job) -> None:
-        """Raises `JobCancelledError`, `TimeoutError`, and `FalError` as `_finish` does."""
+        """Cancel a job. Raises `JobCancelledError`, `TimeoutError`, and `FalError` as `_finish` does."""
         self._display.announce("Stopped, cancelling the job at fal")
         answer = await self._client.cancel(job)
         log.info("Asked fal to cancel job %s: %s.", job.request_id, answer.value)
@@ -322,7 +322,7 @@ class PaidJob:
             await cancel_and_wait(self._sending)
 
     async def _watch(self) -> None:
-        """Runs until the observer stops it. Keeps the elapsed time on the display."""
+        """Run until the observer stops it. Keeps the elapsed time on the display."""
         shown = time.monotonic()
         while True:
             self._observer.raise_if_stopped()

@@ -15,14 +15,14 @@ ECHO_LENGTH = 12
 
 
 def printable_line(text: str, length: int = LINE_LENGTH) -> str:
-    """One line of at most `length` printable characters."""
+    """Return one line of at most `length` printable characters."""
     line = ESCAPES.sub("", text[: 4 * length])
     line = "".join(character if character.isprintable() else " " for character in line)
     return " ".join(line.split())[:length]
 
 
 def without_key(value: Any, key: FalKey | None) -> Any:
-    """A value of JSON with nothing of the key in its texts. All that a server says goes through here."""
+    """Return a value of JSON with nothing of the key in its texts. All that a server says goes through here."""
     if not key:
         return value
     if isinstance(value, str):
@@ -36,7 +36,7 @@ def without_key(value: Any, key: FalKey | None) -> Any:
 
 
 def redact(text: str) -> str:
-    """`text` without credentials, the content of data URIs, the query strings of URLs, and where a file is at fal.
+    """Return `text` without credentials, content of data URIs, query strings of URLs, and addresses of fal's files.
 
     No more than the first 4000 characters, so that no text of a server's can make this slow.
     """

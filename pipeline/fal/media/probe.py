@@ -19,8 +19,9 @@ COMPRESSED_INDEX = re.compile(rb"cmov.{4}dcomzlib", re.DOTALL)
 
 
 def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | None) -> RemoteVideo:
-    """Decode every frame of `path`, in no more memory than a few frames of the policy's size take.
+    """Decode every frame of `path`, and return what the file holds.
 
+    It takes no more memory than a few frames of the policy's size.
     Raises `MediaRefusedError` when that fails, or when it holds more pixels than the policy allows, and
     `PermissionError` when it may not be read, as on Windows while another program holds it.
     """
@@ -57,7 +58,7 @@ def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | No
 
 
 def refuse_compressed_index(path: Path) -> None:
-    """Raises `MediaRefusedError` for an MP4 or MOV whose index is compressed, which FFmpeg would unpack without limit.
+    """Raise `MediaRefusedError` for an MP4 or MOV whose index is compressed: FFmpeg would unpack it without limit.
 
     QuickTime File Format calls it a compressed movie resource; no encoder of today writes it.
     """
@@ -70,7 +71,7 @@ def refuse_compressed_index(path: Path) -> None:
 
 
 def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
-    """The number of frames and the end of the last one in seconds.
+    """Return the number of frames and the end of the last one in seconds.
 
     Raises `MediaRefusedError` for more frames than `most`.
     """

@@ -54,7 +54,7 @@ class Media:
 
 
 def media_from(source: Path | bytes | str | Media, input_name: str) -> Media:
-    """The media for an endpoint's `image_url` or `video_url`, of a file, its bytes, or an address that fal can read.
+    """Return the media for `image_url` or `video_url`: a file, its bytes, or an address that fal can read.
 
     A hosted address is sent as it is, and named by itself; anything else is named by its bytes. Raises
     `InvalidRequestError`.
@@ -77,7 +77,7 @@ def media_from(source: Path | bytes | str | Media, input_name: str) -> Media:
 
 
 def content_of(uri: str, input_name: str) -> bytes:
-    """Of a data URI. Raises `InvalidRequestError`."""
+    """Return the content of a data URI. Raises `InvalidRequestError`."""
     head = DATA_URI.match(uri)
     try:
         return base64.b64decode(uri[head.end() :] if head else "?", validate=True)
@@ -86,7 +86,7 @@ def content_of(uri: str, input_name: str) -> bytes:
 
 
 def read(path: Path) -> bytes:
-    """Up to a byte more than may be uploaded. Raises `InvalidRequestError`."""
+    """Return the bytes of a file, up to one more than may be uploaded. Raises `InvalidRequestError`."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_UPLOAD + 1)
@@ -95,7 +95,7 @@ def read(path: Path) -> bytes:
 
 
 def content_type_of(content: bytes, input_name: str) -> str:
-    """By the first bytes, as a name may say anything. Raises `InvalidRequestError`."""
+    """Return the content type that the first bytes tell, as a name may say anything. Raises `InvalidRequestError`."""
     wanted = input_name.removesuffix("url").replace("_", "/")
     found = next((kind for magic, kind in KINDS if magic.match(content) and kind.startswith(wanted)), None)
     if not found:
@@ -120,7 +120,7 @@ async def initiate_upload(transport: Transport, media: Media) -> Reply | Transpo
 
 
 def upload_urls(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
-    """Where to put the file, and the address that it then has. Raises `FalError` for places that are not fal's."""
+    """Return where to put the file, and its address from then on. Raises `FalError` for places that are not fal's."""
     body: Any = reply.json
     try:
         upload_url = checked_url(body["upload_url"], policy.media_hosts)
@@ -133,7 +133,7 @@ def upload_urls(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
 async def put_file(
     transport: Transport, url: httpx.URL, media: Media, progress: Callable[[str], None]
 ) -> Reply | TransportFailure:
-    """One try, without the key. `progress` is told how far it is."""
+    """Put the file there, without the key. `progress` is told how far it is."""
 
     async def blocks() -> AsyncIterator[bytes]:
         for start in range(0, len(media.content), BLOCK):
@@ -146,7 +146,7 @@ async def put_file(
 
 
 def not_uploaded(reply: Reply | TransportFailure, has_place: bool) -> FalError:
-    """Why an upload came to nothing. `has_place`: fal had said where to put it."""
+    """Return why an upload failed. `has_place`: fal had said where to put it."""
     if isinstance(reply, Reply) and not has_place:
         return error_from(reply, "upload", f"fal did not take the upload, {NOTHING_PAID}")
     text = f"The upload to fal's storage failed ({reply.reason}), {NOTHING_PAID}: look at the network, and try again."

@@ -32,7 +32,7 @@ class JobCancelledError(FalError):
 
 
 def error_from(reply: Reply, stage: str, what: str, request_id: str | None = None) -> FalError:
-    """The error that a refusal or a failure tells, in any of fal's forms. `what` begins the message."""
+    """Return the error that a refusal or a failure tells, in any of fal's forms. `what` begins the message."""
     error_type = reply.error_type and reply.shown(reply.error_type, 60)
     fields = tuple(reply.shown(field, 60) for field in filter(None, map(_field, reply.details)))
     said = message_of(reply)
@@ -55,19 +55,19 @@ def error_from(reply: Reply, stage: str, what: str, request_id: str | None = Non
 
 
 def message_of(reply: Reply) -> str:
-    """fal's own words in an error, in one line without a full stop."""
+    """Return fal's own words in an error, in one line without a full stop."""
     return reply.shown(_message(reply), 500).rstrip(".")
 
 
 def _field(detail: dict[str, Any]) -> str:
-    """The request field that a detail is about, without `body`, which all of them begin with."""
+    """Return the request field that a detail is about, without `body`, which all of them begin with."""
     location = detail.get("loc")
     parts = location if isinstance(location, list) else []
     return ".".join(str(part) for part in parts[:5] if part != "body")
 
 
 def _message(reply: Reply) -> str:
-    """Not the details' `input`, which may be the whole prompt."""
+    """Return the reason in an error. The details' `input` may be the whole prompt, and is left out."""
     if reply.is_redirect:
         return "it redirects elsewhere, which is never followed"
     messages = [message for detail in reply.details if isinstance(message := detail.get("msg"), str)]
@@ -88,18 +88,18 @@ def _advice_on_retry(retryable: bool | None) -> str:
 
 
 def not_cancelled(reply: Reply | TransportFailure, answer: Answer, job: Job) -> FalError:
-    """fal did not confirm the cancellation."""
+    """Return the error of a cancellation that fal did not confirm."""
     if isinstance(reply, Reply):
         error = error_from(reply, "cancel", "fal did not cancel the job", job.request_id)
     else:
-        text = f"fal could not be asked to cancel the job ({reply.reason}): it may go on and be paid for."
+        text = f"fal could not be asked to cancel the job ({reply.reason}): it may continue and be charged."
         error = FalError(text, stage="cancel", request_id=job.request_id)
     error.retryable = answer in (*TROUBLE, Answer.UNREADABLE)
     return error
 
 
 def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | TransportFailure, job: Job) -> FalError:
-    """Why the following of a job, or the job itself, is over."""
+    """Return why the following of a job, or the job itself, is over."""
     if verdict is Verdict.EXPIRED:
         return gone(stage, answer, job)
     if verdict is Verdict.CANCELLED:
@@ -120,7 +120,7 @@ def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | Tr
 
 
 def gone(stage: Stage, answer: Answer, job: Job) -> JobExpiredError:
-    """fal has said so for as long as the policy is patient."""
+    """Return the error of a job of which fal has nothing, for as long as the policy is patient."""
     status, what = 499, "says that the job was cancelled, though not from here"
     if answer is Answer.NOT_FOUND:
         status, what = (

@@ -30,14 +30,14 @@ class Price:
         return f"{self.times(1)} a {self.unit}"
 
     def times(self, count: int) -> str:
-        """Of `count` units."""
+        """Return the price of `count` units."""
         whole, _, cents = f"{count * self.amount:.6f}".rstrip("0").partition(".")
         amount = f"{whole}.{cents:0<2}"
         return f"${amount}" if self.currency == "USD" else f"{amount} {self.currency}"
 
 
 async def read_price(transport: Transport, endpoint_id: str) -> Price | None:
-    """What fal says that a job costs now, or None where it does not tell."""
+    """Return the price of a job now, None where fal does not tell."""
     query = urllib.parse.urlencode({"endpoint_id": endpoint_id})
     url = f"{transport.policy.platform_url}/models/pricing?{query}"
     reply = await transport.send("GET", url, timeout=TIMEOUT, deadline=TIMEOUT)

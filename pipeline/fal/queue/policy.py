@@ -67,14 +67,14 @@ class NetworkPolicy:
 
     @classmethod
     def from_environment(cls) -> "NetworkPolicy":
-        """The strict policy, through the relay that COSMOS_PREDICT25_FAL_RELAY names, if it is set."""
+        """Return the strict policy, through the relay that COSMOS_PREDICT25_FAL_RELAY names, if it is set."""
         relay_url = os.environ.get(RELAY_VARIABLE) or None
         if relay_url and not is_plain_https(relay_url):
             raise InvalidRequestError(f"{RELAY_VARIABLE} must be https://host/..., without a user or a password in it.")
         return cls(relay_url=relay_url)
 
     def poll_interval(self, waited: float) -> float:
-        """The pause before the next look at a job that has been followed for `waited` seconds."""
+        """Return the pause before the next look at a job that has been followed for `waited` seconds."""
         return next(pause for start, pause in reversed(self.poll_intervals) if waited >= start)
 
     def timeout(self, read: float) -> httpx.Timeout:
@@ -82,7 +82,7 @@ class NetworkPolicy:
 
 
 def is_plain_https(url: str) -> bool:
-    """Whether it is https with a host, and without a user or a password."""
+    """Return whether a URL is https with a host, and without a user or a password."""
     try:
         parts = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):

@@ -23,7 +23,7 @@ class PreparedRequest:
 
 
 def json_of(arguments: dict[str, Any]) -> bytes:
-    """Raises `InvalidRequestError`."""
+    """Return the arguments as JSON in UTF-8. Raises `InvalidRequestError`."""
     try:
         return json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -31,7 +31,7 @@ def json_of(arguments: dict[str, Any]) -> bytes:
 
 
 def webhook_query(webhook_url: str | None) -> str:
-    """`fal_webhook`, see "Webhooks". Raises `InvalidRequestError`."""
+    """Return the query `fal_webhook`, see "Webhooks". Raises `InvalidRequestError`."""
     if not webhook_url:
         return ""
     try:

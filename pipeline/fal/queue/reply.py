@@ -52,7 +52,7 @@ class Reply:
 
     @property
     def reason(self) -> str:
-        """What is wrong with it, in a few words."""
+        """Return the problem with it, in a few words."""
         if self.is_success:
             return self.unreadable
         if self.is_redirect:
@@ -65,12 +65,12 @@ class Reply:
 
     @property
     def json(self) -> Any:
-        """The value of its JSON, None where it has none."""
+        """Return the value of its JSON, None where it has none."""
         return self._parsed[0]
 
     @property
     def unreadable(self) -> str:
-        """Why it has no JSON, empty where it has."""
+        """Return why it has no JSON, empty where it has."""
         return self._parsed[1]
 
     @cached_property
@@ -82,18 +82,18 @@ class Reply:
 
     @property
     def error_body(self) -> dict[str, Any]:
-        """The JSON object of an error, empty where it is none or too large."""
+        """Return the JSON object of an error, empty where it is none or too large."""
         return self.json if len(self.body) <= MAX_ERROR_BODY and isinstance(self.json, dict) else {}
 
     @cached_property
     def details(self) -> list[dict[str, Any]]:
-        """The items of an error of the model ("Model errors")."""
+        """Return the items of an error of the model ("Model errors")."""
         detail = self.error_body.get("detail")
         return [item for item in detail if isinstance(item, dict)][:10] if isinstance(detail, list) else []
 
     @cached_property
     def error_type(self) -> str | None:
-        """fal's name of the error: in a header, beside the text, or in the first detail."""
+        """Return fal's name of the error: in a header, beside the text, or in the first detail."""
         platform = self.error_body.get("error")
         candidates = [
             self.headers.get("x-fal-error-type"),
@@ -105,13 +105,13 @@ class Reply:
 
     @property
     def is_documented_error(self) -> bool:
-        """Whether it is of a form in which fal documents that a job has failed."""
+        """Return whether it is of a form in which fal documents that a job has failed."""
         has_text = isinstance(self.error_body.get("detail"), str) or any("msg" in detail for detail in self.details)
         return self.status in DOCUMENTED_STATUSES and has_text and self.error_type is not None
 
     @property
     def is_fals_own(self) -> bool:
-        """Whether fal said it, and not something on the way.
+        """Return whether fal said it, and not something on the way.
 
         A gateway has no `x-fal-request-id` (fal_client's `client.py` tells the two apart by that header).
         """
@@ -127,13 +127,13 @@ class Reply:
         return hide(printable_line(redact(text), MAX_REDACTED), self.private)[:length]
 
     def says(self, name: str, text: str) -> bool:
-        """Whether the JSON has `text` in its member `name`."""
+        """Return whether the JSON has `text` in its member `name`."""
         value = self.error_body.get(name)
         return isinstance(value, str) and text.lower() in value.lower()
 
 
 async def read_limited(response: httpx.Response, limit: int, key: FalKey | None, private: Mapping[str, str]) -> Reply:
-    """Raises `UnreadableReplyError` for a body of more than `limit` bytes, or an encoded one, which may be a bomb."""
+    """Read a reply. Raises `UnreadableReplyError` for more than `limit` bytes, or an encoded body: it may be a bomb."""
     headers = httpx.Headers({name: without_key(value, key) for name, value in response.headers.items()})
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise UnreadableReplyError(
@@ -149,5 +149,5 @@ async def read_limited(response: httpx.Response, limit: int, key: FalKey | None,
 
 
 def raw_chunks(response: httpx.Response) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
-    """The body as it comes. What is left to the garbage collector would be closed in a task of its own."""
+    """Yield the body as it comes. What is left to the garbage collector would be closed in a task of its own."""
     return aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw()))

@@ -24,7 +24,7 @@ USER_AGENT = "comfyui-cosmos-predict25/0.2.0 (python)"
 
 
 class UnloggedURL(httpx.URL):
-    """One that whoever knows all of it may use. httpx writes the text of each to its log, which ComfyUI shows."""
+    """A URL that is itself a credential. It is redacted because httpx logs every URL, and ComfyUI shows the log."""
 
     def __str__(self) -> str:
         return redact(super().__str__())
@@ -56,7 +56,9 @@ class Transport:
     async def send(
         self, method: str, url: str, *, timeout: float, deadline: float, max_bytes: int | None = None, **what: Any
     ) -> Reply | TransportFailure:
-        """`timeout`: seconds for each read. `deadline`: in all, as bytes that drip in never run into the former.
+        """Send a request with the key and return its reply.
+
+        `timeout`: seconds for each read. `deadline`: in all, as bytes that drip in never run into the former.
 
         `what`: the headers and the content, as for `build`.
         """
@@ -65,7 +67,7 @@ class Transport:
     async def send_alone(
         self, request: httpx.Request, *, timeout: float, deadline: float, trace: Trace
     ) -> Reply | TransportFailure:
-        """As `send`, on a connection of its own, which no one can have closed before.
+        """Send a request on a connection of its own, which no one can have closed before.
 
         `trace`: told of each step of the connection, see httpx' request extensions.
         """
@@ -76,7 +78,7 @@ class Transport:
     async def put_without_key(
         self, url: httpx.URL, headers: dict[str, str], content: AsyncIterator[bytes]
     ) -> Reply | TransportFailure:
-        """To a place of fal's CDN, which no log names."""
+        """Send a file to an address of fal's CDN, which no log names."""
         policy = self.policy
         async with connect("*/*", self._certificates) as http:
             request = http.build_request("PUT", url, headers=headers, content=content)
@@ -88,7 +90,7 @@ class Transport:
     def build(
         self, method: str, url: str, headers: dict[str, str] | None = None, content: bytes | None = None
     ) -> httpx.Request:
-        """Raises `InvalidRequestError` for what cannot be sent."""
+        """Return a request with the key. Raises `InvalidRequestError` for one that cannot be sent."""
         credentials = {"Authorization": self.key.header} if self.key else {"x-fal-target-url": url}
         address, all_headers = self.policy.relay_url or url, {**(headers or {}), **credentials}
         try:
@@ -109,7 +111,7 @@ class Transport:
         max_bytes: int | None,
         tells_time: bool = True,
     ) -> Reply | TransportFailure:
-        """Errors of httpx end here: their frames hold the headers.
+        """Return the reply to a request. Errors of httpx end here: their frames hold the headers.
 
         `tells_time`: whether the reply's clock is fal's; the CDN may go by another one than the queue.
         """
@@ -143,18 +145,18 @@ class Transport:
 
 
 def key_for(policy: NetworkPolicy, explicit: str | None = None) -> FalKey | None:
-    """The key, or None where a relay adds it. Raises `MissingKeyError`."""
+    """Return the key, None where a relay adds it. Raises `MissingKeyError`."""
     return None if policy.relay_url else find_key(explicit)
 
 
 def certificates() -> ssl.SSLContext:
-    """Whom to trust, which takes a tenth of a second to read. Raises `FalError`."""
+    """Return the certificates to trust, which take a tenth of a second to read. Raises `FalError`."""
     with network_settings():
         return httpx.create_ssl_context()
 
 
 def connect(accept: str, certificates: ssl.SSLContext) -> httpx.AsyncClient:
-    """A client without the key. Raises `FalError` when the environment's proxy cannot be used."""
+    """Return a client without the key. Raises `FalError` when the environment's proxy cannot be used."""
     with network_settings():
         return httpx.AsyncClient(
             headers={"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"},
@@ -167,7 +169,7 @@ def connect(accept: str, certificates: ssl.SSLContext) -> httpx.AsyncClient:
 
 @contextmanager
 def network_settings() -> Iterator[None]:
-    """Raises `FalError` for settings that cannot be used, without their text: a proxy's password may be in it."""
+    """Raise `FalError` for settings that cannot be used, without their text: a proxy's password may be in it."""
     reason = ""
     try:
         yield
@@ -182,7 +184,7 @@ def network_settings() -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """The kind of an error, as texts of httpx may hold URLs; for a proxy, which it is and what it said."""
+    """Return the kind of an error, as texts of httpx may hold URLs; for a proxy, its name and its answer."""
     said = re.match(r"\d{3}\b", str(error))
     if not isinstance(error, httpx.ProxyError) or not said:
         return type(error).__name__

@@ -123,7 +123,7 @@ class Attempts:
         self._first: dict[Answer, float] = {}
 
     def add(self, answer: Answer) -> Verdict:
-        """The verdict on an answer that has just come."""
+        """Return the verdict on an answer that has just come."""
         self.times[answer] = self.times.get(answer, 0) + 1
         first = self._first.setdefault(answer, time.monotonic())
         rule = TABLE[self._stage][answer]
@@ -135,7 +135,7 @@ class Attempts:
 
 
 def classify(stage: Stage, reply: Reply | TransportFailure, is_cancelled: bool = False) -> Answer:
-    """What a reply of the queue is. `is_cancelled`: fal has confirmed that it cancels the job."""
+    """Return the kind of a reply of the queue. `is_cancelled`: fal has confirmed that it cancels the job."""
     if isinstance(reply, TransportFailure):
         return Answer[reply.kind]
     status = reply.status
@@ -159,7 +159,7 @@ def classify(stage: Stage, reply: Reply | TransportFailure, is_cancelled: bool =
 
 
 def classify_result(reply: Reply, is_cancelled: bool) -> Answer:
-    """fal gives the model's own answer unchanged ("Inference API reference", result)."""
+    """Return the kind of a result. fal gives the model's own answer unchanged ("Inference API reference", result)."""
     if reply.is_in_progress:
         return Answer.IN_PROGRESS
     if not reply.is_fals_own:
