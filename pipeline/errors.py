@@ -69,7 +69,7 @@ class FalError(CosmosError):
 
 
 class OutcomeUnknownError(FalError):
-    """A job was sent and the answer was lost: it may run and be paid for. It is never sent again by itself."""
+    """A job was sent and the answer was lost: it may run and may be charged. It is never sent again by itself."""
 
 
 class JobKeptError(FalError):

@@ -57,7 +57,7 @@ def is_found_again(fal: FalStandIn, case: Case) -> None:
         fal.fault("listing", ingress(), times=FOREVER)
     error = error_of(fal, policy=policy_with(**case.policy))
     assert isinstance(error, OutcomeUnknownError)
-    assert "may be running and be paid for" in str(error)
+    assert "may be running and may be charged" in str(error)
     record = record_of(fal)
     assert (record.state, record.request_id) == (JobState.SUBMIT_UNKNOWN, None)
     assert str(journal_of(fal).path_of(record.fingerprint)) in str(error)

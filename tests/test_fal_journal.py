@@ -503,7 +503,7 @@ def test_a_damaged_finished_file_is_refused_with_the_next_step(fal: FalStandIn, 
     else:
         path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "no-video": b"no video"}[damage])
     before = len(fal.connects)
-    with pytest.raises(FalError, match=r"(damaged|decoded).*Move it away to have it downloaded again") as caught:
+    with pytest.raises(FalError, match=r"(damaged|decoded).*Move it away and run again to download it again") as caught:
         run(make(fal))
     assert str(path) in str(caught.value)
     assert len(fal.connects) == before

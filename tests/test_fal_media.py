@@ -551,10 +551,10 @@ def test_another_file_of_the_same_name_is_left_alone(fal: FalStandIn) -> None:
 def test_another_file_of_the_same_name_is_told_before_anything_is_paid(fal: FalStandIn) -> None:
     target = run(make(fal)).path
     target.write_text("mine")
-    with pytest.raises(FalError, match="Move it away to have it downloaded again, without paying again"):
+    with pytest.raises(FalError, match="Move it away and run again to download it again, at no charge"):
         run(make(fal))
     next(journal_of(fal).folder.glob("*.json")).unlink()
-    with pytest.raises(FalError, match="Move it away to have it made again, which is to be paid for again"):
+    with pytest.raises(FalError, match="Move it away and run again to regenerate it; this is a new charge"):
         run(make(fal))
     assert target.read_text() == "mine"
     assert fal.accepted == 1
@@ -710,5 +710,5 @@ def test_a_finished_file_that_is_held_is_not_said_to_be_another_one(
         patch.setattr("cosmos_predict25.pipeline.fal.media.probe.refuse_compressed_index", held)
         message = str(failed(fal, FalError))
     assert "cannot be read (Permission denied): close what holds it" in message
-    assert "nothing is to be paid" in message
+    assert "costs nothing more" in message
     assert goes_on(fal).path == path

@@ -196,9 +196,9 @@ class Journal:
                 reason = error.strerror
                 advice = "allow reading it, or end what holds it, and run the same again. If nothing helps, "
             raise JobKeptError(
-                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({reason}): "
+                f"{path} is the record of a job on fal that may be charged, and it cannot be read ({reason}): "
                 f"{advice}look for the job at https://fal.ai/dashboard/requests. Once it is over, delete the file and "
-                "run the same again to have a new video made, which is to be paid for.",
+                "run the same again for a new video, which is a new charge.",
                 stage="journal",
             ) from None
         return record

@@ -40,7 +40,7 @@ async def find_lost_job(
         seen = describe(matches, ended, stored)
         next_step = f"if {'that was this job' if ended and not matches else 'the job is not there'}, {again}"
     raise OutcomeUnknownError(
-        "The job was sent to fal and the answer was lost, so it may be running and be paid for. "
+        "The job was sent to fal and the answer was lost, so it may be running and may be charged. "
         f"{seen or listing_error} Run the same again to look once more, without paying. Or look at "
         f"https://fal.ai/dashboard/requests: {next_step}. Another seed makes another job.",
         stage="submit",

@@ -89,15 +89,15 @@ class PaidJob:
         except PermissionError as error:
             raise FalError(
                 f"{target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "
-                "the same again. It is made already, and nothing is to be paid.",
+                "the same again. The video is finished, and costs nothing more.",
                 stage="download",
                 request_id=record.request_id,
             ) from None
         except MediaRefusedError as refusal:
             is_paid = record.state is not JobState.ENDED
-            then = "downloaded again, without paying again" if is_paid else "made again, which is to be paid for again"
+            then = "download it again, at no charge" if is_paid else "regenerate it; this is a new charge"
             raise FalError(
-                f"{target} is not the video that belongs there: {refusal}. Move it away to have it {then}.",
+                f"{target} is not the video that belongs there: {refusal}. Move it away and run again to {then}.",
                 stage="download",
                 request_id=record.request_id,
             ) from None
@@ -207,7 +207,7 @@ class PaidJob:
         ) from None
 
     def _how_to_have_another(self) -> str:
-        return f"To have a new video made, which is to be paid for, {self._journal.how_to_send_again(self._record)}."
+        return f"For a new video, which is a new charge, {self._journal.how_to_send_again(self._record)}."
 
     async def _result(self) -> dict[str, Any]:
         """Return fal's output with a URL in it, from the record or from fal."""
@@ -249,10 +249,10 @@ class PaidJob:
             raise self._not_saved(
                 f"The file that fal made is not used, because {refusal}. A proxy or a filter may have put something "
                 "else in its place: run the same again to download it once more, without paying again. Or look at it "
-                "at https://fal.ai/dashboard/requests; another seed makes another video, which is to be paid for."
+                "at https://fal.ai/dashboard/requests; another seed makes another video, which is a new charge."
             ) from None
         except DownloadError as broken:
-            raise self._not_saved(f"The finished video was not brought: {broken}. {RUN_AGAIN}") from None
+            raise self._not_saved(f"The finished video was not downloaded: {broken}. {RUN_AGAIN}") from None
         self._set_state(JobState.DONE)
         url, requested = result["video"]["url"], self._submission.arguments["num_frames"]
         note = f"{requested} frames were asked for, and the file has {video.num_frames}"
@@ -271,8 +271,8 @@ class PaidJob:
             except MediaGoneError as gone:
                 if attempts.add(Answer.NOT_FOUND) is Verdict.EXPIRED:
                     raise JobExpiredError(
-                        f"The finished video is not to be had at its address any more ({gone}), or not through a proxy "
-                        "or filter on the way. Look for it at https://fal.ai/dashboard/requests.",
+                        f"The finished video is no longer available at its URL ({gone}), or not through a proxy or "
+                        "filter on the way. Look for it at https://fal.ai/dashboard/requests.",
                         stage="download",
                         request_id=job.request_id,
                     ) from None

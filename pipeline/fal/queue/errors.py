@@ -144,8 +144,8 @@ def kept(stage: Stage, text: str, job: Job, **facts: Any) -> JobKeptError:
 
 def outcome_unknown(reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        f"The job was sent to fal and the answer was lost ({reason}): it may be running and be paid for. Look for it "
-        "at https://fal.ai/dashboard/requests before you send it again.",
+        f"The job was sent to fal and the answer was lost ({reason}): it may be running and may be charged. Look for "
+        "it at https://fal.ai/dashboard/requests before you send it again.",
         stage="submit",
     )
 

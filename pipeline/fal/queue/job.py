@@ -31,7 +31,7 @@ class Cancellation(enum.Enum):
     """fal's answer when it is asked to cancel."""
 
     REMOVED = "removed from the queue before it started"
-    REQUESTED = "asked to stop; it may still finish and be paid for"
+    REQUESTED = "asked to stop; it may still finish and be charged"
     TOO_LATE = "already completed"
     GONE = "unknown to fal"
 
