@@ -21,6 +21,7 @@ import av
 import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
+from cosmos_predict25.pipeline.fal.media import download, probe
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests.fal import (
     FAST,
@@ -164,10 +165,12 @@ def test_a_file_that_has_no_room_on_the_disk_is_not_brought(fal: FalStandIn, tmp
     assert len(fal.requests("media")) == 2
 
 
-def test_a_drip_is_given_up_for_its_rate(fal: FalStandIn) -> None:
+def test_a_drip_is_given_up_for_its_rate(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "RATE_WINDOW", 0.4)
+    monkeypatch.setattr(download, "MIN_RATE", 1000)
     fal.fault("media", Drip(0.05, head=False), FOREVER)
     start = time.monotonic()
-    is_kept(fal, "less than 1000 bytes a second", policy=policy_with(rate_window=0.4, minimum_rate=1000))
+    is_kept(fal, "less than 1000 bytes a second")
     assert time.monotonic() - start < 40
     assert len(fal.requests("media")) == 6
 
@@ -199,9 +202,10 @@ def test_a_content_type_that_tells_less_is_tolerated(fal: FalStandIn, kind: str)
     assert arrives(fal).content_type == "video/mp4"
 
 
-def test_more_pixels_than_allowed_are_refused(fal: FalStandIn) -> None:
+def test_more_pixels_than_allowed_are_refused(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "MAX_PIXELS", 96 * 64 * 49)
     fal.fault("media", Body(lambda _: content(num_frames=50)), FOREVER)
-    is_kept(fal, "far more pixels", policy=policy_with(max_pixels=96 * 64 * 49))
+    is_kept(fal, "far more pixels")
 
 
 def test_a_file_that_is_said_to_be_as_it_is_is_taken(fal: FalStandIn) -> None:
@@ -657,7 +661,6 @@ import json, re, sys
 from pathlib import Path
 
 import av
-from cosmos_predict25.pipeline.fal import NetworkPolicy
 from cosmos_predict25.pipeline.fal.media.download import MediaRefusedError
 from cosmos_predict25.pipeline.fal.media.probe import probe
 from cosmos_predict25.pipeline.formats import format_of_suffix
@@ -668,7 +671,7 @@ def peak_kib():  # unlike getrusage, without that of the process that started th
 path = Path(sys.argv[1])
 before = peak_kib()
 try:
-    probe(path, format_of_suffix(path.suffix), NetworkPolicy(), 7)
+    probe(path, format_of_suffix(path.suffix), 7)
     said = "taken"
 except MediaRefusedError as refusal:
     said = str(refusal)

@@ -83,9 +83,9 @@ class PaidJob:
     async def _take_finished(self) -> RemoteVideo:
         """Return the video of a file that is there, so that it was paid for and is complete."""
         submission, record = self._submission, self._record
-        target, policy = submission.target, self._client.policy
+        target = submission.target
         try:
-            video = await asyncio.to_thread(probe, target, submission.format, policy, submission.seed)
+            video = await asyncio.to_thread(probe, target, submission.format, submission.seed)
         except PermissionError as error:
             raise FalError(
                 f"{target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "

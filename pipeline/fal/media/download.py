@@ -25,6 +25,10 @@ HEADER = 64
 """Bytes at the start of a file that tell its container."""
 DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.IGNORECASE)
 DATA_URI_TYPES = {format.content_type for format in FORMATS.values()} | {"application/octet-stream"}
+MAX_REDIRECTS = 3
+MIN_RATE = 1024
+"""Bytes per second. A slower download is broken off, looked at every `RATE_WINDOW` seconds."""
+RATE_WINDOW = 60.0
 NOT_A_VIDEO = ("text/", "application/json", "application/xml")
 
 
@@ -92,7 +96,7 @@ async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: N
     Raises as `download` does.
     """
     address = checked_url(url, policy.media_hosts)
-    for _ in range(policy.max_redirects + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         request = http.build_request("GET", address, timeout=policy.timeout(policy.result_timeout))
         request.url = UnloggedURL(address)
         try:
@@ -107,7 +111,7 @@ async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: N
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
             problem = MediaRefusedError("it is behind a redirect to what is no URL")
         raise problem  # with no error of httpx behind it, which would hold the address
-    raise MediaRefusedError(f"it is behind more than {policy.max_redirects} redirects")
+    raise MediaRefusedError(f"it is behind more than {MAX_REDIRECTS} redirects")
 
 
 def checked_url(url: str, hosts: tuple[str, ...], base: httpx.URL | None = None) -> httpx.URL:
@@ -157,9 +161,9 @@ async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy
                     raise MediaRefusedError(f"it has more than {policy.max_media // 2**20} MiB")
                 file.write(chunk)
                 seconds = time.monotonic() - since
-                if seconds >= policy.rate_window:
-                    if size - counted < policy.minimum_rate * seconds:
-                        raise DownloadError(f"less than {policy.minimum_rate:g} bytes a second")
+                if seconds >= RATE_WINDOW:
+                    if size - counted < MIN_RATE * seconds:
+                        raise DownloadError(f"less than {MIN_RATE:g} bytes a second")
                     counted, since = size, time.monotonic()
 
 

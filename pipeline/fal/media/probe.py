@@ -10,22 +10,25 @@ from av.error import FFmpegError
 
 from ...formats import VideoFormat
 from ...video import RemoteVideo, gif_frame_rate
-from ..queue.policy import NetworkPolicy
 from .download import MediaRefusedError
 
 BLOCK = 2**20
 MAX_STREAMS = 1024
+MAX_FRAME_PIXELS = 2**22
+"""Of one frame, where fal makes 1280 x 704."""
+MAX_PIXELS = 2**30
+"""Of all frames of a video."""
 COMPRESSED_INDEX = re.compile(rb"cmov.{4}dcomzlib", re.DOTALL)
 
 
-def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | None) -> RemoteVideo:
+def probe(path: Path, format: VideoFormat, seed: int | None) -> RemoteVideo:
     """Decode every frame of `path`, and return what the file holds.
 
-    It takes no more memory than a few frames of the policy's size.
-    Raises `MediaRefusedError` when that fails, or when it holds more pixels than the policy allows, and
+    It takes no more memory than a few frames of the largest size.
+    Raises `MediaRefusedError` when that fails, or when it holds more pixels than are allowed, and
     `PermissionError` when it may not be read, as on Windows while another program holds it.
     """
-    limits = {"max_pixels": str(policy.max_frame_pixels)}
+    limits = {"max_pixels": str(MAX_FRAME_PIXELS)}
     try:
         refuse_compressed_index(path)
         with av.open(str(path), stream_options=[limits] * MAX_STREAMS) as container:  # pyright: ignore
@@ -33,10 +36,10 @@ def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | No
                 raise MediaRefusedError("it holds no video")
             stream = container.streams.video[0]
             width, height, rate = stream.width, stream.height, stream.average_rate
-            if not 0 < width * height <= policy.max_frame_pixels:
+            if not 0 < width * height <= MAX_FRAME_PIXELS:
                 raise MediaRefusedError("its frames are far larger than those of this model")
             stream.codec_context.options = limits  # for a size that changes on the way
-            num_frames, seconds = decode(container, policy.max_pixels // max(1, width * height))
+            num_frames, seconds = decode(container, MAX_PIXELS // max(1, width * height))
     except PermissionError:
         raise
     except (FFmpegError, ValueError, OSError) as error:

@@ -25,8 +25,6 @@ class NetworkPolicy:
     `gone_patience`: how long fal must say that it has nothing, or that the job failed, until that is believed.
     `media_patience`: the same for the address of a file. `reconcile_pauses`: before each look for a lost job.
     `cancel_wait`: how long the outcome of a cancelled job is awaited.
-    `max_pixels`: of all frames of a video; `max_frame_pixels`: of one, where fal makes 1280 x 704.
-    `minimum_rate`: a download that brings fewer bytes a second over `rate_window` ends.
     """
 
     queue_url: str = "https://queue.fal.run"
@@ -52,12 +50,7 @@ class NetworkPolicy:
 
     max_reply: int = 16 * 2**20
     max_media: int = 512 * 2**20
-    max_pixels: int = 2**30
-    max_frame_pixels: int = 2**22
     media_deadline: float = 900
-    minimum_rate: float = 1024
-    rate_window: float = 60
-    max_redirects: int = 3
 
     def __post_init__(self) -> None:
         for name in ("queue_url", "platform_url", "storage_url", "relay_url"):
