@@ -70,10 +70,10 @@ def echoes(line: str, text: str) -> list[tuple[int, int]]:
     if len(text) < ECHO_LENGTH:
         return [match.span() for match in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", line, re.IGNORECASE)]
     spans: list[tuple[int, int]] = []
-    text = text.lower()
+    parts = {text[at : at + ECHO_LENGTH].lower() for at in range(len(text) - ECHO_LENGTH + 1)}
     for start in range(len(line) - ECHO_LENGTH + 1):
         end = start + ECHO_LENGTH
-        if line[start:end].lower() in text:
+        if line[start:end].lower() in parts:
             first = spans.pop()[0] if spans and start <= spans[-1][1] else start
             spans.append((first, end))
     return [(end - len(line[start:end].lstrip()), start + len(line[start:end].rstrip())) for start, end in spans]
