@@ -1,4 +1,4 @@
-"""fal's queue protocol, one method an operation. `generate` is the one that keeps a journal of what is paid for."""
+"""The client of fal's queue: one method per operation. `generate` is the one that keeps a journal of paid jobs."""
 
 import asyncio
 import logging

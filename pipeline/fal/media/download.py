@@ -60,10 +60,10 @@ def is_data_uri(url: str) -> bool:
 
 
 async def download(url: str, part: Path, format: VideoFormat, policy: NetworkPolicy) -> None:
-    """Bring the file at `url`, which may be a data URI, to `part`.
+    """Download the file at `url`, which may be a data URI, to `part`.
 
     Raises `MediaRefusedError`, also for another container than that of `format`; `MediaGoneError`; `DownloadError`
-    when no try brought the whole file; and `OSError`.
+    when no try downloaded the whole file; and `OSError`.
     """
     if is_data_uri(url):
         write_data_uri(url, part, policy)
@@ -91,7 +91,7 @@ async def download_whole(http: httpx.AsyncClient, url: str, part: Path, policy: 
 
 
 async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
-    """Bring the file, following redirects by hand, so that each place is checked before it is asked.
+    """Download the file once, following redirects by hand, so that each place is checked before it is asked.
 
     Raises as `download` does.
     """
@@ -142,7 +142,7 @@ def check_response(response: httpx.Response) -> None:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise MediaRefusedError("it is compressed, which was not asked for")
     if response.headers.get("content-type", "").lower().startswith(NOT_A_VIDEO):
-        raise MediaRefusedError("its address brings text and no video")
+        raise MediaRefusedError("its address leads to text and no video")
 
 
 async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy) -> None:
