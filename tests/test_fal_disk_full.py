@@ -40,7 +40,7 @@ def has_room_again(fal: FalStandIn) -> None:
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize("stage", ["submit", "status", "result", "media"])
 def test_the_paid_video_is_saved_in_the_same_run(fal: FalStandIn, stage: str, store: bool) -> None:
-    fal.fault(stage, Meanwhile(fills(fal)))
+    fal.fault(stage, Meanwhile(fills(fal), accept=True))
     video = run(make(fal, store=store))
     assert video.num_frames == 9
     has_room_again(fal)
@@ -49,7 +49,7 @@ def test_the_paid_video_is_saved_in_the_same_run(fal: FalStandIn, stage: str, st
 
 
 def test_a_job_whose_answer_was_lost_is_found_in_the_same_run(fal: FalStandIn) -> None:
-    fal.fault("submit", Meanwhile(fills(fal), Reset(accept=True)))
+    fal.fault("submit", Meanwhile(fills(fal), Reset(), accept=True))
     assert run(make(fal)).num_frames == 9
     has_room_again(fal)
     run(make(fal))
@@ -68,7 +68,7 @@ def test_a_job_that_has_expired_is_told_as_that(fal: FalStandIn) -> None:
 
 def test_stop_still_cancels_the_job(fal: FalStandIn) -> None:
     fal.run_seconds = math.inf
-    fal.fault("status", Meanwhile(fills(fal)))
+    fal.fault("status", Meanwhile(fills(fal), accept=True))
     with pytest.raises(StoppedError):
         run(make(fal, observer=Recorder("Running")))
     assert len(fal.requests("cancel")) == 1
