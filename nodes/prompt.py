@@ -36,13 +36,12 @@ class CosmosPredict25Prompt(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
-        """None stands for a linked input. What is refused here, a key, is not kept in ComfyUI's history."""
+    def validate_inputs(cls, prompt: str | None = None, negative_prompt: str | None = None) -> bool | str:
+        """Refuse a key here, before ComfyUI keeps the texts in its history. None stands for a linked input."""
         from ..pipeline.fal.key import refuse_own_key_in
 
         try:
-            if prompt is not None:
-                refuse_own_key_in("prompt", prompt)
+            refuse_own_key_in({"prompt": prompt or "", "negative_prompt": negative_prompt or ""})
         except InvalidRequestError as error:
             return str(error)
         return True

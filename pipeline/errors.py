@@ -45,8 +45,8 @@ class FalError(CosmosError):
     """fal's final answer is no: it refused a job, or a job failed. Also the base of the other errors of fal.
 
     `stage`: connect, journal, upload, submit, listing, status, result, cancel or download. `status`: the HTTP status.
-    `error_type`: fal's name of the error. `fields`: the request fields it is about. `retryable`: whether a new try can
-    help, None where fal does not say. `request_id`: fal's name of the job.
+    `error_type`: fal's name of the error. `retryable`: whether a new try can help, None where fal does not say.
+    `request_id`: fal's name of the job.
     """
 
     def __init__(
@@ -56,7 +56,6 @@ class FalError(CosmosError):
         stage: str,
         status: int | None = None,
         error_type: str | None = None,
-        fields: tuple[str, ...] = (),
         retryable: bool | None = None,
         request_id: str | None = None,
     ) -> None:
@@ -65,13 +64,12 @@ class FalError(CosmosError):
         self.stage = stage
         self.status = status
         self.error_type = error_type
-        self.fields = fields
         self.retryable = retryable
         self.request_id = request_id
 
 
 class OutcomeUnknownError(FalError):
-    """A job was sent and the answer was lost: it may run and be paid for. It is never sent again by itself."""
+    """A job was sent and the answer was lost: it may run and may be charged. It is never sent again by itself."""
 
 
 class JobKeptError(FalError):

@@ -17,7 +17,7 @@ import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
-from cosmos_predict25.pipeline.fal.journal import Record, State
+from cosmos_predict25.pipeline.fal.journal import JobState, Record
 from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.pipeline.video import RemoteVideo
@@ -282,7 +282,7 @@ class Meanwhile(Fault):
 def is_blocked(fal: FalStandIn, **options: Any) -> None:
     """The record is kept, and as long as the user does not delete it, nothing more is paid."""
     record = record_of(fal)
-    assert (record.state, record.request_id) == (State.EXPIRED, only_id(fal))
+    assert (record.state, record.request_id) == (JobState.EXPIRED, only_id(fal))
     error = failed(fal, JobExpiredError, **options)
     path = journal_of(fal).path_of(record.fingerprint)
     assert f"delete {path} and run the same again" in str(error)

@@ -303,7 +303,7 @@ MEDIA = [
             BROKEN[what],
             Ending.KEPT,
             FOREVER,
-            says="was not brought",
+            says="was not downloaded",
             policy={"result_timeout": 0.5},
         )
         for what in ("half a file", "half a file in chunks", "a reset", "a file that stalls")
@@ -319,7 +319,7 @@ MEDIA = [
         for fault in (Reply(500), ingress(502), ingress(503), Reply(504), Reply(408))
     ),
     *(
-        Case("media", f"{fault.status} for ever", fault, Ending.KEPT, FOREVER, 5, "was not brought")
+        Case("media", f"{fault.status} for ever", fault, Ending.KEPT, FOREVER, 5, "was not downloaded")
         for fault in (ingress(503), Reply(429))
     ),
 ]

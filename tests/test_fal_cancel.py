@@ -9,7 +9,7 @@ import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import Cancellation, FalClient, Journal
-from cosmos_predict25.pipeline.fal.journal import Record, State
+from cosmos_predict25.pipeline.fal.journal import JobState, Record
 from cosmos_predict25.tests.fal import (
     APP,
     BRIEF,
@@ -119,7 +119,7 @@ def test_a_cancellation_of_which_nothing_is_heard_keeps_the_record(fal: FalStand
     fal.cancelled = "completes"
     assert stop_in_a_long_run(fal, policy=policy_with(cancel_wait=0.3)) < 8
     assert_cancelled_once(fal)
-    assert record_of(fal).state is State.CANCEL_REQUESTED
+    assert record_of(fal).state is JobState.CANCEL_REQUESTED
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
 
@@ -127,7 +127,7 @@ def test_a_cancellation_of_which_nothing_is_heard_keeps_the_record(fal: FalStand
 def test_a_cancellation_that_has_its_effect_later_makes_room_for_a_new_job(fal: FalStandIn) -> None:
     fal.fault("cancel", Meanwhile(what=lambda: fal.fault("status", ingress(503), FOREVER), accept=True))
     stop_in_a_long_run(fal, policy=policy_with(cancel_wait=0.3))
-    assert record_of(fal).state is State.CANCEL_REQUESTED
+    assert record_of(fal).state is JobState.CANCEL_REQUESTED
     fal.clear_faults()
     fal.run_seconds = 0
     observer = Recorder()
@@ -166,7 +166,7 @@ def test_a_job_that_this_key_cannot_see_is_not_sent_again_after_stop(fal: FalSta
     fal.fault("cancel", NOT_FOUND, times=FOREVER)
     observer = Watcher("Looking", lambda: observer.stop())
     stopped(fal, observer, policy=policy_with(gone_patience=30, cancel_wait=0.3))
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
     assert "not known yet: run the same again" in observer.messages[-1]
     failed(fal, JobExpiredError)
     fal.complete(only_id(fal))
@@ -181,7 +181,7 @@ def test_what_came_of_stop_is_shown_where_fal_does_not_cancel(fal: FalStandIn) -
     assert observer.messages[-1].startswith(
         "Stopped, but not cancelled: run the same again for its video. fal did not cancel the job: not yours (HTTP 403)"
     )
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
 
 
 def test_a_cancelled_job_that_vanishes_leaves_nothing(fal: FalStandIn) -> None:
@@ -224,7 +224,7 @@ def test_a_job_that_could_not_be_cancelled_is_kept(fal: FalStandIn, fault: Fault
     fal.fault("cancel", fault, times=FOREVER)
     assert stop_in_a_long_run(fal, policy=policy_with(**HASTY)) < 8
     assert len(fal.requests("cancel")) == 3
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
 
@@ -236,7 +236,7 @@ def test_a_refusal_is_not_repeated(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("cancel", fault, times=FOREVER)
     stop_in_a_long_run(fal)
     assert_cancelled_once(fal)
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
 
@@ -274,7 +274,7 @@ def test_stop_while_the_answer_is_lost_and_the_job_cannot_be_found_keeps_the_rec
     fal.fault("submit", Reset(accept=True))
     fal.fault("listing", ingress(), times=FOREVER)
     assert stopped(fal, Recorder("Looking"), policy=policy_with(reconcile_pauses=(0, 30))) < 10
-    assert record_of(fal).state is State.SUBMIT_UNKNOWN
+    assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     assert fal.requests("cancel") == []
     assert goes_on(fal).num_frames == 9
 
@@ -294,7 +294,7 @@ def test_a_job_that_could_not_be_cancelled_is_not_taken_for_a_cancelled_one(fal:
 def test_a_page_on_the_way_is_no_confirmation_of_a_cancellation(fal: FalStandIn) -> None:
     fal.fault("cancel", ingress(404), times=FOREVER)
     stop_in_a_long_run(fal)
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
 
@@ -343,7 +343,7 @@ def test_a_job_that_was_stopped_twice_still_gives_its_video(fal: FalStandIn) -> 
     for number in (1, 2):
         stop_in_a_long_run(fal, policy=policy_with(cancel_wait=0.3))
         assert [exchange.status for exchange in fal.requests("cancel")] == [202] * number
-        assert record_of(fal).state is State.CANCEL_REQUESTED
+        assert record_of(fal).state is JobState.CANCEL_REQUESTED
     fal.complete(only_id(fal))
     assert goes_on(fal).num_frames == 9
 
@@ -446,6 +446,6 @@ def test_cancelling_the_task_waits_for_the_submission(fal: FalStandIn) -> None:
 
     run(cancel())
     assert record_of(fal).request_id == only_id(fal)
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
     assert fal.requests("cancel") == fal.requests("status") == []
     assert goes_on(fal).num_frames == 9

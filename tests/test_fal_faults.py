@@ -5,7 +5,7 @@ import time
 import pytest
 
 from cosmos_predict25.pipeline.errors import JobKeptError, OutcomeUnknownError
-from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
     check_one_job,
     error_of,
@@ -57,9 +57,9 @@ def is_found_again(fal: FalStandIn, case: Case) -> None:
         fal.fault("listing", ingress(), times=FOREVER)
     error = error_of(fal, policy=policy_with(**case.policy))
     assert isinstance(error, OutcomeUnknownError)
-    assert "may be running and be paid for" in str(error)
+    assert "may be running and may be charged" in str(error)
     record = record_of(fal)
-    assert (record.state, record.request_id) == (State.SUBMIT_UNKNOWN, None)
+    assert (record.state, record.request_id) == (JobState.SUBMIT_UNKNOWN, None)
     assert str(journal_of(fal).path_of(record.fingerprint)) in str(error)
     assert fal.requests("evil") == []
 
@@ -69,7 +69,7 @@ def is_never_sent_again(fal: FalStandIn, case: Case) -> None:
         error = error_of(fal, policy=policy_with(**case.policy))
         assert isinstance(error, OutcomeUnknownError)
         assert "no job like it" in str(error)
-        assert record_of(fal).state is State.SUBMIT_UNKNOWN
+        assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     assert len(fal.requests("submit")) == 1
     fal.clear_faults()
     journal_of(fal).path_of(record_of(fal).fingerprint).unlink()

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
-from cosmos_predict25.pipeline.fal.journal import Record, State, acquire, release
+from cosmos_predict25.pipeline.fal.journal import JobState, Record, acquire, release
 from cosmos_predict25.pipeline.fal.submission import make_submission
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.tests import fal_worker
@@ -46,7 +46,7 @@ from cosmos_predict25.tests.posix import only_posix
 NEGATIVE = "Nothing that anybody else would not want either."
 
 
-def record_for(fal: FalStandIn, state: State, **fields: Any) -> Record:
+def record_for(fal: FalStandIn, state: JobState, **fields: Any) -> Record:
     """As a run would have left it in `state`, on disk."""
     record = make_submission(REQUEST, TEXT_TO_VIDEO, journal_of(fal), videos_of(fal)).new_record()
     record.state = state
@@ -115,7 +115,7 @@ def test_the_record_is_on_disk_before_the_job_is_sent(fal: FalStandIn, monkeypat
     finally:
         os.umask(old)
     ((record, not_flushed, file_mode, folder_mode),) = seen
-    assert (record.state, record.request_id) == (State.SUBMIT_UNKNOWN, None)
+    assert (record.state, record.request_id) == (JobState.SUBMIT_UNKNOWN, None)
     assert not_flushed == set()
     assert (file_mode, folder_mode) == (0o600, 0o700)
 
@@ -132,7 +132,7 @@ def test_the_request_id_is_on_disk_before_anything_else_happens(fal: FalStandIn)
     run(make(fal, observer=Looking()))
     (request_id,) = fal.jobs
     assert [seen[stage].request_id for stage in ("told", "status", "result")] == [request_id] * 3
-    assert seen["told"].state is State.SUBMITTED
+    assert seen["told"].state is JobState.SUBMITTED
     base = f"{QUEUE}/{APP}/requests/{request_id}"
     record = seen["told"]
     assert (record.status_url, record.response_url, record.cancel_url) == (f"{base}/status", base, f"{base}/cancel")
@@ -199,7 +199,7 @@ def test_a_refused_job_whose_record_cannot_be_removed_can_be_sent_again(
     fal.locked = True
     with pytest.raises(FalError, match="nothing to pay"):
         run(make(fal))
-    assert [record.state for record in journal_of(fal).records()] == [State.ENDED]
+    assert [record.state for record in journal_of(fal).records()] == [JobState.ENDED]
     fal.locked = False
     run(make(fal))
     assert (fal.accepted, records_of(fal)) == (1, [])
@@ -216,8 +216,8 @@ def test_a_drawn_seed_is_on_disk_before_the_job_is_sent(fal: FalStandIn) -> None
 
 
 @pytest.mark.parametrize("is_complete", [False, True], ids=["not-complete", "complete"])
-@pytest.mark.parametrize("state", [State.SUBMITTED, State.CANCEL_REQUESTED, State.EXPIRED])
-def test_a_run_goes_on_from(fal: FalStandIn, state: State, is_complete: bool) -> None:
+@pytest.mark.parametrize("state", [JobState.SUBMITTED, JobState.CANCEL_REQUESTED, JobState.EXPIRED])
+def test_a_run_goes_on_from(fal: FalStandIn, state: JobState, is_complete: bool) -> None:
     job = submit_job(fal)
     record_for(fal, state, **job)
     if is_complete:
@@ -228,8 +228,8 @@ def test_a_run_goes_on_from(fal: FalStandIn, state: State, is_complete: bool) ->
     assert records_of(fal) == []
 
 
-@pytest.mark.parametrize("state", [State.SUBMITTED, State.CANCEL_REQUESTED, State.EXPIRED, State.DONE])
-def test_a_known_result_is_only_downloaded(fal: FalStandIn, state: State) -> None:
+@pytest.mark.parametrize("state", [JobState.SUBMITTED, JobState.CANCEL_REQUESTED, JobState.EXPIRED, JobState.DONE])
+def test_a_known_result_is_only_downloaded(fal: FalStandIn, state: JobState) -> None:
     job = submit_job(fal)
     result = result_of(fal)
     record_for(fal, state, **job, result=result)
@@ -244,7 +244,7 @@ def test_a_known_result_is_only_downloaded(fal: FalStandIn, state: State) -> Non
 def test_a_result_without_a_url_is_read_again(fal: FalStandIn, result: Any) -> None:
     job = submit_job(fal)
     fal.complete(job["request_id"])
-    record_for(fal, State.SUBMITTED, **job, result=result)
+    record_for(fal, JobState.SUBMITTED, **job, result=result)
     run(make(fal))
     assert (fal.accepted, len(fal.requests("result"))) == (1, 1)
 
@@ -253,7 +253,7 @@ def test_a_result_without_a_url_is_read_again(fal: FalStandIn, result: Any) -> N
 def test_a_record_without_an_id_is_looked_for_and_never_sent(fal: FalStandIn, accepted: int) -> None:
     if accepted:
         submit_job(fal)
-    record = record_for(fal, State.SUBMIT_UNKNOWN)
+    record = record_for(fal, JobState.SUBMIT_UNKNOWN)
     if accepted:
         run(make(fal))
         assert records_of(fal) == []
@@ -265,8 +265,8 @@ def test_a_record_without_an_id_is_looked_for_and_never_sent(fal: FalStandIn, ac
     assert fal.requests("listing")
 
 
-@pytest.mark.parametrize("state", [State.SUBMITTED, State.CANCEL_REQUESTED, State.EXPIRED])
-def test_a_record_that_lost_its_id_is_not_sent_again(fal: FalStandIn, state: State) -> None:
+@pytest.mark.parametrize("state", [JobState.SUBMITTED, JobState.CANCEL_REQUESTED, JobState.EXPIRED])
+def test_a_record_that_lost_its_id_is_not_sent_again(fal: FalStandIn, state: JobState) -> None:
     job = submit_job(fal)
     record_for(fal, state, **{**job, "request_id": None})
     with contextlib.suppress(FalError):
@@ -278,7 +278,7 @@ def test_a_record_that_lost_its_id_is_not_sent_again(fal: FalStandIn, state: Sta
 def test_a_cancelled_job_is_over_and_the_same_request_makes_a_new_one(fal: FalStandIn, cancelled: Any) -> None:
     fal.cancelled = cancelled
     job = submit_job(fal)
-    record_for(fal, State.CANCEL_REQUESTED, **job)
+    record_for(fal, JobState.CANCEL_REQUESTED, **job)
 
     async def cancel() -> None:
         async with FalClient(policy=FAST) as client:
@@ -293,13 +293,13 @@ def test_a_cancelled_job_is_over_and_the_same_request_makes_a_new_one(fal: FalSt
 
 def test_an_expired_job_blocks_its_request_until_the_user_deletes_the_record(fal: FalStandIn) -> None:
     job = submit_job(fal)
-    record = record_for(fal, State.SUBMITTED, **job)
+    record = record_for(fal, JobState.SUBMITTED, **job)
     fal.restart(forget=True)
     for _ in range(2):
         with pytest.raises(JobExpiredError, match=job["request_id"]) as caught:
             run(make(fal))
         assert f"delete {journal_of(fal).path_of(record.fingerprint)}" in str(caught.value)
-        assert record_of(fal).state is State.EXPIRED
+        assert record_of(fal).state is JobState.EXPIRED
         assert fal.accepted == 0
     journal_of(fal).path_of(record.fingerprint).unlink()
     run(make(fal))
@@ -312,7 +312,7 @@ def test_a_run_that_fal_refuses_to_answer_is_paused_and_goes_on(fal: FalStandIn,
     with pytest.raises(JobKeptError) as caught:
         run(make(fal))
     assert (caught.value.status, [caught.value.request_id]) == (status, list(fal.jobs))
-    assert record_of(fal).state is State.SUBMITTED
+    assert record_of(fal).state is JobState.SUBMITTED
     fal.clear_faults()
     run(make(fal))
     assert (fal.accepted, records_of(fal)) == (1, [])
@@ -354,14 +354,14 @@ def test_a_cancelled_task_leaves_the_job_running_and_the_record(fal: FalStandIn)
     ids=str,
 )
 def test_another_request_does_not_go_on_with_it(fal: FalStandIn, other: dict[str, Any]) -> None:
-    kept = record_for(fal, State.SUBMITTED, **submit_job(fal))
+    kept = record_for(fal, JobState.SUBMITTED, **submit_job(fal))
     run(make(fal, replace(REQUEST, **other)))
     assert fal.accepted == 2
     assert records_of(fal) == [kept]
 
 
 def test_another_endpoint_does_not_go_on_with_it(fal: FalStandIn) -> None:
-    kept = record_for(fal, State.SUBMITTED, **submit_job(fal))
+    kept = record_for(fal, JobState.SUBMITTED, **submit_job(fal))
     run(make(fal, replace(REQUEST, num_inference_steps=10), endpoint=DISTILLED))
     assert fal.accepted == 2
     assert records_of(fal) == [kept]
@@ -370,10 +370,10 @@ def test_another_endpoint_does_not_go_on_with_it(fal: FalStandIn) -> None:
 # A request without a seed
 
 
-@pytest.mark.parametrize("state", [State.SUBMITTED, State.SUBMIT_UNKNOWN])
-def test_a_request_without_a_seed_goes_on_with_its_unfinished_job(fal: FalStandIn, state: State) -> None:
+@pytest.mark.parametrize("state", [JobState.SUBMITTED, JobState.SUBMIT_UNKNOWN])
+def test_a_request_without_a_seed_goes_on_with_its_unfinished_job(fal: FalStandIn, state: JobState) -> None:
     unseeded = replace(REQUEST, seed=None)
-    fal.fault("submit", Reset(accept=True) if state is State.SUBMIT_UNKNOWN else Json(lambda _: None))
+    fal.fault("submit", Reset(accept=True) if state is JobState.SUBMIT_UNKNOWN else Json(lambda _: None))
     fal.fault("listing", ingress(), times=FOREVER)
     fal.fault("status", Reply(401), times=FOREVER)
     with pytest.raises(FalError):
@@ -388,7 +388,7 @@ def test_a_request_without_a_seed_goes_on_with_its_unfinished_job(fal: FalStandI
 
 
 def test_a_request_without_a_seed_leaves_another_requests_job_alone(fal: FalStandIn) -> None:
-    kept = record_for(fal, State.SUBMITTED, **submit_job(fal))
+    kept = record_for(fal, JobState.SUBMITTED, **submit_job(fal))
     run(make(fal, replace(REQUEST, seed=None, num_frames=10)))
     assert fal.accepted == 2
     assert records_of(fal) == [kept]
@@ -487,7 +487,7 @@ def test_a_finished_file_is_taken_without_any_traffic(fal: FalStandIn) -> None:
 
 def test_a_record_beside_its_finished_file_is_removed_without_any_traffic(fal: FalStandIn) -> None:
     run(make(fal))
-    record_for(fal, State.SUBMITTED)
+    record_for(fal, JobState.SUBMITTED)
     before = len(fal.connects)
     run(make(fal))
     assert len(fal.connects) == before
@@ -504,7 +504,7 @@ def test_a_damaged_finished_file_is_refused_with_the_next_step(fal: FalStandIn, 
     else:
         path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "no-video": b"no video"}[damage])
     before = len(fal.connects)
-    with pytest.raises(FalError, match=r"(damaged|decoded).*Move it away to have it downloaded again") as caught:
+    with pytest.raises(FalError, match=r"(damaged|decoded).*Move it away and run again to download it again") as caught:
         run(make(fal))
     assert str(path) in str(caught.value)
     assert len(fal.connects) == before
@@ -573,7 +573,7 @@ def damage(fal: FalStandIn, record: Record, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", [*DAMAGE, "folder"])
 def test_a_damaged_record_is_refused_and_nothing_is_paid(fal: FalStandIn, kind: str) -> None:
-    path = damage(fal, record_for(fal, State.SUBMITTED), kind)
+    path = damage(fal, record_for(fal, JobState.SUBMITTED), kind)
     content = path.is_file() and path.read_bytes()
     with pytest.raises(JobKeptError, match="cannot be read") as caught:
         run(make(fal))
@@ -590,7 +590,7 @@ def test_a_damaged_record_is_refused_and_nothing_is_paid(fal: FalStandIn, kind: 
 def test_a_record_that_may_not_be_read_for_a_moment_is_to_be_read_again_and_not_deleted(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record_for(fal, State.SUBMITTED, **submit_job(fal))
+    record_for(fal, JobState.SUBMITTED, **submit_job(fal))
 
     def read_text(path: Path, encoding: str | None = None) -> str:
         raise PermissionError(13, "Permission denied")
@@ -607,7 +607,7 @@ def test_a_record_that_may_not_be_read_for_a_moment_is_to_be_read_again_and_not_
 
 @pytest.mark.parametrize("kind", ["empty", "deep", "other-version", "folder"])
 def test_a_damaged_record_does_not_hold_up_other_requests(fal: FalStandIn, kind: str) -> None:
-    path = damage(fal, record_for(fal, State.SUBMITTED), kind)
+    path = damage(fal, record_for(fal, JobState.SUBMITTED), kind)
     run(make(fal, replace(REQUEST, seed=8)))
     run(make(fal, replace(REQUEST, seed=None)))
     assert (fal.accepted, path.exists()) == (2, True)
@@ -632,11 +632,11 @@ def test_a_damaged_record_does_not_hold_up_other_requests(fal: FalStandIn, kind:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("state", [State.SUBMIT_UNKNOWN, State.SUBMITTED])
+@pytest.mark.parametrize("state", [JobState.SUBMIT_UNKNOWN, JobState.SUBMITTED])
 def test_a_record_with_an_odd_value_raises_nothing_but_our_errors_and_pays_nothing(
-    fal: FalStandIn, state: State, fields: dict[str, Any]
+    fal: FalStandIn, state: JobState, fields: dict[str, Any]
 ) -> None:
-    job = submit_job(fal) if state is State.SUBMITTED else {}
+    job = submit_job(fal) if state is JobState.SUBMITTED else {}
     record = record_for(fal, state, **{**job, **fields})
     try:
         run(make(fal))
@@ -648,7 +648,7 @@ def test_a_record_with_an_odd_value_raises_nothing_but_our_errors_and_pays_nothi
 @pytest.mark.parametrize("name", ["status_url", "response_url", "cancel_url"])
 def test_the_key_does_not_go_to_a_url_of_a_record_that_is_not_the_queues_own(fal: FalStandIn, name: str) -> None:
     job = submit_job(fal)
-    record_for(fal, State.SUBMITTED, **{**job, name: f"https://evil.example/requests/{job['request_id']}"})
+    record_for(fal, JobState.SUBMITTED, **{**job, name: f"https://evil.example/requests/{job['request_id']}"})
     run(make(fal))
     assert (fal.accepted, fal.requests("evil")) == (1, [])
 
@@ -676,10 +676,10 @@ def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn, monke
     def refuse(*_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    record = record_for(fal, State.SUBMITTED, **submit_job(fal))
+    record = record_for(fal, JobState.SUBMITTED, **submit_job(fal))
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(JobKeptError, match="cannot be written"):
-        journal_of(fal).save(replace(record, state=State.DONE))
+        journal_of(fal).save(replace(record, state=JobState.DONE))
     assert record_of(fal) == record
     assert list(journal_of(fal).folder.glob("*.part")) == []
 
@@ -690,7 +690,7 @@ def test_a_record_that_cannot_be_replaced_stays_as_it_was(fal: FalStandIn, monke
 def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     record = Record(
-        "job", ENDPOINT, "a", "b", ["prompt"], 7, state=State.SUBMITTED, result={"ä": [1, None, "\U0001f7e5"]}
+        "job", ENDPOINT, "a", "b", ["prompt"], 7, state=JobState.SUBMITTED, result={"ä": [1, None, "\U0001f7e5"]}
     )
     assert journal.load("job") is None
     journal.save(record)
@@ -827,7 +827,7 @@ def test_a_job_is_followed_where_its_record_cannot_be_written(fal: FalStandIn, m
     save = Journal.save
 
     def full(journal: Journal, record: Record) -> None:
-        if record.state is State.SUBMITTED and not record.result:
+        if record.state is JobState.SUBMITTED and not record.result:
             raise JobKeptError("The records of jobs cannot be written.", stage="journal")
         save(journal, record)
 

@@ -596,3 +596,22 @@ def test_a_relay_that_redirects_is_not_followed(fal: FalStandIn, relay: Relay) -
     with pytest.raises(OutcomeUnknownError):
         run(make(fal, policy=policy_with(relay_url=relay.url)))
     assert (fal.accepted, fal.requests("evil")) == (0, [])
+
+
+@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_key_in_either_text_of_the_prompt_node_is_refused_before_it_is_in_the_history(
+    core: None, monkeypatch: pytest.MonkeyPatch, name: str, half: int
+) -> None:
+    from cosmos_predict25.nodes.prompt import CosmosPredict25Prompt
+
+    key = "0a1b2c3d-id:4e5f6a7b-secret"
+    monkeypatch.setenv("FAL_KEY", key)
+    texts = {"prompt": "A cube.", "negative_prompt": "Blur."}
+    assert CosmosPredict25Prompt.validate_inputs(**texts) is True
+    assert CosmosPredict25Prompt.validate_inputs() is True
+    text = f"Not {key.split(':')[half]}, please."
+    said = CosmosPredict25Prompt.validate_inputs(**{**texts, name: text})
+    assert str(said).startswith(f"{name} contains your fal key")
+    assert CosmosPredict25Prompt.validate_inputs(**{name: text}) == said
+    assert key.split(":")[half] not in str(said)

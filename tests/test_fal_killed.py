@@ -76,7 +76,7 @@ def test_killed_at_any_moment_the_next_run_has_the_video_of_its_jobs_or_says_tha
             assert (accepted.count(run["seed"]), run["outcome"]["frames"]) == (jobs, frames)
         else:
             assert run["outcome"]["error"] == "OutcomeUnknownError"
-            assert "may be running and be paid for" in run["outcome"]["message"]
+            assert "may be running and may be charged" in run["outcome"]["message"]
             # fal's list would have told of a job.
             assert accepted.count(run["seed"]) < jobs
             assert run["found"] == "SUBMIT_UNKNOWN"

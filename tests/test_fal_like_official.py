@@ -40,7 +40,7 @@ from cosmos_predict25.tests.fal_standin import (
 
 OFFICIAL = Path(fal_standin.__file__).parent / "official.py"
 INPUT = {"prompt": f"{PROMPT} Größer.", "num_frames": 9, "seed": 7, "guidance_scale": 7.5}
-OPTIONS = {"webhook_url": "https://example.com/done?a=1&b=2", "priority": "low", "start_timeout": 30}
+OPTIONS = {"webhook_url": "https://example.com/done?a=1&b=2"}
 SAME_HEADERS = ("authorization", "content-type", "x-fal-queue-priority", "x-fal-request-timeout")
 
 Script = Callable[[FalClient], Coroutine[Any, Any, Any]]

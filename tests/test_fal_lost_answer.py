@@ -13,7 +13,7 @@ import pytest
 
 from cosmos_predict25.pipeline.errors import JobExpiredError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, FalClient
-from cosmos_predict25.pipeline.fal.journal import Record, State
+from cosmos_predict25.pipeline.fal.journal import JobState, Record
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
 from cosmos_predict25.tests.fal import (
     ENDPOINT,
@@ -59,7 +59,7 @@ def test_a_connection_that_ends_before_the_request_is_read_is_not_repeated(fal: 
     assert isinstance(error, OutcomeUnknownError)
     assert fal.connects == ["queue.fal.run:443"]
     assert fal.requests("submit") == []
-    assert record_of(fal).state is State.SUBMIT_UNKNOWN
+    assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     assert fal.accepted == 0
 
 
@@ -89,7 +89,7 @@ def test_ended_while_it_looks_for_a_lost_job_it_goes_on_with_it_later(fal: FalSt
     policy = policy_with(reconcile_pauses=(0, 30))
     seconds = run(end_at(fal, lambda _: fal.requests("listing"), how, policy=policy))
     assert seconds < 3
-    assert record_of(fal).state is State.SUBMIT_UNKNOWN
+    assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     fal.clear_faults()
     run(make(fal))
     check_one_job(fal)
@@ -162,13 +162,13 @@ def test_two_candidates_are_unknown(fal: FalStandIn) -> None:
     assert isinstance(error, OutcomeUnknownError)
     assert "2 jobs like it" in str(error)
     assert fal.accepted == 2
-    assert record_of(fal).state is State.SUBMIT_UNKNOWN
+    assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
 
 
 def test_a_candidate_that_another_record_claims_is_left_out(fal: FalStandIn) -> None:
     submit_by_another()
     (claimed,) = fal.jobs
-    claim = Record("another", ENDPOINT, "0", "0", [], 1, state=State.SUBMITTED, request_id=claimed)
+    claim = Record("another", ENDPOINT, "0", "0", [], 1, state=JobState.SUBMITTED, request_id=claimed)
     journal_of(fal).save(claim)
     fal.fault("submit", ingress())
     assert isinstance(error_of(fal), OutcomeUnknownError)
@@ -204,7 +204,7 @@ def test_a_found_job_that_fails_is_told_and_the_outcome_stays_unknown(fal: FalSt
     fal.fault("submit", Reset(accept=True))
     assert error_of(fal).error_type == "content_policy_violation"
     record = record_of(fal)
-    assert (record.state, record.request_id, record.past_ids) == (State.SUBMIT_UNKNOWN, None, list(fal.jobs))
+    assert (record.state, record.request_id, record.past_ids) == (JobState.SUBMIT_UNKNOWN, None, list(fal.jobs))
     assert isinstance(error_of(fal), OutcomeUnknownError)
     assert fal.accepted == 1
 
@@ -213,7 +213,7 @@ def test_a_found_job_that_looks_gone_with_another_accounts_key_is_gone_on_with_l
     fal.fault("submit", Reset(accept=True))
     fal.fault("status", NOT_FOUND, times=FOREVER)
     assert isinstance(error_of(fal), JobExpiredError)
-    assert (record_of(fal).state, record_of(fal).request_id) == (State.EXPIRED, *fal.jobs)
+    assert (record_of(fal).state, record_of(fal).request_id) == (JobState.EXPIRED, *fal.jobs)
     goes_on(fal)
 
 
@@ -251,7 +251,7 @@ def test_a_job_that_was_over_before_is_not_taken_for_the_lost_one(
     else:
         for _ in range(2):
             assert isinstance(error_of(fal), OutcomeUnknownError)
-            assert record_of(fal).state is State.SUBMIT_UNKNOWN
+            assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     assert (fal.accepted, len(fal.requests("submit"))) == (1 + accepts, 2)
 
 
@@ -348,7 +348,7 @@ def test_all_pages_are_read(fal: FalStandIn) -> None:
     assert [request.argument("cursor") for request in fal.requests("listing")[before:]] == ["", "100"] * 2
 
     newest = list(fal.jobs)[-1]
-    journal_of(fal).save(Record("another", ENDPOINT, "0", "0", [], 1, state=State.SUBMITTED, request_id=newest))
+    journal_of(fal).save(Record("another", ENDPOINT, "0", "0", [], 1, state=JobState.SUBMITTED, request_id=newest))
     run(make(fal))
     assert fal.requests("media")[0].path == next(iter(fal.jobs.values())).media_path
 
@@ -378,7 +378,7 @@ def test_a_clock_that_jumped_does_not_lead_to_a_second_job(fal: FalStandIn, hour
     try:
         run(make(fal))
     except OutcomeUnknownError:
-        assert record_of(fal).state is State.SUBMIT_UNKNOWN
+        assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     assert (len(fal.requests("submit")), fal.accepted) == (1, 1)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cosmos_predict25.pipeline.errors import OutcomeUnknownError
-from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import REQUEST, check_one_job, error_of, make, record_of, records_of, run, start
 from cosmos_predict25.tests.fal_standin import FalStandIn, Hang
@@ -34,7 +34,7 @@ def test_a_killed_process_is_gone_on_with(fal: FalStandIn, kill_at: str, accepte
     else:
         assert type(error_of(fal)).__name__ == end
         assert fal.requests("submit") == []
-        assert record_of(fal).state is State.SUBMIT_UNKNOWN
+        assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
 
 
 @only_posix
@@ -46,7 +46,7 @@ def test_a_process_killed_before_the_answer_does_not_pay_twice(fal: FalStandIn, 
     fal.wait_for(lambda: fal.accepted == (moment == "after-the-job"))
     worker.send_signal(signal.SIGKILL)
     assert fal_worker.outcome_of(worker) is None
-    assert record_of(fal).state is State.SUBMIT_UNKNOWN
+    assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     fal.release()
     if moment == "after-the-job":
         run(make(fal))
@@ -111,7 +111,7 @@ def test_the_end_of_the_program_while_a_request_is_on_its_way_keeps_the_record(f
 
     with pytest.raises(RuntimeError):
         asyncio.run(main())  # cancels all tasks
-    assert [record.state for record in records_of(fal)] == [State.SUBMIT_UNKNOWN]
+    assert [record.state for record in records_of(fal)] == [JobState.SUBMIT_UNKNOWN]
     fal.release()
     assert run(make(fal)).num_frames == 9
     check_one_job(fal)

@@ -117,12 +117,10 @@ def test_steps_out_of_the_distilled_range_are_refused_before_any_traffic(fal: Fa
 
 def test_the_options_travel_and_no_log_has_the_webhook(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
     webhook = "https://example.com/done?a=1&b=ä"
-    run(make(fal, webhook_url=webhook, priority="low", start_timeout=30, store=False))
+    run(make(fal, webhook_url=webhook, store=False))
     (request,) = fal.requests("submit")
     assert request.target.isascii()
     assert request.query == {"fal_webhook": [webhook]}
-    assert request.headers["x-fal-queue-priority"] == "low"
-    assert request.headers["x-fal-request-start-timeout"] == request.headers["x-fal-request-timeout"] == "30.0"
     assert request.headers["x-fal-store-io"] == "0"
     assert request.json() == INPUT
     assert "example.com" not in texts_of_log(caplog)
@@ -143,12 +141,6 @@ def test_without_options_none_is_sent(fal: FalStandIn) -> None:
         {"webhook_url": "https:///done"},
         {"webhook_url": "https://example.com:port"},
         {"webhook_url": "done"},
-        {"priority": "high"},
-        {"start_timeout": 1},
-        {"start_timeout": -5},
-        {"start_timeout": float("nan")},
-        {"start_timeout": float("inf")},
-        {"start_timeout": "30"},
         {"webhook_url": "https://example.com/\ud800"},
         {"webhook_url": f"https://example.com/{'x' * 65_500}"},
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
-from cosmos_predict25.pipeline.fal.journal import State
+from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
     BRIEF,
     PROMPT,
@@ -64,13 +64,13 @@ NO_RETRY = "will not help"
 FAILURES: list[tuple[Outcome, dict[str, Any], str]] = [
     (
         FIELD_ERROR,
-        {"error_type": "less_than_equal", "fields": ("num_frames",), "retryable": False},
+        {"error_type": "less_than_equal", "retryable": False},
         "(num_frames): Input should be less than or equal to 93 (HTTP 422",
     ),
-    (TEXT_ERROR, {"error_type": None, "fields": (), "retryable": None}, "The prompt could not be used (HTTP 422)"),
+    (TEXT_ERROR, {"error_type": None, "retryable": None}, "The prompt could not be used (HTTP 422)"),
     (
         POLICY_ERROR,
-        {"error_type": "content_policy_violation", "fields": ("prompt",), "retryable": False},
+        {"error_type": "content_policy_violation", "retryable": False},
         "The same prompt will be refused again: change what it asks for",
     ),
     (
@@ -96,13 +96,13 @@ FAILURES: list[tuple[Outcome, dict[str, Any], str]] = [
     (Outcome(422, {"detail": []}), {"status": 422}, "no reason that can be read (HTTP 422)"),
     (
         Outcome(422, {"detail": [{"loc": 5, "msg": ["x"], "type": 7}, "x"]}),
-        {"fields": ()},
+        {},
         "no reason that can be read",
     ),
     (Outcome(422, [1]), {"status": 422}, "no reason that can be read"),
     (
         Outcome(422, {"detail": [{"loc": ["body", "prompt", 3], "msg": "\x1b[31mred\n" + "y" * 9000, "type": "x\n"}]}),
-        {"error_type": "x", "fields": ("prompt.3",)},
+        {"error_type": "x"},
         "red yyy",
     ),
 ]
@@ -272,7 +272,7 @@ def test_a_bare_result_is_kept_over_a_failed_download(fal: FalStandIn) -> None:
     fal.fault("media", Reply(500), times=FOREVER)
     failed(fal, JobKeptError)
     record = record_of(fal)
-    assert record.state is State.SUBMITTED
+    assert record.state is JobState.SUBMITTED
     assert record.result
     assert list(record.result["video"]) == ["url"]
     assert goes_on(fal).seed == 7

@@ -13,8 +13,9 @@ import pytest
 from cosmos_predict25.pipeline.errors import CosmosError, JobExpiredError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
 from cosmos_predict25.pipeline.fal.display import status_text
-from cosmos_predict25.pipeline.fal.journal import State
-from cosmos_predict25.pipeline.fal.queue.reply import Reply, error_from
+from cosmos_predict25.pipeline.fal.journal import JobState
+from cosmos_predict25.pipeline.fal.queue.errors import error_from
+from cosmos_predict25.pipeline.fal.queue.reply import Reply
 from cosmos_predict25.pipeline.fal.queue.status import parse_status, printable_line
 from cosmos_predict25.tests.fal import (
     ENDPOINT,
@@ -77,39 +78,19 @@ def test_logs_are_the_newest_lines_fit_for_display(logs: Any, lines: tuple[str, 
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
+    "given",
     [
-        ({}, None),
-        ({"metrics": None}, None),
-        ({"metrics": {}}, None),
-        ({"metrics": []}, None),
-        ({"metrics": {"inference_time": None}}, None),
-        ({"metrics": {"inference_time": "5"}}, None),
-        ({"metrics": {"inference_time": True}}, None),
-        ({"metrics": {"inference_time": math.nan}}, None),
-        ({"metrics": {"inference_time": math.inf}}, None),
-        ({"metrics": {"inference_time": 10**400}}, None),
-        ({"metrics": {"inference_time": 71}}, 71.0),
-        ({"metrics": {"inference_time": 71.3, "more": 1}}, 71.3),
+        {},
+        *({"metrics": metrics} for metrics in (None, {}, [], {"inference_time": 10**400}, {"inference_time": 71.3})),
+        {"error": "The runner died", "error_type": "internal_server_error"},
+        {"error": {"a": 1}, "error_type": []},
     ],
+    ids=str,
 )
-def test_inference_time_is_a_finite_number_or_unknown(given: dict[str, Any], seconds: float | None) -> None:
-    assert parse_status({"status": "COMPLETED", **given}) == Completed(inference_time=seconds)
-
-
-def test_error_of_a_completed_job() -> None:
-    said = {"error": "The \x1b[1mrunner\n died", "error_type": "internal_server_error"}
-    assert parse_status({"status": "COMPLETED", **said}) == Completed(
-        error="The runner died", error_type="internal_server_error"
-    )
-    assert parse_status({"status": "COMPLETED", "error": None, "error_type": 5}) == Completed()
-    assert parse_status({"status": "COMPLETED", "error": {"a": 1}, "error_type": []}) == Completed()
-
-
-@pytest.mark.parametrize("status", ["FAILED", "ERROR", "CANCELED", "CANCELLED"])
-def test_states_that_only_others_know_are_the_end(status: str) -> None:
-    assert parse_status({"status": status}) == Completed(error=f"fal says {status}")
-    assert parse_status({"status": status, "error": "why"}) == Completed(error="why")
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "ERROR", "CANCELED", "CANCELLED"])
+def test_the_end_of_a_job_is_the_end_whatever_else_is_told(status: str, given: dict[str, Any]) -> None:
+    """Only the result tells whether it is a good one."""
+    assert parse_status({"status": status, **given}) == Completed()
 
 
 @pytest.mark.parametrize(
@@ -299,7 +280,7 @@ def test_mutated_status_replies_lose_no_record(fal: FalStandIn) -> None:
             first = first or record
             assert record.request_id in fal.jobs
             assert record == first
-            assert record.state is State.SUBMITTED
+            assert record.state is JobState.SUBMITTED
 
     run(follow_again_and_again())
     assert len(fal.requests("status")) > 100

@@ -9,8 +9,8 @@ import pytest
 
 from cosmos_predict25.pipeline.fal import NetworkPolicy
 from cosmos_predict25.pipeline.fal.queue import verdict
-from cosmos_predict25.pipeline.fal.queue.reply import NoReply, Reply
-from cosmos_predict25.pipeline.fal.queue.verdict import TABLE, Answer, Stage, Tally, Verdict, classify
+from cosmos_predict25.pipeline.fal.queue.reply import Reply, TransportFailure
+from cosmos_predict25.pipeline.fal.queue.verdict import TABLE, Answer, Attempts, Stage, Verdict, classify
 
 POLICY = NetworkPolicy()
 MINUTE, HOUR = 60, 3600
@@ -42,50 +42,50 @@ ROWS: dict[Stage, dict[Answer, tuple[Verdict, int, float]]] = {
     },
     Stage.STATUS: {
         Answer.OK: (Verdict.ANSWERED, 1, 0),
-        Answer.NOT_SENT: (Verdict.KEPT, 8, 0),
-        Answer.LOST: (Verdict.KEPT, 8, 0),
-        Answer.BUSY: (Verdict.KEPT, 8, 0),
-        Answer.OTHER: (Verdict.KEPT, 8, 0),
-        Answer.UNREADABLE: (Verdict.KEPT, 5, 0),
-        Answer.BAD_CERTIFICATE: (Verdict.KEPT, 1, 0),
-        Answer.REDIRECT: (Verdict.KEPT, 1, 0),
-        Answer.NOT_ALLOWED: (Verdict.KEPT, 1, 0),
-        Answer.NOT_FOUND: (Verdict.GONE, 2, MINUTE),
+        Answer.NOT_SENT: (Verdict.GIVE_UP, 8, 0),
+        Answer.LOST: (Verdict.GIVE_UP, 8, 0),
+        Answer.BUSY: (Verdict.GIVE_UP, 8, 0),
+        Answer.OTHER: (Verdict.GIVE_UP, 8, 0),
+        Answer.UNREADABLE: (Verdict.GIVE_UP, 5, 0),
+        Answer.BAD_CERTIFICATE: (Verdict.GIVE_UP, 1, 0),
+        Answer.REDIRECT: (Verdict.GIVE_UP, 1, 0),
+        Answer.NOT_ALLOWED: (Verdict.GIVE_UP, 1, 0),
+        Answer.NOT_FOUND: (Verdict.EXPIRED, 2, MINUTE),
     },
     Stage.RESULT: {
         Answer.OK: (Verdict.ANSWERED, 1, 0),
-        Answer.NOT_SENT: (Verdict.KEPT, 8, 0),
-        Answer.LOST: (Verdict.KEPT, 8, 0),
-        Answer.BUSY: (Verdict.KEPT, 8, 0),
-        Answer.OTHER: (Verdict.KEPT, 8, 0),
-        Answer.UNREADABLE: (Verdict.KEPT, 5, 0),
-        Answer.BAD_CERTIFICATE: (Verdict.KEPT, 1, 0),
-        Answer.REDIRECT: (Verdict.KEPT, 1, 0),
-        Answer.NOT_ALLOWED: (Verdict.KEPT, 1, 0),
-        Answer.NOT_FOUND: (Verdict.GONE, 2, MINUTE),
-        Answer.IN_PROGRESS: (Verdict.KEPT, 1, HOUR),
+        Answer.NOT_SENT: (Verdict.GIVE_UP, 8, 0),
+        Answer.LOST: (Verdict.GIVE_UP, 8, 0),
+        Answer.BUSY: (Verdict.GIVE_UP, 8, 0),
+        Answer.OTHER: (Verdict.GIVE_UP, 8, 0),
+        Answer.UNREADABLE: (Verdict.GIVE_UP, 5, 0),
+        Answer.BAD_CERTIFICATE: (Verdict.GIVE_UP, 1, 0),
+        Answer.REDIRECT: (Verdict.GIVE_UP, 1, 0),
+        Answer.NOT_ALLOWED: (Verdict.GIVE_UP, 1, 0),
+        Answer.NOT_FOUND: (Verdict.EXPIRED, 2, MINUTE),
+        Answer.IN_PROGRESS: (Verdict.GIVE_UP, 1, HOUR),
         Answer.REJECTED: (Verdict.FAILED, 1, 0),
         Answer.FAILED: (Verdict.FAILED, 2, MINUTE),
-        Answer.CANCELLED: (Verdict.GONE, 2, MINUTE),
+        Answer.CANCELLED: (Verdict.EXPIRED, 2, MINUTE),
         Answer.CANCELLED_AS_ASKED: (Verdict.CANCELLED, 1, 0),
     },
     Stage.CANCEL: {
         Answer.OK: (Verdict.ANSWERED, 1, 0),
         Answer.NOT_FOUND: (Verdict.ANSWERED, 1, 0),
         Answer.TOO_LATE: (Verdict.ANSWERED, 1, 0),
-        Answer.NOT_SENT: (Verdict.KEPT, 3, 0),
-        Answer.LOST: (Verdict.KEPT, 3, 0),
-        Answer.UNREADABLE: (Verdict.KEPT, 3, 0),
-        Answer.BUSY: (Verdict.KEPT, 3, 0),
-        Answer.OTHER: (Verdict.KEPT, 3, 0),
-        Answer.BAD_CERTIFICATE: (Verdict.KEPT, 1, 0),
-        Answer.REDIRECT: (Verdict.KEPT, 1, 0),
-        Answer.NOT_ALLOWED: (Verdict.KEPT, 1, 0),
-        Answer.REFUSED: (Verdict.KEPT, 1, 0),
+        Answer.NOT_SENT: (Verdict.GIVE_UP, 3, 0),
+        Answer.LOST: (Verdict.GIVE_UP, 3, 0),
+        Answer.UNREADABLE: (Verdict.GIVE_UP, 3, 0),
+        Answer.BUSY: (Verdict.GIVE_UP, 3, 0),
+        Answer.OTHER: (Verdict.GIVE_UP, 3, 0),
+        Answer.BAD_CERTIFICATE: (Verdict.GIVE_UP, 1, 0),
+        Answer.REDIRECT: (Verdict.GIVE_UP, 1, 0),
+        Answer.NOT_ALLOWED: (Verdict.GIVE_UP, 1, 0),
+        Answer.REFUSED: (Verdict.GIVE_UP, 1, 0),
     },
     Stage.MEDIA: {
-        Answer.OTHER: (Verdict.KEPT, 5, 0),
-        Answer.NOT_FOUND: (Verdict.GONE, 2, 3 * MINUTE),
+        Answer.OTHER: (Verdict.GIVE_UP, 5, 0),
+        Answer.NOT_FOUND: (Verdict.EXPIRED, 2, 3 * MINUTE),
     },
 }
 """The verdict, and how often and for how long the answer must have come: of the production policy."""
@@ -104,7 +104,7 @@ def test_a_verdict_comes_neither_sooner_nor_later_than_its_row_says(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(verdict.time, "monotonic", lambda: now[0])
-    tally = Tally(stage, POLICY)
+    tally = Attempts(stage, POLICY)
     for _ in range(max(times - 1, 1 if seconds else 0)):
         assert tally.add(answer) is Verdict.AGAIN
     if seconds:
@@ -121,9 +121,9 @@ def test_every_row_of_the_table_is_here() -> None:
 def test_long_is_not_enough_without_a_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(verdict.time, "monotonic", lambda: now[0])
-    tally = Tally(Stage.STATUS, replace(POLICY, gone_patience=0))
+    tally = Attempts(Stage.STATUS, replace(POLICY, gone_patience=0))
     assert tally.add(Answer.NOT_FOUND) is Verdict.AGAIN
-    assert tally.add(Answer.NOT_FOUND) is Verdict.GONE
+    assert tally.add(Answer.NOT_FOUND) is Verdict.EXPIRED
 
 
 def test_only_a_submission_has_an_unknown_outcome_and_only_a_result_ends_a_job() -> None:
@@ -132,7 +132,7 @@ def test_only_a_submission_has_an_unknown_outcome_and_only_a_result_ends_a_job()
     assert {stage for stage, _ in of[Verdict.UNKNOWN]} == {Stage.SUBMIT}
     assert of[Verdict.FAILED] == {(Stage.RESULT, Answer.REJECTED), (Stage.RESULT, Answer.FAILED)}
     assert of[Verdict.CANCELLED] == {(Stage.RESULT, Answer.CANCELLED_AS_ASKED)}
-    assert {answer for _, answer in of[Verdict.GONE]} == {Answer.NOT_FOUND, Answer.CANCELLED}
+    assert {answer for _, answer in of[Verdict.EXPIRED]} == {Answer.NOT_FOUND, Answer.CANCELLED}
 
 
 OWN = {"x-fal-request-id": "1"}
@@ -246,4 +246,4 @@ def test_what_a_reply_to_a_cancellation_is(status: int, body: Any, answer: Answe
 @pytest.mark.parametrize("kind", ["NOT_SENT", "BAD_CERTIFICATE", "LOST", "UNREADABLE"])
 @pytest.mark.parametrize("stage", [Stage.SUBMIT, Stage.STATUS, Stage.RESULT, Stage.CANCEL])
 def test_no_reply_is_what_the_transport_says(stage: Stage, kind: Any) -> None:
-    assert classify(stage, NoReply(kind, "x")) is Answer[kind]
+    assert classify(stage, TransportFailure(kind, "x")) is Answer[kind]

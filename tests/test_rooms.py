@@ -84,6 +84,37 @@ def test_a_part_of_local_generation_knows_no_other_step_and_not_the_whole(file, 
                 assert not f"{name}.".startswith(f"pack.pipeline.local.{other}."), f"{path} imports {name}"
 
 
+FLOORS_OF_FAL = [
+    *("key", "redaction", "endpoints", "queue", "media", "client"),
+    *("journal", "submission", "display", "lost_job", "paid_job", "generate", "extend"),
+]
+"""A module, or a folder of them, imports what stands before it."""
+
+
+def test_each_room_of_fal_has_its_floor():
+    rooms = {file.relative_to(REPO / "pipeline" / "fal").parts[0].removesuffix(".py") for file in files("pipeline/fal")}
+    assert rooms - {"__init__"} <= set(FLOORS_OF_FAL)
+
+
+@pytest.mark.parametrize("room", FLOORS_OF_FAL)
+def test_no_arrow_of_fal_runs_up(room):
+    above = FLOORS_OF_FAL[FLOORS_OF_FAL.index(room) + 1 :]
+    for file in [*files(f"pipeline/fal/{room}"), *files("pipeline/fal")]:
+        if room in (file.stem, file.parent.name):
+            for name in imports(file):
+                for other in above:
+                    assert not f"{name}.".startswith(f"pack.pipeline.fal.{other}."), f"{file} imports {name}"
+
+
+def test_fals_media_imports_no_other_room_of_fal_than_its_queue():
+    for file in files("pipeline/fal/media"):
+        for name in imports(file):
+            if name.startswith("pack.pipeline.fal."):
+                assert name.startswith(("pack.pipeline.fal.queue.", "pack.pipeline.fal.media.")), (
+                    f"{file} imports {name}"
+                )
+
+
 def test_what_adapts_comfyui_knows_no_node():
     nodes = [file.stem for file in (REPO / "nodes").glob("*.py") if file.stem != "__init__"]
     for file in [*files("nodes/host"), *files("nodes/native")]:

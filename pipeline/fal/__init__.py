@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from .endpoints import DISTILLED, IMAGE_TO_VIDEO, TEXT_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint
 
 if TYPE_CHECKING:
+    from .client import FalClient
     from .generate import generate
     from .journal import Journal
     from .media.upload import Media
-    from .queue.client import FalClient
     from .queue.job import Cancellation, Job
     from .queue.policy import NetworkPolicy
     from .queue.status import Completed, InProgress, Queued
@@ -38,7 +38,7 @@ __all__ = [
 _MODULES = {
     "Cancellation": ".queue.job",
     "Completed": ".queue.status",
-    "FalClient": ".queue.client",
+    "FalClient": ".client",
     "InProgress": ".queue.status",
     "Job": ".queue.job",
     "Journal": ".journal",

@@ -7,7 +7,7 @@ from ..observer import Observer
 from .queue.platform import Price
 from .queue.status import Completed, InProgress, Queued, Status
 
-MOST_BEFORE_THE_END = 0.95
+MAX_PROGRESS = 0.95
 """Of the progress bar, while fal has not finished."""
 
 log = logging.getLogger("cosmos_predict25.fal")
@@ -27,12 +27,12 @@ class Display:
         self._last: type[Status] | None = None
 
     def announce(self, text: str) -> None:
-        """Something has changed: show it, and write it to the log."""
+        """Show a text that is news, and write it to the log."""
         log.info("fal, seed %d: %s", self._seed, text)
         self.show(text)
 
     def show(self, text: str) -> None:
-        """As `announce`, without the log."""
+        """Show a text."""
         self._text = text
         self.refresh()
 
@@ -53,7 +53,7 @@ class Display:
     def refresh(self) -> None:
         now = time.monotonic()
         running = 0.0 if self._running_since is None else now - self._running_since
-        done = min(running, MOST_BEFORE_THE_END * self._typical_seconds)
+        done = min(running, MAX_PROGRESS * self._typical_seconds)
         self._observer.progress(
             f"{self._text} ({now - self._start:.0f} s{self._price})", int(done), int(self._typical_seconds)
         )

@@ -39,7 +39,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """The id without the model, which all of them have."""
+        """Return the id without the model, which all of them have."""
         return self.id.split("/", 2)[2]
 
 
@@ -62,7 +62,7 @@ DISTILLED = Endpoint(
 
 
 def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
-    """The JSON object to send: every field of the endpoint's schema, so that fal's list shows what was wanted.
+    """Return the JSON object to send: every field of the endpoint's schema, so that fal's list shows them all.
 
     Raises `InvalidRequestError` for steps out of the endpoint's range, and for settings of a distilled checkpoint where
     the endpoint has the full model.
@@ -84,7 +84,7 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
 
 
 def is_same_input(given: Any, keys: list[str], sha256: str) -> bool:
-    """Whether `given`, from fal's list, is the input of which `keys` were sent, with this hash.
+    """Return whether `given`, from fal's list, is the input of which `keys` were sent, with this hash.
 
     The server may have added fields: they are not compared.
     """
@@ -92,7 +92,7 @@ def is_same_input(given: Any, keys: list[str], sha256: str) -> bool:
 
 
 def app_of(endpoint_id: str) -> str:
-    """`owner/app` of an endpoint's id, which is all that the URLs of its jobs have. Raises `InvalidRequestError`."""
+    """Return `owner/app` of an endpoint's id, the part in the URLs of its jobs. Raises `InvalidRequestError`."""
     parts = endpoint_id.split("/")
     if not ENDPOINT_ID.fullmatch(endpoint_id) or {".", "..", "requests"} & set(parts):
         raise InvalidRequestError(f"{endpoint_id!r} is no endpoint of fal: it must be like {TEXT_TO_VIDEO.id!r}.")
@@ -100,7 +100,10 @@ def app_of(endpoint_id: str) -> str:
 
 
 def sha256_of(arguments: dict[str, Any]) -> str:
-    """Of the canonical JSON: sorted keys, and whole numbers without a fraction, as a server may give them back."""
+    """Return the hash of the canonical JSON.
+
+    It has sorted keys, and whole numbers without a fraction, as a server may give them back.
+    """
     whole = {
         name: int(value) if isinstance(value, float) and value.is_integer() else value
         for name, value in arguments.items()

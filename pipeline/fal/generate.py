@@ -4,19 +4,20 @@ A job's record is on disk before the job is sent and until the video is. The fin
 asked for, so the file itself tells that the same video need not be paid for again.
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from ..observer import NullObserver, Observer
 from ..request import GenerationRequest
 from ..video import RemoteVideo
+from .client import FalClient
 from .display import Display
 from .endpoints import TEXT_TO_VIDEO, Endpoint
 from .journal import Journal
 from .media.upload import Media
 from .paid_job import PaidJob
-from .queue.client import FalClient
 from .queue.policy import NetworkPolicy
+from .redaction import private_texts
 from .submission import make_submission
 
 
@@ -31,8 +32,6 @@ async def generate(
     policy: NetworkPolicy | None = None,
     observer: Observer | None = None,
     webhook_url: str | None = None,
-    priority: Literal["normal", "low"] | None = None,
-    start_timeout: float | None = None,
     store: bool = True,
 ) -> RemoteVideo:
     """Make the video of `request` on fal and save the server's own file in `folder`.
@@ -48,15 +47,17 @@ async def generate(
     uploaded and can be read by whoever knows their address for a day; or an address, sent as it is, by which the job is
     then named; or a data URI of at most 256 KiB of content, of which fal keeps nothing without `store`. The same
     content again is the same job.
-    `key`, `policy`: see `FalClient`. `webhook_url`, `priority`, `start_timeout`, `store`: see `FalClient.submit`.
+    `key`, `policy`: see `FalClient`. `webhook_url`, `store`: see `FalClient.prepare`.
     Raises `InvalidRequestError`, `MissingKeyError`, `FalError`, `OutcomeUnknownError`, `JobKeptError` and
     `JobExpiredError`.
     """
     observer = observer or NullObserver()
     submission = make_submission(request, endpoint, journal, folder, media)
     display = Display(observer, endpoint.typical_seconds, submission.seed)
-    options = {"webhook_url": webhook_url, "priority": priority, "start_timeout": start_timeout, "store": store}
-    async with FalClient(key, policy, on_trouble=display.announce) as client:
+    options = {"webhook_url": webhook_url, "store": store}
+    private = private_texts(submission.arguments)
+    async with FalClient(key, policy, on_trouble=display.announce, private=private) as client:
         limit = client.policy.wait_limit
         async with journal.claim(submission.fingerprint, submission.target, observer, limit):
-            return await PaidJob(client, journal, submission, observer, display, options).run()
+            video = await PaidJob(client, journal, submission, observer, display, options).run()
+    return replace(video, job_name=submission.fingerprint)

@@ -1,4 +1,4 @@
-"""What was paid for: one small file for each wanted video, on disk before the money is spent."""
+"""The records of paid jobs: one small file per video, on disk before the money is spent."""
 
 import asyncio
 import enum
@@ -22,7 +22,7 @@ LOCK_PAUSE = 0.1
 YEAR_5000 = 95_000_000_000
 
 
-class State(str, enum.Enum):
+class JobState(str, enum.Enum):
     """How far the video got."""
 
     ENDED = "ENDED"
@@ -40,7 +40,7 @@ class State(str, enum.Enum):
 
 @dataclass
 class Record:
-    """The record of one wanted video. It holds a hash of the input and neither the prompt nor the key.
+    """The record of one video. It holds a hash of the input and neither the prompt nor the key.
 
     `fingerprint`: a hash of endpoint and input, and the file's name. `input_sha256`: of what is sent.
     `request_sha256`: of the same without a seed that was drawn, by which the same request finds its job again.
@@ -58,7 +58,7 @@ class Record:
     v: int = VERSION
     created: float = field(default_factory=time.time)
     clock_offset: float | None = None
-    state: State = State.ENDED
+    state: JobState = JobState.ENDED
     past_ids: list[str] = field(default_factory=list)
     is_adopted: bool = False
     request_id: str | None = None
@@ -68,7 +68,7 @@ class Record:
     result: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.state = State(self.state)
+        self.state = JobState(self.state)
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
         texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256)
@@ -91,12 +91,12 @@ class Record:
             raise ValueError("it is that of another video")
 
     def set_job(self, job: Job, is_adopted: bool = False) -> None:
-        self.state, self.is_adopted = State.SUBMITTED, is_adopted
+        self.state, self.is_adopted = JobState.SUBMITTED, is_adopted
         self.request_id, self.status_url = job.request_id, job.status_url
         self.response_url, self.cancel_url = job.response_url, job.cancel_url
 
-    def end_job(self, state: State) -> None:
-        """The job is over; its id is kept, so that it is never taken for another one."""
+    def end_job(self, state: JobState) -> None:
+        """Forget a job that is over. Its id is kept, so that it is never taken for another one."""
         if self.request_id:
             self.past_ids.append(self.request_id)
         self.request_id = self.status_url = self.response_url = self.cancel_url = self.result = None
@@ -115,6 +115,10 @@ class Journal:
 
     def path_of(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"
+
+    def how_to_send_again(self, record: Record) -> str:
+        """Return the step that only the user may take: it pays for another job."""
+        return f"delete {self.path_of(record.fingerprint)} and run the same again"
 
     @asynccontextmanager
     async def claim(self, fingerprint: str, target: Path, observer: Observer, limit: float) -> AsyncIterator[None]:
@@ -141,12 +145,15 @@ class Journal:
         return not is_free
 
     def load(self, fingerprint: str) -> Record | None:
-        """Raises `JobKeptError` for a record that cannot be read: a paid job may be behind it."""
+        """Return the record of a video, None where there is none.
+
+        Raises `JobKeptError` for one that cannot be read: a paid job may be behind it.
+        """
         path = self.path_of(fingerprint)
         return self._read(path) if path.exists() else None
 
     def records(self) -> list[Record]:
-        """All that can be read, the oldest first."""
+        """Return the records that can be read, the oldest first."""
         found = []
         for path in self.folder.glob("*.json"):
             with suppress(JobKeptError):
@@ -154,8 +161,8 @@ class Journal:
         return sorted(found, key=lambda record: record.created)
 
     def unfinished(self) -> list[Record]:
-        """Those of jobs that are not over, the oldest first."""
-        return [record for record in self.records() if record.state not in (State.ENDED, State.DONE)]
+        """Return the records of jobs that are not over, the oldest first."""
+        return [record for record in self.records() if record.state not in (JobState.ENDED, JobState.DONE)]
 
     def save(self, record: Record) -> None:
         """Replace the record on disk, all or nothing, and flush it.
@@ -169,7 +176,7 @@ class Journal:
             path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
-        """A record that cannot be removed stays, and tells what was saved last."""
+        """Remove a record. One that cannot be removed stays as it was saved last."""
         with suppress(OSError):
             self.path_of(record.fingerprint).unlink()
             flush_folder(self.folder)
@@ -189,16 +196,16 @@ class Journal:
                 reason = error.strerror
                 advice = "allow reading it, or end what holds it, and run the same again. If nothing helps, "
             raise JobKeptError(
-                f"{path} is the record of a job on fal that may be paid for, and it cannot be read ({reason}): "
+                f"{path} is the record of a job on fal that may be charged, and it cannot be read ({reason}): "
                 f"{advice}look for the job at https://fal.ai/dashboard/requests. Once it is over, delete the file and "
-                "run the same again to have a new video made, which is to be paid for.",
+                "run the same again for a new video, which is a new charge.",
                 stage="journal",
             ) from None
         return record
 
 
 async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLock:
-    """A lock that is held, whose file goes with it. Raises `JobKeptError` after `limit` seconds."""
+    """Return a lock that is held. Raises `JobKeptError` after `limit` seconds."""
     lock, start = FileLock(path, timeout=0, thread_local=False), time.monotonic()
     while not acquire(lock):
         waited = time.monotonic() - start
@@ -215,7 +222,7 @@ async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLoc
 
 
 def acquire(lock: FileLock) -> bool:
-    """Whether nobody else holds it."""
+    """Take a lock, and return whether that was possible."""
     with suppress(Timeout):
         lock.acquire()
         return True
@@ -223,7 +230,7 @@ def acquire(lock: FileLock) -> bool:
 
 
 def release(lock: FileLock) -> None:
-    """Its file is removed before, which filelock notices where another process has opened it already."""
+    """Release a lock. Its file goes before, which filelock notices where another process has opened it already."""
     with suppress(OSError):  # on Windows the release removes it
         Path(lock.lock_file).unlink()
     lock.release()
@@ -231,7 +238,7 @@ def release(lock: FileLock) -> None:
 
 @contextmanager
 def writable(folder: Path, what: str) -> Iterator[None]:
-    """The folder, which is made. Raises `JobKeptError` when the disk does not allow what is done there."""
+    """Make the folder, and raise `JobKeptError` when the disk does not allow the work that is done there."""
     try:
         make_folder(folder, mode=0o700 if what.startswith("The records") else 0o777)
         yield

@@ -31,7 +31,7 @@ class FalKey:
 
 
 def parse_key(text: str, source: str) -> FalKey:
-    """Raises `MissingKeyError`, which names `source` and shows nothing of the key."""
+    """Return the key in a text. Raises `MissingKeyError`, which names `source` and shows nothing of the key."""
     key_id, colon, secret = text.strip().partition(":")
     if not text.isascii() or not all(33 <= ord(character) < 127 for character in key_id + secret):
         raise MissingKeyError(
@@ -43,7 +43,10 @@ def parse_key(text: str, source: str) -> FalKey:
 
 
 def find_key(explicit: str | None = None) -> FalKey:
-    """The key from the argument, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `MissingKeyError`."""
+    """Return the key from the argument, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key.
+
+    Raises `MissingKeyError`.
+    """
     environ = os.environ
     if explicit is not None:
         return parse_key(explicit, "The key that was given")
@@ -60,7 +63,7 @@ def find_key(explicit: str | None = None) -> FalKey:
 
 
 def read_key_file(file: Path) -> str:
-    """Raises `MissingKeyError` and `OSError`."""
+    """Return the text of a file that the user alone may read. Raises `MissingKeyError` and `OSError`."""
     if not file.is_file():
         raise MissingKeyError(f"There is no fal key. {HOW_TO_SET}")
     if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
@@ -69,13 +72,13 @@ def read_key_file(file: Path) -> str:
 
 
 def refuse_key_in(texts: dict[str, str], key: FalKey | None) -> None:
-    """Raises `InvalidRequestError` where a text that fal and saved workflows would keep holds the key."""
+    """Raise `InvalidRequestError` where a text that fal and saved workflows would keep holds the key."""
     for name, text in texts.items():
         if key and key.is_in(text):
             raise InvalidRequestError(f"{name} contains your fal key: delete it there, and make a new key at fal.ai.")
 
 
-def refuse_own_key_in(name: str, text: str) -> None:
-    """As `refuse_key_in`, with the key of the environment, if there is one."""
+def refuse_own_key_in(texts: dict[str, str]) -> None:
+    """Raise `InvalidRequestError` where a text holds the environment's key, if there is one."""
     with suppress(MissingKeyError):
-        refuse_key_in({name: text}, find_key())
+        refuse_key_in(texts, find_key())

@@ -4,9 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
 import anyio
@@ -14,26 +12,24 @@ import anyio
 from ..errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from ..observer import Observer
 from ..video import RemoteVideo
+from .client import FalClient
 from .display import Display
-from .endpoints import is_same_input, sha256_of
-from .journal import Journal, State
-from .media.download import DownloadError, MediaGoneError, MediaRefusedError, announced_numbers, is_data_uri, video_url
-from .media.probe import notes_on, probe
+from .endpoints import sha256_of
+from .journal import JobState, Journal
+from .lost_job import find_lost_job
+from .media.download import DownloadError, MediaGoneError, MediaRefusedError, is_data_uri, video_url
+from .media.probe import probe
 from .media.save import save_video
-from .queue.client import RUN_AGAIN, FalClient, JobCancelledError
-from .queue.job import Cancellation, Job, is_request_id, job_from
+from .queue.errors import RUN_AGAIN, JobCancelledError
+from .queue.job import Cancellation, Job, job_from
 from .queue.retry import jittered
-from .queue.verdict import Answer, Stage, Tally, Verdict
-from .redaction import hide_prompts
+from .queue.verdict import Answer, Attempts, Stage, Verdict
 from .submission import Submission
 
 STOP_TICK = 0.1
 SHOW_TICK = 1.0
 SYNC_MODE_BYTES = 256 * 2**20
 """Of a reply with the video in it, held in memory: 192 MiB of file, where ProRes 4444 of 93 frames has 64 MB or so."""
-SKEW_LEFT = timedelta(seconds=5)
-"""What may be wrong with the time at fal: its `Date` has whole seconds, and takes a moment to come."""
-UNKNOWN_SKEW = timedelta(hours=24)
 
 log = logging.getLogger("cosmos_predict25.fal")
 
@@ -63,7 +59,7 @@ class PaidJob:
         self._is_stopping = False
 
     async def run(self) -> RemoteVideo:
-        """The finished video, or the error that its job ended with."""
+        """Return the finished video. Raises the error that its job ended with."""
         if self._submission.target.exists():
             return await self._take_finished()
         self._observer.raise_if_stopped()
@@ -85,34 +81,34 @@ class PaidJob:
             await cancel_and_wait(watch, price)
 
     async def _take_finished(self) -> RemoteVideo:
-        """The file is there, so it was paid for and is complete."""
-        wanted, record = self._submission, self._record
+        """Return the video of a file that is there, so that it was paid for and is complete."""
+        submission, record = self._submission, self._record
+        target = submission.target
         try:
-            video = await asyncio.to_thread(probe, wanted.target, wanted.format, self._client.policy, wanted.seed)
+            video = await asyncio.to_thread(probe, target, submission.format, submission.seed)
         except PermissionError as error:
             raise FalError(
-                f"{wanted.target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "
-                "the same again. It is made already, and nothing is to be paid.",
+                f"{target} cannot be read ({error.strerror}): close what holds it, or allow reading it, and run "
+                "the same again. The video is finished, and costs nothing more.",
                 stage="download",
                 request_id=record.request_id,
             ) from None
         except MediaRefusedError as refusal:
-            is_paid = record.state is not State.ENDED
-            then = "downloaded again, without paying again" if is_paid else "made again, which is to be paid for again"
+            is_paid = record.state is not JobState.ENDED
+            then = "download it again, at no charge" if is_paid else "regenerate it; this is a new charge"
             raise FalError(
-                f"{wanted.target} is not the video that belongs there: {refusal}. Move it away to have it {then}.",
+                f"{target} is not the video that belongs there: {refusal}. Move it away and run again to {then}.",
                 stage="download",
                 request_id=record.request_id,
             ) from None
-        if record.state not in (State.DONE, State.ENDED):
-            with suppress(JobKeptError):  # the next run finds the file again
-                self._set_state(State.DONE)
-        self._display.announce(f"Made before, nothing to pay: {wanted.target.name}")
+        if record.state not in (JobState.DONE, JobState.ENDED):
+            self._set_state(JobState.DONE)
+        self._display.announce(f"Made before, nothing to pay: {target.name}")
         return video
 
     async def _make(self) -> RemoteVideo:
         while True:
-            if self._record.state is State.ENDED:
+            if self._record.state is JobState.ENDED:
                 self._sending = asyncio.ensure_future(self._send())
                 await asyncio.shield(self._sending)
             if not self._job:
@@ -127,123 +123,66 @@ class PaidJob:
 
         Raises as `FalClient.submit` does. When it is cancelled, it ends as soon as no request is on its way.
         """
-        sent = await self._sent()
-        prepared = self._client.prepare(self._submission.endpoint.id, sent, **self._options)
+        arguments = await self._upload()
+        request = self._client.prepare(self._submission.endpoint.id, arguments, **self._options)
         record = self._record
-        record.input_sha256 = sha256_of(sent)
-        record.state, record.created, record.clock_offset = State.SUBMIT_UNKNOWN, time.time(), self._client.clock_offset
+        record.input_sha256, record.state = sha256_of(arguments), JobState.SUBMIT_UNKNOWN
+        record.created, record.clock_offset = time.time(), self._client.clock_offset
         self._journal.save(record)
         try:
             self._display.announce("Sending the job to fal")
-            job = await self._client.send(prepared)
+            job = await self._client.send(request)
         except OutcomeUnknownError as error:
             log.warning("%s", error)
             if record.clock_offset is None and self._client.clock_offset is not None:
                 record.clock_offset = self._client.clock_offset
-                self._journal.save(record)
-        except BaseException as error:  # so nothing was sent, or nothing was taken
-            hide_prompts(error, sent)
-            self._end_job(State.ENDED)
+                self._save_record()
+        except BaseException:  # so nothing was sent, or nothing was taken
+            self._end_job(JobState.ENDED)
             raise
         else:
             self._take_job(job)
 
-    async def _sent(self) -> dict[str, Any]:
-        """The input with the address of its media, which is uploaded when all the rest is known to be right."""
-        wanted = self._submission
-        if not wanted.media or wanted.media.address:
-            return wanted.sent
-        self._client.prepare(wanted.endpoint.id, wanted.sent, **self._options)
-        address = await self._client.upload(wanted.media, self._display.show)
-        return {**wanted.sent, wanted.endpoint.media: address}
+    async def _upload(self) -> dict[str, Any]:
+        """Return the arguments with the address of their media, uploaded when all else is known to be right."""
+        endpoint, media, arguments = self._submission.endpoint, self._submission.media, self._submission.arguments
+        if not media or media.address:
+            return arguments
+        self._client.prepare(endpoint.id, arguments, **self._options)
+        address = await self._client.upload(media, self._display.show)
+        return {**arguments, endpoint.media: address}
 
     def _take_job(self, job: Job, is_adopted: bool = False) -> None:
         self._job = job
         self._record.set_job(job, is_adopted)
-        try:
-            self._journal.save(self._record)
-        except JobKeptError as error:  # it is paid for, so this run goes on with it
-            log.warning("%s fal has taken the job, request id %s.", error, job.request_id)
+        self._save_record()
         self._display.announce(f"Sent to fal, request id {job.request_id}")
 
     async def _find_lost_job(self) -> None:
-        """Find the job whose reply was lost in fal's own list.
-
-        Raises `OutcomeUnknownError` unless there is exactly one.
-        """
-        found, what_then = "", f"if the job is not there, {self._how_to_send_again()}"
-        for pause in self._client.policy.reconcile_pauses:
-            self._display.announce("Looking for the job, as fal's answer was lost")
-            await asyncio.sleep(pause)
-            try:
-                matches, ended = await self._matching_requests()
-            except FalError as error:
-                found = found or str(error)
-                continue
-            if len(matches) == 1:
-                job = self._client.job(self._record.endpoint, matches.pop())
-                return self._take_job(job, is_adopted=True)
-            if matches:
-                found = f"fal's list shows {len(matches)} jobs like it, so which is not clear."
-            elif ended:
-                found = f"fal's list shows a job like it that failed or was cancelled: {', '.join(sorted(ended))}."
-                what_then = f"if that was this job, {self._how_to_send_again()}"
-            elif self._options["store"]:
-                found = "fal's list shows no job like it, or not yet."
-            else:
-                found = "fal's list cannot show it, as store is off."
-        raise OutcomeUnknownError(
-            f"The job was sent to fal and the answer was lost, so it may be running and be paid for. {found} Run the "
-            f"same again to look once more, without paying. Or look at https://fal.ai/dashboard/requests: {what_then}. "
-            "Another seed makes another job.",
-            stage="submit",
-        )
-
-    async def _matching_requests(self) -> tuple[set[str], set[str]]:
-        """Request ids of the jobs in fal's list that may be the lost one, and of those that have failed.
-
-        Raises `FalError`.
-        """
-        record = self._record
-        start = end = datetime.fromtimestamp(record.created, timezone.utc)
-        if record.clock_offset is None:
-            start -= UNKNOWN_SKEW
-        else:  # which may be that of a relay or a gateway, so that both times may be the right one
-            start += timedelta(seconds=min(0, record.clock_offset)) - SKEW_LEFT
-            end += timedelta(seconds=max(0, record.clock_offset))
-        end += 2 * UNKNOWN_SKEW + timedelta(seconds=self._client.policy.wait_limit)
-        claimed = {other.request_id for other in self._journal.records()} | set(record.past_ids)
-        matches, ended = set(), set()
-        async for item in self._client.requests(record.endpoint, start, end):
-            if (
-                is_request_id(item.get("request_id"))
-                and item["request_id"] not in claimed
-                and is_same_input(item.get("json_input"), record.input_keys, record.input_sha256)
-            ):
-                (ended if has_ended_badly(item) else matches).add(item["request_id"])
-        return matches, ended
+        """Go on with the job whose reply was lost. Raises `OutcomeUnknownError`."""
+        stored = self._options["store"]
+        job = await find_lost_job(self._client, self._journal, self._record, stored, self._display.announce)
+        self._take_job(job, is_adopted=True)
 
     async def _finish(self) -> RemoteVideo:
-        """From an accepted job to the file. Raises `JobCancelledError` when a cancellation had its effect."""
+        """Follow an accepted job to its file. Raises `JobCancelledError` when a cancellation had its effect."""
         record = self._record
         try:
             return await self._download(await self._result())
         except JobKeptError as error:
-            hide_prompts(error, self._submission.sent)
             if error.stage == "result" and error.status not in (None, 401, 403):  # fal's own error may be its last word
                 error.args = (f"{error} {self._how_to_have_another()}",)
             raise
         except JobExpiredError as error:
             self._keep_expired(error)
         except FalError as error:
-            hide_prompts(error, self._submission.sent)
-            if record.result or record.state is State.DONE:  # so it has not failed, whatever fal says by now
+            if record.result or record.state is JobState.DONE:  # so it has not failed, whatever fal says by now
                 raise self._not_saved(
                     f"fal has made the video, and answers HTTP {error.status} now when it is asked where the file is. "
                     f"{RUN_AGAIN} {self._how_to_have_another()}"
                 ) from None
-            was_cancelled = record.state is State.CANCEL_REQUESTED
-            self._end_job(State.SUBMIT_UNKNOWN if record.is_adopted and not was_cancelled else State.ENDED)
+            was_cancelled = record.state is JobState.CANCEL_REQUESTED
+            self._end_job(JobState.SUBMIT_UNKNOWN if record.is_adopted and not was_cancelled else JobState.ENDED)
             if not isinstance(error, JobCancelledError):
                 self._display.announce("fal could not make the video")
             raise
@@ -251,15 +190,15 @@ class PaidJob:
     def _keep_expired(self, error: JobExpiredError) -> NoReturn:
         """Keep the record until the user dismisses it, but for a job that was cancelled from here."""
         record = self._record
-        if record.state is State.CANCEL_REQUESTED:
-            self._end_job(State.ENDED)
+        if record.state is JobState.CANCEL_REQUESTED:
+            self._end_job(JobState.ENDED)
             raise JobCancelledError(str(error), stage=error.stage) from None
         made = ""
-        if record.state is State.DONE:
+        if record.state is JobState.DONE:
             date = time.strftime("%Y-%m-%d", time.localtime(record.created))
             made = f"This video was made on {date}, and {self._submission.target} is gone. "
         else:
-            self._set_state(State.EXPIRED)
+            self._set_state(JobState.EXPIRED)
         raise JobExpiredError(
             f"{made}{error.text} Run the same again to look once more, without paying. {self._how_to_have_another()}",
             stage=error.stage,
@@ -268,17 +207,14 @@ class PaidJob:
         ) from None
 
     def _how_to_have_another(self) -> str:
-        return f"To have a new video made, which is to be paid for, {self._how_to_send_again()}."
-
-    def _how_to_send_again(self) -> str:
-        return f"delete {self._journal.path_of(self._record.fingerprint)} and run the same again"
+        return f"For a new video, which is a new charge, {self._journal.how_to_send_again(self._record)}."
 
     async def _result(self) -> dict[str, Any]:
-        """fal's output with a URL in it: that of the record, or the one that is awaited."""
+        """Return fal's output with a URL in it, from the record or from fal."""
         record, job = self._record, self._job
         assert job
         if record.result and video_url(record.result):
-            if record.state is State.DONE:
+            if record.state is JobState.DONE:
                 self._display.announce("Made before, and the file is gone: fetching it again, nothing to pay")
             return record.result
         async for status in self._client.follow(job):
@@ -287,25 +223,24 @@ class PaidJob:
         return await self._read_result(job)
 
     async def _read_result(self, job: Job) -> dict[str, Any]:
-        """Kept in the record, unless it is the video itself, which `sync_mode` brings."""
+        """Read fal's output into the record, unless it is the video itself, as with `sync_mode`."""
         record = self._record
         limits: dict[str, Any] = {}
-        if self._submission.sent["sync_mode"]:  # then reading it is a download
+        if self._submission.arguments["sync_mode"]:  # then reading it is a download
             limits = {"max_bytes": SYNC_MODE_BYTES, "deadline": self._client.policy.media_deadline}
-        is_cancelled = record.state is State.CANCEL_REQUESTED
+        is_cancelled = record.state is JobState.CANCEL_REQUESTED
         result = await self._client.result(job, is_cancelled=is_cancelled, **limits)
         url = video_url(result)
         if not url:
             text = f"fal has finished the job and names no video. {RUN_AGAIN} {self._how_to_have_another()}"
             raise JobKeptError(text, stage="result", request_id=job.request_id)
         if not is_data_uri(url):
-            record.result = {"video": {"url": url, **announced_numbers(result)}}
-            self._set_state(record.state if record.state is State.DONE else State.SUBMITTED)
+            record.result = {"video": {"url": url}}
+            self._set_state(record.state if record.state is JobState.DONE else JobState.SUBMITTED)
         return result
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
-        """Raises `JobKeptError` and `JobExpiredError`."""
-        target = self._submission.target
+        """Save the video that a result names. Raises `JobKeptError` and `JobExpiredError`."""
         if not self._is_stopping:
             self._display.announce("Downloading the video")
         try:
@@ -314,32 +249,30 @@ class PaidJob:
             raise self._not_saved(
                 f"The file that fal made is not used, because {refusal}. A proxy or a filter may have put something "
                 "else in its place: run the same again to download it once more, without paying again. Or look at it "
-                "at https://fal.ai/dashboard/requests; another seed makes another video, which is to be paid for."
+                "at https://fal.ai/dashboard/requests; another seed makes another video, which is a new charge."
             ) from None
         except DownloadError as broken:
-            raise self._not_saved(f"The finished video was not brought: {broken}. {RUN_AGAIN}") from None
-        with suppress(JobKeptError):  # the file is there, and tells as much
-            self._set_state(State.DONE)
-        notes = notes_on(video, announced_numbers(result), self._submission.sent["num_frames"])
-        for note in notes:
-            log.warning("%s: %s.", target.name, note)
-        url = result["video"]["url"]
+            raise self._not_saved(f"The finished video was not downloaded: {broken}. {RUN_AGAIN}") from None
+        self._set_state(JobState.DONE)
+        url, requested = result["video"]["url"], self._submission.arguments["num_frames"]
+        note = f"{requested} frames were asked for, and the file has {video.num_frames}"
+        notes = () if video.num_frames == requested else (note,)
         return replace(video, notes=notes, url=None if is_data_uri(url) else url)
 
     async def _save(self, result: dict[str, Any]) -> tuple[dict[str, Any], RemoteVideo]:
-        """Where the address leads nowhere, the result is read again, which may name a new one, for some minutes."""
-        wanted, policy, job = self._submission, self._client.policy, self._job
+        """Save the video. Where its address leads nowhere, read the result again, which may name a new one."""
+        submission, policy, job = self._submission, self._client.policy, self._job
         assert job
-        tally = Tally(Stage.MEDIA, policy)
+        attempts = Attempts(Stage.MEDIA, policy)
         while True:
             try:
                 url = result["video"]["url"]
-                return result, await save_video(url, wanted.target, wanted.format, policy, wanted.seed)
+                return result, await save_video(url, submission.target, submission.format, policy, submission.seed)
             except MediaGoneError as gone:
-                if tally.add(Answer.NOT_FOUND) is Verdict.GONE:
+                if attempts.add(Answer.NOT_FOUND) is Verdict.EXPIRED:
                     raise JobExpiredError(
-                        f"The finished video is not to be had at its address any more ({gone}), or not through a proxy "
-                        "or filter on the way. Look for it at https://fal.ai/dashboard/requests.",
+                        f"The finished video is no longer available at its URL ({gone}), or not through a proxy or "
+                        "filter on the way. Look for it at https://fal.ai/dashboard/requests.",
                         stage="download",
                         request_id=job.request_id,
                     ) from None
@@ -350,20 +283,17 @@ class PaidJob:
         return JobKeptError(message, stage="download", request_id=self._record.request_id)
 
     async def _abandon(self) -> None:
-        """After Stop: cancel at fal, and learn what came of it. What cannot be learnt now stays in the record.
-
-        A disk that does not take the record changes nothing of that.
-        """
+        """Cancel at fal after Stop, and learn the outcome. A job without one stays in the record."""
         self._is_stopping = True
         await self._settle_sending()
-        if self._record.result and self._record.state is not State.DONE:
+        if self._record.result and self._record.state is not JobState.DONE:
             self._display.announce("Stopped, and fal had made the video: run the same again for it, nothing to pay")
             return
-        if self._record.state in (State.ENDED, State.DONE, State.EXPIRED):
+        if self._record.state in (JobState.ENDED, JobState.DONE, JobState.EXPIRED):
             return
         try:
             if not self._job:
-                with suppress(JobKeptError), anyio.fail_after(self._client.policy.cancel_wait):
+                with anyio.fail_after(self._client.policy.cancel_wait):
                     await self._find_lost_job()
             if self._job:
                 await self._cancel(self._job)
@@ -372,18 +302,16 @@ class PaidJob:
         except TimeoutError:
             self._display.announce("Stopped, and whether fal cancelled it is not known yet: run the same again to see")
         except FalError as error:
-            hide_prompts(error, self._submission.sent)
             then = ", but not cancelled: run the same again for its video" if error.stage == "cancel" else ""
             self._display.announce(f"Stopped{then}. {error}")
 
     async def _cancel(self, job: Job) -> None:
-        """Raises `JobCancelledError`, `TimeoutError`, and `FalError` as `_finish` does."""
+        """Cancel a job. Raises `JobCancelledError`, `TimeoutError`, and `FalError` as `_finish` does."""
         self._display.announce("Stopped, cancelling the job at fal")
         answer = await self._client.cancel(job)
         log.info("Asked fal to cancel job %s: %s.", job.request_id, answer.value)
         if answer in (Cancellation.REMOVED, Cancellation.REQUESTED):
-            with suppress(JobKeptError):
-                self._set_state(State.CANCEL_REQUESTED)
+            self._set_state(JobState.CANCEL_REQUESTED)
         with anyio.fail_after(self._client.policy.cancel_wait):
             video = await self._finish()
         self._display.announce(f"Stopped, but fal had finished: {video.path.name}")
@@ -394,7 +322,7 @@ class PaidJob:
             await cancel_and_wait(self._sending)
 
     async def _watch(self) -> None:
-        """Runs until the observer stops it. Keeps the elapsed time on the display."""
+        """Run until the observer stops it. Keeps the elapsed time on the display."""
         shown = time.monotonic()
         while True:
             self._observer.raise_if_stopped()
@@ -406,27 +334,27 @@ class PaidJob:
     async def _ask_price(self) -> None:
         self._display.set_price(await self._client.price(self._submission.endpoint.id))
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: JobState) -> None:
         self._record.state = state
-        self._journal.save(self._record)
+        self._save_record()
 
-    def _end_job(self, state: State) -> None:
-        """The job is over. Where that cannot be written, the next run finds it out again.
+    def _save_record(self) -> None:
+        """Save the record of a job that was sent. A disk that does not take it must not end what is paid for."""
+        try:
+            self._journal.save(self._record)
+        except JobKeptError as error:
+            log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
+
+    def _end_job(self, state: JobState) -> None:
+        """End the record of a job that is over. Where that cannot be written, the next run finds it out again.
 
         A record that tells nothing is removed. It is written before, as it may not be removed while a program reads it.
         """
         self._job = None
         self._record.end_job(state)
-        with suppress(JobKeptError):
-            self._journal.save(self._record)
-        if state is State.ENDED and not self._record.past_ids:
+        self._save_record()
+        if state is JobState.ENDED and not self._record.past_ids:
             self._journal.remove(self._record)
-
-
-def has_ended_badly(item: Mapping[str, Any]) -> bool:
-    """Whether an entry of fal's list tells of a job that failed or was cancelled."""
-    code = item.get("status_code")
-    return isinstance(code, int) and not 200 <= code < 300
 
 
 async def cancel_and_wait(*tasks: "asyncio.Task[Any]") -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from itertools import takewhile
 from typing import Any
 
 from .key import FalKey
@@ -11,19 +10,19 @@ REDACTED = "[redacted]"
 MAX_REDACTED = 4000
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 LINE_LENGTH = 200
-HIDDEN = 12
-"""Characters of a prompt that are hidden where they stand together."""
+ECHO_LENGTH = 12
+"""Characters in a row that tell an echo of the input from words that any text has."""
 
 
 def printable_line(text: str, length: int = LINE_LENGTH) -> str:
-    """One line of at most `length` printable characters."""
+    """Return one line of at most `length` printable characters."""
     line = ESCAPES.sub("", text[: 4 * length])
     line = "".join(character if character.isprintable() else " " for character in line)
     return " ".join(line.split())[:length]
 
 
 def without_key(value: Any, key: FalKey | None) -> Any:
-    """A value of JSON with nothing of the key in its texts. All that a server says goes through here."""
+    """Return a value of JSON with nothing of the key in its texts. All that a server says goes through here."""
     if not key:
         return value
     if isinstance(value, str):
@@ -37,7 +36,7 @@ def without_key(value: Any, key: FalKey | None) -> Any:
 
 
 def redact(text: str) -> str:
-    """`text` without credentials, the content of data URIs, the query strings of URLs, and where a file is at fal.
+    """Return `text` without credentials, content of data URIs, query strings of URLs, and addresses of fal's files.
 
     No more than the first 4000 characters, so that no text of a server's can make this slow.
     """
@@ -49,13 +48,32 @@ def redact(text: str) -> str:
     return re.sub(r"(https?://[^\s?\"'<>]{1,500})\?[^\s\"'<>]*", rf"\1?{REDACTED}", text)
 
 
-def hide_prompts(error: BaseException, sent: Mapping[str, Any]) -> None:
-    """Take what fal repeats of the input out of an error's message, which goes to logs and to the history."""
-    message = str(error)
-    for name in ("prompt", "negative_prompt", "image_url", "video_url"):
-        private = printable_line(sent.get(name, ""), len(message))
-        at = message.find(private[:HIDDEN]) if len(private) >= HIDDEN else -1
-        if at >= 0:
-            same = takewhile(lambda pair: pair[0] == pair[1], zip(message[at:], private, strict=False))
-            message = message.replace("".join(character for character, _ in same), f"[{name}]")
-    error.args = (message,)
+def private_texts(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of an input that are the user's own, by name. `redact` takes care of data URIs."""
+    texts = {name: arguments.get(name, "") for name in ("prompt", "negative_prompt", "image_url", "video_url")}
+    return {name: text for name, text in texts.items() if text.strip() and not text.startswith("data:")}
+
+
+def hide(line: str, private: Mapping[str, str]) -> str:
+    """Return `line` with the name of a text of `private` in the place of each part that repeats it.
+
+    A part is 12 characters or more that are in both, or the whole of a text that is shorter.
+    """
+    for name, text in private.items():
+        for start, end in reversed(echoes(line, printable_line(text, len(text)))):
+            line = f"{line[:start]}[{name}]{line[end:]}"
+    return line
+
+
+def echoes(line: str, text: str) -> list[tuple[int, int]]:
+    """Return where parts of `text` begin and end in `line`, whatever their case."""
+    if len(text) < ECHO_LENGTH:
+        return [match.span() for match in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", line, re.IGNORECASE)]
+    spans: list[tuple[int, int]] = []
+    parts = {text[at : at + ECHO_LENGTH].lower() for at in range(len(text) - ECHO_LENGTH + 1)}
+    for start in range(len(line) - ECHO_LENGTH + 1):
+        end = start + ECHO_LENGTH
+        if line[start:end].lower() in parts:
+            first = spans.pop()[0] if spans and start <= spans[-1][1] else start
+            spans.append((first, end))
+    return [(end - len(line[start:end].lstrip()), start + len(line[start:end].rstrip())) for start, end in spans]

@@ -1,4 +1,4 @@
-"""What is wanted from fal, under a name that is the same whenever the same is wanted."""
+"""One video to ask fal for, under a name that is the same for the same request."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,22 +8,23 @@ from typing import Any
 from ..errors import InvalidRequestError
 from ..formats import VideoFormat, find_format
 from ..request import GenerationRequest
-from .endpoints import Endpoint, arguments, sha256_of
+from .endpoints import Endpoint, sha256_of
+from .endpoints import arguments as arguments_of
 from .journal import Journal, Record
 from .media.upload import Media, media_from
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One wanted video.
+    """One video to ask fal for.
 
-    `sent`: the JSON object for fal, in which the name of `media` stands where its address will be, if it has none yet.
-    `fingerprint`: a hash of endpoint and JSON, the media by name. `target`: the finished file, which is named after
-    what was asked for.
+    `arguments`: the JSON object for fal. The name of `media` stands where its address will be, if it has none yet.
+    `fingerprint`: a hash of endpoint and arguments, the media by name. `target`: the finished file, named after the
+    seed and the fingerprint.
     """
 
     endpoint: Endpoint
-    sent: dict[str, Any]
+    arguments: dict[str, Any]
     media: Media | None
     format: VideoFormat
     fingerprint: str
@@ -32,16 +33,16 @@ class Submission:
 
     @property
     def seed(self) -> int:
-        return self.sent["seed"]
+        return self.arguments["seed"]
 
     def new_record(self) -> Record:
-        """Of a video for which nothing has been sent."""
+        """Return the record of a video for which nothing has been sent."""
         return Record(
             fingerprint=self.fingerprint,
             endpoint=self.endpoint.id,
-            input_sha256=sha256_of(self.sent),
+            input_sha256=sha256_of(self.arguments),
             request_sha256=self.request_sha256,
-            input_keys=sorted(self.sent),
+            input_keys=sorted(self.arguments),
             seed=self.seed,
         )
 
@@ -53,28 +54,29 @@ def make_submission(
     folder: Path,
     source: Path | bytes | str | Media | None = None,
 ) -> Submission:
-    """The submission of a request: without a seed in it, with that of its unfinished job, or a new one.
+    """Return the submission of a request. One without a seed gets that of its unfinished job, or a new one.
 
     Raises `InvalidRequestError`.
     """
     media = media_of(endpoint, source)
-    wanted = {**arguments(endpoint, request), **({endpoint.media: media.identity} if media else {})}
-    request_sha256 = sha256_of(wanted)
+    arguments = arguments_of(endpoint, request) | ({endpoint.media: media.identity} if media else {})
+    request_sha256 = sha256_of(arguments)
     seed = request.seed
     if seed is None:
         seed = seed_of_unfinished(journal, endpoint.id, request_sha256)
     if seed is None:
         seed = request.seed_or_random()
-    named = {**wanted, "seed": seed}
-    fingerprint = hashlib.sha256(f"{endpoint.id}\n{sha256_of(named)}".encode()).hexdigest()[:32]
-    sent = {**named, endpoint.media: media.address} if media and media.address else named
+    arguments["seed"] = seed
+    fingerprint = hashlib.sha256(f"{endpoint.id}\n{sha256_of(arguments)}".encode()).hexdigest()[:32]
+    if media and media.address:
+        arguments[endpoint.media] = media.address
     format = find_format(request.video_output_type)
     target = folder / f"cosmos_{seed}_{fingerprint[:12]}{format.suffix}"
-    return Submission(endpoint, sent, media, format, fingerprint, request_sha256, target)
+    return Submission(endpoint, arguments, media, format, fingerprint, request_sha256, target)
 
 
 def media_of(endpoint: Endpoint, source: Path | bytes | str | Media | None) -> Media | None:
-    """What the endpoint starts from. Raises `InvalidRequestError` unless it takes just that."""
+    """Return the file that the endpoint starts from. Raises `InvalidRequestError` unless it takes just that."""
     if bool(endpoint.media) != (source is not None):
         what = f"starts from a file: give it as media, for {endpoint.media}" if endpoint.media else "takes no media"
         raise InvalidRequestError(f"{endpoint.id} {what}.")
@@ -82,7 +84,7 @@ def media_of(endpoint: Endpoint, source: Path | bytes | str | Media | None) -> M
 
 
 def seed_of_unfinished(journal: Journal, endpoint_id: str, request_sha256: str) -> int | None:
-    """The seed that was drawn for the same request, where a run that is over left its job unfinished."""
+    """Return the seed of the same request's unfinished job, unless another run works on that job."""
     for record in journal.unfinished():
         same = (record.endpoint, record.request_sha256) == (endpoint_id, request_sha256)
         if same and not journal.is_claimed(record.fingerprint):

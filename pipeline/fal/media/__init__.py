@@ -1,1 +1,1 @@
-"""The file that fal made: brought here without the key, checked, and put in place whole."""
+"""Files to and from fal: starts are uploaded, and videos are downloaded without the key, checked and saved whole."""

@@ -9,7 +9,7 @@ import ssl
 import time
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import anyio
 import httpx
@@ -19,13 +19,16 @@ from ..queue.policy import NetworkPolicy
 from ..queue.reply import raw_chunks
 from ..queue.retry import backoff, may_repeat_download, retry_after
 from ..queue.transport import UnloggedURL, certificates, connect
-from ..queue.verdict import Answer, Stage, Tally, Verdict
+from ..queue.verdict import Answer, Attempts, Stage, Verdict
 
 HEADER = 64
 """Bytes at the start of a file that tell its container."""
 DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,", re.IGNORECASE)
 DATA_URI_TYPES = {format.content_type for format in FORMATS.values()} | {"application/octet-stream"}
-NUMBERS = ("file_size", "width", "height", "fps", "num_frames")
+MAX_REDIRECTS = 3
+MIN_RATE = 1024
+"""Bytes per second. A slower download is broken off, looked at every `RATE_WINDOW` seconds."""
+RATE_WINDOW = 60.0
 NOT_A_VIDEO = ("text/", "application/json", "application/xml")
 
 
@@ -46,7 +49,7 @@ class DownloadError(Exception):
 
 
 def video_url(result: dict[str, Any]) -> str | None:
-    """The address of the video in fal's output object."""
+    """Return the address of the video in fal's output object."""
     video = result.get("video")
     url = video.get("url") if isinstance(video, dict) else None
     return url if isinstance(url, str) and url else None
@@ -56,73 +59,65 @@ def is_data_uri(url: str) -> bool:
     return url[:5].lower() == "data:"
 
 
-def announced_numbers(result: dict[str, Any]) -> dict[str, int | float]:
-    """The numbers that fal's output object gives for its video, without those that are none."""
-    video = result.get("video")
-    numbers = {name: video.get(name) for name in NUMBERS} if isinstance(video, dict) else {}
-    return {name: value for name, value in numbers.items() if is_number(value)}
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
-
-
 async def download(url: str, part: Path, format: VideoFormat, policy: NetworkPolicy) -> None:
-    """Bring the file at `url`, which may be a data URI, to `part`.
+    """Download the file at `url`, which may be a data URI, to `part`.
 
     Raises `MediaRefusedError`, also for another container than that of `format`; `MediaGoneError`; `DownloadError`
-    when no try brought the whole file; and `OSError`.
+    when no try downloaded the whole file; and `OSError`.
     """
     if is_data_uri(url):
         write_data_uri(url, part, policy)
         return check_container(part, format)
-    tally = Tally(Stage.MEDIA, policy)
     try:
         with anyio.fail_after(policy.media_deadline):
             async with connect("*/*", certificates()) as http:
-                while broken := await download_once(http, url, part, policy):
-                    if tally.add(Answer.OTHER) is Verdict.KEPT:
-                        raise broken
-                    pause = backoff(tally.times[Answer.OTHER], policy.backoff, policy.backoff_cap)
-                    await asyncio.sleep(broken.pause or pause)
+                await download_whole(http, url, part, policy)
     except TimeoutError:
         raise DownloadError(f"it was not complete within {policy.media_deadline:g} s") from None
     return check_container(part, format)
 
 
-async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> DownloadError | None:
-    """Why it did not come and may come yet. Raises `MediaRefusedError`, `MediaGoneError` and `OSError`."""
-    try:
-        await follow_redirects(http, url, part, policy)
-    except DownloadError as error:
-        return error
-    except (httpx.TransportError, ssl.SSLError) as error:
-        return DownloadError(type(error).__name__)
-    except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-        pass
-    else:
-        return None
-    raise MediaRefusedError("it is behind a redirect to what is no URL")
+async def download_whole(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
+    """Repeat a download that breaks off, until the table has a verdict. Raises as `download` does."""
+    attempts = Attempts(Stage.MEDIA, policy)
+    while True:
+        try:
+            return await download_once(http, url, part, policy)
+        except DownloadError as broken:
+            if attempts.add(Answer.OTHER) is Verdict.GIVE_UP:
+                raise
+            pause = broken.pause
+        await asyncio.sleep(pause or backoff(attempts.times[Answer.OTHER], policy.backoff, policy.backoff_cap))
 
 
-async def follow_redirects(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
-    """By hand, so that each place is checked before it is asked."""
-    checked = checked_url(url, policy.media_hosts)
-    for _ in range(policy.max_redirects + 1):
-        request = http.build_request("GET", checked, timeout=policy.timeout(policy.result_timeout))
-        request.url = UnloggedURL(checked)
-        async with aclosing(await http.send(request, stream=True)) as response:
-            if not 300 <= response.status_code < 400:
-                check_response(response)
-                return await write_body(response, part, policy)
-            checked = checked_url(response.headers.get("location", ""), policy.media_hosts, checked)
-    raise MediaRefusedError(f"it is behind more than {policy.max_redirects} redirects")
+async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: NetworkPolicy) -> None:
+    """Download the file once, following redirects by hand, so that each place is checked before it is asked.
+
+    Raises as `download` does.
+    """
+    address = checked_url(url, policy.media_hosts)
+    for _ in range(MAX_REDIRECTS + 1):
+        request = http.build_request("GET", address, timeout=policy.timeout(policy.result_timeout))
+        request.url = UnloggedURL(address)
+        try:
+            async with aclosing(await http.send(request, stream=True)) as response:
+                if not 300 <= response.status_code < 400:
+                    check_response(response)
+                    return await write_body(response, part, policy)
+                address = checked_url(response.headers.get("location", ""), policy.media_hosts, address)
+            continue
+        except (httpx.TransportError, ssl.SSLError) as error:
+            problem: Exception = DownloadError(type(error).__name__)
+        except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
+            problem = MediaRefusedError("it is behind a redirect to what is no URL")
+        raise problem  # with no error of httpx behind it, which would hold the address
+    raise MediaRefusedError(f"it is behind more than {MAX_REDIRECTS} redirects")
 
 
 def checked_url(url: str, hosts: tuple[str, ...], base: httpx.URL | None = None) -> httpx.URL:
-    """https, port 443, no user, and one of `hosts` or a subdomain. The host is lower-case, without a final dot.
+    """Return a URL that is https, on port 443, without a user, and at one of `hosts` or a subdomain.
 
-    A redirect may be relative to `base`. Raises `MediaRefusedError`.
+    The host is lower-case, without a final dot. A redirect may be relative to `base`. Raises `MediaRefusedError`.
     """
     try:
         parts = base.join(url) if base else httpx.URL(url)
@@ -136,7 +131,7 @@ def checked_url(url: str, hosts: tuple[str, ...], base: httpx.URL | None = None)
 
 
 def check_response(response: httpx.Response) -> None:
-    """Raises `MediaRefusedError`, `MediaGoneError` and `DownloadError` unless a body that may be a video follows."""
+    """Raise `MediaRefusedError`, `MediaGoneError` or `DownloadError` unless a body that may be a video follows."""
     status = response.status_code
     if status in (403, 404, 410):
         raise MediaGoneError(f"HTTP {status}")
@@ -147,11 +142,11 @@ def check_response(response: httpx.Response) -> None:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise MediaRefusedError("it is compressed, which was not asked for")
     if response.headers.get("content-type", "").lower().startswith(NOT_A_VIDEO):
-        raise MediaRefusedError("its address brings text and no video")
+        raise MediaRefusedError("its address leads to text and no video")
 
 
 async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy) -> None:
-    """Count while it streams; the announced length is checked before.
+    """Write the body, counting while it streams. The announced length is checked before.
 
     Raises `MediaRefusedError`, `DownloadError`, `OSError`.
     """
@@ -166,9 +161,9 @@ async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy
                     raise MediaRefusedError(f"it has more than {policy.max_media // 2**20} MiB")
                 file.write(chunk)
                 seconds = time.monotonic() - since
-                if seconds >= policy.rate_window:
-                    if size - counted < policy.minimum_rate * seconds:
-                        raise DownloadError(f"less than {policy.minimum_rate:g} bytes a second")
+                if seconds >= RATE_WINDOW:
+                    if size - counted < MIN_RATE * seconds:
+                        raise DownloadError(f"less than {MIN_RATE:g} bytes a second")
                     counted, since = size, time.monotonic()
 
 
@@ -181,7 +176,7 @@ def check_size(announced: int, folder: Path, policy: NetworkPolicy) -> None:
 
 
 def write_data_uri(uri: str, part: Path, policy: NetworkPolicy) -> None:
-    """Raises `MediaRefusedError`."""
+    """Write the content of a data URI. Raises `MediaRefusedError`."""
     head = DATA_URI.match(uri)
     if not head or head[1].lower() not in DATA_URI_TYPES:
         raise MediaRefusedError("its data URI is no video in base64")
@@ -194,7 +189,7 @@ def write_data_uri(uri: str, part: Path, policy: NetworkPolicy) -> None:
 
 
 def check_container(part: Path, format: VideoFormat) -> None:
-    """Raises `MediaRefusedError` unless the first bytes are those of the container."""
+    """Raise `MediaRefusedError` unless the first bytes are those of the container."""
     with part.open("rb") as file:
         if not format.magic.match(file.read(HEADER)):
             raise MediaRefusedError(f"its first bytes are not those of a {format.suffix} file")

@@ -1,8 +1,6 @@
 """Decode a finished file once: what it holds, and that it can be used."""
 
-import math
 import re
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,21 +10,25 @@ from av.error import FFmpegError
 
 from ...formats import VideoFormat
 from ...video import RemoteVideo, gif_frame_rate
-from ..queue.policy import NetworkPolicy
 from .download import MediaRefusedError
 
 BLOCK = 2**20
 MAX_STREAMS = 1024
+MAX_FRAME_PIXELS = 2**22
+"""Of one frame, where fal makes 1280 x 704."""
+MAX_PIXELS = 2**30
+"""Of all frames of a video."""
 COMPRESSED_INDEX = re.compile(rb"cmov.{4}dcomzlib", re.DOTALL)
 
 
-def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | None) -> RemoteVideo:
-    """Decode every frame of `path`, in no more memory than a few frames of the policy's size take.
+def probe(path: Path, format: VideoFormat, seed: int | None) -> RemoteVideo:
+    """Decode every frame of `path`, and return what the file holds.
 
-    Raises `MediaRefusedError` when that fails, or when it holds more pixels than the policy allows, and
+    It takes no more memory than a few frames of the largest size.
+    Raises `MediaRefusedError` when that fails, or when it holds more pixels than are allowed, and
     `PermissionError` when it may not be read, as on Windows while another program holds it.
     """
-    limits = {"max_pixels": str(policy.max_frame_pixels)}
+    limits = {"max_pixels": str(MAX_FRAME_PIXELS)}
     try:
         refuse_compressed_index(path)
         with av.open(str(path), stream_options=[limits] * MAX_STREAMS) as container:  # pyright: ignore
@@ -34,10 +36,10 @@ def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | No
                 raise MediaRefusedError("it holds no video")
             stream = container.streams.video[0]
             width, height, rate = stream.width, stream.height, stream.average_rate
-            if not 0 < width * height <= policy.max_frame_pixels:
+            if not 0 < width * height <= MAX_FRAME_PIXELS:
                 raise MediaRefusedError("its frames are far larger than those of this model")
             stream.codec_context.options = limits  # for a size that changes on the way
-            num_frames, seconds = decode(container, policy.max_pixels // max(1, width * height))
+            num_frames, seconds = decode(container, MAX_PIXELS // max(1, width * height))
     except PermissionError:
         raise
     except (FFmpegError, ValueError, OSError) as error:
@@ -59,7 +61,7 @@ def probe(path: Path, format: VideoFormat, policy: NetworkPolicy, seed: int | No
 
 
 def refuse_compressed_index(path: Path) -> None:
-    """Raises `MediaRefusedError` for an MP4 or MOV whose index is compressed, which FFmpeg would unpack without limit.
+    """Raise `MediaRefusedError` for an MP4 or MOV whose index is compressed: FFmpeg would unpack it without limit.
 
     QuickTime File Format calls it a compressed movie resource; no encoder of today writes it.
     """
@@ -72,7 +74,7 @@ def refuse_compressed_index(path: Path) -> None:
 
 
 def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
-    """The number of frames and the end of the last one in seconds.
+    """Return the number of frames and the end of the last one in seconds.
 
     Raises `MediaRefusedError` for more frames than `most`.
     """
@@ -84,16 +86,3 @@ def decode(container: "InputContainer", most: int) -> tuple[int, Fraction]:
         if frame.pts is not None and frame.time_base:
             end = (frame.pts + frame.duration) * frame.time_base
     return num_frames, end
-
-
-def notes_on(video: RemoteVideo, announced: Mapping[str, int | float], num_frames: int) -> tuple[str, ...]:
-    """Where the file is not what fal announced, or not as long as was asked for. A GIF's rate is rounded."""
-    real = {name: getattr(video, name) for name in announced}
-    found = [
-        f"fal announced {name} {announced[name]}, and the file has {round(float(real[name]), 2):.10g}"
-        for name in announced
-        if not math.isclose(announced[name], real[name], rel_tol=0.01 if name == "fps" else 0)
-    ]
-    if video.num_frames != num_frames:
-        found.append(f"{num_frames} frames were asked for, and the file has {video.num_frames}")
-    return tuple(found)

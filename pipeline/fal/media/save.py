@@ -24,7 +24,7 @@ async def save_video(
         make_folder(target.parent)
         with atomic_write(target) as part:
             await download(url, part, format, policy)
-            video = await asyncio.to_thread(probe, part, format, policy, seed)
+            video = await asyncio.to_thread(probe, part, format, seed)
             if target.exists():
                 raise DownloadError(f"there is something else at {target}: move it away")
     except OSError as error:

@@ -17,8 +17,9 @@ import httpx
 
 from ...errors import FalError, InvalidRequestError
 from ...formats import FORMATS
+from ..queue.errors import error_from
 from ..queue.policy import NetworkPolicy, is_plain_https
-from ..queue.reply import NoReply, Reply, error_from
+from ..queue.reply import Reply, TransportFailure
 from ..queue.transport import Transport
 from .download import DATA_URI, MediaRefusedError, checked_url, is_data_uri
 
@@ -53,7 +54,7 @@ class Media:
 
 
 def media_from(source: Path | bytes | str | Media, input_name: str) -> Media:
-    """The media for an endpoint's `image_url` or `video_url`, of a file, its bytes, or an address that fal can read.
+    """Return the media for `image_url` or `video_url`: a file, its bytes, or an address that fal can read.
 
     A hosted address is sent as it is, and named by itself; anything else is named by its bytes. Raises
     `InvalidRequestError`.
@@ -76,7 +77,7 @@ def media_from(source: Path | bytes | str | Media, input_name: str) -> Media:
 
 
 def content_of(uri: str, input_name: str) -> bytes:
-    """Of a data URI. Raises `InvalidRequestError`."""
+    """Return the content of a data URI. Raises `InvalidRequestError`."""
     head = DATA_URI.match(uri)
     try:
         return base64.b64decode(uri[head.end() :] if head else "?", validate=True)
@@ -85,7 +86,7 @@ def content_of(uri: str, input_name: str) -> bytes:
 
 
 def read(path: Path) -> bytes:
-    """Up to a byte more than may be uploaded. Raises `InvalidRequestError`."""
+    """Return the bytes of a file, up to one more than may be uploaded. Raises `InvalidRequestError`."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_UPLOAD + 1)
@@ -94,7 +95,7 @@ def read(path: Path) -> bytes:
 
 
 def content_type_of(content: bytes, input_name: str) -> str:
-    """By the first bytes, as a name may say anything. Raises `InvalidRequestError`."""
+    """Return the content type that the first bytes tell, as a name may say anything. Raises `InvalidRequestError`."""
     wanted = input_name.removesuffix("url").replace("_", "/")
     found = next((kind for magic, kind in KINDS if magic.match(content) and kind.startswith(wanted)), None)
     if not found:
@@ -103,7 +104,7 @@ def content_type_of(content: bytes, input_name: str) -> str:
     return found
 
 
-async def ask_for_place(transport: Transport, media: Media) -> Reply | NoReply:
+async def initiate_upload(transport: Transport, media: Media) -> Reply | TransportFailure:
     """Ask fal's storage where to put a file (fal-js, `storage.ts`: initiate). It is told no name but `input`."""
     policy = transport.policy
     asked = {"file_name": f"input.{media.content_type.rpartition('/')[2]}", "content_type": media.content_type}
@@ -118,8 +119,8 @@ async def ask_for_place(transport: Transport, media: Media) -> Reply | NoReply:
     return await transport.send("POST", url, headers=headers, content=content, timeout=timeout, deadline=timeout)
 
 
-def place_in(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
-    """Where to put the file, and the address that it then has. Raises `FalError` for places that are not fal's."""
+def upload_urls(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
+    """Return where to put the file, and its address from then on. Raises `FalError` for places that are not fal's."""
     body: Any = reply.json
     try:
         upload_url = checked_url(body["upload_url"], policy.media_hosts)
@@ -129,8 +130,10 @@ def place_in(reply: Reply, policy: NetworkPolicy) -> tuple[httpx.URL, str]:
     raise FalError(f"{what}, {NOTHING_PAID}: look for a newer version of this pack.", stage="upload")
 
 
-async def put(transport: Transport, url: httpx.URL, media: Media, progress: Callable[[str], None]) -> Reply | NoReply:
-    """One try, without the key. `progress` is told how far it is."""
+async def put_file(
+    transport: Transport, url: httpx.URL, media: Media, progress: Callable[[str], None]
+) -> Reply | TransportFailure:
+    """Put the file there, without the key. `progress` is told how far it is."""
 
     async def blocks() -> AsyncIterator[bytes]:
         for start in range(0, len(media.content), BLOCK):
@@ -142,8 +145,8 @@ async def put(transport: Transport, url: httpx.URL, media: Media, progress: Call
     return await transport.put_without_key(url, headers, blocks())
 
 
-def not_uploaded(reply: Reply | NoReply, has_place: bool) -> FalError:
-    """Why an upload came to nothing. `has_place`: fal had said where to put it."""
+def not_uploaded(reply: Reply | TransportFailure, has_place: bool) -> FalError:
+    """Return why an upload failed. `has_place`: fal had said where to put it."""
     if isinstance(reply, Reply) and not has_place:
         return error_from(reply, "upload", f"fal did not take the upload, {NOTHING_PAID}")
     text = f"The upload to fal's storage failed ({reply.reason}), {NOTHING_PAID}: look at the network, and try again."

@@ -1,1 +1,1 @@
-"""fal's queue: its protocol, one method an operation, and what may be concluded from a reply."""
+"""fal's protocol: a request and its reply, the meaning of a reply, and the texts of its errors."""

@@ -31,13 +31,13 @@ class Cancellation(enum.Enum):
     """fal's answer when it is asked to cancel."""
 
     REMOVED = "removed from the queue before it started"
-    REQUESTED = "asked to stop; it may still finish and be paid for"
+    REQUESTED = "asked to stop; it may still finish and be charged"
     TOO_LATE = "already completed"
     GONE = "unknown to fal"
 
 
 def build_job(queue_url: str, endpoint_id: str, request_id: str) -> Job:
-    """The job of a request id. Raises `InvalidRequestError`.
+    """Return the job of a request id. Raises `InvalidRequestError`.
 
     The URLs leave out what follows owner/app in the endpoint's id ("Inference API reference"; fal_client's
     `client.py` builds them so).
@@ -51,7 +51,10 @@ def build_job(queue_url: str, endpoint_id: str, request_id: str) -> Job:
 
 
 def job_from(body: Any, queue_url: str, endpoint_id: str) -> Job | None:
-    """The job that a reply to a submission names, or None. URLs that are not the queue's own are built instead."""
+    """Return the job that a reply to a submission names, or None.
+
+    URLs that are not the queue's own are built instead.
+    """
     request_id = body.get("request_id") if isinstance(body, dict) else None
     if not is_request_id(request_id):
         return None
@@ -71,7 +74,7 @@ def is_request_id(value: Any) -> TypeGuard[str]:
 
 
 def is_url_of(url: Any, request_id: str, queue_url: str) -> bool:
-    """Whether the key may be sent to a URL from a reply: it has the queue's origin, and this job in its path."""
+    """Return whether the key may be sent to a URL from a reply: it has the queue's origin, and this job in its path."""
     try:
         given, base = httpx.URL(url), httpx.URL(queue_url)
     except (TypeError, httpx.InvalidURL):

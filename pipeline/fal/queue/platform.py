@@ -9,7 +9,8 @@ from typing import Any
 
 from ...errors import FalError
 from ..redaction import printable_line
-from .reply import NoReply, error_from
+from .errors import error_from
+from .reply import TransportFailure
 from .transport import Transport
 
 TIMEOUT = 10
@@ -29,18 +30,18 @@ class Price:
         return f"{self.times(1)} a {self.unit}"
 
     def times(self, count: int) -> str:
-        """Of `count` units."""
+        """Return the price of `count` units."""
         whole, _, cents = f"{count * self.amount:.6f}".rstrip("0").partition(".")
         amount = f"{whole}.{cents:0<2}"
         return f"${amount}" if self.currency == "USD" else f"{amount} {self.currency}"
 
 
 async def read_price(transport: Transport, endpoint_id: str) -> Price | None:
-    """What fal says that a job costs now, or None where it does not tell."""
+    """Return the price of a job now, None where fal does not tell."""
     query = urllib.parse.urlencode({"endpoint_id": endpoint_id})
     url = f"{transport.policy.platform_url}/models/pricing?{query}"
     reply = await transport.send("GET", url, timeout=TIMEOUT, deadline=TIMEOUT)
-    if isinstance(reply, NoReply) or not reply.is_success:
+    if isinstance(reply, TransportFailure) or not reply.is_success:
         return None
     try:
         entry = next(item for item in reply.json["prices"] if item["endpoint_id"] == endpoint_id)
@@ -80,7 +81,7 @@ async def list_requests(
 async def _read_page(transport: Transport, query: dict[str, str]) -> dict[str, Any]:
     url = f"{transport.policy.platform_url}/models/requests/by-endpoint?{urllib.parse.urlencode(query)}"
     reply = await transport.send("GET", url, timeout=TIMEOUT, deadline=2 * TIMEOUT)
-    if isinstance(reply, NoReply):
+    if isinstance(reply, TransportFailure):
         raise FalError(f"fal did not list the account's jobs ({reply.reason}).", stage="listing")
     if not reply.is_success or not isinstance(reply.json, dict) or not isinstance(reply.json.get("items"), list):
         raise error_from(reply, "listing", "fal did not list the account's jobs")

@@ -25,8 +25,6 @@ class NetworkPolicy:
     `gone_patience`: how long fal must say that it has nothing, or that the job failed, until that is believed.
     `media_patience`: the same for the address of a file. `reconcile_pauses`: before each look for a lost job.
     `cancel_wait`: how long the outcome of a cancelled job is awaited.
-    `max_pixels`: of all frames of a video; `max_frame_pixels`: of one, where fal makes 1280 x 704.
-    `minimum_rate`: a download that brings fewer bytes a second over `rate_window` ends.
     """
 
     queue_url: str = "https://queue.fal.run"
@@ -52,12 +50,7 @@ class NetworkPolicy:
 
     max_reply: int = 16 * 2**20
     max_media: int = 512 * 2**20
-    max_pixels: int = 2**30
-    max_frame_pixels: int = 2**22
     media_deadline: float = 900
-    minimum_rate: float = 1024
-    rate_window: float = 60
-    max_redirects: int = 3
 
     def __post_init__(self) -> None:
         for name in ("queue_url", "platform_url", "storage_url", "relay_url"):
@@ -67,14 +60,14 @@ class NetworkPolicy:
 
     @classmethod
     def from_environment(cls) -> "NetworkPolicy":
-        """The strict policy, through the relay that COSMOS_PREDICT25_FAL_RELAY names, if it is set."""
+        """Return the strict policy, through the relay that COSMOS_PREDICT25_FAL_RELAY names, if it is set."""
         relay_url = os.environ.get(RELAY_VARIABLE) or None
         if relay_url and not is_plain_https(relay_url):
             raise InvalidRequestError(f"{RELAY_VARIABLE} must be https://host/..., without a user or a password in it.")
         return cls(relay_url=relay_url)
 
     def poll_interval(self, waited: float) -> float:
-        """The pause before the next look at a job that has been followed for `waited` seconds."""
+        """Return the pause before the next look at a job that has been followed for `waited` seconds."""
         return next(pause for start, pause in reversed(self.poll_intervals) if waited >= start)
 
     def timeout(self, read: float) -> httpx.Timeout:
@@ -82,7 +75,7 @@ class NetworkPolicy:
 
 
 def is_plain_https(url: str) -> bool:
-    """Whether it is https with a host, and without a user or a password."""
+    """Return whether a URL is https with a host, and without a user or a password."""
     try:
         parts = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):

@@ -13,7 +13,7 @@ RETRY_AFTER_LIMITS = (1.0, 120.0)
 
 
 def is_certificate_failure(error: BaseException | None) -> bool:
-    """Whether the server could not prove that it is the one that was asked for. No repetition changes that."""
+    """Return whether the server could not prove that it is the one that was asked for. No repetition changes that."""
     while error:
         if isinstance(error, ssl.SSLCertVerificationError):
             return True
@@ -22,17 +22,17 @@ def is_certificate_failure(error: BaseException | None) -> bool:
 
 
 def proves_nothing_was_sent(error: Exception) -> bool:
-    """Whether no byte of the request can have reached fal. A failed write or read proves nothing."""
+    """Return whether no byte of the request can have reached fal. A failed write or read proves nothing."""
     return isinstance(error, NEVER_CONNECTED)
 
 
 def may_repeat_download(status: int) -> bool:
-    """Whether the CDN may answer otherwise in a moment."""
+    """Return whether the CDN may answer otherwise in a moment."""
     return status in (408, 409, 425, 429) or status >= 500
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, from 1 to 120, or None where it does not or they cannot be read."""
+    """Return the seconds that the server asks to wait, from 1 to 120, None where there are none to read."""
     value = headers.get("retry-after", "")
     try:
         seconds = float(value) if value.strip().isdigit() else _seconds_until(email.utils.parsedate_to_datetime(value))
@@ -43,17 +43,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def backoff(failures: int, base: float, cap: float) -> float:
-    """Seconds to wait after `failures` failures in a row: drawn from 0 to base * 2**failures, at most `cap`."""
+    """Return the seconds to wait after failures in a row, drawn from 0 to base * 2**failures, at most `cap`."""
     return random.uniform(0, min(cap, base * 2 ** min(failures, 32)))
 
 
 def jittered(seconds: float) -> float:
-    """From four fifths to six fifths of `seconds`."""
+    """Return from four fifths to six fifths of `seconds`."""
     return seconds * random.uniform(0.8, 1.2)
 
 
 def says_retryable(headers: Mapping[str, str]) -> bool | None:
-    """What fal's headers say about a new try of a failed job, None where they are silent.
+    """Return what fal's headers say about a new try of a failed job, None where they are silent.
 
     Both are of fal's documentation: `x-fal-retryable` in "Retries", `x-fal-needs-retry` in "Platform headers".
     """

@@ -1,10 +1,10 @@
 """The three states of a job, read from replies that may hold anything."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..redaction import printable_line, redact
+from ..redaction import hide, printable_line, redact
 
 MAX_LOG_LINES = 100
 FAILED = {"FAILED", "ERROR", "CANCELED", "CANCELLED"}
@@ -27,29 +27,25 @@ class InProgress:
 
 @dataclass(frozen=True)
 class Completed:
-    """The end, good or bad: only the result tells. `inference_time`: seconds."""
+    """The end, good or bad: only the result tells."""
 
     logs: tuple[str, ...] = ()
-    inference_time: float | None = None
-    error: str | None = None
-    error_type: str | None = None
 
 
 Status = Queued | InProgress | Completed
 
 
-def parse_status(body: Any) -> Status | None:
-    """The state that a reply's JSON tells, or None where it tells none that is known."""
+def parse_status(body: Any, private: Mapping[str, str] | None = None) -> Status | None:
+    """Return the state that a reply's JSON tells, None where it tells none that is known. `private`: see `Reply`."""
     if not isinstance(body, dict):
         return None
     status = body.get("status")
     if status == "IN_QUEUE":
         return Queued(_position(body.get("queue_position")))
     if status == "IN_PROGRESS":
-        return InProgress(_logs(body.get("logs")))
+        return InProgress(_logs(body.get("logs"), private or {}))
     if status == "COMPLETED" or (isinstance(status, str) and status in FAILED):
-        error = _text(body.get("error")) or (None if status == "COMPLETED" else f"fal says {status}")
-        return Completed(_logs(body.get("logs")), _seconds(body.get("metrics")), error, _text(body.get("error_type")))
+        return Completed(_logs(body.get("logs"), private or {}))
     return None
 
 
@@ -57,24 +53,9 @@ def _position(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
 
 
-def _text(value: Any) -> str | None:
-    return printable_line(redact(value)) if isinstance(value, str) and value else None
-
-
-def _seconds(metrics: Any) -> float | None:
-    value = metrics.get("inference_time") if isinstance(metrics, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        seconds = float(value)
-    except OverflowError:
-        return None
-    return seconds if math.isfinite(seconds) else None
-
-
-def _logs(value: Any) -> tuple[str, ...]:
+def _logs(value: Any, private: Mapping[str, str]) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
     messages = (entry.get("message") if isinstance(entry, dict) else entry for entry in value[-MAX_LOG_LINES:])
-    lines = (printable_line(redact(message)) for message in messages if isinstance(message, str))
+    lines = (hide(printable_line(redact(message)), private) for message in messages if isinstance(message, str))
     return tuple(filter(None, lines))

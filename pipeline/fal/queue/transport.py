@@ -5,7 +5,7 @@ import re
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from ...errors import FalError, InvalidRequestError
 from ..key import FalKey, find_key
 from ..redaction import redact
 from .policy import NetworkPolicy
-from .reply import NoReply, Reply, UnreadableReplyError, read_limited
+from .reply import Reply, TransportFailure, UnreadableReplyError, read_limited
 from .retry import is_certificate_failure, proves_nothing_was_sent
 
 Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
@@ -24,7 +24,7 @@ USER_AGENT = "comfyui-cosmos-predict25/0.2.0 (python)"
 
 
 class UnloggedURL(httpx.URL):
-    """One that whoever knows all of it may use. httpx writes the text of each to its log, which ComfyUI shows."""
+    """A URL that is itself a credential. It is redacted because httpx logs every URL, and ComfyUI shows the log."""
 
     def __str__(self) -> str:
         return redact(super().__str__())
@@ -36,12 +36,13 @@ class Transport:
     """A connection to fal, to be used in `async with`.
 
     Raises `MissingKeyError` when it is made without a key. With a relay no key is read. `clock_offset`: the seconds
-    that fal's clock is ahead of this computer's, None while no reply has told its date.
+    that fal's clock is ahead of this computer's, None while no reply has told its date. `private`: see `Reply`.
     """
 
-    def __init__(self, key: str | None, policy: NetworkPolicy) -> None:
+    def __init__(self, key: str | None, policy: NetworkPolicy, private: Mapping[str, str]) -> None:
         self.policy = policy
         self.key = key_for(policy, key)
+        self._private = private
         self.clock_offset: float | None = None
         self._certificates = certificates()
 
@@ -54,8 +55,10 @@ class Transport:
 
     async def send(
         self, method: str, url: str, *, timeout: float, deadline: float, max_bytes: int | None = None, **what: Any
-    ) -> Reply | NoReply:
-        """`timeout`: seconds for each read. `deadline`: in all, as bytes that drip in never run into the former.
+    ) -> Reply | TransportFailure:
+        """Send a request with the key and return its reply.
+
+        `timeout`: seconds for each read. `deadline`: in all, as bytes that drip in never run into the former.
 
         `what`: the headers and the content, as for `build`.
         """
@@ -63,8 +66,8 @@ class Transport:
 
     async def send_alone(
         self, request: httpx.Request, *, timeout: float, deadline: float, trace: Trace
-    ) -> Reply | NoReply:
-        """As `send`, on a connection of its own, which no one can have closed before.
+    ) -> Reply | TransportFailure:
+        """Send a request on a connection of its own, which no one can have closed before.
 
         `trace`: told of each step of the connection, see httpx' request extensions.
         """
@@ -74,8 +77,8 @@ class Transport:
 
     async def put_without_key(
         self, url: httpx.URL, headers: dict[str, str], content: AsyncIterator[bytes]
-    ) -> Reply | NoReply:
-        """To a place of fal's CDN, which no log names."""
+    ) -> Reply | TransportFailure:
+        """Send a file to an address of fal's CDN, which no log names."""
         policy = self.policy
         async with connect("*/*", self._certificates) as http:
             request = http.build_request("PUT", url, headers=headers, content=content)
@@ -87,7 +90,7 @@ class Transport:
     def build(
         self, method: str, url: str, headers: dict[str, str] | None = None, content: bytes | None = None
     ) -> httpx.Request:
-        """Raises `InvalidRequestError` for what cannot be sent."""
+        """Return a request with the key. Raises `InvalidRequestError` for one that cannot be sent."""
         credentials = {"Authorization": self.key.header} if self.key else {"x-fal-target-url": url}
         address, all_headers = self.policy.relay_url or url, {**(headers or {}), **credentials}
         try:
@@ -107,8 +110,8 @@ class Transport:
         deadline: float,
         max_bytes: int | None,
         tells_time: bool = True,
-    ) -> Reply | NoReply:
-        """Errors of httpx end here: their frames hold the headers.
+    ) -> Reply | TransportFailure:
+        """Return the reply to a request. Errors of httpx end here: their frames hold the headers.
 
         `tells_time`: whether the reply's clock is fal's; the CDN may go by another one than the queue.
         """
@@ -119,19 +122,19 @@ class Transport:
                 try:
                     if tells_time:
                         self._look_at_the_clock(response)
-                    return await read_limited(response, max_bytes or self.policy.max_reply, self.key)
+                    return await read_limited(response, max_bytes or self.policy.max_reply, self.key, self._private)
                 finally:
                     await response.aclose()
         except UnreadableReplyError as error:
-            return NoReply("UNREADABLE", str(error))
+            return TransportFailure("UNREADABLE", str(error))
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-            return NoReply("UNREADABLE", "it redirects to what is no URL")
+            return TransportFailure("UNREADABLE", "it redirects to what is no URL")
         except TimeoutError:
-            return NoReply("LOST", "ReadTimeout")
+            return TransportFailure("LOST", "ReadTimeout")
         except (httpx.TransportError, ssl.SSLError) as error:  # httpx translates those of the handshake only
             if is_certificate_failure(error):
-                return NoReply("BAD_CERTIFICATE", "its certificate is not valid")
-            return NoReply("NOT_SENT" if proves_nothing_was_sent(error) else "LOST", reason_of(error))
+                return TransportFailure("BAD_CERTIFICATE", "its certificate is not valid")
+            return TransportFailure("NOT_SENT" if proves_nothing_was_sent(error) else "LOST", reason_of(error))
 
     def _look_at_the_clock(self, response: httpx.Response) -> None:
         try:
@@ -142,18 +145,18 @@ class Transport:
 
 
 def key_for(policy: NetworkPolicy, explicit: str | None = None) -> FalKey | None:
-    """The key, or None where a relay adds it. Raises `MissingKeyError`."""
+    """Return the key, None where a relay adds it. Raises `MissingKeyError`."""
     return None if policy.relay_url else find_key(explicit)
 
 
 def certificates() -> ssl.SSLContext:
-    """Whom to trust, which takes a tenth of a second to read. Raises `FalError`."""
+    """Return the certificates to trust, which take a tenth of a second to read. Raises `FalError`."""
     with network_settings():
         return httpx.create_ssl_context()
 
 
 def connect(accept: str, certificates: ssl.SSLContext) -> httpx.AsyncClient:
-    """A client without the key. Raises `FalError` when the environment's proxy cannot be used."""
+    """Return a client without the key. Raises `FalError` when the environment's proxy cannot be used."""
     with network_settings():
         return httpx.AsyncClient(
             headers={"User-Agent": USER_AGENT, "Accept": accept, "Accept-Encoding": "identity"},
@@ -166,7 +169,7 @@ def connect(accept: str, certificates: ssl.SSLContext) -> httpx.AsyncClient:
 
 @contextmanager
 def network_settings() -> Iterator[None]:
-    """Raises `FalError` for settings that cannot be used, without their text: a proxy's password may be in it."""
+    """Raise `FalError` for settings that cannot be used, without their text: a proxy's password may be in it."""
     reason = ""
     try:
         yield
@@ -181,12 +184,16 @@ def network_settings() -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """The kind of an error, as texts of httpx may hold URLs; for a proxy, which it is and what it said."""
+    """Return the kind of an error, as texts of httpx may hold URLs; for a proxy, its name and its answer."""
     said = re.match(r"\d{3}\b", str(error))
     if not isinstance(error, httpx.ProxyError) or not said:
         return type(error).__name__
-    proxies = urllib.request.getproxies()
-    address = httpx.URL(proxies.get("https") or proxies.get("all") or "")
-    place = f"{address.host}:{address.port}" if address.port else address.host
     wants = ": it wants a user and a password in HTTPS_PROXY" if said[0] == "407" else ""
-    return f"the proxy {place} answers HTTP {said[0]}{wants}"
+    return f"the proxy {proxy_name()} answers HTTP {said[0]}{wants}"
+
+
+def proxy_name() -> str:
+    """Return host:port of the environment's proxy, which may be set without http:// before it."""
+    proxies = urllib.request.getproxies()
+    address = proxies.get("https") or proxies.get("all") or ""
+    return httpx.URL(address if "://" in address else f"http://{address}").netloc.decode()

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from .policy import NetworkPolicy
-from .reply import NoReply, Reply
+from .reply import Reply, TransportFailure
 
 
 class Stage(str, enum.Enum):
@@ -52,10 +52,10 @@ class Verdict(enum.Enum):
     ANSWERED = "go on with the answer"
     REFUSED = "there is no job and nothing to pay"
     UNKNOWN = "there may be a job: look for it, and never send it again"
-    KEPT = "end this run and keep the job for the next one"
+    GIVE_UP = "end this run and keep the job for the next one"
     FAILED = "the job is over, without a video"
     CANCELLED = "the job is over, as it was cancelled"
-    GONE = "fal has nothing any more: keep the record until the user dismisses it"
+    EXPIRED = "fal has nothing any more: keep the record until the user dismisses it"
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ A, V = Answer, Verdict
 TROUBLE = (A.NOT_SENT, A.LOST, A.BUSY, A.OTHER)
 READING = {
     A.OK: Rule(V.ANSWERED),
-    **dict.fromkeys(TROUBLE, Rule(V.KEPT, times="read_tries")),
-    A.UNREADABLE: Rule(V.KEPT, times=5),
-    **dict.fromkeys((A.BAD_CERTIFICATE, A.REDIRECT, A.NOT_ALLOWED), Rule(V.KEPT)),
-    A.NOT_FOUND: Rule(V.GONE, times=2, seconds="gone_patience"),
+    **dict.fromkeys(TROUBLE, Rule(V.GIVE_UP, times="read_tries")),
+    A.UNREADABLE: Rule(V.GIVE_UP, times=5),
+    **dict.fromkeys((A.BAD_CERTIFICATE, A.REDIRECT, A.NOT_ALLOWED), Rule(V.GIVE_UP)),
+    A.NOT_FOUND: Rule(V.EXPIRED, times=2, seconds="gone_patience"),
 }
 TABLE: dict[Stage, dict[Answer, Rule]] = {
     Stage.UPLOAD: {
@@ -95,25 +95,25 @@ TABLE: dict[Stage, dict[Answer, Rule]] = {
     Stage.STATUS: READING,
     Stage.RESULT: {
         **READING,
-        A.IN_PROGRESS: Rule(V.KEPT, seconds="wait_limit"),
+        A.IN_PROGRESS: Rule(V.GIVE_UP, seconds="wait_limit"),
         A.REJECTED: Rule(V.FAILED),
         A.FAILED: Rule(V.FAILED, times=2, seconds="gone_patience"),
-        A.CANCELLED: Rule(V.GONE, times=2, seconds="gone_patience"),
+        A.CANCELLED: Rule(V.EXPIRED, times=2, seconds="gone_patience"),
         A.CANCELLED_AS_ASKED: Rule(V.CANCELLED),
     },
     Stage.CANCEL: {
         **dict.fromkeys((A.OK, A.NOT_FOUND, A.TOO_LATE), Rule(V.ANSWERED)),
-        **dict.fromkeys((*TROUBLE, A.UNREADABLE), Rule(V.KEPT, times=3)),
-        **dict.fromkeys((A.BAD_CERTIFICATE, A.REDIRECT, A.NOT_ALLOWED, A.REFUSED), Rule(V.KEPT)),
+        **dict.fromkeys((*TROUBLE, A.UNREADABLE), Rule(V.GIVE_UP, times=3)),
+        **dict.fromkeys((A.BAD_CERTIFICATE, A.REDIRECT, A.NOT_ALLOWED, A.REFUSED), Rule(V.GIVE_UP)),
     },
     Stage.MEDIA: {
-        A.OTHER: Rule(V.KEPT, times=5),
-        A.NOT_FOUND: Rule(V.GONE, times=2, seconds="media_patience"),
+        A.OTHER: Rule(V.GIVE_UP, times=5),
+        A.NOT_FOUND: Rule(V.EXPIRED, times=2, seconds="media_patience"),
     },
 }
 
 
-class Tally:
+class Attempts:
     """Counts the answers to one question, and gives the verdict on each."""
 
     def __init__(self, stage: Stage, policy: NetworkPolicy) -> None:
@@ -123,7 +123,7 @@ class Tally:
         self._first: dict[Answer, float] = {}
 
     def add(self, answer: Answer) -> Verdict:
-        """The verdict on an answer that has just come."""
+        """Return the verdict on an answer that has just come."""
         self.times[answer] = self.times.get(answer, 0) + 1
         first = self._first.setdefault(answer, time.monotonic())
         rule = TABLE[self._stage][answer]
@@ -134,9 +134,9 @@ class Tally:
         return rule.verdict if is_enough else Verdict.AGAIN
 
 
-def classify(stage: Stage, reply: Reply | NoReply, is_cancelled: bool = False) -> Answer:
-    """What a reply of the queue is. `is_cancelled`: fal has confirmed that it cancels the job."""
-    if isinstance(reply, NoReply):
+def classify(stage: Stage, reply: Reply | TransportFailure, is_cancelled: bool = False) -> Answer:
+    """Return the kind of a reply of the queue. `is_cancelled`: fal has confirmed that it cancels the job."""
+    if isinstance(reply, TransportFailure):
         return Answer[reply.kind]
     status = reply.status
     common = {429: Answer.BUSY, 401: Answer.NOT_ALLOWED, 403: Answer.NOT_ALLOWED}
@@ -159,7 +159,7 @@ def classify(stage: Stage, reply: Reply | NoReply, is_cancelled: bool = False) -
 
 
 def classify_result(reply: Reply, is_cancelled: bool) -> Answer:
-    """fal gives the model's own answer unchanged ("Inference API reference", result)."""
+    """Return the kind of a result. fal gives the model's own answer unchanged ("Inference API reference", result)."""
     if reply.is_in_progress:
         return Answer.IN_PROGRESS
     if not reply.is_fals_own:

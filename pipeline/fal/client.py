@@ -1,0 +1,283 @@
+"""The client of fal's queue: one method per operation. `generate` is the one that keeps a journal of paid jobs."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidRequestError, JobKeptError
+from ..formats import FORMATS, format_of_suffix
+from ..video import RemoteVideo
+from .endpoints import app_of
+from .key import refuse_key_in
+from .media.download import DownloadError, MediaGoneError, MediaRefusedError, video_url
+from .media.save import save_video
+from .media.upload import Media, initiate_upload, not_uploaded, put_file, upload_urls
+from .queue.errors import error_from, kept, not_cancelled, not_understood, outcome_unknown, read_error, unreachable
+from .queue.job import Cancellation, Job, build_job, job_from, with_logs
+from .queue.platform import Price, list_requests, read_price
+from .queue.policy import NetworkPolicy
+from .queue.prepared import DO_NOT_STORE, PreparedRequest, json_of, webhook_query
+from .queue.reply import Reply, TransportFailure
+from .queue.retry import backoff, jittered, retry_after
+from .queue.shielded import send_shielded
+from .queue.status import Completed, Status, parse_status
+from .queue.transport import Transport
+from .queue.verdict import Answer, Attempts, Stage, Verdict, classify
+
+UNKNOWN_STATES = 5
+"""As many looks in a row may tell a state that is not known."""
+FALS_OWN = (Answer.IN_PROGRESS, Answer.NOT_FOUND, Answer.FAILED, Answer.CANCELLED)
+
+NOT_TAKEN = "fal did not take the job, so there is nothing to pay"
+
+log = logging.getLogger("cosmos_predict25.fal")
+
+
+class FalClient:
+    """Talks to fal's queue. To be used in `async with`, in one event loop.
+
+    `key` is id:secret; without it, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `MissingKeyError`
+    where there is none, before anything is sent. `on_trouble` is told what was tried again. `private`: texts, by name,
+    of which no error and no status shows what fal repeats.
+    """
+
+    def __init__(
+        self,
+        key: str | None = None,
+        policy: NetworkPolicy | None = None,
+        on_trouble: Callable[[str], None] = log.info,
+        private: Mapping[str, str] | None = None,
+    ) -> None:
+        self.policy = policy or NetworkPolicy.from_environment()
+        self._transport = Transport(key, self.policy, private or {})
+        self._on_trouble = on_trouble
+
+    async def __aenter__(self) -> "FalClient":
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.__aexit__()
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Return the seconds that fal's clock is ahead of this computer's, None while fal has not told its time."""
+        return self._transport.clock_offset
+
+    async def upload(self, media: Media, progress: Callable[[str], None] = log.debug) -> str:
+        """Upload a picture or a clip and return its address in fal's storage, where it is for a day. Costs nothing.
+
+        `progress` is told how far it is. Raises `FalError`.
+        """
+        attempts = Attempts(Stage.UPLOAD, self.policy)
+        while True:
+            reply, file_url = await initiate_upload(self._transport, media), ""
+            if isinstance(reply, Reply) and reply.is_success:
+                upload_url, file_url = upload_urls(reply, self.policy)
+                reply = await put_file(self._transport, upload_url, media, progress)
+            answer = classify(Stage.UPLOAD, reply)
+            verdict = attempts.add(answer)
+            if verdict is Verdict.ANSWERED:
+                return file_url
+            if verdict is not Verdict.AGAIN:
+                raise not_uploaded(reply, has_place=bool(file_url))
+            self._on_trouble(f"The upload to fal broke off ({reply.reason}), trying again")
+            await asyncio.sleep(self._pause(answer, attempts, reply))
+
+    async def submit(self, endpoint_id: str, arguments: dict[str, Any], **options: Any) -> Job:
+        """Start a job, which costs money. It is sent once: only a try that fal cannot have taken is repeated.
+
+        `options`: see `prepare`. Cancelling the task has no effect while the request is on its way, so that its reply
+        is not lost. Raises `InvalidRequestError`; `FalError` when fal refused or could not be reached, so that there is
+        nothing to pay; and `OutcomeUnknownError` when the reply was lost.
+        """
+        return await self.send(self.prepare(endpoint_id, arguments, **options))
+
+    def prepare(
+        self,
+        endpoint_id: str,
+        arguments: dict[str, Any],
+        *,
+        webhook_url: str | None = None,
+        store: bool = True,
+    ) -> PreparedRequest:
+        """Check all of a submission that can be checked before it is sent. Raises `InvalidRequestError`.
+
+        `webhook_url`: fal posts the result there. `store`: whether fal keeps input and output for 30 days; without, the
+        result can be had for an hour, or 6 minutes if it is large, and after a lost reply the job cannot be found.
+        """
+        app_of(endpoint_id)
+        texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
+        refuse_key_in({**texts, "webhook_url": webhook_url or ""}, self._transport.key)
+        headers = {"Content-Type": "application/json", **({} if store else DO_NOT_STORE)}
+        url = f"{self.policy.queue_url}/{endpoint_id}{webhook_query(webhook_url)}"
+        prepared = PreparedRequest(endpoint_id, url, headers, json_of(arguments))
+        self._transport.build("POST", url, headers, prepared.content)
+        return prepared
+
+    async def send(self, prepared: PreparedRequest) -> Job:
+        """Start a prepared job. Raises as `submit` does, but for `InvalidRequestError`."""
+        attempts = Attempts(Stage.SUBMIT, self.policy)
+        while True:
+            request = self._transport.build("POST", prepared.url, prepared.headers, prepared.content)
+            reply, cancellation = await send_shielded(self._transport, request)
+            answer = classify(Stage.SUBMIT, reply)
+            verdict = attempts.add(answer)
+            if verdict is not Verdict.AGAIN:
+                return self._accepted(reply, verdict, prepared.endpoint_id)
+            if cancellation:
+                raise cancellation
+            self._on_trouble(f"fal does not take the job yet ({reply.reason}), trying again")
+            await asyncio.sleep(self._pause(answer, attempts, reply))
+
+    def job(self, endpoint_id: str, request_id: str) -> Job:
+        """Return an earlier job by its request id. Raises `InvalidRequestError`."""
+        return build_job(self.policy.queue_url, endpoint_id, request_id)
+
+    async def status(self, job: Job, *, logs: bool = True) -> Status | None:
+        """Return the job's state, None for one that is not known. Repeated while it fails.
+
+        Raises `JobExpiredError` for a job that fal does not know, and `JobKeptError` when fal does not answer.
+        """
+        reply = await self._read(Stage.STATUS, with_logs(job.status_url, logs), job, self.policy.api_timeout)
+        return parse_status(reply.json, reply.private)
+
+    async def follow(self, job: Job) -> AsyncIterator[Status]:
+        """Yield the job's state, with the policy's pauses between, until it is complete.
+
+        Raises as `status` does, and `JobKeptError` at the policy's wait limit.
+        """
+        start, unknown_states = time.monotonic(), 0
+        while True:
+            waited = time.monotonic() - start
+            try:
+                status = await self.status(job)
+            except JobKeptError as trouble:
+                if not trouble.retryable or waited > self.policy.wait_limit:
+                    raise
+                self._on_trouble("Connection trouble: fal does not answer, still trying")
+            else:
+                if status:
+                    yield status
+                if isinstance(status, Completed):
+                    return
+                unknown_states = 0 if status else unknown_states + 1
+                if unknown_states == UNKNOWN_STATES:
+                    raise not_understood(Stage.STATUS, "a state that is not known", job)
+            if waited > self.policy.wait_limit:
+                minutes = self.policy.wait_limit / 60
+                raise kept(Stage.STATUS, f"fal has not finished the job within {minutes:.0f} minutes", job)
+            await asyncio.sleep(jittered(self.policy.poll_interval(waited)))
+
+    async def result(
+        self, job: Job, *, max_bytes: int | None = None, deadline: float | None = None, is_cancelled: bool = False
+    ) -> dict[str, Any]:
+        """Return the output of a completed job. Waits while fal says that it is in progress.
+
+        `max_bytes`, `deadline`: how large one reply may be and how many seconds it may take, where that is more than
+        the policy's. `is_cancelled`: fal has confirmed that it cancels the job. Raises `FalError` when the job failed,
+        `JobCancelledError`, `JobExpiredError`, and `JobKeptError` when there is no answer to be had.
+        """
+        timeout = self.policy.result_timeout
+        reply = await self._read(Stage.RESULT, job.response_url, job, timeout, deadline, max_bytes, is_cancelled)
+        if not isinstance(reply.json, dict):
+            raise not_understood(Stage.RESULT, "a result that is no object", job)
+        return reply.json
+
+    async def save(self, result: dict[str, Any], path: Path) -> RemoteVideo:
+        """Download the video that a result names to `path`, a new file ending in .mp4, .webm, .mov or .gif.
+
+        Raises `InvalidRequestError`, and `JobKeptError` when the file is refused or cannot be had.
+        """
+        url, seed = video_url(result), result.get("seed")
+        if not (format := format_of_suffix(path.suffix)):
+            suffixes = ", ".join(format.suffix for format in FORMATS.values())
+            raise InvalidRequestError(f"{path.name} must end in one of {suffixes}.")
+        if not url:
+            raise JobKeptError("The result names no video.", stage="download")
+        try:
+            return await save_video(url, path, format, self.policy, seed if isinstance(seed, int) else None)
+        except (MediaRefusedError, MediaGoneError, DownloadError) as reason:
+            raise JobKeptError(f"The video that fal made is not saved: {reason}.", stage="download") from None
+
+    async def cancel(self, job: Job) -> Cancellation:
+        """Ask fal to cancel a job. Raises `FalError` when three tries have failed."""
+        attempts = Attempts(Stage.CANCEL, self.policy)
+        while True:
+            reply = await self._transport.send(
+                "PUT", job.cancel_url, timeout=self.policy.connect_timeout, deadline=self.policy.api_timeout
+            )
+            answer = classify(Stage.CANCEL, reply)
+            verdict = attempts.add(answer)
+            if verdict is Verdict.ANSWERED:
+                # After a try that came to nothing here, that one may be what has ended the job.
+                is_first = attempts.times == {answer: 1}
+                return parse_cancellation(answer, reply.status if isinstance(reply, Reply) else 0, is_first)
+            if verdict is not Verdict.AGAIN:
+                raise not_cancelled(reply, answer, job)
+            await asyncio.sleep(self._pause(answer, attempts, reply))
+
+    async def price(self, endpoint_id: str) -> Price | None:
+        """Return the price of a job now, None where fal does not tell."""
+        return await read_price(self._transport, endpoint_id)
+
+    def requests(self, endpoint_id: str, start: datetime, end: datetime) -> AsyncIterator[dict[str, Any]]:
+        """Yield fal's list of the account's jobs that were sent from `start` to `end`, with their inputs.
+
+        Raises `FalError` where fal does not give it.
+        """
+        return list_requests(self._transport, endpoint_id, start, end)
+
+    def _accepted(self, reply: Reply | TransportFailure, verdict: Verdict, endpoint_id: str) -> Job:
+        """Return the job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
+        if verdict is Verdict.REFUSED:
+            raise unreachable(reply) if isinstance(reply, TransportFailure) else error_from(reply, "submit", NOT_TAKEN)
+        if verdict is Verdict.UNKNOWN or isinstance(reply, TransportFailure):
+            raise outcome_unknown(reply.reason)
+        if job := job_from(reply.json, self.policy.queue_url, endpoint_id):
+            return job
+        raise outcome_unknown("its reply names no job")
+
+    async def _read(
+        self,
+        stage: Stage,
+        url: str,
+        job: Job,
+        timeout: float,
+        deadline: float | None = None,
+        max_bytes: int | None = None,
+        is_cancelled: bool = False,
+    ) -> Reply:
+        """Return the reply to a GET, which is JSON. Repeated until the table has a verdict."""
+        attempts, deadline = Attempts(stage, self.policy), deadline or 2 * timeout
+        while True:
+            reply = await self._transport.send("GET", url, timeout=timeout, deadline=deadline, max_bytes=max_bytes)
+            answer = classify(stage, reply, is_cancelled)
+            verdict = attempts.add(answer)
+            if verdict is Verdict.ANSWERED and isinstance(reply, Reply):
+                return reply
+            if verdict is not Verdict.AGAIN:
+                raise read_error(stage, answer, verdict, reply, job)
+            await asyncio.sleep(self._pause(answer, attempts, reply))
+
+    def _pause(self, answer: Answer, attempts: Attempts, reply: Reply | TransportFailure) -> float:
+        """Return the seconds before the next try."""
+        if answer in FALS_OWN:
+            return jittered(self.policy.poll_interval(0))
+        asked = retry_after(reply.headers) if isinstance(reply, Reply) else None
+        return asked or backoff(attempts.times[answer], self.policy.backoff, self.policy.backoff_cap)
+
+
+def parse_cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:
+    """Return what fal answers to a cancellation ("Inference API reference", cancel)."""
+    if answer in (Answer.NOT_FOUND, Answer.TOO_LATE) and not is_first:
+        return Cancellation.REQUESTED
+    if answer is Answer.NOT_FOUND:
+        return Cancellation.GONE
+    if answer is Answer.TOO_LATE:
+        return Cancellation.TOO_LATE
+    return Cancellation.REQUESTED if status == 202 else Cancellation.REMOVED
