@@ -75,11 +75,13 @@ class RemoteVideo(VideoFile):
     """A video that fal made: the server's own file. Every number was read from the decoded file.
 
     `seed`: the seed that was used, None where fal did not say. `url`: where fal keeps it, for anyone who knows the
-    address; None where it came inside the reply, or was on disk already.
+    address; None where it came inside the reply, or was on disk already. `job_name`: the journal's name of its record,
+    None where no journal was kept.
     """
 
     seed: int | None
     url: str | None = None
+    job_name: str | None = None
 
 
 def gif_frame_rate(num_frames: int, seconds: Fraction | float) -> Fraction:

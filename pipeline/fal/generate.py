@@ -4,6 +4,7 @@ A job's record is on disk before the job is sent and until the video is. The fin
 asked for, so the file itself tells that the same video need not be paid for again.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -59,4 +60,5 @@ async def generate(
     async with FalClient(key, policy, on_trouble=display.announce) as client:
         limit = client.policy.wait_limit
         async with journal.claim(submission.fingerprint, submission.target, observer, limit):
-            return await PaidJob(client, journal, submission, observer, display, options).run()
+            video = await PaidJob(client, journal, submission, observer, display, options).run()
+    return replace(video, job_name=submission.fingerprint)
