@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..pipeline.request import SIDE, SamplerSettings
+from ..pipeline.request import NEW_FRAMES, SIDE, SamplerSettings
 
 CATEGORY = "Cosmos Predict2.5"
 
@@ -14,6 +14,10 @@ VIDEO_ALIASES = [
     "\u52d5\u753b\u751f\u6210",  # Japanese: video generation
 ]
 """How a node that makes videos is searched for. Escaped, so that any Windows console can print this file."""
+
+UPLOADED = "It is uploaded to fal without a name: for a day, whoever knows its address can see it."
+DEFAULT_NEW_FRAMES = 88
+DEFAULT_OVERLAP = 5
 
 CosmosPrompt = io.Custom("COSMOS_PROMPT")
 """A `pipeline.request.Prompt`."""
@@ -38,4 +42,38 @@ def side_inputs(more: str = "") -> list[io.Int.Input]:
             f"1280 x 704{more}.",
         )
         for side in ("width", "height")
+    ]
+
+
+def extend_inputs(video: str, new_frames: str, lazy: bool = False) -> list[io.Input]:
+    """What a node goes on from, and for how long. `video`, `new_frames`: their tooltips. `lazy`: of the video."""
+    return [
+        io.MultiType.Input("video", types=[io.Video, io.Image], lazy=lazy, tooltip=video),
+        io.Int.Input(
+            "new_frames",
+            default=DEFAULT_NEW_FRAMES,
+            min=NEW_FRAMES.minimum,
+            max=NEW_FRAMES.maximum,
+            tooltip=new_frames,
+        ),
+        io.Int.Input(
+            "overlap",
+            default=DEFAULT_OVERLAP,
+            min=1,
+            max=DEFAULT_OVERLAP,
+            step=4,
+            advanced=True,
+            tooltip="How many of the last frames the model is given: 5, or 1, with which movement starts anew.",
+        ),
+    ]
+
+
+def extend_outputs() -> list[io.Output]:
+    """What a node has made of them."""
+    return [
+        io.Video.Output(
+            "video", tooltip="The source and what follows it, at 16 frames a second, with the source's sound."
+        ),
+        io.Video.Output("added", tooltip="What follows it alone."),
+        io.Int.Output("seed", tooltip="The seed that was used for the first part."),
     ]

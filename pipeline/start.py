@@ -33,6 +33,10 @@ class Timed:
         """Seconds of the clip before the first of `moments`: less than 1/16."""
         return (self.num_frames - 1) / Fraction(self.frame_rate) - Fraction(len(self.moments()) - 1, FPS)
 
+    def is_short(self) -> bool:
+        """Whether it is a clip of which there are too few frames to tell how things move."""
+        return self.num_frames > 1 and len(self.moments()) < CLIP_FRAMES
+
 
 @dataclass(frozen=True, eq=False)
 class LongClip(Timed):
@@ -84,10 +88,6 @@ class Start(Timed):
         """The same clip, frame by frame."""
         num_frames, height, width = self.frames.shape[:3]
         return LongClip(num_frames, height, width, self.frame_rate, lambda: self.frames)
-
-    def is_short(self) -> bool:
-        """Whether it is a clip of which there are too few frames to tell how things move."""
-        return len(self.frames) > 1 and len(self.moments()) < CLIP_FRAMES
 
     def given(self) -> list[int]:
         """The indices of what the model is given: the last 5 frames at 16 a second, or of fewer the last."""

@@ -48,6 +48,11 @@ class ExtendedVideo:
         """The frames that were made."""
         return self.frames[-self.new_frames :]
 
+    @property
+    def summary(self) -> str:
+        """In words, for the user."""
+        return f"{self.new_frames} frames added to {len(self.frames) - self.new_frames}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFile:

@@ -15,14 +15,8 @@ import torch
 from PIL import Image
 
 from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError
-from cosmos_predict25.pipeline.fal import (
-    IMAGE_TO_VIDEO,
-    TEXT_TO_VIDEO,
-    VIDEO_TO_VIDEO,
-    Endpoint,
-    Journal,
-    NetworkPolicy,
-)
+from cosmos_predict25.pipeline.export import mp4_bytes
+from cosmos_predict25.pipeline.fal import IMAGE_TO_VIDEO, TEXT_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint, Journal, extension
 from cosmos_predict25.pipeline.fal.media.upload import MAX_UPLOAD, Media
 from cosmos_predict25.pipeline.fal.submission import make_submission
 from cosmos_predict25.pipeline.start import Start
@@ -310,16 +304,14 @@ def test_the_frames_of_the_stand_in_begin_with_the_clip() -> None:
 
 
 def test_a_part_that_goes_on_from_another_place_of_the_one_before_is_another_job(
-    core: None, fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """24 and 22 new frames have the same first job, of 17 frames, of which one is not used for 22."""
-    from cosmos_predict25.nodes.host import fal_parts
-
-    monkeypatch.setattr(fal_parts, "SIZE", (WIDTH, HEIGHT))
-    monkeypatch.setattr(fal_parts, "fal_folders", lambda: folders_of(fal))
-    monkeypatch.setattr(NetworkPolicy, "from_environment", lambda: FAST)
+    monkeypatch.setattr(extension, "SIZE", (WIDTH, HEIGHT))
+    folder, journal = folders_of(fal)
+    options = {"folder": folder, "journal": Journal(journal), "encode_clip": mp4_bytes, "policy": FAST}
     request = replace(REQUEST, num_frames=17, width=WIDTH, height=HEIGHT)
     source = Start(torch.full((7, HEIGHT, WIDTH, 3), 0.25))
     for new_frames, jobs in ((24, 2), (22, 3), (24, 3)):
-        made, notes = run(fal_parts.extend(request, source, new_frames, 5, Recorder()))
-        assert (made.new_frames, notes, fal.accepted) == (new_frames, [], jobs)
+        made = run(extension.extend(request, source, new_frames, **options))
+        assert (made.new_frames, made.notes, fal.accepted) == (new_frames, (), jobs)

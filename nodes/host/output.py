@@ -11,7 +11,6 @@ from typing import Any
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
-from server import PromptServer
 
 from ...pipeline.errors import ExportError
 from .observers import NodeObserver
@@ -20,13 +19,14 @@ from .videos import Source
 PROXY_SIDE = 960
 LINE = 44
 """Characters that fit a node's width."""
-KEPT = "cosmos_predict25_kept"
 
 
-def fal_folders() -> tuple[Path, Path]:
-    """For finished videos, in the output folder, and for the records of jobs, which no browser can read."""
+def fal_folders() -> dict[str, Any]:
+    """`folder`, for finished videos, in the output folder, and `journal`, whose records no browser can read."""
+    from ...pipeline.fal import Journal
+
     records = Path(folder_paths.get_system_user_directory("cosmos_predict25"), "fal_jobs")
-    return Path(folder_paths.get_output_directory(), "cosmos_fal"), records
+    return {"folder": Path(folder_paths.get_output_directory(), "cosmos_fal"), "journal": Journal(records)}
 
 
 def prompt_folder() -> Path:
@@ -67,25 +67,6 @@ def make_proxy(source: Source, path: Path, background: tuple[float, float, float
     return proxy
 
 
-def missing_files(node_id: str) -> list[tuple[str, int]]:
-    """The files in the output folder that a node of this id has saved and that are gone or replaced since.
-
-    ComfyUI's history knows them. The names do not tell where the folder is: they are kept in the metadata of videos.
-    """
-    root = Path(folder_paths.get_output_directory())
-    queue = PromptServer.instance.prompt_queue
-    outputs = queue.get_history(map_function=lambda entry: entry["outputs"].get(node_id, {})).values()
-    saved = {
-        (Path(result["subfolder"], result["filename"]).as_posix(), result["mtime_ns"])
-        for output in outputs
-        for result in [*output.get("images", ()), *output.get("files", ()), *map(json.loads, output.get(KEPT, ()))]
-        if "mtime_ns" in result
-    }
-    return sorted(
-        (name, time) for name, time in saved if not (root / name).exists() or (root / name).stat().st_mtime_ns != time
-    )
-
-
 def result_on_node(*lines: str) -> dict[str, Any]:
     """The `ui` of a node that says `lines` when it has run, which web/js shows. Progress texts go when a job ends."""
     return {"cosmos_predict25": [part for line in lines for part in textwrap.wrap(line, LINE, break_long_words=False)]}
@@ -93,21 +74,10 @@ def result_on_node(*lines: str) -> dict[str, Any]:
 
 def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:
     """The `ui` of a node that saved a video at `path`. `proxy`: what is shown in its place."""
-    if proxy:
-        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved_output(path)]}
-    return ui.PreviewVideo([saved_output(path)]).as_dict()
-
-
-def kept_on_node(path: Path) -> dict[str, Any]:
-    """The `ui` of a node that keeps a file at `path` for later runs. ComfyUI lists no text among a run's outputs."""
-    return {KEPT: [json.dumps(saved_output(path))]}
-
-
-def saved_output(path: Path) -> ui.SavedResult:
-    """With the time by which `missing_files` notices that it was replaced."""
     saved = saved_result(path, io.FolderType.output)
-    saved["mtime_ns"] = path.stat().st_mtime_ns
-    return saved
+    if proxy:
+        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved]}
+    return ui.PreviewVideo([saved]).as_dict()
 
 
 def saved_result(path: Path, folder: io.FolderType) -> ui.SavedResult:

@@ -17,7 +17,7 @@ from ...pipeline.video import gif_frame_rate
 if TYPE_CHECKING:
     from ...pipeline.export.source import FileClip, FileSound
     from ...pipeline.start import Start
-    from ...pipeline.video import RemoteVideo
+    from ...pipeline.video import VideoFile
 
 END_SECONDS = 0.5
 """Enough for five frames at 16 a second, where each is shown as long as the others and the sound ends with them."""
@@ -34,8 +34,8 @@ def values_of(video: Input.Video | None) -> dict[str, Any] | None:
     return vars(video).get(VALUES) if video else None
 
 
-def video_of(video: "RemoteVideo") -> Input.Video:
-    """fal's own file."""
+def video_of(video: "VideoFile") -> Input.Video:
+    """The file itself."""
     if video.path.suffix == ".gif":
         return GifVideo(str(video.path), video.fps)
     return InputImpl.VideoFromFile(str(video.path))

@@ -1,0 +1,64 @@
+"""What a node tells its user of the plan and of the result."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from ...pipeline.request import FPS, NUM_FRAMES, SIDE, GenerationRequest, Prompt, SamplerSettings
+
+if TYPE_CHECKING:
+    from ...pipeline.local.plan import Plan
+    from ...pipeline.start import LongClip, Start
+    from ...pipeline.video import ExtendedVideo, LocalVideo
+    from .memory import HostedModel
+
+
+def describe(plan: "Plan") -> str:
+    """The plan for the node, and in the console; nothing where memory has no limit."""
+    from ...pipeline.local.plan import UNLIMITED
+
+    if plan.memory == UNLIMITED:
+        return ""
+    logging.info(f"Cosmos Predict2.5: {plan.describe()}")
+    return plan.describe()
+
+
+def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | LongClip | None") -> list[str]:
+    """What the video does not have of that which was asked for, and why."""
+    from ...pipeline.local.encode import MAX_TOKENS, word_at_the_cut
+    from ...pipeline.local.generate import clamp_request
+    from ...pipeline.local.load.find import DEMO_FOLDER, names_a_demo_shape
+    from ...pipeline.start import CLIP_FRAMES
+
+    model, found = hosted.model, []
+    largest = replace(asked, num_frames=NUM_FRAMES.maximum, width=SIDE.maximum, height=SIDE.maximum)
+    most = clamp_request(largest, model.transformer)
+    if clamp_request(asked, model.transformer) != asked:
+        found.append(f"This checkpoint makes at most {most.width}x{most.height} and {most.num_frames} frames.")
+    if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
+        found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
+    for name in ("prompt", "negative_prompt"):
+        if word := word_at_the_cut(model.tokenizer, getattr(asked, name)):
+            found.append(f"{name} was cut at {MAX_TOKENS} tokens, at the word {word!r}.")
+    if start and start.is_short():
+        found.append(f"The clip has fewer than {CLIP_FRAMES} frames at {FPS} a second: only its last one was used.")
+    return found
+
+
+def notes_on_source(clip: "LongClip", made: "ExtendedVideo") -> Iterator[str]:
+    """What had to be done to the frames that are kept."""
+    height, width = made.frames.shape[1:3]
+    if (clip.width, clip.height) != (width, height):
+        yield f"The source was scaled and cropped from {clip.width}x{clip.height} to {width}x{height}."
+    if clip.frame_rate != FPS:
+        yield f"The source's {float(clip.frame_rate):.5g} frames a second became {FPS}."
+
+
+def made_with(
+    hosted: "HostedModel", prompt: Prompt, settings: SamplerSettings, made: "LocalVideo | ExtendedVideo"
+) -> dict[str, Any]:
+    """The values by which a video was made on this machine, for its file."""
+    num_frames, height, width = made.frames.shape[:3]
+    values = {"checkpoint": hosted.model.name, **asdict(prompt), **asdict(settings)}
+    return {**values, "seed": made.seed, "num_frames": num_frames, "width": width, "height": height}
