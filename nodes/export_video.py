@@ -113,7 +113,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         background: str = BLACK,
         **connected: object,
     ) -> list[str]:
-        """What is refused here is refused before the frames are made, and blames no widget."""
+        """Refuse wrong values before the frames are made, and blame no widget."""
         from ..pipeline.export.encodings import find_encoding
 
         check_connections("video" in connected, "images" in connected)
@@ -156,7 +156,6 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         observer = NodeObserver(cls.hidden.unique_id)
         source = cache(partial(source_of, video, audio, observer.raise_if_stopped))
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
-
         # A <video> shows neither ProRes nor a GIF. Made first: nothing comes between a saved file and the run's end.
         proxy = make_proxy(source(), path, colour, observer) if target.html_element != "video" else None
         file = None if audio else file_of(video)
@@ -173,7 +172,7 @@ def copy_or_encode(
     background: tuple[float, float, float],
     options: dict[str, Any],
 ) -> tuple["VideoFile", list[str]]:
-    """The video at `path`, and a note where it could not be saved as it is.
+    """Save the video at `path`, and return it with a note where it could not be saved as it is.
 
     `file`: which holds just what is to be saved, if any does. `options`: of `export` and `remux` both.
     """
@@ -207,7 +206,7 @@ def check_prefix(filename_prefix: str) -> None:
 
 
 def read_colour(background: str) -> tuple[float, float, float]:
-    """RGB in 0..1. Raises `InvalidRequestError` for what is no colour."""
+    """Return RGB in 0..1. Raises `InvalidRequestError` for what is no colour."""
     try:
         red, green, blue, *_ = ImageColor.getrgb(background)
     except ValueError as error:

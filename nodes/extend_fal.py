@@ -1,3 +1,5 @@
+from typing import Any
+
 from comfy_api.latest import Input, io
 
 from ..pipeline.request import GenerationRequest, Prompt, SamplerSettings
@@ -45,7 +47,7 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, **_) -> list[str]:
-        """Without a key it refuses before anything else has run. Raises `MissingKeyError`."""
+        """Refuse to run without a key before anything else has run. Raises `MissingKeyError`."""
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
 
@@ -72,7 +74,7 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
 
         request, observer = GenerationRequest.combine(prompt, settings), FalObserver(cls.hidden.unique_id)
         clip, audio = clip_of(video, observer.raise_if_stopped)
-        options = {**fal_folders(), "encode_clip": mp4_bytes, "observer": observer, "ram": free_ram()}
+        options: Any = {**fal_folders(), "encode_clip": mp4_bytes, "observer": observer, "ram": free_ram()}
         made = await in_background(fal.extend(request, clip, new_frames, overlap=overlap, **options), observer)
         values = {"endpoint": fal.VIDEO_TO_VIDEO.id, **arguments(fal.VIDEO_TO_VIDEO, request), "overlap": overlap}
         videos = extended_videos(made, clip, audio, values)

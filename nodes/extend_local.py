@@ -1,5 +1,5 @@
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import Input, io
 
@@ -54,7 +54,7 @@ class CosmosPredict25Extend(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, **_) -> list[str]:
-        """The model is loaded when all else has been found to be right."""
+        """Load the model when all else has been found to be right."""
         return ["model"]
 
     @classmethod
@@ -80,7 +80,7 @@ class CosmosPredict25Extend(io.ComfyNode):
         plan = plan_for_parts(model.model, request, new_frames, overlap, model)
         observer = NodeObserver(cls.hidden.unique_id, model, note := describe(plan))
         clip, audio = clip_of(video, observer.raise_if_stopped)
-        options = {"placement": model, "plan": plan, "observer": observer, "prompts": model.prompts}
+        options: Any = {"placement": model, "plan": plan, "observer": observer, "prompts": model.prompts}
         checker = cosmos_guardrail if model.guardrail else None
         made = extend(model.model, request, clip, new_frames, overlap=overlap, guardrail=checker, **options)
         summary = f"{made.summary} in {time.monotonic() - begin:.0f} s, seed {made.seed}."

@@ -125,7 +125,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, endpoint: dict[str, Any] | None = None, **inputs) -> list[str]:
-        """Refuses before anything else has run, and blames no widget for a key that is missing.
+        """Refuse wrong inputs before anything else has run, and blame no widget for a key that is missing.
 
         ComfyUI leaves out an `endpoint` that is none of the options, and what is not connected. Raises
         `InvalidRequestError` and `MissingKeyError`.
@@ -158,7 +158,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         video: Input.Video | None = None,
         **fields: Any,
     ) -> io.NodeOutput:
-        """`fields`: those of the request that only fal has."""
+        """Make the video. `fields`: the fields of the request that only fal has."""
         from ..pipeline import fal
         from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
@@ -169,7 +169,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         request = GenerationRequest.combine(prompt, settings_for(endpoint, settings), **fields)
         start, observer = start_at_fal(image, video), FalObserver(cls.hidden.unique_id)
         used = start.endpoint if start else ENDPOINTS[endpoint["endpoint"]]
-        options = {"media": start and start.media, "webhook_url": webhook_url or None, "store": store}
+        options: Any = {"media": start and start.media, "webhook_url": webhook_url or None, "store": store}
         job = fal.generate(request, endpoint=used, observer=observer, **fal_folders(), **options)
         made = await in_background(job, observer)
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
@@ -180,14 +180,14 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
 
 
 def settings_for(endpoint: dict[str, Any], settings: SamplerSettings) -> SamplerSettings:
-    """Those with the steps of the distilled model: more than a local schedule may allow, which fal ignores."""
+    """Return the settings with the steps of the distilled model, which may be more than a local schedule allows."""
     if "num_inference_steps" not in endpoint:
         return settings
     return replace(settings, num_inference_steps=endpoint["num_inference_steps"], schedule=STANDARD)
 
 
 def start_at_fal(image: Input.Image | None, video: Input.Video | None) -> "SentStart | None":
-    """What is sent to start from, None where nothing is connected."""
+    """Return the picture or clip to send, or None where nothing is connected."""
     from ..pipeline.export import mp4_bytes
     from ..pipeline.fal.media.start import start_to_send
     from .host.clips import start_from

@@ -1,5 +1,5 @@
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import Input, io
 
@@ -63,7 +63,7 @@ class CosmosPredict25Generate(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, image: Input.Image | None = None, video: Input.Video | None = None, **_) -> list[str]:
-        """The model is loaded when all else has been found to be right."""
+        """Load the model when all else has been found to be right."""
         from .host.clips import refuse_two_starts
 
         refuse_two_starts(image is not None and video is not None)
@@ -89,11 +89,11 @@ class CosmosPredict25Generate(io.ComfyNode):
         begin, start = time.monotonic(), start_from(image, video)
         asked = GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
-        plan = plan_for(model.model, request, model, len(start.given()) if start else 0)
+        plan = plan_for(model.model, request, model, len(start.conditioning_indices()) if start else 0)
         observer = NodeObserver(cls.hidden.unique_id, model, note := describe(plan))
-        options = {"start": start, "placement": model, "plan": plan, "observer": observer, "prompts": model.prompts}
-        checker = cosmos_guardrail if model.guardrail else None
-        made = generate(model.model, request, guardrail=checker, unfinished=model.unfinished, **options)
+        options: Any = {"placement": model, "plan": plan, "observer": observer, "prompts": model.prompts}
+        options |= {"guardrail": cosmos_guardrail if model.guardrail else None, "unfinished": model.unfinished}
+        made = generate(model.model, request, start=start, **options)
         size = f"{len(made.frames)} frames of {request.width}x{request.height}"
         summary = f"{size} in {time.monotonic() - begin:.0f} s, seed {made.seed}."
         result = result_on_node(summary, *filter(None, [note]), *notes_on_video(model, asked, start))

@@ -30,7 +30,7 @@ CosmosModel = io.Custom("COSMOS_MODEL")
 
 
 def side_inputs(more: str = "") -> list[io.Int.Input]:
-    """The widgets for the width and the height of a video. `more`: what follows the size of training in the tooltip."""
+    """Return the widgets for width and height. `more`: the tooltip's words after the size of training."""
     return [
         io.Int.Input(
             side,
@@ -46,7 +46,7 @@ def side_inputs(more: str = "") -> list[io.Int.Input]:
 
 
 def extend_inputs(video: str, new_frames: str, lazy: bool = False) -> list[io.Input]:
-    """What a node goes on from, and for how long. `video`, `new_frames`: their tooltips. `lazy`: of the video."""
+    """Return the inputs of a node that extends a video. `video`, `new_frames`: tooltips. `lazy`: of the video."""
     return [
         io.MultiType.Input("video", types=[io.Video, io.Image], lazy=lazy, tooltip=video),
         io.Int.Input(
@@ -69,7 +69,7 @@ def extend_inputs(video: str, new_frames: str, lazy: bool = False) -> list[io.In
 
 
 def extend_outputs() -> list[io.Output]:
-    """What a node has made of them."""
+    """Return the outputs of a node that extends a video."""
     return [
         io.Video.Output(
             "video", tooltip="The source and what follows it, at 16 frames a second, with the source's sound."

@@ -66,11 +66,11 @@ class CosmosPredict25StartLatent(io.ComfyNode):
 
 
 def encode_start(start: "Start", vae: Any, latents: "Tensor") -> "Tensor":
-    """The first latent frames of `latents`. Raises `InvalidRequestError` where `latents` or the VAE are others'."""
+    """Return the first latent frames of `latents`. Raises `InvalidRequestError` for another model's latents or VAE."""
     from ..pipeline.local.latents import LATENT_CHANNELS, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, latent_frames
 
     height, width = (SPATIAL_COMPRESSION * side for side in latents.shape[-2:])
-    frames = start.given_frames(width, height)
+    frames = start.conditioning_frames(width, height)
     shape, given = tuple(latents.shape), latent_frames(len(frames))
     if len(shape) != 5 or shape[1] != LATENT_CHANNELS or shape[2] <= given:
         raise InvalidRequestError(

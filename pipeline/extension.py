@@ -41,9 +41,9 @@ class Part:
     request: GenerationRequest
 
     @property
-    def num_given(self) -> int:
-        """How many frames of `start` the video of this part begins with."""
-        return len(self.start.given())
+    def num_conditioning_frames(self) -> int:
+        """The number of frames of `start` that the video of this part begins with."""
+        return len(self.start.conditioning_indices())
 
 
 class Extension:
@@ -59,7 +59,7 @@ class Extension:
         ram: float = math.inf,
         spare: int = 0,
     ) -> None:
-        """`ram`: free bytes. `spare`: how many frames a part may have on top of those that it should.
+        """Check the values. `ram`: free bytes. `spare`: frames that a part may have on top of its length.
 
         Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits, and `NotEnoughMemoryError`,
         before anything is made.
@@ -68,21 +68,21 @@ class Extension:
         self._clip = clip.as_long() if isinstance(clip, Start) else clip
         self._overlap = overlap
         self._lengths = lengths_of_parts(new_frames, request.num_frames, overlap)
-        self._num_source = self._done = len(clip.moments())
+        self._num_source = self._done = len(clip.frame_indices())
         self._shape = (self._num_source + new_frames + spare * len(self), request.height, request.width, 3)
         self._check_memory(new_frames, ram)
 
     def __len__(self) -> int:
-        """How many parts there are."""
+        """Return the number of parts."""
         return len(self._lengths)
 
     def parts(self, observer: Observer) -> Iterator[Part]:
-        """Each part, when the one before was appended."""
+        """Yield each part. Append its frames before the next one is asked for."""
         self._frames = torch.empty(self._shape)
         self._scale_clip(observer)
         for index, length in enumerate(self._lengths):
             start = Start(self._frames[max(0, self._done - self._overlap) : self._done])
-            yield Part(index, start, length, self._request_of(index, len(start.given()) + length))
+            yield Part(index, start, length, self._request_of(index, len(start.conditioning_indices()) + length))
 
     def append(self, frames: Iterable[Tensor]) -> None:
         """Add frames, (height, width, 3) each."""
@@ -91,7 +91,7 @@ class Extension:
             self._done += 1
 
     def video(self, notes: Iterable[str] = ()) -> ExtendedVideo:
-        """The clip and all parts that were appended."""
+        """Return the clip with all parts that were appended."""
         seed, num_new = self.request.seed_or_random(), self._done - self._num_source
         return ExtendedVideo(self._frames[: self._done], num_new, seed, FPS, tuple(notes))
 
@@ -106,9 +106,9 @@ class Extension:
             )
 
     def _scale_clip(self, observer: Observer) -> None:
-        """The frames that are shown at 16 a second: a frame that stays for longer comes again."""
+        """Write the frames that are shown at 16 fps: a frame that stays for longer comes again."""
         _, height, width, _ = self._shape
-        times, done = Counter(self._clip.moments()), 0
+        times, done = Counter(self._clip.frame_indices()), 0
         observer.progress("Scaling the source", 0, 1)
         for index, frame in enumerate(self._clip.frames()):
             observer.raise_if_stopped()
@@ -124,7 +124,7 @@ class Extension:
 
 
 def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int]:
-    """How many new frames each part has: about the same, in as few parts as can be of at most `num_frames` frames.
+    """Return how many new frames each part has: about the same, in the fewest parts of at most `num_frames` frames.
 
     Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits.
     """

@@ -23,19 +23,19 @@ class Timed:
     num_frames: int
     frame_rate: Fraction | float
 
-    def moments(self) -> list[int]:
+    def frame_indices(self) -> list[int]:
         """The indices of the frames that are shown 1/16 s apart, up to the last one."""
         step, last = Fraction(self.frame_rate) / FPS, self.num_frames - 1
         count = math.floor(last / step) + 1
         return [math.floor(last - back * step + Fraction(1, 2)) for back in reversed(range(count))]
 
     def skipped(self) -> Fraction:
-        """Seconds of the clip before the first of `moments`: less than 1/16."""
-        return (self.num_frames - 1) / Fraction(self.frame_rate) - Fraction(len(self.moments()) - 1, FPS)
+        """Seconds of the clip before the first of `frame_indices`: less than 1/16."""
+        return (self.num_frames - 1) / Fraction(self.frame_rate) - Fraction(len(self.frame_indices()) - 1, FPS)
 
     def is_short(self) -> bool:
         """Whether it is a clip of which there are too few frames to tell how things move."""
-        return self.num_frames > 1 and len(self.moments()) < CLIP_FRAMES
+        return self.num_frames > 1 and len(self.frame_indices()) < CLIP_FRAMES
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +85,18 @@ class Start(Timed):
         return len(self.frames)
 
     def as_long(self) -> LongClip:
-        """The same clip, frame by frame."""
+        """Return the same clip, frame by frame."""
         num_frames, height, width = self.frames.shape[:3]
         return LongClip(num_frames, height, width, self.frame_rate, lambda: self.frames)
 
-    def given(self) -> list[int]:
+    def conditioning_indices(self) -> list[int]:
         """The indices of what the model is given: the last 5 frames at 16 a second, or of fewer the last."""
-        moments = self.moments()
-        return moments[-CLIP_FRAMES:] if len(moments) >= CLIP_FRAMES else moments[-1:]
+        indices = self.frame_indices()
+        return indices[-CLIP_FRAMES:] if len(indices) >= CLIP_FRAMES else indices[-1:]
 
-    def given_frames(self, width: int, height: int) -> Tensor:
+    def conditioning_frames(self, width: int, height: int) -> Tensor:
         """(1 or 5, height, width, 3), as of `fit`."""
-        return torch.stack([fit(self.frames[index], width, height) for index in self.given()])
+        return torch.stack([fit(self.frames[index], width, height) for index in self.conditioning_indices()])
 
 
 def fit(frame: Tensor, width: int, height: int) -> Tensor:

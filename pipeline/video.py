@@ -50,7 +50,7 @@ class ExtendedVideo:
 
     @property
     def summary(self) -> str:
-        """In words, for the user."""
+        """The numbers of frames in words."""
         return f"{self.new_frames} frames added to {len(self.frames) - self.new_frames}"
 
 

@@ -107,7 +107,7 @@ def start_of_video(given: int) -> dict[str, float]:
         MODEL, noise(), 8, sampler("standard"), karras(10), condition(request.prompt),
         condition(request.negative_prompt), latent["samples"], noise_mask=latent["noise_mask"], disable_pbar=True,
     )  # fmt: skip
-    known = encode_frames(OURS.vae, start.given_frames(SIDE, SIDE))
+    known = encode_frames(OURS.vae, start.conditioning_frames(SIDE, SIDE))
     made = normalize(OURS.vae, samples)
     wanted = generate(OURS, request, start=start).frames
     return {

@@ -61,7 +61,7 @@ def moving(frames: int, height: int = 32, width: int = 48) -> Tensor:
 )
 def test_the_model_is_given_the_last_five_moments_a_sixteenth_apart(rate, frames, expected):
     start = Start(clock(frames), rate)
-    levels = start.given_frames(4, 4)[:, 0, 0, 0] * 1000
+    levels = start.conditioning_frames(4, 4)[:, 0, 0, 0] * 1000
     assert levels.round().int().tolist() == expected
     # None is farther than half a frame from its moment.
     wanted = [frames - 1 - back * float(rate) / 16 for back in reversed(range(len(expected)))]
@@ -122,7 +122,7 @@ def test_a_picture_of_any_size_gives_a_frame(size):
 
 def test_what_is_not_a_number_is_black_and_what_is_out_of_range_is_clipped():
     pixels = torch.tensor([math.nan, 2.0, -1.0]).expand(1, 4, 4, 3)
-    assert Start(pixels).given_frames(8, 8)[0, 3, 3].tolist() == [0, 1, 0]
+    assert Start(pixels).conditioning_frames(8, 8)[0, 3, 3].tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_the_video_begins_with_its_start(given):
     model, clip = load_pipeline_folder(DEMO_FOLDER), demo_clip()
     start = Start(clip[:given])
     video = generate(model, request(width=SIDE, height=SIDE, num_frames=25, guidance_scale=1), start=start)
-    frames = start.given_frames(SIDE, SIDE)
+    frames = start.conditioning_frames(SIDE, SIDE)
     known = encode_frames(model.vae, frames)
     latents = normalize(model.vae, video.latents)[:, :, : known.shape[2]]
     assert (latents - known).abs().max() <= 0.005 * (4.5 + known.abs().max())

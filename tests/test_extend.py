@@ -92,7 +92,7 @@ def test_a_clip_of_fewer_than_five_frames_gives_its_last(model, calls):
     source = clip(3)
     video = extend(model, REQUEST, Start(source), 16)
     assert calls.starts[0].equal(source)
-    assert len(Start(calls.starts[0]).given()) == 1
+    assert len(Start(calls.starts[0]).conditioning_indices()) == 1
     assert video.added[:8].equal(calls.made[0][1:9])
     assert calls.starts[1].equal(video.frames[3 + 8 - 5 : 3 + 8])
 
@@ -101,7 +101,7 @@ def test_a_clip_of_another_rate_and_size_is_shown_at_16_a_second_up_to_its_end(m
     start = Start(clip(12), 24)
     video = extend(model, replace(REQUEST, width=48), start, 4)
     assert len(video.frames) == 8 + 4
-    assert start.moments() == [1, 2, 4, 5, 7, 8, 10, 11]
+    assert start.frame_indices() == [1, 2, 4, 5, 7, 8, 10, 11]
     # 11 frames of 1/24 s before the last one, and 7 of 1/16 s.
     assert float(start.skipped()) == pytest.approx(11 / 24 - 7 / 16)
     assert video.frames.shape[1:3] == (32, 48)
@@ -156,7 +156,7 @@ def test_thirty_hand_overs_leave_the_level_as_it_is(model, monkeypatch):
     """As frames of whole numbers they would lose half of 1/255 at each."""
 
     def repeat_the_last(model, request, *, start, **_) -> LocalVideo:
-        given = start.given_frames(request.width, request.height)
+        given = start.conditioning_frames(request.width, request.height)
         frames = torch.cat([given, given[-1:].expand(request.num_frames - len(given), -1, -1, -1)])
         return LocalVideo(frames, torch.empty(0), request.seed, 16)
 

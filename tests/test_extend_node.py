@@ -83,7 +83,7 @@ def test_a_clip_goes_on_with_its_sound(any_comfyui):
         assert container.streams.video[0].average_rate == 16
     start = Start(torch.zeros(59, 1, 1, 3), 30)
     assert len(levels) == 31 + 10
-    assert levels[:31] == pytest.approx([20 + 200 * index // 59 for index in start.moments()], abs=2.5)
+    assert levels[:31] == pytest.approx([20 + 200 * index // 59 for index in start.frame_indices()], abs=2.5)
     with av.open(str(file)) as container:
         loud = numpy.concatenate([abs(frame.to_ndarray()[0]) for frame in container.decode(audio=0)])
     # Cut by what lies before the first moment, so that it stays with the pictures. AAC adds 21 ms each time.
@@ -142,7 +142,7 @@ def test_of_a_long_file_only_the_end_is_decoded(core, tmp_path, trim):
         assert video
     whole, end = start_of(video.get_components()), end_of(video)
     assert end.frame_rate == whole.frame_rate == Fraction(30)
-    assert end.given_frames(8, 8).equal(whole.given_frames(8, 8))
+    assert end.conditioning_frames(8, 8).equal(whole.conditioning_frames(8, 8))
     if not trim:
         assert len(end.frames) <= 16
 
@@ -175,7 +175,7 @@ def test_the_end_of_any_file_is_what_a_video_goes_on_from(core, tmp_path, name):
         container.mux(stream.encode(None))
     video = InputImpl.VideoFromFile(str(tmp_path / name))
     whole, end = start_of(video.get_components()), end_of(video)
-    assert len(end.given()) == 5
-    assert end.given_frames(8, 8).equal(whole.given_frames(8, 8))
+    assert len(end.conditioning_indices()) == 5
+    assert end.conditioning_frames(8, 8).equal(whole.conditioning_frames(8, 8))
     if len(whole.frames) == 160:
         assert len(end.frames) <= 60

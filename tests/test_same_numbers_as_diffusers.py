@@ -216,7 +216,7 @@ def test_every_step_and_frame_from_a_start_is_that_of_diffusers(
     }  # fmt: skip
     theirs = run_stock(stock, **options)
     start = Start(torch.from_numpy(numpy.stack(pictures)))
-    given = start.given_frames(**SIZE)
+    given = start.conditioning_frames(**SIZE)
     mine = run_ours(ours, device, "a cat", num_frames, steps, guidance, given)
     assert_same_run(mine, theirs, num_frames, steps, dtype, lambda: run_stock(exact, **options))
 

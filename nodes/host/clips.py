@@ -28,7 +28,7 @@ def refuse_two_starts(both: bool) -> None:
 
 
 def start_from(image: Input.Image | None, video: Input.Video | None) -> "Start | None":
-    """What a video starts from; None where neither is connected."""
+    """Return the picture or clip that a video starts from, or None where neither is connected."""
     from ...pipeline.start import Start
 
     if image is not None:
@@ -41,7 +41,7 @@ def video_from(frames: Tensor, fps: Fraction | float = FPS, audio: Input.Audio |
 
 
 def dimensions_of(video: Input.Video) -> tuple[int, int]:
-    """Width and height. Raises `InvalidRequestError` for a file that cannot be read."""
+    """Return width and height. Raises `InvalidRequestError` for a file that cannot be read."""
     from ...pipeline.export.file import as_invalid_request
 
     with as_invalid_request("The video"):
@@ -49,13 +49,13 @@ def dimensions_of(video: Input.Video) -> tuple[int, int]:
 
 
 def free_ram() -> float:
-    """Bytes."""
+    """Return the bytes of RAM that are free."""
     free: Any = model_management.get_free_memory(torch.device("cpu"))
     return free
 
 
 def clip_of(video: Input.Video | Tensor, raise_if_stopped: Callable[[], None]) -> tuple["LongClip", Input.Audio | None]:
-    """All frames of a video, or of images at 16 a second, and the sound. A file is decoded when they are gone through.
+    """Return all frames of a video, or of images at 16 fps, and the sound. A file is decoded when they are asked for.
 
     Raises `InvalidRequestError` for a file that cannot be read.
     """
@@ -82,7 +82,7 @@ def clip_of_file(video: Input.Video, raise_if_stopped: Callable[[], None]) -> tu
 
 
 def count_pictures(clip: "FileClip", raise_if_stopped: Callable[[], None]) -> int:
-    """As many as are decoded: what the file says may be a little off."""
+    """Return how many are decoded: the number that the file gives may be a little off."""
     count = 0
     with closing(clip.pictures()) as pictures:
         for _ in pictures:
@@ -92,7 +92,7 @@ def count_pictures(clip: "FileClip", raise_if_stopped: Callable[[], None]) -> in
 
 
 def audio_of(sound: "FileSound | None", seconds: float) -> Input.Audio | None:
-    """The first `seconds` of it, where 0 is all."""
+    """Return the first `seconds` of a sound, where 0 is all."""
     chunks = list(sound.chunks()) if sound else []
     if not sound or not chunks:
         return None
@@ -104,7 +104,7 @@ def audio_of(sound: "FileSound | None", seconds: float) -> Input.Audio | None:
 def extended_videos(
     made: "ExtendedVideo", clip: "LongClip", audio: Input.Audio | None, values: dict[str, Any]
 ) -> tuple[Input.Video, Input.Video]:
-    """The joined video, with the sound of `clip`, and what was added. `values`: what they were made with."""
+    """Return the joined video, with the sound of `clip`, and the added one. `values`: the settings of both."""
     joined = video_from(made.frames, audio=sound_from(audio, clip.skipped()))
     values = {**values, "seed": made.seed, "new_frames": made.new_frames}
     return (
@@ -114,7 +114,7 @@ def extended_videos(
 
 
 def sound_from(audio: Input.Audio | None, seconds: Fraction) -> Input.Audio | None:
-    """`audio` without the first `seconds` of it."""
+    """Return `audio` without its first `seconds`."""
     if audio is None:
         return None
     return {**audio, "waveform": audio["waveform"][..., round(seconds * audio["sample_rate"]) :]}

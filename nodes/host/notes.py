@@ -1,4 +1,4 @@
-"""What a node tells its user of the plan and of the result."""
+"""Lines on a node about the plan and the result."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe(plan: "Plan") -> str:
-    """The plan for the node, and in the console; nothing where memory has no limit."""
+    """Return the plan in words, and log it; nothing where memory has no limit."""
     from ...pipeline.local.plan import UNLIMITED
 
     if plan.memory == UNLIMITED:
@@ -25,7 +25,7 @@ def describe(plan: "Plan") -> str:
 
 
 def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | LongClip | None") -> list[str]:
-    """What the video does not have of that which was asked for, and why."""
+    """Return how the video differs from the request, and why."""
     from ...pipeline.local.encode import MAX_TOKENS, word_at_the_cut
     from ...pipeline.local.generate import clamp_request
     from ...pipeline.local.load.find import DEMO_FOLDER, names_a_demo_shape
@@ -47,7 +47,7 @@ def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Star
 
 
 def notes_on_source(clip: "LongClip", made: "ExtendedVideo") -> Iterator[str]:
-    """What had to be done to the frames that are kept."""
+    """Yield how the kept frames differ from the source."""
     height, width = made.frames.shape[1:3]
     if (clip.width, clip.height) != (width, height):
         yield f"The source was scaled and cropped from {clip.width}x{clip.height} to {width}x{height}."
@@ -58,7 +58,7 @@ def notes_on_source(clip: "LongClip", made: "ExtendedVideo") -> Iterator[str]:
 def made_with(
     hosted: "HostedModel", prompt: Prompt, settings: SamplerSettings, made: "LocalVideo | ExtendedVideo"
 ) -> dict[str, Any]:
-    """The values by which a video was made on this machine, for its file."""
+    """Return the values that a video was made with on this machine, for its file."""
     num_frames, height, width = made.frames.shape[:3]
     values = {"checkpoint": hosted.model.name, **asdict(prompt), **asdict(settings)}
     return {**values, "seed": made.seed, "num_frames": num_frames, "width": width, "height": height}

@@ -22,7 +22,7 @@ LINE = 44
 
 
 def fal_folders() -> dict[str, Any]:
-    """`folder`, for finished videos, in the output folder, and `journal`, whose records no browser can read."""
+    """Return `folder` for finished videos, in the output folder, and `journal`, whose records no browser can read."""
     from ...pipeline.fal import Journal
 
     records = Path(folder_paths.get_system_user_directory("cosmos_predict25"), "fal_jobs")
@@ -30,12 +30,12 @@ def fal_folders() -> dict[str, Any]:
 
 
 def prompt_folder() -> Path:
-    """For the embeddings of prompts, which no browser can read."""
+    """Return the folder for the embeddings of prompts, which no browser can read."""
     return Path(folder_paths.get_system_user_directory("cosmos_predict25"), "prompt_embeds")
 
 
 def next_output_file(filename_prefix: str, extension: str, width: int, height: int) -> Path:
-    """The next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportError` if it cannot."""
+    """Return the next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportError` if it cannot."""
     output = folder_paths.get_output_directory()
     try:
         folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, output, width, height)
@@ -48,7 +48,7 @@ def next_output_file(filename_prefix: str, extension: str, width: int, height: i
 
 
 def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dict[str, Any] | None) -> dict[str, str]:
-    """What ComfyUI reads the graph from when the file is dropped on its canvas, and what the video was made with."""
+    """Return the graph, for a file that is dropped on ComfyUI's canvas, and the values that the video was made with."""
     if args.disable_metadata:
         return {}
     kept = {**(extra_pnginfo or {}), "prompt": prompt, "comment": values}
@@ -56,7 +56,7 @@ def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dic
 
 
 def make_proxy(source: Source, path: Path, background: tuple[float, float, float], observer: NodeObserver) -> Path:
-    """A small MP4 in ComfyUI's temp folder that shows what will be in `path`."""
+    """Make a small MP4 in ComfyUI's temp folder that shows what will be in `path`."""
     from ...pipeline.export import export
 
     folder = Path(folder_paths.get_temp_directory())
@@ -68,12 +68,12 @@ def make_proxy(source: Source, path: Path, background: tuple[float, float, float
 
 
 def result_on_node(*lines: str) -> dict[str, Any]:
-    """The `ui` of a node that says `lines` when it has run, which web/js shows. Progress texts go when a job ends."""
+    """Return the `ui` of a node with `lines` below it, which web/js shows. Progress texts go when a job ends."""
     return {"cosmos_predict25": [part for line in lines for part in textwrap.wrap(line, LINE, break_long_words=False)]}
 
 
 def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:
-    """The `ui` of a node that saved a video at `path`. `proxy`: what is shown in its place."""
+    """Return the `ui` of a node that saved a video at `path`. `proxy`: the file that is shown in its place."""
     saved = saved_result(path, io.FolderType.output)
     if proxy:
         return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved]}

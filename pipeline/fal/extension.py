@@ -70,8 +70,8 @@ async def extend(
             policy=policy,
             observer=PartObserver(observer, part.index, len(extension), f", {cost}"),
         )
-        used, skipped = min(part.num_given + part.length, video.num_frames), sent.notes_on(video)
-        first = 0 if skipped else part.num_given
+        used, skipped = min(part.num_conditioning_frames + part.length, video.num_frames), sent.notes_on(video)
+        first = 0 if skipped else part.num_conditioning_frames
         extension.append(fit(frame, *SIZE) for frame in islice(frames_of(video.path), first, used))
         identity = f"continues:{video.job_name}:{used}"
         notes += [*video.notes, *skipped]
@@ -89,7 +89,7 @@ def check_number_of_parts(request: GenerationRequest, new_frames: int, overlap: 
 
 
 async def cost_of(count: int, endpoint: Endpoint, key: str | None = None, policy: NetworkPolicy | None = None) -> str:
-    """Of `count` videos, in words."""
+    """Return the price of `count` videos in words."""
     async with FalClient(key, policy) as client:
         price = await client.price(endpoint.id)
     if not price:
@@ -98,13 +98,13 @@ async def cost_of(count: int, endpoint: Endpoint, key: str | None = None, policy
 
 
 def request_of(part: Part) -> GenerationRequest:
-    """Of the next 4k+1 frames, which the model makes anyway, at the best quality, as the next part starts from it."""
+    """Return the request to send: the next 4k+1 frames, which the model makes anyway, at the best quality."""
     whole = max(NUM_FRAMES.minimum, 4 * math.ceil((part.request.num_frames - 1) / 4) + 1)
     return replace(part.request, num_frames=whole, video_quality="maximum")
 
 
 def frames_of(path: Path) -> Iterator[Tensor]:
-    """Each frame of a video file, (height, width, 3), float32 in 0..1."""
+    """Yield each frame of a video file, (height, width, 3), float32 in 0..1."""
     reformatter = VideoReformatter()
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):

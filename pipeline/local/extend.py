@@ -18,7 +18,7 @@ from .prompt_cache import PromptCache
 def plan_for_parts(
     model: LocalModel, request: GenerationRequest, new_frames: int, overlap: int, placement: Placement
 ) -> Plan:
-    """How `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`."""
+    """Return how `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`."""
     longest = overlap + lengths_of_parts(new_frames, request.num_frames, overlap)[0]
     return plan_for(model, replace(request, num_frames=max(NUM_FRAMES.minimum, longest)), placement, overlap)
 
@@ -64,7 +64,7 @@ def extend(
             observer=PartObserver(observer, part.index, len(extension)),
             prompts=prompts,
         )
-        extension.append(video.frames[part.num_given : part.num_given + part.length])
+        extension.append(video.frames[part.num_conditioning_frames : part.num_conditioning_frames + part.length])
     joined = extension.video()
     if guardrail:
         observer.progress("Checking the video", 1, 1)

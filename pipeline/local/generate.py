@@ -93,7 +93,7 @@ def generate(
     video is too large.
     """
     placement = placement or OneAtATime("cpu")
-    given = start.given_frames(request.width, request.height) if start else torch.empty(0)
+    given = start.conditioning_frames(request.width, request.height) if start else torch.empty(0)
     plan = plan or plan_for(model, request, placement, len(given))
     unfinished = unfinished or UnfinishedVideo()
     request = replace(request, seed=request.seed_or_random())

@@ -29,14 +29,14 @@ EncodeClip = Callable[[Tensor], bytes]
 
 @dataclass(frozen=True, eq=False)
 class SentStart:
-    """What is sent. `frames`: (1 or 5, height, width, 3), uint8."""
+    """A picture or clip as it is sent. `frames`: (1 or 5, height, width, 3), uint8."""
 
     frames: Tensor
     media: Media
     endpoint: Endpoint
 
     def is_kept_in(self, video: RemoteVideo) -> bool:
-        """Whether the first frames of fal's file are those that were sent."""
+        """Return whether the first frames of fal's file are `frames`."""
         with av.open(str(video.path)) as container:
             first = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), len(self.frames))]
         found = torch.stack([torch.from_numpy(frame) for frame in first]) / 255
@@ -45,16 +45,16 @@ class SentStart:
         return -10 * math.log10(error + 1e-10) > SAME
 
     def notes_on(self, video: RemoteVideo) -> list[str]:
-        """What there is to tell the user of the video that fal made from it."""
+        """Return notes for the user on the video that fal made from it."""
         return [] if self.is_kept_in(video) else [NOT_KEPT]
 
 
 def start_to_send(start: Start, encode_clip: EncodeClip, identity: str = "", size: tuple[int, int] = SIZE) -> SentStart:
-    """A PNG, or a clip of just the five frames that the model uses: pixels without metadata, a name or a path.
+    """Return a PNG, or a clip of just the five frames that the model uses: pixels without metadata, name or path.
 
     `identity`: what the job is named by, instead of the pixels. `size`: width, height.
     """
-    frames = (start.given_frames(*size) * 255).round().to(torch.uint8)
+    frames = (start.conditioning_frames(*size) * 255).round().to(torch.uint8)
     pixels = hashlib.sha256(f"{tuple(frames.shape)}".encode() + frames.numpy().tobytes())
     identity = identity or f"sha256:{pixels.hexdigest()}"
     if len(frames) == 1:
