@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
-from comfy_api.latest import Input, InputImpl, Types, io
+from comfy_api.latest import Input, io
 from PIL import ImageColor
 
 from ..pipeline.errors import InvalidRequestError
@@ -105,13 +105,6 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **_) -> list[tuple[str, int]]:
-        """Save again when a file that this node has saved is gone."""
-        from .host.output import missing_files
-
-        return missing_files(cls.hidden.unique_id)
-
-    @classmethod
     def check_lazy_status(
         cls,
         filename_prefix: str,
@@ -120,7 +113,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         background: str = BLACK,
         **connected: object,
     ) -> list[str]:
-        """What is refused here is refused before the frames are made, and blames no widget."""
+        """Refuse wrong values before the frames are made, and blame no widget."""
         from ..pipeline.export.encodings import find_encoding
 
         check_connections("video" in connected, "images" in connected)
@@ -151,32 +144,24 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         background: str = BLACK,
     ) -> io.NodeOutput:
         from ..pipeline.formats import find_format
+        from .host.clips import dimensions_of, video_from
         from .host.observers import NodeObserver
         from .host.output import file_metadata, make_proxy, next_output_file, result_on_node, shown_on_node
-        from .host.videos import GifVideo, file_of, source_of, values_of, with_gif_frame_rate
+        from .host.videos import file_of, source_of, values_of, video_of, with_gif_frame_rate
 
-        filename_prefix = cls.fill_in_prefix(filename_prefix)
         target, colour = find_format(format), read_colour(background)
         metadata = file_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, values_of(video))
-        if video is None:
-            parts = Types.VideoComponents(images, fps, audio)  # pyright: ignore[reportArgumentType]
-            video = InputImpl.VideoFromComponents(parts)
-        else:
-            video = with_gif_frame_rate(video)
-        path = next_output_file(filename_prefix, target.suffix, *video.get_dimensions())
+        video = video_from(images, fps) if video is None else with_gif_frame_rate(video)
+        path = next_output_file(cls.fill_in_prefix(filename_prefix), target.suffix, *dimensions_of(video))
         observer = NodeObserver(cls.hidden.unique_id)
         source = cache(partial(source_of, video, audio, observer.raise_if_stopped))
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
-
-        # A <video> shows neither ProRes nor a GIF. Made first, so that nothing comes between a saved file and the run's
-        # end.
+        # A <video> shows neither ProRes nor a GIF. Made first: nothing comes between a saved file and the run's end.
         proxy = make_proxy(source(), path, colour, observer) if target.html_element != "video" else None
         file = None if audio else file_of(video)
         saved, notes = copy_or_encode(file, source, path, quality, colour, options)
         result = result_on_node(f"{path.name}, {saved.file_size / 1000:,.0f} kB.", *notes, *saved.notes)
-        is_gif = target.container == "gif"
-        video = GifVideo(str(path), saved.fps) if is_gif else InputImpl.VideoFromFile(str(path))
-        return io.NodeOutput(video, ui={**shown_on_node(path, proxy), **result})
+        return io.NodeOutput(video_of(saved), ui={**shown_on_node(path, proxy), **result})
 
 
 def copy_or_encode(
@@ -187,7 +172,7 @@ def copy_or_encode(
     background: tuple[float, float, float],
     options: dict[str, Any],
 ) -> tuple["VideoFile", list[str]]:
-    """The video at `path`, and a note where it could not be saved as it is.
+    """Save the video at `path`, and return it with a note where it could not be saved as it is.
 
     `file`: which holds just what is to be saved, if any does. `options`: of `export` and `remux` both.
     """
@@ -221,7 +206,7 @@ def check_prefix(filename_prefix: str) -> None:
 
 
 def read_colour(background: str) -> tuple[float, float, float]:
-    """RGB in 0..1. Raises `InvalidRequestError` for what is no colour."""
+    """Return RGB in 0..1. Raises `InvalidRequestError` for what is no colour."""
     try:
         red, green, blue, *_ = ImageColor.getrgb(background)
     except ValueError as error:

@@ -1,12 +1,18 @@
-from dataclasses import replace
-from fractions import Fraction
+from typing import Any
 
-from comfy_api.latest import Input, InputImpl, Types, io
+from comfy_api.latest import Input, io
 
-from ..pipeline.request import FPS, NEW_FRAMES, GenerationRequest, Prompt, SamplerSettings
-from .extend_local import DEFAULT_NEW_FRAMES, DEFAULT_OVERLAP, notes_on_source, sound_from
-from .generate_fal import UPLOADED
-from .sockets import CATEGORY, CosmosPrompt, CosmosSettings
+from ..pipeline.request import GenerationRequest, Prompt, SamplerSettings
+from .sockets import (
+    CATEGORY,
+    DEFAULT_NEW_FRAMES,
+    DEFAULT_OVERLAP,
+    UPLOADED,
+    CosmosPrompt,
+    CosmosSettings,
+    extend_inputs,
+    extend_outputs,
+)
 
 
 class CosmosPredict25ExtendFal(io.ComfyNode):
@@ -27,44 +33,21 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
                     tooltip="From the Sampler Settings node. num_frames is the most that a part has; further parts "
                     "have the seeds after this one. fal makes 1280 x 704, whatever width and height say.",
                 ),
-                io.MultiType.Input(
-                    "video",
-                    types=[io.Video, io.Image],
-                    lazy=True,
-                    tooltip="The video to go on from, or images, 16 a second. They are kept as they are, or scaled and "
+                *extend_inputs(
+                    video="The video to go on from, or images, 16 a second. They are kept as they are, or scaled and "
                     f"cropped in the middle to 1280 x 704. Only the end is sent. {UPLOADED}",
-                ),
-                io.Int.Input(
-                    "new_frames",
-                    default=DEFAULT_NEW_FRAMES,
-                    min=NEW_FRAMES.minimum,
-                    max=NEW_FRAMES.maximum,
-                    tooltip="Frames to add, at 16 a second: 88 are one part and 5.5 seconds, about $0.20. The node "
+                    new_frames="Frames to add, at 16 a second: 88 are one part and 5.5 seconds, about $0.20. The node "
                     "shows what all parts cost while it runs. At most 5 parts, 440 frames.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    default=DEFAULT_OVERLAP,
-                    min=1,
-                    max=DEFAULT_OVERLAP,
-                    step=4,
-                    advanced=True,
-                    tooltip="How many of the last frames the model is given: 5, or 1, with which movement starts anew.",
+                    lazy=True,
                 ),
             ],
-            outputs=[
-                io.Video.Output(
-                    "video", tooltip="The source and what follows it, at 16 frames a second, with the source's sound."
-                ),
-                io.Video.Output("added", tooltip="What follows it alone."),
-                io.Int.Output("seed", tooltip="The seed that was used for the first part."),
-            ],
+            outputs=extend_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def check_lazy_status(cls, **_) -> list[str]:
-        """Without a key it refuses before anything else has run. Raises `MissingKeyError`."""
+        """Refuse to run without a key before anything else has run. Raises `MissingKeyError`."""
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
 
@@ -80,27 +63,20 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
         new_frames: int = DEFAULT_NEW_FRAMES,
         overlap: int = DEFAULT_OVERLAP,
     ) -> io.NodeOutput:
-        from ..pipeline.fal.endpoints import VIDEO_TO_VIDEO, arguments
+        from ..pipeline import fal
+        from ..pipeline.export import mp4_bytes
+        from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
-        from .host.fal_parts import SIZE, extend
+        from .host.clips import clip_of, extended_videos, free_ram
+        from .host.notes import notes_on_source
         from .host.observers import FalObserver
-        from .host.output import result_on_node
-        from .host.videos import components_of, start_of, with_values
+        from .host.output import fal_folders, result_on_node
 
-        width, height = SIZE
-        request = replace(GenerationRequest.combine(prompt, settings), width=width, height=height)
-        source = components_of(video)
-        start = start_of(source)
-        observer = FalObserver(cls.hidden.unique_id)
-        made, notes = await in_background(extend(request, start, new_frames, overlap, observer), observer)
-        summary = f"{made.new_frames} frames added to {len(made.frames) - made.new_frames}, seed {made.seed}."
-        joined = Types.VideoComponents(made.frames, Fraction(FPS), sound_from(source.audio, start.skipped()))
-        added = Types.VideoComponents(made.added, Fraction(FPS))
-        values = {"endpoint": VIDEO_TO_VIDEO.id, **arguments(VIDEO_TO_VIDEO, request), "seed": made.seed}
-        values |= {"new_frames": new_frames, "overlap": overlap}
-        return io.NodeOutput(
-            with_values(InputImpl.VideoFromComponents(joined), {**values, "num_frames": len(made.frames)}),
-            with_values(InputImpl.VideoFromComponents(added), {**values, "num_frames": made.new_frames}),
-            made.seed,
-            ui=result_on_node(summary, *notes_on_source(start, request), *notes),
-        )
+        request, observer = GenerationRequest.combine(prompt, settings), FalObserver(cls.hidden.unique_id)
+        clip, audio = clip_of(video, observer.raise_if_stopped)
+        options: Any = {**fal_folders(), "encode_clip": mp4_bytes, "observer": observer, "ram": free_ram()}
+        made = await in_background(fal.extend(request, clip, new_frames, overlap=overlap, **options), observer)
+        values = {"endpoint": fal.VIDEO_TO_VIDEO.id, **arguments(fal.VIDEO_TO_VIDEO, request), "overlap": overlap}
+        videos = extended_videos(made, clip, audio, values)
+        notes = [*notes_on_source(clip, made), *made.notes]
+        return io.NodeOutput(*videos, made.seed, ui=result_on_node(f"{made.summary}, seed {made.seed}.", *notes))

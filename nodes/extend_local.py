@@ -1,20 +1,22 @@
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
-from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from comfy_api.latest import Input, InputImpl, Types, io
+from comfy_api.latest import Input, io
 
-from ..pipeline.request import FPS, NEW_FRAMES, GenerationRequest, Prompt, SamplerSettings
-from .sockets import CATEGORY, CosmosModel, CosmosPrompt, CosmosSettings
+from ..pipeline.request import GenerationRequest, Prompt, SamplerSettings
+from .sockets import (
+    CATEGORY,
+    DEFAULT_NEW_FRAMES,
+    DEFAULT_OVERLAP,
+    CosmosModel,
+    CosmosPrompt,
+    CosmosSettings,
+    extend_inputs,
+    extend_outputs,
+)
 
 if TYPE_CHECKING:
-    from ..pipeline.start import Start
     from .host.memory import HostedModel
-
-DEFAULT_NEW_FRAMES = 88
-DEFAULT_OVERLAP = 5
 
 
 class CosmosPredict25Extend(io.ComfyNode):
@@ -39,43 +41,20 @@ class CosmosPredict25Extend(io.ComfyNode):
                     tooltip="From the Sampler Settings node. num_frames is the most that is made at once; further "
                     "parts have the seeds after this one.",
                 ),
-                io.MultiType.Input(
-                    "video",
-                    types=[io.Video, io.Image],
-                    tooltip="The video to go on from, or images, 16 a second. They are kept as they are, or scaled and "
+                *extend_inputs(
+                    video="The video to go on from, or images, 16 a second. They are kept as they are, or scaled and "
                     "cropped in the middle where width and height are others.",
-                ),
-                io.Int.Input(
-                    "new_frames",
-                    default=DEFAULT_NEW_FRAMES,
-                    min=NEW_FRAMES.minimum,
-                    max=NEW_FRAMES.maximum,
-                    tooltip="Frames to add, at 16 a second: 88 are one part and 5.5 seconds. Each part starts from the "
-                    "end of the one before; after three or so the quality drops.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    default=DEFAULT_OVERLAP,
-                    min=1,
-                    max=DEFAULT_OVERLAP,
-                    step=4,
-                    advanced=True,
-                    tooltip="How many of the last frames the model is given: 5, or 1, with which movement starts anew.",
+                    new_frames="Frames to add, at 16 a second: 88 are one part and 5.5 seconds. Each part starts from "
+                    "the end of the one before; after three or so the quality drops.",
                 ),
             ],
-            outputs=[
-                io.Video.Output(
-                    "video", tooltip="The source and what follows it, at 16 frames a second, with the source's sound."
-                ),
-                io.Video.Output("added", tooltip="What follows it alone."),
-                io.Int.Output("seed", tooltip="The seed that was used for the first part."),
-            ],
+            outputs=extend_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def check_lazy_status(cls, **_) -> list[str]:
-        """The model is loaded when all else has been found to be right."""
+        """Load the model when all else has been found to be right."""
         return ["model"]
 
     @classmethod
@@ -91,56 +70,21 @@ class CosmosPredict25Extend(io.ComfyNode):
         from ..pipeline.local.extend import extend, plan_for_parts
         from ..pipeline.local.generate import clamp_request
         from ..pipeline.local.guardrail import cosmos_guardrail
-        from .generate_local import describe, notes_on_video
+        from .host.clips import clip_of, extended_videos
+        from .host.notes import describe, made_with, notes_on_source, notes_on_video
         from .host.observers import NodeObserver
         from .host.output import result_on_node
-        from .host.videos import components_of, start_of, with_values
 
-        begin = time.monotonic()
-        asked = GenerationRequest.combine(prompt, settings)
+        begin, asked = time.monotonic(), GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
-        source = components_of(video)
-        start = start_of(source)
-        plan = plan_for_parts(model.model, request, start, new_frames, overlap, model)
-        note = describe(plan)
-        made = extend(
-            model.model,
-            request,
-            start,
-            new_frames,
-            overlap=overlap,
-            placement=model,
-            plan=plan,
-            observer=NodeObserver(cls.hidden.unique_id, model, note),
-            guardrail=cosmos_guardrail if model.guardrail else None,
-            prompts=model.prompts,
-        )
-        summary = f"{new_frames} frames added to {len(made.frames) - new_frames} in {time.monotonic() - begin:.0f} s"
-        notes = [*filter(None, [note]), *notes_on_source(start, request), *notes_on_video(model, asked, start)]
-        joined = Types.VideoComponents(made.frames, Fraction(FPS), sound_from(source.audio, start.skipped()))
-        added = Types.VideoComponents(made.added, Fraction(FPS))
-        values = {"checkpoint": model.model.name, **asdict(prompt), **asdict(settings), "seed": made.seed}
-        values |= {"num_frames": len(made.frames), "width": request.width, "height": request.height}
-        values |= {"new_frames": new_frames, "overlap": overlap}
-        return io.NodeOutput(
-            with_values(InputImpl.VideoFromComponents(joined), values),
-            with_values(InputImpl.VideoFromComponents(added), {**values, "num_frames": new_frames}),
-            made.seed,
-            ui=result_on_node(f"{summary}, seed {made.seed}.", *notes),
-        )
-
-
-def sound_from(audio: Input.Audio | None, seconds: Fraction) -> Input.Audio | None:
-    """`audio` without the first `seconds` of it."""
-    if audio is None:
-        return None
-    return {**audio, "waveform": audio["waveform"][..., round(seconds * audio["sample_rate"]) :]}
-
-
-def notes_on_source(start: "Start", request: GenerationRequest) -> Iterator[str]:
-    """What had to be done to the frames that are kept."""
-    height, width = start.frames.shape[1:3]
-    if (width, height) != (request.width, request.height):
-        yield f"The source was scaled and cropped from {width}x{height} to {request.width}x{request.height}."
-    if start.frame_rate != FPS:
-        yield f"The source's {float(start.frame_rate):.5g} frames a second became {FPS}."
+        plan = plan_for_parts(model.model, request, new_frames, overlap, model)
+        observer = NodeObserver(cls.hidden.unique_id, model, note := describe(plan))
+        clip, audio = clip_of(video, observer.raise_if_stopped)
+        options: Any = {"placement": model, "plan": plan, "observer": observer, "prompts": model.prompts}
+        checker = cosmos_guardrail if model.guardrail else None
+        made = extend(model.model, request, clip, new_frames, overlap=overlap, guardrail=checker, **options)
+        summary = f"{made.summary} in {time.monotonic() - begin:.0f} s, seed {made.seed}."
+        notes = [*filter(None, [note]), *notes_on_source(clip, made), *notes_on_video(model, asked, clip)]
+        values = {**made_with(model, prompt, settings, made), "overlap": overlap}
+        videos = extended_videos(made, clip, audio, values)
+        return io.NodeOutput(*videos, made.seed, ui=result_on_node(summary, *notes))

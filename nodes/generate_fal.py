@@ -13,13 +13,12 @@ from ..pipeline.request import (
     Prompt,
     SamplerSettings,
 )
-from .sockets import CATEGORY, VIDEO_ALIASES, CosmosPrompt, CosmosSettings
+from .sockets import CATEGORY, UPLOADED, VIDEO_ALIASES, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
-    from .host.fal_parts import Given
+    from ..pipeline.fal.media.start import SentStart
 
 ENDPOINTS = {endpoint.name: endpoint for endpoint in (TEXT_TO_VIDEO, DISTILLED)}
-UPLOADED = "It is uploaded to fal without a name: for a day, whoever knows its address can see it."
 
 
 class CosmosPredict25GenerateFal(io.ComfyNode):
@@ -125,27 +124,20 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **_) -> list[tuple[str, int]]:
-        """Fetch again a file of this node that is gone, which is not paid for."""
-        from .host.output import missing_files
-
-        return missing_files(cls.hidden.unique_id)
-
-    @classmethod
     def check_lazy_status(cls, endpoint: dict[str, Any] | None = None, **inputs) -> list[str]:
-        """Refuses before anything else has run, and blames no widget for a key that is missing.
+        """Refuse wrong inputs before anything else has run, and blame no widget for a key that is missing.
 
         ComfyUI leaves out an `endpoint` that is none of the options, and what is not connected. Raises
         `InvalidRequestError` and `MissingKeyError`.
         """
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
+        from .host.clips import refuse_two_starts
 
         if endpoint is None:
             raise InvalidRequestError(f"endpoint must be {' or '.join(ENDPOINTS)}.")
         starts = [name for name in ("image", "video") if name in inputs]
-        if len(starts) == 2:
-            raise InvalidRequestError("Both image and video are connected: a video starts from one of them.")
+        refuse_two_starts(len(starts) == 2)
         chosen, _ = endpoint["endpoint"]  # and the name of the widget
         if starts and chosen == DISTILLED.name:
             raise InvalidRequestError(
@@ -159,63 +151,46 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         cls,
         prompt: Prompt,
         settings: SamplerSettings,
-        video_output_type: str,
-        video_quality: str,
-        sync_mode: bool,
+        endpoint: dict[str, Any],
         store: bool,
         webhook_url: str,
-        endpoint: dict[str, Any],
         image: Input.Image | None = None,
         video: Input.Video | None = None,
+        **fields: Any,
     ) -> io.NodeOutput:
+        """Make the video. `fields`: the fields of the request that only fal has."""
         from ..pipeline import fal
         from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
         from .host.observers import FalObserver
-        from .host.output import fal_folders, kept_on_node, result_on_node
+        from .host.output import fal_folders, result_on_node
         from .host.videos import video_of, with_values
 
-        if "num_inference_steps" in endpoint:  # more than a local schedule may allow, which fal ignores
-            steps = endpoint["num_inference_steps"]
-            settings = replace(settings, num_inference_steps=steps, schedule=STANDARD)
-        request = GenerationRequest.combine(
-            prompt,
-            settings,
-            sync_mode=sync_mode,
-            video_output_type=video_output_type,
-            video_quality=video_quality,
-        )
-        folder, journal = fal_folders()
-        observer = FalObserver(cls.hidden.unique_id)
-        given = start_at_fal(image, video)
-        used = given.endpoint if given else ENDPOINTS[endpoint["endpoint"]]
-        made = await in_background(
-            fal.generate(
-                request,
-                folder=folder,
-                journal=fal.Journal(journal),
-                endpoint=used,
-                media=given.media if given else None,
-                observer=observer,
-                webhook_url=webhook_url or None,
-                store=store,
-            ),
-            observer,
-        )
-        summary = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
-        notes = [*made.notes, *(given.notes_on(made) if given else [])]
-        result = result_on_node(f"{summary}, seed {made.seed}.", f"{made.path.name}.", *notes)
+        request = GenerationRequest.combine(prompt, settings_for(endpoint, settings), **fields)
+        start, observer = start_at_fal(image, video), FalObserver(cls.hidden.unique_id)
+        used = start.endpoint if start else ENDPOINTS[endpoint["endpoint"]]
+        options: Any = {"media": start and start.media, "webhook_url": webhook_url or None, "store": store}
+        job = fal.generate(request, endpoint=used, observer=observer, **fal_folders(), **options)
+        made = await in_background(job, observer)
+        size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
+        notes = [*made.notes, *(start.notes_on(made) if start else [])]
+        shown = result_on_node(f"{size}, seed {made.seed}.", f"{made.path.name}.", *notes)
         values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
-        shown = {**result, **kept_on_node(made.path)}
         return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=shown)
 
 
-def start_at_fal(image: Input.Image | None, video: Input.Video | None) -> "Given | None":
-    """What is sent to start from, None where nothing is connected."""
-    from ..pipeline.start import Start
-    from .host.fal_parts import given_to_fal
-    from .host.videos import end_of
+def settings_for(endpoint: dict[str, Any], settings: SamplerSettings) -> SamplerSettings:
+    """Return the settings with the steps of the distilled model, which may be more than a local schedule allows."""
+    if "num_inference_steps" not in endpoint:
+        return settings
+    return replace(settings, num_inference_steps=endpoint["num_inference_steps"], schedule=STANDARD)
 
-    if image is not None:
-        return given_to_fal(Start(image))
-    return given_to_fal(end_of(video)) if video is not None else None
+
+def start_at_fal(image: Input.Image | None, video: Input.Video | None) -> "SentStart | None":
+    """Return the picture or clip to send, or None where nothing is connected."""
+    from ..pipeline.export import mp4_bytes
+    from ..pipeline.fal.media.start import start_to_send
+    from .host.clips import start_from
+
+    start = start_from(image, video)
+    return start_to_send(start, mp4_bytes) if start else None

@@ -1,18 +1,12 @@
-import logging
 import time
-from dataclasses import asdict
-from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from comfy_api.latest import Input, InputImpl, Types, io
+from comfy_api.latest import Input, io
 
-from ..pipeline.errors import InvalidRequestError
-from ..pipeline.request import FPS, GenerationRequest, Prompt, SamplerSettings
+from ..pipeline.request import GenerationRequest, Prompt, SamplerSettings
 from .sockets import CATEGORY, VIDEO_ALIASES, CosmosModel, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
-    from ..pipeline.local.plan import Plan
-    from ..pipeline.start import Start
     from .host.memory import HostedModel
 
 
@@ -69,9 +63,10 @@ class CosmosPredict25Generate(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, image: Input.Image | None = None, video: Input.Video | None = None, **_) -> list[str]:
-        """The model is loaded when all else has been found to be right."""
-        if image is not None and video is not None:
-            raise InvalidRequestError("Both image and video are connected: a video starts from one of them.")
+        """Load the model when all else has been found to be right."""
+        from .host.clips import refuse_two_starts
+
+        refuse_two_starts(image is not None and video is not None)
         return ["model"]
 
     @classmethod
@@ -85,64 +80,22 @@ class CosmosPredict25Generate(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..pipeline.local.generate import generate, prepare
         from ..pipeline.local.guardrail import cosmos_guardrail
-        from ..pipeline.start import Start
+        from .host.clips import start_from, video_from
+        from .host.notes import describe, made_with, notes_on_video
         from .host.observers import NodeObserver
         from .host.output import result_on_node
-        from .host.videos import end_of, with_values
+        from .host.videos import with_values
 
-        begin = time.monotonic()
-        start = Start(image) if image is not None else end_of(video) if video is not None else None
+        begin, start = time.monotonic(), start_from(image, video)
         asked = GenerationRequest.combine(prompt, settings)
         prepared = prepare(model.model, asked, start, model)
-        note = describe(prepared.plan)
-        made = generate(
-            model.model,
-            prepared.request,
-            start=start,
-            placement=model,
-            plan=prepared.plan,
-            observer=NodeObserver(cls.hidden.unique_id, model, note),
-            guardrail=cosmos_guardrail if model.guardrail else None,
-            prompts=model.prompts,
-            unfinished=model.unfinished,
-        )
-        num_frames, height, width = made.frames.shape[:3]
-        summary = f"{num_frames} frames of {width}x{height} in {time.monotonic() - begin:.0f} s"
-        notes = notes_on_video(model, asked, start)
-        result = result_on_node(f"{summary}, seed {made.seed}.", *filter(None, [note]), *notes)
-        components = Types.VideoComponents(images=made.frames, frame_rate=Fraction(made.fps))
-        values = {"checkpoint": model.model.name, **asdict(prompt), **asdict(settings), "seed": made.seed}
-        values |= {"num_frames": num_frames, "width": width, "height": height}
-        shown = with_values(InputImpl.VideoFromComponents(components), values)
+        request = prepared.request
+        observer = NodeObserver(cls.hidden.unique_id, model, note := describe(prepared.plan))
+        options: Any = {"placement": model, "plan": prepared.plan, "observer": observer, "prompts": model.prompts}
+        options |= {"guardrail": cosmos_guardrail if model.guardrail else None, "unfinished": model.unfinished}
+        made = generate(model.model, request, start=start, **options)
+        size = f"{len(made.frames)} frames of {request.width}x{request.height}"
+        summary = f"{size} in {time.monotonic() - begin:.0f} s, seed {made.seed}."
+        result = result_on_node(summary, *filter(None, [note]), *notes_on_video(model, asked, start))
+        shown = with_values(video_from(made.frames), made_with(model, prompt, settings, made))
         return io.NodeOutput(shown, {"samples": made.latents}, made.seed, ui=result)
-
-
-def describe(plan: "Plan") -> str:
-    """The plan for the node, and in the console; nothing where memory has no limit."""
-    from ..pipeline.local.sizes import UNLIMITED
-
-    if plan.memory == UNLIMITED:
-        return ""
-    logging.info(f"Cosmos Predict2.5: {plan.describe()}")
-    return plan.describe()
-
-
-def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | None") -> list[str]:
-    """What the video does not have of that which was asked for, and why."""
-    from ..pipeline.local.encode import MAX_TOKENS, first_truncated_word
-    from ..pipeline.local.generate import largest_shape
-    from ..pipeline.local.load.find import DEMO_FOLDER, names_a_demo_shape
-    from ..pipeline.start import CLIP_FRAMES
-
-    model, found = hosted.model, []
-    frames, height, width = largest_shape(model.transformer)
-    if asked.num_frames > frames or asked.height > height or asked.width > width:
-        found.append(f"This checkpoint makes at most {width}x{height} and {frames} frames.")
-    if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
-        found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
-    for name in ("prompt", "negative_prompt"):
-        if word := first_truncated_word(model.tokenizer, getattr(asked, name)):
-            found.append(f"{name} was cut at {MAX_TOKENS} tokens, at the word {word!r}.")
-    if start and start.is_short():
-        found.append(f"The clip has fewer than {CLIP_FRAMES} frames at {FPS} a second: only its last one was used.")
-    return found

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..pipeline.request import SIDE, SamplerSettings
+from ..pipeline.request import NEW_FRAMES, SIDE, SamplerSettings
 
 CATEGORY = "Cosmos Predict2.5"
 
@@ -15,6 +15,10 @@ VIDEO_ALIASES = [
 ]
 """How a node that makes videos is searched for. Escaped, so that any Windows console can print this file."""
 
+UPLOADED = "It is uploaded to fal without a name: for a day, whoever knows its address can see it."
+DEFAULT_NEW_FRAMES = 88
+DEFAULT_OVERLAP = 5
+
 CosmosPrompt = io.Custom("COSMOS_PROMPT")
 """A `pipeline.request.Prompt`."""
 
@@ -26,7 +30,7 @@ CosmosModel = io.Custom("COSMOS_MODEL")
 
 
 def side_inputs(more: str = "") -> list[io.Int.Input]:
-    """The widgets for the width and the height of a video. `more`: what follows the size of training in the tooltip."""
+    """Return the widgets for width and height. `more`: the tooltip's words after the size of training."""
     return [
         io.Int.Input(
             side,
@@ -38,4 +42,38 @@ def side_inputs(more: str = "") -> list[io.Int.Input]:
             f"1280 x 704{more}.",
         )
         for side in ("width", "height")
+    ]
+
+
+def extend_inputs(video: str, new_frames: str, lazy: bool = False) -> list[io.Input]:
+    """Return the inputs of a node that extends a video. `video`, `new_frames`: tooltips. `lazy`: of the video."""
+    return [
+        io.MultiType.Input("video", types=[io.Video, io.Image], lazy=lazy, tooltip=video),
+        io.Int.Input(
+            "new_frames",
+            default=DEFAULT_NEW_FRAMES,
+            min=NEW_FRAMES.minimum,
+            max=NEW_FRAMES.maximum,
+            tooltip=new_frames,
+        ),
+        io.Int.Input(
+            "overlap",
+            default=DEFAULT_OVERLAP,
+            min=1,
+            max=DEFAULT_OVERLAP,
+            step=4,
+            advanced=True,
+            tooltip="How many of the last frames the model is given: 5, or 1, with which movement starts anew.",
+        ),
+    ]
+
+
+def extend_outputs() -> list[io.Output]:
+    """Return the outputs of a node that extends a video."""
+    return [
+        io.Video.Output(
+            "video", tooltip="The source and what follows it, at 16 frames a second, with the source's sound."
+        ),
+        io.Video.Output("added", tooltip="What follows it alone."),
+        io.Int.Output("seed", tooltip="The seed that was used for the first part."),
     ]

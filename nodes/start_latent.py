@@ -1,9 +1,14 @@
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import Input, io
 
 from ..pipeline.errors import InvalidRequestError
 from .sockets import CATEGORY
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..pipeline.start import Start
 
 
 class CosmosPredict25StartLatent(io.ComfyNode):
@@ -46,33 +51,37 @@ class CosmosPredict25StartLatent(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        from ..pipeline.local.latents import LATENT_CHANNELS, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, latent_frames
-        from ..pipeline.start import Start
-        from .host.videos import end_of
+        from .host.clips import start_from
 
-        if image is not None and video is None:
-            start = Start(image)
-        elif video is not None and image is None:
-            start = end_of(video)
-        else:
+        if (image is None) == (video is None):
             raise InvalidRequestError("Connect image or video: a video starts from one of them.")
-        height, width = (SPATIAL_COMPRESSION * side for side in latent["samples"].shape[-2:])
-        frames = start.conditioning_frames(width, height)
-        shape, given = tuple(latent["samples"].shape), latent_frames(len(frames))
-        if len(shape) != 5 or shape[1] != LATENT_CHANNELS or shape[2] <= given:
-            raise InvalidRequestError(
-                f"The latent's shape is {shape}, but must be (1, {LATENT_CHANNELS}, more than {given}, height/8, "
-                f"width/8): the start is {given} of its latent frames. Connect Empty Latent (Cosmos Predict2.5), with "
-                f"at least {given * TEMPORAL_COMPRESSION + 1} frames."
-            )
-        known = vae.encode(frames).to(latent["samples"])
-        if (found := tuple(known.shape)) != (wanted := (1, LATENT_CHANNELS, given, *shape[-2:])):
-            raise InvalidRequestError(
-                f"The VAE gives a latent of the shape {found}, but must give {wanted}: connect the VAE of the "
-                "Checkpoint Loader (Cosmos Predict2.5), or the Wan 2.1 VAE."
-            )
+        start = start_from(image, video)
+        assert start
+        known = encode_start(start, vae, latent["samples"])
         # ComfyUI converts all of a latent that is not empty: what is to be made has to become 0 in the model's scale.
         samples = model.get_model_object("latent_format").process_out(torch.zeros_like(latent["samples"]))
         mask = torch.ones_like(samples[:, :1])
         samples[:, :, : known.shape[2]], mask[:, :, : known.shape[2]] = known, 0
         return io.NodeOutput({**latent, "samples": samples, "noise_mask": mask})
+
+
+def encode_start(start: "Start", vae: Any, latents: "Tensor") -> "Tensor":
+    """Return the first latent frames of `latents`. Raises `InvalidRequestError` for another model's latents or VAE."""
+    from ..pipeline.local.latents import LATENT_CHANNELS, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, latent_frames
+
+    height, width = (SPATIAL_COMPRESSION * side for side in latents.shape[-2:])
+    frames = start.conditioning_frames(width, height)
+    shape, given = tuple(latents.shape), latent_frames(len(frames))
+    if len(shape) != 5 or shape[1] != LATENT_CHANNELS or shape[2] <= given:
+        raise InvalidRequestError(
+            f"The latent's shape is {shape}, but must be (1, {LATENT_CHANNELS}, more than {given}, height/8, "
+            f"width/8): the start is {given} of its latent frames. Connect Empty Latent (Cosmos Predict2.5), with "
+            f"at least {given * TEMPORAL_COMPRESSION + 1} frames."
+        )
+    known = vae.encode(frames).to(latents)
+    if (found := tuple(known.shape)) != (wanted := (1, LATENT_CHANNELS, given, *shape[-2:])):
+        raise InvalidRequestError(
+            f"The VAE gives a latent of the shape {found}, but must give {wanted}: connect the VAE of the "
+            "Checkpoint Loader (Cosmos Predict2.5), or the Wan 2.1 VAE."
+        )
+    return known

@@ -1,6 +1,7 @@
 """What a video starts from: a picture, or the end of a clip. It travels beside the request, which is fal's JSON."""
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,17 +11,50 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import InvalidRequestError
-from .observer import Observer
-from .request import FPS, NEW_FRAMES, check_range
+from .request import FPS
 
 CLIP_FRAMES = 5
 """Of a clip's end that the model is given: two latent frames. It was trained with one, two or none."""
-OVERLAPS = (CLIP_FRAMES, 1)
-"""From how many frames of what is there a video may go on."""
+
+
+class Timed:
+    """A clip of `num_frames` frames at `frame_rate`, and which of them are shown at 16 a second."""
+
+    num_frames: int
+    frame_rate: Fraction | float
+
+    def frame_indices(self) -> list[int]:
+        """The indices of the frames that are shown 1/16 s apart, up to the last one."""
+        step, last = Fraction(self.frame_rate) / FPS, self.num_frames - 1
+        count = math.floor(last / step) + 1
+        return [math.floor(last - back * step + Fraction(1, 2)) for back in reversed(range(count))]
+
+    def skipped(self) -> Fraction:
+        """Seconds of the clip before the first of `frame_indices`: less than 1/16."""
+        return (self.num_frames - 1) / Fraction(self.frame_rate) - Fraction(len(self.frame_indices()) - 1, FPS)
+
+    def is_short(self) -> bool:
+        """Whether it is a clip of which there are too few frames to tell how things move."""
+        return self.num_frames > 1 and len(self.frame_indices()) < CLIP_FRAMES
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class LongClip(Timed):
+    """A clip whose frames are too many to hold: `frames` gives one after the other, each time that it is called.
+
+    `num_frames`: exactly how many. `frames`: of each (H, W, C), as of `Start`. `height`, `width`: pixels.
+    `frame_rate`: frames per second.
+    """
+
+    num_frames: int
+    height: int
+    width: int
+    frame_rate: Fraction | float
+    frames: Callable[[], Iterable[Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Start(Timed):
     """A picture, the first frame of the video to make, or a clip that the video goes on from.
 
     `frames`: (F, H, W, C), uint8, or floats in 0..1: gray with 1 channel, RGB with 3, RGBA with 4, which is put on
@@ -46,19 +80,14 @@ class Start:
         if not (math.isfinite(self.frame_rate) and self.frame_rate > 0):
             raise InvalidRequestError(f"frame_rate is {self.frame_rate}, but must be a number above 0.")
 
-    def frame_indices(self) -> list[int]:
-        """The indices of the frames that are shown 1/16 s apart, up to the last one."""
-        step, last = Fraction(self.frame_rate) / FPS, len(self.frames) - 1
-        count = math.floor(last / step) + 1
-        return [math.floor(last - back * step + Fraction(1, 2)) for back in reversed(range(count))]
+    @property
+    def num_frames(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return len(self.frames)
 
-    def skipped(self) -> Fraction:
-        """Seconds of the clip before the first of `frame_indices`: less than 1/16."""
-        return (len(self.frames) - 1) / Fraction(self.frame_rate) - Fraction(len(self.frame_indices()) - 1, FPS)
-
-    def is_short(self) -> bool:
-        """Whether it is a clip of which there are too few frames to tell how things move."""
-        return len(self.frames) > 1 and len(self.frame_indices()) < CLIP_FRAMES
+    def as_long(self) -> LongClip:
+        """Return the same clip, frame by frame."""
+        num_frames, height, width = self.frames.shape[:3]
+        return LongClip(num_frames, height, width, self.frame_rate, lambda: self.frames)
 
     def conditioning_indices(self) -> list[int]:
         """The indices of what the model is given: the last 5 frames at 16 a second, or of fewer the last."""
@@ -68,29 +97,6 @@ class Start:
     def conditioning_frames(self, width: int, height: int) -> Tensor:
         """(1 or 5, height, width, 3), as of `fit`."""
         return torch.stack([fit(self.frames[index], width, height) for index in self.conditioning_indices()])
-
-
-def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int]:
-    """How many new frames each part has: about the same, in as few parts as can be of at most `num_frames` frames.
-
-    Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits.
-    """
-    check_range("new_frames", new_frames, NEW_FRAMES)
-    if overlap not in OVERLAPS:
-        raise InvalidRequestError(f"overlap is {overlap!r}, but must be 5 or 1.")
-    count = math.ceil(new_frames / (num_frames - overlap))
-    return [new_frames // count + (index < new_frames % count) for index in range(count)]
-
-
-def frames_with_room(start: Start, new_frames: int, width: int, height: int, observer: Observer) -> Tensor:
-    """(F, height, width, 3), the frames of `start` at 16 a second, and after them room for `new_frames` more."""
-    moments = start.frame_indices()
-    frames = torch.empty(len(moments) + new_frames, height, width, 3)
-    observer.progress("Scaling the source", 0, 1)
-    for place, index in enumerate(moments):
-        observer.raise_if_stopped()
-        frames[place] = fit(start.frames[index], width, height)
-    return frames
 
 
 def fit(frame: Tensor, width: int, height: int) -> Tensor:

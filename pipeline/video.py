@@ -34,17 +34,24 @@ class ExtendedVideo:
     `frames`: (F, height, width, 3), float32 in 0..1, on the CPU. The first are the clip's own.
     `new_frames`: how many of the last ones were made.
     `seed`: that of the first part; each further one has the next.
+    `notes`: for the user, where the parts differ from what was asked for, each a sentence.
     """
 
     frames: "Tensor"
     new_frames: int
     seed: int
     fps: int
+    notes: tuple[str, ...] = ()
 
     @property
     def added(self) -> "Tensor":
         """The frames that were made."""
         return self.frames[-self.new_frames :]
+
+    @property
+    def summary(self) -> str:
+        """The numbers of frames in words."""
+        return f"{self.new_frames} frames added to {len(self.frames) - self.new_frames}"
 
 
 @dataclass(frozen=True, kw_only=True)

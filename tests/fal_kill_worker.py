@@ -30,9 +30,9 @@ from server import PromptServer
 
 from cosmos_predict25.nodes.extend_fal import CosmosPredict25ExtendFal
 from cosmos_predict25.nodes.generate_fal import CosmosPredict25GenerateFal
-from cosmos_predict25.nodes.host import background, fal_parts, output, videos  # noqa: F401
+from cosmos_predict25.nodes.host import background, clips, output, videos  # noqa: F401
 from cosmos_predict25.pipeline.errors import CosmosError
-from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy
+from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, extension
 from cosmos_predict25.pipeline.request import Prompt, SamplerSettings
 
 NODES = {
@@ -115,7 +115,7 @@ class Run:
         folder_paths.set_user_directory(str(self.folder / "user"))
         NetworkPolicy.from_environment = staticmethod(lambda: POLICY)  # pyright: ignore[reportAttributeAccessIssue]
         PromptServer(asyncio.new_event_loop())
-        fal_parts.SIZE = (96, 64)
+        extension.SIZE = (96, 64)
         node, inputs = NODES[self.node]
         reset_progress_state("run", DynamicPrompt({"fal": {"class_type": node.__name__}}))
         node = node.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "fal"}})

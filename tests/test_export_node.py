@@ -16,6 +16,7 @@ from PIL import Image
 from cosmos_predict25.pipeline.request import VIDEO_QUALITIES
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailedError, PromptRefusedError
+from cosmos_predict25.tests.test_comfyui import events
 
 REPO = Path(__file__).resolve().parents[1]
 NUM_FRAMES, WIDTH, HEIGHT, FPS = 10, 64, 48, Fraction(25, 2)
@@ -432,19 +433,13 @@ def test_a_filled_in_value_makes_no_folder_and_no_name_that_windows_forbids(comf
     assert re.fullmatch(r"a_b_c_\d\d_\d\d_00001_\.mp4", export(comfyui, prompt).name)
 
 
-def test_a_deleted_file_is_saved_again_and_one_that_is_there_is_not(any_comfyui):
-    prompt = prompt_with(filename_prefix=f"deleted/{time.time_ns()}")
-    first = export(any_comfyui, prompt)
-
-    def file_after_another_run() -> Path:
-        return saved_file(any_comfyui, any_comfyui.run(prompt)["outputs"]["export"])
-
-    assert file_after_another_run() == first
-    first.unlink()
-    second = file_after_another_run()
-    written = second.stat().st_mtime_ns
-    assert file_after_another_run() == second
-    assert second.stat().st_mtime_ns == written
+def test_a_file_deleted_in_one_workflow_does_not_make_the_node_of_this_id_in_another_save_again(any_comfyui):
+    first, second = (prompt_with(filename_prefix=f"{name}/{time.time_ns()}") for name in ("deleted", "other"))
+    deleted, saved = (export(any_comfyui, prompt) for prompt in (first, second))
+    deleted.unlink()
+    (cached,) = events(any_comfyui.run(second), "execution_cached")
+    assert "export" in cached["nodes"]
+    assert list(saved.parent.iterdir()) == [saved]
 
 
 def test_audio_takes_the_place_of_a_videos_own(any_comfyui):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cosmos_predict25.pipeline import start as starting
+from cosmos_predict25.pipeline import extension
 from cosmos_predict25.pipeline.errors import InvalidRequestError, NotEnoughMemoryError, UnsafeContentError
+from cosmos_predict25.pipeline.extension import lengths_of_parts
 from cosmos_predict25.pipeline.local import extend as extending
-from cosmos_predict25.pipeline.local.extend import extend, lengths_of_parts
+from cosmos_predict25.pipeline.local.extend import extend
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.placement import OneAtATime
@@ -91,7 +92,7 @@ def test_a_clip_of_fewer_than_five_frames_gives_its_last(model, calls):
     source = clip(3)
     video = extend(model, REQUEST, Start(source), 16)
     assert calls.starts[0].equal(source)
-    assert len(Start(calls.starts[0]).given()) == 1
+    assert len(Start(calls.starts[0]).conditioning_indices()) == 1
     assert video.added[:8].equal(calls.made[0][1:9])
     assert calls.starts[1].equal(video.frames[3 + 8 - 5 : 3 + 8])
 
@@ -127,7 +128,7 @@ def test_progress_is_that_of_all_parts_and_stop_ends_the_second(model):
 
 def test_stop_ends_the_scaling_of_a_long_source(model, monkeypatch):
     scaled = []
-    monkeypatch.setattr(starting, "fit", lambda *_: scaled.append(1) or torch.zeros(32, 32, 3))
+    monkeypatch.setattr(extension, "fit", lambda *_: scaled.append(1) or torch.zeros(32, 32, 3))
 
     class Stops(Recorder):
         def raise_if_stopped(self):

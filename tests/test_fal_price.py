@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cosmos_predict25.pipeline.fal import VIDEO_TO_VIDEO
+from cosmos_predict25.pipeline.fal.extension import cost_of
 from cosmos_predict25.pipeline.fal.queue.platform import Price
 from cosmos_predict25.tests.fal import ENDPOINT, REQUEST, Recorder, make, run
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Hang, Json, Reply
@@ -81,10 +82,8 @@ def test_a_price_below_a_cent_is_shown_right(amount: float, currency: str, shown
 
 @pytest.mark.parametrize(("unit", "shown"), [("videos", "$0.60 in all"), ("seconds", "$0.20 a second")])
 def test_the_price_of_parts_is_added_up_only_where_it_is_that_of_a_video(
-    core: None, fal: FalStandIn, unit: str, shown: str
+    fal: FalStandIn, unit: str, shown: str
 ) -> None:
-    from cosmos_predict25.nodes.host.fal_parts import cost_of
-
     def of_unit(reply: dict[str, Any]) -> dict[str, Any]:
         return {**reply, "prices": [{**price, "unit": unit} for price in reply["prices"]]}
 

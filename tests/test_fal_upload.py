@@ -1,6 +1,7 @@
 """Pictures and clips to fal: uploaded without the key, named by their content, and never a reason to pay twice."""
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -14,17 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError
-from cosmos_predict25.pipeline.fal import (
-    IMAGE_TO_VIDEO,
-    TEXT_TO_VIDEO,
-    VIDEO_TO_VIDEO,
-    Endpoint,
-    Journal,
-    NetworkPolicy,
-)
+from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError, NotEnoughMemoryError
+from cosmos_predict25.pipeline.export import mp4_bytes
+from cosmos_predict25.pipeline.fal import IMAGE_TO_VIDEO, TEXT_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint, Journal, extension
 from cosmos_predict25.pipeline.fal.media.upload import MAX_UPLOAD, Media
-from cosmos_predict25.pipeline.fal.submission import make_submission
+from cosmos_predict25.pipeline.fal.submission import Submission, make_submission
 from cosmos_predict25.pipeline.start import Start
 from cosmos_predict25.tests.fal import (
     FAST,
@@ -312,16 +307,44 @@ def test_the_frames_of_the_stand_in_begin_with_the_clip() -> None:
 
 
 def test_a_part_that_goes_on_from_another_place_of_the_one_before_is_another_job(
-    core: None, fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """24 and 22 new frames have the same first job, of 17 frames, of which one is not used for 22."""
-    from cosmos_predict25.nodes.host import fal_parts
-
-    monkeypatch.setattr(fal_parts, "SIZE", (WIDTH, HEIGHT))
-    monkeypatch.setattr(fal_parts, "fal_folders", lambda: folders_of(fal))
-    monkeypatch.setattr(NetworkPolicy, "from_environment", lambda: FAST)
+    monkeypatch.setattr(extension, "SIZE", (WIDTH, HEIGHT))
+    folder, journal = folders_of(fal)
+    options = {"folder": folder, "journal": Journal(journal), "encode_clip": mp4_bytes, "policy": FAST}
     request = replace(REQUEST, num_frames=17, width=WIDTH, height=HEIGHT)
     source = Start(torch.full((7, HEIGHT, WIDTH, 3), 0.25))
     for new_frames, jobs in ((24, 2), (22, 3), (24, 3)):
-        made, notes = run(fal_parts.extend(request, source, new_frames, 5, Recorder()))
-        assert (made.new_frames, notes, fal.accepted) == (new_frames, [], jobs)
+        made = run(extension.extend(request, source, new_frames, **options))
+        assert (made.new_frames, made.notes, fal.accepted) == (new_frames, (), jobs)
+
+
+def test_a_video_that_does_not_fit_into_the_memory_is_refused_before_anything_is_asked_of_fal(fal: FalStandIn) -> None:
+    folder, journal = folders_of(fal)
+    options = {"folder": folder, "journal": Journal(journal), "encode_clip": mp4_bytes, "policy": FAST}
+    source = Start(torch.zeros(1, 1, 1, 3).expand(1000, 32, 32, 3))
+    needed = (1000 + 88 + 5) * 1280 * 704 * 3 * 4
+    says = r"1280x704 with 1000 frames of the source and 88 new ones takes 11\.0 GiB of RAM, and 11\.0 GiB are free"
+    with pytest.raises(NotEnoughMemoryError, match=says):
+        run(extension.extend(replace(REQUEST, num_frames=93), source, 88, ram=needed - 1, **options))
+    assert fal.journal == []
+
+
+def test_parts_have_the_names_that_they_always_had(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else finished ones would be charged again: the first is named by its pixels, the next by the job before it."""
+    monkeypatch.setattr(extension, "SIZE", (WIDTH, HEIGHT))
+    folder, records = folders_of(fal)
+    journal = Journal(records)
+
+    def submission(seed: int, identity: str) -> Submission:
+        part = replace(REQUEST, num_frames=17, seed=seed, video_quality="maximum")
+        return make_submission(part, VIDEO_TO_VIDEO, journal, folder, Media(identity, "video/mp4", b"a clip"))
+
+    source = Start(torch.full((7, HEIGHT, WIDTH, 3), 0.25))
+    pixels = f"{(5, HEIGHT, WIDTH, 3)}".encode() + bytes([64]) * (5 * HEIGHT * WIDTH * 3)
+    first = submission(7, f"sha256:{hashlib.sha256(pixels).hexdigest()}")
+    second = submission(8, f"continues:{first.fingerprint}:17")
+    options = {"folder": folder, "journal": journal, "encode_clip": mp4_bytes, "policy": FAST}
+    run(extension.extend(replace(REQUEST, num_frames=17), source, 24, **options))
+    assert sorted(folder.glob("*.mp4")) == sorted([first.target, second.target])

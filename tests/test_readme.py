@@ -7,6 +7,7 @@ import runpy
 import textwrap
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
 
@@ -37,11 +38,13 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def programs() -> tuple[str, str]:
-    """The one that makes a video, and the one that shows the client's operations."""
+def programs() -> tuple[str, str, str]:
+    """Return that which makes a video, that which extends a clip, and the client's operations."""
     text = (REPO / "docs" / "fal.md").read_text(encoding="utf-8")
-    generate, client = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "fal." in block)
-    return generate, client
+    generate, extend, client = (
+        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "fal." in block
+    )
+    return generate, extend, client
 
 
 @pytest.mark.slow
@@ -50,7 +53,7 @@ def test_the_programs_for_fal_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fal.queue_seconds = fal.run_seconds = 5
-    generate, client = programs()
+    generate, _, client = programs()
     (tmp_path / "generate.py").write_text(generate, encoding="utf-8")
     runpy.run_path("generate.py", run_name="__main__")
     assert re.fullmatch(r"videos/cosmos_42_\w{12}\.mp4 93 16\n", capsys.readouterr().out)
@@ -65,3 +68,22 @@ def test_the_programs_for_fal_run(
     assert "Completed(" in printed
     assert (tmp_path / "rock.mp4").stat().st_size > 0
     assert [job.input["seed"] for job in fal.jobs.values()] == [42, 7]
+
+
+@pytest.mark.slow
+def test_the_program_that_extends_a_clip_runs(fal: FalStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fal.queue_seconds = fal.run_seconds = 5
+    _, extend, _ = programs()
+    head = """
+from pathlib import Path
+import torch
+from cosmos_predict25.pipeline import GenerationRequest
+request, clip = GenerationRequest(prompt="A rock rolls.", seed=42), torch.full((12, 64, 96, 3), 0.25)
+async def steps():
+"""
+    (tmp_path / "extend.py").write_text(f"{head}{textwrap.indent(extend, '    ')}", encoding="utf-8")
+    asyncio.run(runpy.run_path("extend.py")["steps"]())
+    assert [job.input["seed"] for job in fal.jobs.values()] == [42, 43]
+    with av.open(str(tmp_path / "longer.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 8 + 120  # 12 frames at 24 are 8 at 16

@@ -122,6 +122,15 @@ def test_what_adapts_comfyui_knows_no_node():
             assert name.split(".")[:2] != ["pack", "nodes"] or name.split(".")[2] not in nodes, f"{file} imports {name}"
 
 
+def test_no_node_imports_a_node():
+    nodes = {path.stem for path in files("nodes") if "(io.ComfyNode)" in path.read_text()}
+    assert len(nodes) == 13
+    for name in nodes:
+        for imported in imports(REPO / "nodes" / f"{name}.py"):
+            room = imported.split(".")
+            assert room[:2] != ["pack", "nodes"] or room[2] not in nodes - {name}, f"{name} imports {imported}"
+
+
 def test_the_root_has_these_folders_of_code_and_no_others():
     tracked = subprocess.run(["git", "ls-files"], cwd=REPO, check=True, capture_output=True, text=True).stdout
     rooms = {name.split("/")[0] for name in tracked.splitlines() if "/" in name and not name.startswith(".")}

@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import av
 import pytest
+from packaging.requirements import Requirement
 
 from cosmos_predict25.scripts.environment import REPO
 
@@ -42,6 +44,26 @@ def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_the_languages
     languages = [f"locales/{path.name}" for path in (REPO / "locales").iterdir() if path.is_dir()]
     assert files(installed, *folders, "locales") == files(REPO, *folders, *languages)
     assert {path.name for path in installed.iterdir() if path.is_file()} == {"__init__.py", "requirements.txt"}
+
+
+def needed(installed: Path, extra: str) -> set[str]:
+    """The requirements of an install with this extra, as pip reads them."""
+    (folder,) = installed.parent.glob("cosmos_predict25-*.dist-info")
+    needs = map(Requirement, metadata.PathDistribution(folder).requires or ())
+    return {
+        f"{need.name}{need.specifier}" for need in needs if not need.marker or need.marker.evaluate({"extra": extra})
+    }
+
+
+def test_an_install_for_fal_alone_brings_no_torch_no_diffusers_and_no_comfyui(installed: Path) -> None:
+    assert {Requirement(need).name for need in needed(installed, "")} == {"anyio", "filelock", "httpx"}
+    local = {Requirement(need).name for need in needed(installed, "local") - needed(installed, "")}
+    assert local == {"av", "diffusers", "safetensors", "torch", "torchvision", "transformers"}
+
+
+def test_an_install_for_comfyui_is_what_its_manager_installs(installed: Path) -> None:
+    lines = [line for line in (REPO / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert needed(installed, "comfyui") == {f"{need.name}{need.specifier}" for need in map(Requirement, lines)}
 
 
 def test_the_readmes_program_makes_a_video_from_anywhere(installed: Path, tmp_path: Path) -> None:

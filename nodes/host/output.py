@@ -11,7 +11,6 @@ from typing import Any
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
-from server import PromptServer
 
 from ...pipeline.errors import ExportError
 from .observers import NodeObserver
@@ -20,22 +19,23 @@ from .videos import Source
 PROXY_SIDE = 960
 LINE = 44
 """Characters that fit a node's width."""
-KEPT = "cosmos_predict25_kept"
 
 
-def fal_folders() -> tuple[Path, Path]:
-    """For finished videos, in the output folder, and for the records of jobs, which no browser can read."""
+def fal_folders() -> dict[str, Any]:
+    """Return `folder` for finished videos, in the output folder, and `journal`, whose records no browser can read."""
+    from ...pipeline.fal import Journal
+
     records = Path(folder_paths.get_system_user_directory("cosmos_predict25"), "fal_jobs")
-    return Path(folder_paths.get_output_directory(), "cosmos_fal"), records
+    return {"folder": Path(folder_paths.get_output_directory(), "cosmos_fal"), "journal": Journal(records)}
 
 
 def prompt_folder() -> Path:
-    """For the embeddings of prompts, which no browser can read."""
+    """Return the folder for the embeddings of prompts, which no browser can read."""
     return Path(folder_paths.get_system_user_directory("cosmos_predict25"), "prompt_embeds")
 
 
 def next_output_file(filename_prefix: str, extension: str, width: int, height: int) -> Path:
-    """The next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportError` if it cannot."""
+    """Return the next free file of ComfyUI's numbering, in a folder that exists. Raises `ExportError` if it cannot."""
     output = folder_paths.get_output_directory()
     try:
         folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, output, width, height)
@@ -48,7 +48,7 @@ def next_output_file(filename_prefix: str, extension: str, width: int, height: i
 
 
 def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dict[str, Any] | None) -> dict[str, str]:
-    """What ComfyUI reads the graph from when the file is dropped on its canvas, and what the video was made with."""
+    """Return the graph, for a file that is dropped on ComfyUI's canvas, and the values that the video was made with."""
     if args.disable_metadata:
         return {}
     kept = {**(extra_pnginfo or {}), "prompt": prompt, "comment": values}
@@ -56,7 +56,7 @@ def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dic
 
 
 def make_proxy(source: Source, path: Path, background: tuple[float, float, float], observer: NodeObserver) -> Path:
-    """A small MP4 in ComfyUI's temp folder that shows what will be in `path`."""
+    """Make a small MP4 in ComfyUI's temp folder that shows what will be in `path`."""
     from ...pipeline.export import export
 
     folder = Path(folder_paths.get_temp_directory())
@@ -67,47 +67,17 @@ def make_proxy(source: Source, path: Path, background: tuple[float, float, float
     return proxy
 
 
-def missing_files(node_id: str) -> list[tuple[str, int]]:
-    """The files in the output folder that a node of this id has saved and that are gone or replaced since.
-
-    ComfyUI's history knows them. The names do not tell where the folder is: they are kept in the metadata of videos.
-    """
-    root = Path(folder_paths.get_output_directory())
-    queue = PromptServer.instance.prompt_queue
-    outputs = queue.get_history(map_function=lambda entry: entry["outputs"].get(node_id, {})).values()
-    saved = {
-        (Path(result["subfolder"], result["filename"]).as_posix(), result["mtime_ns"])
-        for output in outputs
-        for result in [*output.get("images", ()), *output.get("files", ()), *map(json.loads, output.get(KEPT, ()))]
-        if "mtime_ns" in result
-    }
-    return sorted(
-        (name, time) for name, time in saved if not (root / name).exists() or (root / name).stat().st_mtime_ns != time
-    )
-
-
 def result_on_node(*lines: str) -> dict[str, Any]:
-    """The `ui` of a node that says `lines` when it has run, which web/js shows. Progress texts go when a job ends."""
+    """Return the `ui` of a node with `lines` below it, which web/js shows. Progress texts go when a job ends."""
     return {"cosmos_predict25": [part for line in lines for part in textwrap.wrap(line, LINE, break_long_words=False)]}
 
 
 def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:
-    """The `ui` of a node that saved a video at `path`. `proxy`: what is shown in its place."""
-    if proxy:
-        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved_output(path)]}
-    return ui.PreviewVideo([saved_output(path)]).as_dict()
-
-
-def kept_on_node(path: Path) -> dict[str, Any]:
-    """The `ui` of a node that keeps a file at `path` for later runs. ComfyUI lists no text among a run's outputs."""
-    return {KEPT: [json.dumps(saved_output(path))]}
-
-
-def saved_output(path: Path) -> ui.SavedResult:
-    """With the time by which `missing_files` notices that it was replaced."""
+    """Return the `ui` of a node that saved a video at `path`. `proxy`: the file that is shown in its place."""
     saved = saved_result(path, io.FolderType.output)
-    saved["mtime_ns"] = path.stat().st_mtime_ns
-    return saved
+    if proxy:
+        return {**ui.PreviewVideo([saved_result(proxy, io.FolderType.temp)]).as_dict(), "files": [saved]}
+    return ui.PreviewVideo([saved]).as_dict()
 
 
 def saved_result(path: Path, folder: io.FolderType) -> ui.SavedResult:

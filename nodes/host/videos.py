@@ -1,11 +1,13 @@
 """ComfyUI's VIDEO: from the pipeline's files, and what a node asks of one that it is given."""
 
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from math import ceil
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from comfy_api.latest import Input, InputImpl, Types
@@ -17,11 +19,14 @@ from ...pipeline.video import gif_frame_rate
 if TYPE_CHECKING:
     from ...pipeline.export.source import FileClip, FileSound
     from ...pipeline.start import Start
-    from ...pipeline.video import RemoteVideo
+    from ...pipeline.video import VideoFile
 
 END_SECONDS = 0.5
 """Enough for five frames at 16 a second, where each is shown as long as the others and the sound ends with them."""
 VALUES = "cosmos_predict25"
+CROP = "_VideoFromFile__crop"
+KNOWN = {f"_VideoFromFile__{name}" for name in ("file", "start_time", "duration")} | {CROP, "_true_frame_rate", VALUES}
+"""All attributes that a video in a file had in the releases of ComfyUI up to 0.46, and this pack's own."""
 
 
 def with_values(video: Input.Video, values: dict[str, Any]) -> Input.Video:
@@ -34,8 +39,8 @@ def values_of(video: Input.Video | None) -> dict[str, Any] | None:
     return vars(video).get(VALUES) if video else None
 
 
-def video_of(video: "RemoteVideo") -> Input.Video:
-    """fal's own file."""
+def video_of(video: "VideoFile") -> Input.Video:
+    """The file itself."""
     if video.path.suffix == ".gif":
         return GifVideo(str(video.path), video.fps)
     return InputImpl.VideoFromFile(str(video.path))
@@ -50,11 +55,35 @@ class GifVideo(InputImpl.VideoFromFile):
 
     def get_components(self) -> Types.VideoComponents:
         components = super().get_components()
-        components.frame_rate = self._true_frame_rate or gif_frame_rate(len(components.images), self.get_duration())
+        components.frame_rate = self._frame_rate_of(len(components.images))
         return components
 
     def get_frame_rate(self) -> Fraction:
-        return self._true_frame_rate or gif_frame_rate(self.get_frame_count(), self.get_duration())
+        return self._frame_rate_of(self.get_frame_count())
+
+    def _frame_rate_of(self, num_frames: int) -> Fraction:
+        seconds = seconds_of(self)
+        return self._true_frame_rate or (gif_frame_rate(num_frames, seconds) if seconds else super().get_frame_rate())
+
+
+def seconds_of(video: Input.Video) -> float | None:
+    """Return the duration, or None where a file has none, as a raw H.264 stream and a GIF of one picture."""
+    try:
+        return video.get_duration()
+    except (ValueError, OSError):
+        return None
+
+
+def is_in_file(video: Input.Video) -> TypeGuard[InputImpl.VideoFromFile]:
+    """Whether a video is what its file holds, or the part of it from a time to a time.
+
+    Not where it is of another pack's class, or has an attribute that is not known here: a later ComfyUI may change the
+    frames by it, as Video Crop does. Such a video gives its frames by `get_components`.
+    """
+    if type(video) not in (InputImpl.VideoFromFile, GifVideo):
+        return False
+    attributes = vars(video)
+    return attributes.keys() <= KNOWN and attributes.get(CROP) is None
 
 
 def with_gif_frame_rate(video: Input.Video) -> Input.Video:
@@ -105,9 +134,9 @@ def source_of(video: Input.Video, audio: Input.Audio | None, raise_if_stopped: C
 def window_of(video: Input.Video) -> tuple[str | os.PathLike[str] | BytesIO, float, float] | None:
     """The file, and the start and duration of what is taken of it, in seconds, where 0 is all that follows.
 
-    None for frames in memory.
+    None for a video that has to give its frames itself.
     """
-    if type(video) not in (InputImpl.VideoFromFile, GifVideo):  # another pack's may change the frames
+    if not is_in_file(video):
         return None
     source = video.get_stream_source()
     if hasattr(video, "get_active_trim_window"):
@@ -117,13 +146,6 @@ def window_of(video: Input.Video) -> tuple[str | os.PathLike[str] | BytesIO, flo
     if start < 0:
         start = max(InputImpl.VideoFromFile(source).get_duration() + start, 0.0)
     return source, start, duration
-
-
-def components_of(video: Input.Video | Tensor) -> Types.VideoComponents:
-    """All frames and the sound of a video, or images at 16 a second."""
-    if isinstance(video, Tensor):
-        return Types.VideoComponents(images=video, frame_rate=Fraction(FPS))
-    return with_gif_frame_rate(video).get_components()
 
 
 def start_of(components: Types.VideoComponents) -> "Start":
@@ -140,8 +162,10 @@ def end_of(video: Input.Video) -> "Start":
     from ...pipeline.start import CLIP_FRAMES
 
     video, seconds = with_gif_frame_rate(video), END_SECONDS
-    in_file = isinstance(video, InputImpl.VideoFromFile) and not isinstance(video, GifVideo)
-    whole = video.get_duration() if in_file else 0.0
+    in_file = is_in_file(video) and not isinstance(video, GifVideo)
+    whole = seconds_of(video) if in_file else 0.0
+    if whole is None:
+        return end_of_stream(video)
     # Of a part of a file, its end; of a whole one all that follows, as it may end later than it says.
     ends_early = in_file and not is_whole(video)
     while seconds < whole:
@@ -154,6 +178,18 @@ def end_of(video: Input.Video) -> "Start":
     return start_of(video.get_components())
 
 
+def end_of_stream(video: Input.Video) -> "Start":
+    """Return the end of a file that does not say how long it is: all of it is decoded, and only the end is held."""
+    from ...pipeline.export.source import FileClip
+    from ...pipeline.start import CLIP_FRAMES, Start
+
+    window = window_of(video)
+    assert window
+    clip, rate = FileClip(*window), video.get_frame_rate()
+    last = deque(clip.frames(), maxlen=ceil(rate * CLIP_FRAMES / FPS) + 1)
+    return Start(torch.stack(list(last)), rate)
+
+
 def alpha_of(components: Types.VideoComponents) -> Tensor | None:
     """(F, H, W, 1), or None where all is opaque. ComfyUI's older versions keep no alpha of a video."""
     from ...pipeline.export.source import OPAQUE
@@ -164,11 +200,14 @@ def alpha_of(components: Types.VideoComponents) -> Tensor | None:
 
 def file_of(video: Input.Video) -> str | os.PathLike[str] | None:
     """The file that holds this video and nothing else, or None for frames, a part of a file, or a file in memory."""
-    if not isinstance(video, InputImpl.VideoFromFile):
+    if not is_in_file(video):
         return None
     source = video.get_stream_source()
     return source if isinstance(source, str | os.PathLike) and is_whole(video) else None
 
 
 def is_whole(video: Input.Video) -> bool:
-    return video.get_duration() == InputImpl.VideoFromFile(video.get_stream_source()).get_duration()
+    window = window_of(video)
+    assert window
+    file, start, duration = window
+    return not start and (not duration or duration >= InputImpl.VideoFromFile(file).get_duration())

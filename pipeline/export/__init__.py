@@ -7,5 +7,6 @@ export(frames, "conveyor.mp4", fps=16, format="X264 (.mp4)", quality="high")
 
 from .copy import remux
 from .export import export
+from .mp4 import mp4_bytes
 
-__all__ = ["export", "remux"]
+__all__ = ["export", "mp4_bytes", "remux"]

@@ -1,4 +1,4 @@
-"""Videos from fal.ai: `generate` makes one video and pays once; `FalClient` is the queue's protocol.
+"""Videos from fal.ai: `generate` makes one and pays once, `extend` one in parts; `FalClient` is the queue's protocol.
 
 What needs httpx is imported when it is first asked for, so that a node has the endpoints' names and limits without it.
 """
@@ -10,6 +10,7 @@ from .endpoints import DISTILLED, IMAGE_TO_VIDEO, TEXT_TO_VIDEO, VIDEO_TO_VIDEO,
 
 if TYPE_CHECKING:
     from .client import FalClient
+    from .extension import extend
     from .generate import generate
     from .journal import Journal
     from .media.upload import Media
@@ -32,6 +33,7 @@ __all__ = [
     "Media",
     "NetworkPolicy",
     "Queued",
+    "extend",
     "generate",
 ]
 
@@ -45,6 +47,7 @@ _MODULES = {
     "Media": ".media.upload",
     "NetworkPolicy": ".queue.policy",
     "Queued": ".queue.status",
+    "extend": ".extension",
     "generate": ".generate",
 }
 

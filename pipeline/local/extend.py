@@ -1,11 +1,11 @@
-"""A video longer than the model makes at once: part after part, each from the end of the one before."""
+"""A video longer than the model makes at once, on this machine."""
 
 from dataclasses import replace
 
-from ..errors import NotEnoughMemoryError
+from ..extension import DEFAULT_NEW_FRAMES, Extension, lengths_of_parts
 from ..observer import NullObserver, Observer, PartObserver
-from ..request import FPS, NUM_FRAMES, SEED, GenerationRequest
-from ..start import CLIP_FRAMES, Start, frames_with_room, lengths_of_parts
+from ..request import NUM_FRAMES, GenerationRequest
+from ..start import CLIP_FRAMES, LongClip, Start
 from ..video import ExtendedVideo
 from .generate import GUARDRAIL_BYTES, generate, plan_for
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
@@ -13,30 +13,21 @@ from .model import LocalModel
 from .placement import OneAtATime, Placement
 from .plan import Plan
 from .prompt_cache import PromptCache
-from .sizes import GIB, frame_bytes
 
 
 def plan_for_parts(
-    model: LocalModel, request: GenerationRequest, start: Start, new_frames: int, overlap: int, placement: Placement
+    model: LocalModel, request: GenerationRequest, new_frames: int, overlap: int, placement: Placement
 ) -> Plan:
-    """How `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`, for the whole video too."""
-    ram, old_frames = placement.memory().ram, len(start.frame_indices())
-    needed = frame_bytes(old_frames + new_frames, request.height, request.width)
-    if needed > ram:
-        raise NotEnoughMemoryError(
-            f"{request.width}x{request.height} with {old_frames} frames of the source and {new_frames} new ones takes "
-            f"{needed / GIB:.1f} GiB of RAM, and {ram / GIB:.1f} GiB are free. Trim the source, or lower new_frames or "
-            "the size."
-        )
-    longest = lengths_of_parts(new_frames, request.num_frames, overlap)[0]
-    return plan_for(model, _request_of_part(request, 0, overlap + longest), placement, overlap)
+    """Return how `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`."""
+    longest = overlap + lengths_of_parts(new_frames, request.num_frames, overlap)[0]
+    return plan_for(model, replace(request, num_frames=max(NUM_FRAMES.minimum, longest)), placement, overlap)
 
 
 def extend(
     model: LocalModel,
     request: GenerationRequest,
-    start: Start,
-    new_frames: int = NUM_FRAMES.maximum - CLIP_FRAMES,
+    start: Start | LongClip,
+    new_frames: int = DEFAULT_NEW_FRAMES,
     *,
     overlap: int = CLIP_FRAMES,
     placement: Placement | None = None,
@@ -54,38 +45,28 @@ def extend(
 
     The other arguments, and what is raised, are those of `generate`; `plan` is for a part. The guardrail sees the
     prompt once and the new frames once, when all are made. Raises `InvalidRequestError` for `new_frames` and `overlap`
-    out of their limits.
+    out of their limits, and `NotEnoughMemoryError` for the whole video too.
     """
     placement, observer, prompts = placement or OneAtATime("cpu"), observer or NullObserver(), prompts or PromptCache()
-    request = replace(request, seed=request.seed_or_random())
-    parts = lengths_of_parts(new_frames, request.num_frames, overlap)
-    plan = plan or plan_for_parts(model, request, start, new_frames, overlap, placement)
+    extension = Extension(start, request, new_frames, overlap, ram=placement.memory().ram)
+    plan = plan or plan_for_parts(model, request, new_frames, overlap, placement)
     if guardrail:
         observer.progress("Checking the prompt", 0, 1)
         check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
 
-    frames = frames_with_room(start, new_frames, request.width, request.height, observer)
-    done = len(frames) - new_frames
-    for index, length in enumerate(parts):
-        known = Start(frames[max(0, done - overlap) : done])
-        given = len(known.conditioning_indices())
-        part = generate(
+    for part in extension.parts(observer):
+        video = generate(
             model,
-            _request_of_part(request, index, given + length),
-            start=known,
+            part.request,
+            start=part.start,
             placement=placement,
             plan=plan,
-            observer=PartObserver(observer, index, len(parts)),
+            observer=PartObserver(observer, part.index, len(extension)),
             prompts=prompts,
         )
-        frames[done : done + length] = part.frames[given : given + length]
-        done += length
+        extension.append(video.frames[part.num_conditioning_frames : part.num_conditioning_frames + part.length])
+    joined = extension.video()
     if guardrail:
         observer.progress("Checking the video", 1, 1)
-        frames[-new_frames:] = check_frames(guardrail, frames[-new_frames:], placement.make_room(GUARDRAIL_BYTES))
-    return ExtendedVideo(frames, new_frames, request.seed_or_random(), FPS)
-
-
-def _request_of_part(request: GenerationRequest, index: int, num_frames: int) -> GenerationRequest:
-    seed = (request.seed_or_random() + index) % (SEED.maximum + 1)
-    return replace(request, num_frames=max(NUM_FRAMES.minimum, num_frames), seed=seed)
+        joined.added.copy_(check_frames(guardrail, joined.added, placement.make_room(GUARDRAIL_BYTES)))
+    return joined
