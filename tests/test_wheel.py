@@ -62,7 +62,7 @@ def test_an_install_for_fal_alone_brings_no_torch_no_diffusers_and_no_comfyui(in
 
 
 def test_an_install_for_comfyui_is_what_its_manager_installs(installed: Path) -> None:
-    lines = [line for line in (REPO / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in (REPO / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert needed(installed, "comfyui") == {f"{need.name}{need.specifier}" for need in map(Requirement, lines)}
 
 
