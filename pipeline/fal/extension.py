@@ -17,11 +17,11 @@ from ..observer import NullObserver, Observer, PartObserver
 from ..request import NUM_FRAMES, GenerationRequest
 from ..start import CLIP_FRAMES, LongClip, Start, fit
 from ..video import ExtendedVideo
+from .client import FalClient
 from .endpoints import VIDEO_TO_VIDEO, Endpoint
 from .generate import generate
 from .journal import Journal
 from .media.start import SIZE, EncodeClip, start_to_send
-from .queue.client import FalClient
 from .queue.policy import NetworkPolicy
 
 MAX_PARTS = 5
