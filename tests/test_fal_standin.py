@@ -7,6 +7,7 @@ import json
 import math
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -794,13 +795,17 @@ def test_restart(fal: FalStandIn, http: httpx.Client) -> None:
     assert fal.accepted == 0
 
 
-def test_the_jobs_outlive_the_stand_in(tmp_path: Path) -> None:
+def test_the_jobs_outlive_the_stand_in_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual clock goes on where it stood, however long nothing ran."""
+    world = time.time
     for accepted in range(2):
         with FalStandIn(tmp_path) as fal:
             assert fal.accepted == accepted
             fal.fail_next(SERVER_ERROR)
             run_official(fal.environ, SUBMIT)
-        jobs = fal.jobs  # now nothing changes them any more
+        jobs = fal.jobs
+        assert [job.state for job in jobs.values()] == ["IN_QUEUE"] * (accepted + 1)
+        monkeypatch.setattr(time, "time", lambda hours=accepted + 1: world() + hours * 3600)
     with FalStandIn(tmp_path) as fal:
         assert fal.jobs == jobs
 
