@@ -37,6 +37,7 @@ def report(request, tmp_path_factory):
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_a_lora_of_any_naming_is_what_merging_it_by_hand_gives(report, naming):
     assert report["namings"][naming] == [40, [], 0, 0]
