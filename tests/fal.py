@@ -32,7 +32,6 @@ FAST = NetworkPolicy(
     gone_patience=0.2,
     media_patience=0.2,
     reconcile_pauses=(0, 0.01),
-    cancel_wait=2,
 )
 """As in production but for the pauses. What may not take long there may not here, as the machine may be busy."""
 PROMPT = "A red cube on a conveyor belt that nobody else would think of."

@@ -299,7 +299,7 @@ def test_a_video_in_the_result_itself_is_saved(fal: FalStandIn, name: str, kind:
 
 
 def test_a_video_in_the_result_may_take_as_long_as_a_download(fal: FalStandIn) -> None:
-    fal.fault("result", Drip(0.7, head=False, size=200))
+    fal.fault("result", Drip(0.5, head=False, size=400))
     begun, policy = time.monotonic(), policy_with(result_timeout=2)
     run(make(fal, replace(REQUEST, sync_mode=True), policy=policy))
     assert time.monotonic() - begun > 2 * policy.result_timeout

@@ -371,18 +371,19 @@ def test_a_scope_of_anyio_that_ends_a_submission_uses_no_processor_while_it_wait
     connecting = moment == "while it connects"
     fal.fault("tls" if connecting else "submit", Hang(accept=True))
 
-    async def submit() -> None:
+    async def submit(scope: anyio.CancelScope) -> None:
         with scope:
             async with FalClient(policy=FAST) as client:
                 await client.submit(ENDPOINT, INPUT)
 
     async def work() -> tuple[bool, float]:
-        submitting = asyncio.ensure_future(submit())
+        scope = anyio.CancelScope()
+        submitting = asyncio.ensure_future(submit(scope))
         await asyncio.to_thread(fal.wait_for, lambda: fal.connects if connecting else fal.accepted)
+        used = time.process_time()
         scope.cancel()
         if connecting:
             await submitting
-        used = time.process_time()
         await asyncio.wait([submitting], timeout=1)
         used = time.process_time() - used
         waits = not submitting.done()
@@ -390,7 +391,6 @@ def test_a_scope_of_anyio_that_ends_a_submission_uses_no_processor_while_it_wait
         await submitting
         return waits, used
 
-    scope = anyio.CancelScope()
     waits, used = run(work())
     assert used < 0.5
     assert fal.accepted == (0 if connecting else 1)
