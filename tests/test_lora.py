@@ -25,7 +25,11 @@ PAIRS = {name: (torch.ones(shape[0], 4), torch.ones(4, shape[1])) for name, shap
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(version, marks=pytest.mark.slow) for version in ("0.30.0", "0.18.2")]
+    scope="module",
+    params=[
+        pytest.param("0.30.0", marks=pytest.mark.slow),
+        pytest.param("0.18.2", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ],
 )
 def report(request, tmp_path_factory):
     """What tests/lora_worker.py finds in this ComfyUI."""
@@ -37,7 +41,6 @@ def report(request, tmp_path_factory):
     return json.loads(output.splitlines()[-1])
 
 
-@pytest.mark.sample(6)
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_a_lora_of_any_naming_is_what_merging_it_by_hand_gives(report, naming):
     assert report["namings"][naming] == [40, [], 0, 0]
