@@ -67,7 +67,7 @@ def accounted(models):
     return peak
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("gib", BUDGETS)
 @pytest.mark.parametrize("name", SHAPES)
