@@ -23,12 +23,26 @@ NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test by what its fixtures start. Those named `comfyui...` start a ComfyUI."""
+    """Marks each test by what its fixtures start. Those named `comfyui...` start a ComfyUI.
+
+    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test.
+    """
+    cases: dict[tuple[object, ...], list[pytest.Function]] = {}
     for item in items:
         assert isinstance(item, pytest.Function)
         for name in item.fixturenames:
             if mark := "comfyui" if name.startswith("comfyui") else NEEDS.get(name):
                 item.add_marker(mark)
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        is_oldest = params.get("any_comfyui") == "comfyui_oldest"
+        cases.setdefault((item.path, item.originalname, is_oldest), []).append(item)
+    for (*_, is_oldest), alike in cases.items():
+        sample = alike[0].get_closest_marker("sample")
+        count = 1 if is_oldest else sample.args[0] if sample else len(alike)
+        chosen = {place * len(alike) // count for place in range(count)}
+        for place, item in enumerate(alike):
+            if place not in chosen:
+                item.add_marker("exhaustive")
 
 
 @pytest.fixture(scope="session")

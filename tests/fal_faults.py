@@ -4,6 +4,7 @@ Tests and the soak go through all rows. Stop, kills and the account's refusals h
 """
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,8 +77,24 @@ def bad(status: int, *, accept: bool = False) -> Reply:
     return Reply(status, body={"detail": "Bad"}, accept=accept)
 
 
-IMPATIENT = {"api_timeout": 0.5, "submit_deadline": 0.8, "max_reply": 2**18}
-HASTY = {"api_timeout": 0.8, "result_timeout": 0.8, "connect_timeout": 0.8}
+LITTLE = {"max_reply": 2**18}
+IMPATIENT = {"api_timeout": 2, "result_timeout": 2, "submit_deadline": 2}
+"""With what is silent, which is given up sooner than anything else could be late."""
+
+
+def is_silent(fault: Fault) -> bool:
+    return isinstance(fault, Hang | Stall | Drip)
+
+
+def limits(fault: Fault) -> dict[str, float]:
+    """Of the tests' network policy. Only silence ends at a limit of time."""
+    return {**LITTLE, **(IMPATIENT if is_silent(fault) else {})}
+
+
+def tries(fault: Fault, times: int) -> int | None:
+    """How often it is asked. After silence one more answer may be given up, if the machine is busy."""
+    return None if is_silent(fault) else times + 1
+
 
 LOST_ANSWERS: dict[str, Fault] = {
     "a reset": Reset(accept=True),
@@ -129,8 +146,8 @@ ODD_BUT_WHOLE: dict[str, Fault] = {
     "nothing but the id and two URLs": without_fields("status", "queue_position", "cancel_url"),
 }
 SUBMISSION = [
-    *(Case("submit", what, fault, Ending.FOUND, policy=IMPATIENT) for what, fault in LOST_ANSWERS.items()),
-    *(Case("submit", what, fault, Ending.UNKNOWN, FOREVER, policy=IMPATIENT) for what, fault in NOT_TAKEN.items()),
+    *(Case("submit", what, fault, Ending.FOUND, policy=limits(fault)) for what, fault in LOST_ANSWERS.items()),
+    *(Case("submit", what, fault, Ending.UNKNOWN, FOREVER, policy=limits(fault)) for what, fault in NOT_TAKEN.items()),
     *(Case("submit", what, fault, Ending.VIDEO) for what, fault in ODD_BUT_WHOLE.items()),
 ]
 
@@ -149,8 +166,8 @@ BURSTS: dict[str, tuple[Fault, int]] = {
     "HTTP 425": (Reply(425), 7),
     "resets": (Reset(), 7),
     "closes": (Reset(rst=False), 7),
-    "no byte of a reply": (Hang(), 2),
-    "replies byte by byte": (Drip(0.01), 2),
+    "no byte of a reply": (Hang(), 1),
+    "replies byte by byte": (Drip(0.02), 1),
     "half replies": (Truncate(20), 4),
     "half replies in chunks": (Truncate(20, chunked=True), 4),
     "300 KB of headers": (BigHeaders(300_000), 7),
@@ -187,10 +204,17 @@ FOLLOWING = [
         for what, fault in ODD_STATES.items()
     ),
     *(
-        Case("status", f"{what} in a row", *fault, policy=HASTY)
+        Case("status", f"{what} in a row", *fault, policy=limits(fault[0]))
         for what, fault in ((w, (f, Ending.VIDEO, n)) for w, (f, n) in BURSTS.items())
     ),
-    Case("status", "twice unknown just after the submission", NOT_FOUND, Ending.VIDEO, 2),
+    Case(
+        "status",
+        "twice unknown just after the submission",
+        NOT_FOUND,
+        Ending.VIDEO,
+        2,
+        policy={"gone_patience": math.inf},
+    ),
     *(
         Case(stage, f"{what}, for ever", fault, Ending.KEPT, FOREVER, 5, "not understood")
         for stage in ("status", "result")
@@ -226,15 +250,15 @@ RESULT_BURSTS: dict[str, tuple[Fault, int]] = {
     "a gateway's 504": (ingress(504), 7),
     "an empty 500": (Reply(500), 7),
     "a reset": (Reset(), 7),
-    "no byte of a reply": (Hang(), 2),
+    "no byte of a reply": (Hang(), 1),
     "half a reply": (Truncate(30), 4),
     "a page with 200": (ingress(200), 4),
-    "a reply byte by byte": (Drip(0.01), 1),
+    "a reply byte by byte": (Drip(0.02), 1),
     "still in progress": (Reply(400, body={"detail": "Request is still in progress"}), 2),
 }
 RESULT = [
     *(
-        Case("result", f"{what}, {times} times", fault, Ending.VIDEO, times, times + 1, policy=HASTY)
+        Case("result", f"{what}, {times} times", fault, Ending.VIDEO, times, tries(fault, times), policy=limits(fault))
         for what, (fault, times) in RESULT_BURSTS.items()
     ),
     *(
@@ -292,9 +316,10 @@ COMPRESSED: dict[str, Fault] = {
 }
 MEDIA = [
     *(
-        Case("media", f"{what}, {times} times", fault, Ending.VIDEO, times, times + 1, policy={"result_timeout": 0.7})
+        Case("media", f"{what}, {times} times", fault, Ending.VIDEO, times, tries(fault, times), policy=limits(fault))
         for times in (1, 4)
         for what, fault in BROKEN.items()
+        if times == 1 or not is_silent(fault)
     ),
     *(
         Case(
@@ -304,7 +329,7 @@ MEDIA = [
             Ending.KEPT,
             FOREVER,
             says="was not downloaded",
-            policy={"result_timeout": 0.5},
+            policy=limits(BROKEN[what]),
         )
         for what in ("half a file", "half a file in chunks", "a reset", "a file that stalls")
     ),

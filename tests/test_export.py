@@ -115,6 +115,7 @@ def save(frames: Tensor, folder: Path, format: str, **options) -> VideoFile:
     return export(frames, folder / f"video{SUFFIX[format]}", format=format, **options)
 
 
+@pytest.mark.sample(22)
 @pytest.mark.parametrize("sound", [False, True], ids=["silent", "sound"])
 @pytest.mark.parametrize("alpha", [False, True], ids=["rgb", "rgba"])
 @pytest.mark.parametrize("quality", VIDEO_QUALITIES)
@@ -313,6 +314,7 @@ def test_a_gif_keeps_time_on_average(tmp_path, fps):
     assert b"NETSCAPE2.0\x03\x01\0\0" in saved.path.read_bytes()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("quality", VIDEO_QUALITIES)
 @pytest.mark.parametrize("ends", [(1.0, 0.8), (0.8, 1.0)], ids=["darker", "lighter"])
@@ -410,6 +412,7 @@ def small_frame() -> Tensor:
     return moving_clip(1, 216, 384)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_a_frame_of_8k_is_written_whole(small_frame, tmp_path, format):
@@ -472,6 +475,7 @@ def test_a_fraction_stays_as_it_is(clip, tmp_path, fps):
     assert save(clip, tmp_path, X264, fps=fps).fps == fps
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("kind", ["uint8", "float16", "float32"])
 @pytest.mark.parametrize("last", [(), (1,)], ids=["mask", "channel"])
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
@@ -606,6 +610,7 @@ def room_for(size: int, folder: Path) -> Iterator[Path]:
 
 
 @only_posix
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_a_full_disk_leaves_nothing_wherever_it_strikes(textured_clip, tmp_path, format):
@@ -694,6 +699,7 @@ def test_a_folder_that_vanishes_meanwhile_is_explained(clip, tmp_path, format):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sample(25)
 @pytest.mark.parametrize("channels", range(1, 9))
 @pytest.mark.parametrize("rate", [8000, 11025, 48000, 192000])
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])
@@ -862,16 +868,24 @@ for suffix, format, with_alpha in {cases}:
 @pytest.mark.parametrize(
     ("size", "dtype", "choices", "most"),
     [
-        (
+        ((24, 704, 1280), "torch.float32", [(X264, True), (PRORES, True), (GIF, True)], 220),
+        pytest.param(
             (93, 704, 1280),
             "torch.float32",
             [(X264, False), (VP9, True), (PRORES, True), (GIF, False), (GIF, True)],
             220,
+            marks=pytest.mark.exhaustive,
         ),
         # Without VP9, of which libvpx alone takes 600 MiB.
-        ((12, 2160, 3840), "torch.float16", [(X264, True), (PRORES, False), (PRORES, True), (GIF, True)], 250),
+        pytest.param(
+            (12, 2160, 3840),
+            "torch.float16",
+            [(X264, True), (PRORES, False), (PRORES, True), (GIF, True)],
+            250,
+            marks=pytest.mark.exhaustive,
+        ),
     ],
-    ids=["720p", "4K"],
+    ids=["24 frames of 720p", "720p", "4K"],
 )
 def test_memory_stays_low_beside_the_frames(tmp_path, size, dtype, choices, most):
     """Each in a fork of one process, which has imported all and made the frames."""

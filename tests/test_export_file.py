@@ -335,6 +335,7 @@ print(rss.mib)
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_memory_does_not_grow_with_length(tmp_path, format):

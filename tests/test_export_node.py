@@ -156,6 +156,7 @@ def left_and_right(file: Path) -> tuple[list[int], list[int]]:
     return pixels[HEIGHT // 2, WIDTH // 4].tolist(), pixels[HEIGHT // 2, WIDTH * 3 // 4].tolist()
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("quality", VIDEO_QUALITIES)
 @all_formats
 def test_a_video_is_saved_in_every_format_and_quality(any_comfyui, format, quality):

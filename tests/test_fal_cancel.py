@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from cosmos_predict25.tests.fal import (
     goes_on,
     make,
     only_id,
+    policy_for,
     policy_with,
     record_of,
     records_of,
@@ -31,7 +31,7 @@ from cosmos_predict25.tests.fal import (
     short_name,
     videos_of,
 )
-from cosmos_predict25.tests.fal_faults import HASTY, NOT_FOUND
+from cosmos_predict25.tests.fal_faults import NOT_FOUND
 from cosmos_predict25.tests.fal_standin import (
     FOREVER,
     Drip,
@@ -49,13 +49,11 @@ from cosmos_predict25.tests.fal_standin import (
 )
 
 
-def stopped(fal: FalStandIn, observer: Recorder, **options: Any) -> float:
-    """The seconds that a run took which ended as the observer wanted."""
-    start = time.monotonic()
+def stopped(fal: FalStandIn, observer: Recorder, **options: Any) -> None:
+    """A run ends as the observer wants."""
     with pytest.raises(StoppedError):
         run(make(fal, observer=observer, **options))
     assert not list(fal.folder.parent.rglob("*.part"))
-    return time.monotonic() - start
 
 
 def assert_cancelled_once(fal: FalStandIn) -> None:
@@ -117,7 +115,7 @@ def test_a_cancelled_job_leaves_nothing(fal: FalStandIn, cancelled: Any) -> None
 
 def test_a_cancellation_of_which_nothing_is_heard_keeps_the_record(fal: FalStandIn) -> None:
     fal.cancelled = "completes"
-    assert stop_in_a_long_run(fal, policy=policy_with(cancel_wait=0.3)) < 8
+    stop_in_a_long_run(fal, policy=policy_with(cancel_wait=0.3))
     assert_cancelled_once(fal)
     assert record_of(fal).state is JobState.CANCEL_REQUESTED
     fal.complete(only_id(fal))
@@ -165,7 +163,7 @@ def test_a_job_that_this_key_cannot_see_is_not_sent_again_after_stop(fal: FalSta
     fal.fault("status", NOT_FOUND, times=FOREVER)
     fal.fault("cancel", NOT_FOUND, times=FOREVER)
     observer = Watcher("Looking", lambda: observer.stop())
-    stopped(fal, observer, policy=policy_with(gone_patience=30, cancel_wait=0.3))
+    stopped(fal, observer, policy=policy_with(gone_patience=math.inf, cancel_wait=0.3))
     assert record_of(fal).state is JobState.SUBMITTED
     assert "not known yet: run the same again" in observer.messages[-1]
     failed(fal, JobExpiredError)
@@ -214,7 +212,7 @@ TROUBLE: list[Fault] = [
 @pytest.mark.parametrize("fault", TROUBLE, ids=short_name)
 def test_a_cancellation_is_tried_three_times(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("cancel", fault, times=2)
-    stop_in_a_long_run(fal, policy=policy_with(**HASTY))
+    stop_in_a_long_run(fal, policy=policy_for(fault))
     assert len(fal.requests("cancel")) == 3
     assert_nothing_is_left(fal)
 
@@ -222,7 +220,7 @@ def test_a_cancellation_is_tried_three_times(fal: FalStandIn, fault: Fault) -> N
 @pytest.mark.parametrize("fault", TROUBLE, ids=short_name)
 def test_a_job_that_could_not_be_cancelled_is_kept(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("cancel", fault, times=FOREVER)
-    assert stop_in_a_long_run(fal, policy=policy_with(**HASTY)) < 8
+    stop_in_a_long_run(fal, policy=policy_for(fault))
     assert len(fal.requests("cancel")) == 3
     assert record_of(fal).state is JobState.SUBMITTED
     fal.complete(only_id(fal))
@@ -265,7 +263,7 @@ def test_stop_while_the_job_is_being_sent_and_the_answer_is_lost_looks_for_the_j
 ) -> None:
     fal.run_seconds, observer = math.inf, Recorder()
     fal.fault("submit", Meanwhile(what=observer.stop, fault=fault, accept=True))
-    assert stopped(fal, observer, policy=policy_with(submit_deadline=0.7)) < 10
+    stopped(fal, observer, policy=policy_with(submit_deadline=2))
     assert_cancelled_once(fal)
     assert_nothing_is_left(fal)
 
@@ -273,7 +271,7 @@ def test_stop_while_the_job_is_being_sent_and_the_answer_is_lost_looks_for_the_j
 def test_stop_while_the_answer_is_lost_and_the_job_cannot_be_found_keeps_the_record(fal: FalStandIn) -> None:
     fal.fault("submit", Reset(accept=True))
     fal.fault("listing", ingress(), times=FOREVER)
-    assert stopped(fal, Recorder("Looking"), policy=policy_with(reconcile_pauses=(0, 30))) < 10
+    stopped(fal, Recorder("Looking"), policy=policy_with(reconcile_pauses=(0, 3600)))
     assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     assert fal.requests("cancel") == []
     assert goes_on(fal).num_frames == 9

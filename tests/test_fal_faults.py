@@ -1,7 +1,5 @@
 """Every fault of the table, and the end of the run that meets it."""
 
-import time
-
 import pytest
 
 from cosmos_predict25.pipeline.errors import JobKeptError, OutcomeUnknownError
@@ -20,9 +18,6 @@ from cosmos_predict25.tests.fal import (
 )
 from cosmos_predict25.tests.fal_faults import FAULTS, Case, Ending
 from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Reset, ingress
-
-LONGEST = 30
-"""Seconds from the start of a run to its end, whatever a server does, on a busy machine too."""
 
 
 def has_its_video(fal: FalStandIn, case: Case) -> None:
@@ -89,9 +84,7 @@ CHECKS = {
 def test_a_fault_ends_as_the_table_says(fal: FalStandIn, case: Case) -> None:
     fal.clock.per_poll = 1 if case.stage == "status" else 10
     fal.fault(case.stage, case.fault, case.times)
-    begun = time.monotonic()
     CHECKS[case.ending](fal, case)
-    assert time.monotonic() - begun < LONGEST
     if case.asked is not None:
         assert len(fal.requests(case.stage)) == case.asked
     if case.ending is Ending.KEPT:

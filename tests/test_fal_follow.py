@@ -3,8 +3,7 @@
 import math
 import threading
 import time
-from email.utils import formatdate
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from cosmos_predict25.tests.fal import (
     ENDPOINT,
     FAST,
     PROMPT,
+    Meanwhile,
     Recorder,
     Watcher,
     failed,
@@ -42,6 +42,7 @@ from cosmos_predict25.tests.fal_standin import (
     Relabel,
     Reply,
     Reset,
+    RetryAt,
     ingress,
     with_fields,
     without_fields,
@@ -190,8 +191,9 @@ def test_a_key_that_is_refused_pauses_the_job(fal: FalStandIn, stage: str, statu
 @pytest.mark.parametrize("stage", ["status", "result"])
 @pytest.mark.parametrize("value", ["1", pytest.param("date", marks=pytest.mark.slow), "", "0", "-5", "soon"])
 def test_429_slows_down_and_passes(fal: FalStandIn, stage: str, value: str) -> None:
-    headers = {"retry-after": formatdate(time.time() + 2, usegmt=True) if value == "date" else value}
-    fal.fault(stage, Reply(429, headers if value else {}, {"detail": "Too many requests"}), times=2)
+    headers = {"retry-after": value} if value else {}
+    fault = RetryAt(2) if value == "date" else Reply(429, headers, {"detail": "Too many requests"})
+    fal.fault(stage, fault, times=2)
     assert goes_on_through(fal).num_frames == 9
     times = [exchange.time for exchange in fal.requests(stage)]
     if value in ("1", "date", "0"):
@@ -248,10 +250,13 @@ def test_a_job_that_never_ends_is_kept_and_not_cancelled(fal: FalStandIn, queue_
 
 def test_looks_at_a_job_have_pauses_between(fal: FalStandIn) -> None:
     fal.run_seconds = math.inf
-    failed(fal, JobKeptError, policy=policy_with(wait_limit=0.6, poll_intervals=((0, 0.05), (0.3, 0.2))))
-    assert 3 <= len(fal.requests("status")) <= 11
-    fal.complete(only_id(fal))
-    assert goes_on(fal).num_frames == 9
+    fal.fault("status", Meanwhile(what=lambda: fal.complete(only_id(fal)), accept=True), after=9)
+    assert goes_on_through(fal, policy=policy_with(poll_intervals=((0, 0.05), (0.3, 0.2)))).num_frames == 9
+    times = [exchange.time for exchange in fal.requests("status")]
+    pauses = [(moment - times[0], after - moment) for moment, after in pairwise(times)]
+    assert len(pauses) == 10
+    assert all(pause > 0.9 * (0.2 if since >= 0.3 else 0.05) for since, pause in pauses)
+    assert pauses[-1][0] > 0.3
 
 
 def test_a_server_that_starts_again_is_followed_on(fal: FalStandIn) -> None:

@@ -461,10 +461,8 @@ def test_who_waits_for_another_run_is_told_and_can_be_stopped(fal: FalStandIn) -
         first = asyncio.ensure_future(make(fal))
         while not fal.accepted:
             await asyncio.sleep(0.01)
-        begun = time.monotonic()
         with pytest.raises(StoppedError):
             await make(fal, observer=waiting)
-        assert time.monotonic() - begun < 1
         fal.complete(next(iter(fal.jobs)))
         await first
 

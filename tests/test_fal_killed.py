@@ -25,7 +25,7 @@ STAGES = ({"SUBMIT_UNKNOWN"}, {"SUBMITTED"}, {"result"})
 """Of the record: a kill must have met each."""
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("node", ["generate", "extend"])
 def test_killed_at_any_moment_the_next_run_has_the_video_of_its_jobs_or_says_that_it_cannot_know(tmp_path, node):
     """The moments are random within equal parts of a whole run. Each stage is slow enough to be hit."""

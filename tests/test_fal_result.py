@@ -151,6 +151,7 @@ UNDOCUMENTED: dict[str, Fault] = {
 }
 
 
+@pytest.mark.sample(17)
 @pytest.mark.parametrize("fault", UNDOCUMENTED.values(), ids=UNDOCUMENTED)
 @pytest.mark.parametrize("times", [1, FOREVER], ids=["once", "for ever"])
 def test_what_fal_does_not_document_never_ends_a_job(fal: FalStandIn, fault: Fault, times: int) -> None:
@@ -179,9 +180,7 @@ DOCUMENTED: dict[str, Fault] = {
 @pytest.mark.parametrize("fault", DOCUMENTED.values(), ids=DOCUMENTED)
 def test_a_documented_failure_is_read_again_before_it_is_believed(fal: FalStandIn, fault: Fault) -> None:
     fal.fault("result", fault, times=3)
-    begun = time.monotonic()
-    assert goes_on_through(fal, policy=policy_with(gone_patience=5)).num_frames == 9
-    assert time.monotonic() - begun < 5
+    assert goes_on_through(fal, policy=policy_with(gone_patience=math.inf)).num_frames == 9
 
 
 def test_a_job_that_was_cancelled_elsewhere_is_kept_until_the_user_dismisses_it(fal: FalStandIn) -> None:
@@ -192,12 +191,12 @@ def test_a_job_that_was_cancelled_elsewhere_is_kept_until_the_user_dismisses_it(
     is_blocked(fal)
 
 
-@pytest.mark.parametrize("unit", ["data:" + "a" * 60_000, "https://" * 7_000, "key " * 15_000, "\x1b[" * 30_000])
+@pytest.mark.parametrize("unit", ["data:" + "a" * 240_000, "https://" * 28_000, "key " * 60_000, "\x1b[" * 120_000])
 def test_a_long_reason_is_read_at_once(fal: FalStandIn, unit: str) -> None:
     fal.fail_next(Outcome(422, {"detail": unit}))
-    start = time.monotonic()
+    used = time.thread_time()
     error = failed(fal, FalError)
-    assert time.monotonic() - start < 3
+    assert time.thread_time() - used < 20
     assert len(str(error)) < 1000
 
 
@@ -300,8 +299,8 @@ def test_a_video_in_the_result_itself_is_saved(fal: FalStandIn, name: str, kind:
 
 
 def test_a_video_in_the_result_may_take_as_long_as_a_download(fal: FalStandIn) -> None:
-    fal.fault("result", Drip(0.001, head=False))
-    begun, policy = time.monotonic(), policy_with(result_timeout=1)
+    fal.fault("result", Drip(0.5, head=False, size=400))
+    begun, policy = time.monotonic(), policy_with(result_timeout=2)
     run(make(fal, replace(REQUEST, sync_mode=True), policy=policy))
     assert time.monotonic() - begun > 2 * policy.result_timeout
     assert len(fal.requests("result")) == 1

@@ -239,7 +239,8 @@ def test_10000_mutated_replies_raise_nothing_but_our_own_errors() -> None:
 
 
 @pytest.mark.slow
-def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.exhaustive)])
+def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.LogCaptureFixture, count: int) -> None:
     caplog.set_level(logging.WARNING, "httpcore")
     fal.fault(
         "status", Mutated(chance=random.Random(8), statuses=(200, 202, 200, 202, 400, 401, 404, 418, 422)), FOREVER
@@ -250,7 +251,7 @@ def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.Lo
     async def look() -> None:
         async with FalClient(policy=policy_with(read_tries=1, backoff=0, poll_intervals=((0, 0),))) as client:
             job = client.job(ENDPOINT, ID)
-            for _ in range(10_000):
+            for _ in range(count):
                 try:
                     kind = type(await client.status(job)).__name__
                 except CosmosError as error:
@@ -258,10 +259,12 @@ def test_mutated_status_replies_over_the_wire(fal: FalStandIn, caplog: pytest.Lo
                     messages.add(str(error))
                 seen[kind] = seen.get(kind, 0) + 1
 
-    run(look(), 300)
-    assert len(fal.requests("status")) >= 10_000
+    run(look(), 3600)
+    assert len(fal.requests("status")) >= count
     assert all(ID in message and PROMPT not in message for message in messages)
-    assert all(seen[name] > 50 for name in ("Queued", "InProgress", "Completed", "NoneType", "JobKeptError")), seen
+    assert all(
+        seen[name] > count / 200 for name in ("Queued", "InProgress", "Completed", "NoneType", "JobKeptError")
+    ), seen
 
 
 @pytest.mark.slow
@@ -272,7 +275,7 @@ def test_mutated_status_replies_lose_no_record(fal: FalStandIn) -> None:
 
     async def follow_again_and_again() -> None:
         first = None
-        for _ in range(30):
+        while len(fal.requests("status")) <= 100:
             with pytest.raises(CosmosError) as caught:
                 await make(fal, policy=policy)
             assert not isinstance(caught.value, JobExpiredError)
@@ -283,7 +286,6 @@ def test_mutated_status_replies_lose_no_record(fal: FalStandIn) -> None:
             assert record.state is JobState.SUBMITTED
 
     run(follow_again_and_again())
-    assert len(fal.requests("status")) > 100
     fal.clear_faults()
     fal.clock.per_poll = 5
     assert run(make(fal)).seed == REQUEST.seed

@@ -25,7 +25,11 @@ PAIRS = {name: (torch.ones(shape[0], 4), torch.ones(4, shape[1])) for name, shap
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(version, marks=pytest.mark.slow) for version in ("0.30.0", "0.18.2")]
+    scope="module",
+    params=[
+        pytest.param("0.30.0", marks=pytest.mark.slow),
+        pytest.param("0.18.2", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+    ],
 )
 def report(request, tmp_path_factory):
     """What tests/lora_worker.py finds in this ComfyUI."""

@@ -62,6 +62,7 @@ def accounted(models):
     return peak
 
 
+@pytest.mark.sample(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("gib", BUDGETS)
 @pytest.mark.parametrize("name", SHAPES)

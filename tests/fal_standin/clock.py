@@ -28,3 +28,8 @@ class Clock:
         """A status poll has come."""
         if not self.real:
             self._advanced += self.per_poll
+
+    def go_on(self, moment: float) -> None:
+        """A virtual clock stood still from `moment` on, when the jobs were saved, until now, when they are loaded."""
+        if not self.real:
+            self._advanced += moment - self.now()

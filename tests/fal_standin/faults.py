@@ -4,8 +4,10 @@
 A fault that alters the service's own reply accepts by default, one that takes its place does not.
 """
 
+import email.utils
 import json
 import math
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -58,6 +60,17 @@ class Reply(Fault):
             await wire.send(Response(self.status, self.headers, self.body))
         else:
             await wire.send(Response(self.status, {**JSON, **self.headers}, json.dumps(self.body).encode()))
+
+
+@dataclass(frozen=True)
+class RetryAt(Fault):
+    """A 429 whose `Retry-After` is a date, `seconds` after the reply is sent and rounded down to a second."""
+
+    seconds: float
+
+    async def send(self, response: Response, wire: Wire) -> None:
+        date = email.utils.formatdate(time.time() + self.seconds, usegmt=True)
+        await Reply(429, {"retry-after": date}, {"detail": "Too many requests"}).send(response, wire)
 
 
 def ingress(status: int = 503, *, accept: bool = False) -> Reply:
@@ -146,10 +159,11 @@ async def send_first(keep: int, response: Response, wire: Wire, framing: str) ->
 
 @dataclass(frozen=True)
 class Drip(Altered):
-    """One byte at a time, from the status line on, or with `head` False from the body on."""
+    """`size` bytes at a time, from the status line on, or with `head` False from the body on."""
 
-    seconds_per_byte: float
+    seconds: float
     head: bool = True
+    size: int = 1
 
     async def send(self, response: Response, wire: Wire) -> None:
         body = b"".join([piece async for piece in response.pieces()])
@@ -157,10 +171,11 @@ class Drip(Altered):
         wire.exchange.status = response.status
         fast, slow = (b"", head + body) if self.head else (head, body)
         await wire.write(fast)
-        for byte in slow[:-1]:
-            await wire.write(bytes([byte]))
-            await wire.hang(self.seconds_per_byte)
-        await wire.finish(slow[-1:])
+        last = (len(slow) - 1) // self.size * self.size
+        for start in range(0, last, self.size):
+            await wire.write(slow[start : start + self.size])
+            await wire.hang(self.seconds)
+        await wire.finish(slow[last:])
 
 
 @dataclass(frozen=True)

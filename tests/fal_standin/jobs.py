@@ -384,10 +384,12 @@ class Queue:
         return next((job for job in self.jobs.values() if job.media_path == path), None)
 
     def dump(self) -> str:
-        return json.dumps({"moment": self._moment, "jobs": [asdict(job) for job in self.jobs.values()]})
+        jobs = [asdict(job) for job in self.jobs.values()]
+        return json.dumps({"now": self._clock.now(), "moment": self._moment, "jobs": jobs})
 
     def load(self, text: str) -> None:
         state = json.loads(text)
+        self._clock.go_on(state["now"])
         self._moment = state["moment"]
         jobs = [Job(**{**saved, "outcome": Outcome(**saved["outcome"])}) for saved in state["jobs"]]
         self.jobs = {job.request_id: job for job in jobs}

@@ -228,7 +228,7 @@ class FalStandIn(Switches):
             self._load()
         self._run(self._open("proxy", "api", "media", "evil"))
 
-    def wait_for(self, condition: Callable[[], object], seconds: float = 20) -> None:
+    def wait_for(self, condition: Callable[[], object], seconds: float = 60) -> None:
         """Raises `TimeoutError`."""
         end = time.monotonic() + seconds
         while not condition():
@@ -268,7 +268,7 @@ class FalStandIn(Switches):
     async def _wait_for_tasks(self) -> None:
         """Their connections have ended, and so they do."""
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=5)
+            await asyncio.wait(others, timeout=60)
 
     def _context(self, name: str | None) -> ssl.SSLContext:
         """For a host name, or for those who name none."""
