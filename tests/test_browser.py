@@ -152,17 +152,6 @@ def test_a_refusal_is_read_on_the_node_until_the_next_run(template: Page) -> Non
     expect(refusal).to_have_count(0)
 
 
-def test_a_result_stays_off_another_workflow_with_the_same_ids(template: Page) -> None:
-    long = {"num_frames": 25, "num_inference_steps": 50, "width": 96, "height": 64}
-    set_values(template, "CosmosPredict25SamplerSettings", {**long, "seed": 5})
-    press_run(template)
-    template.wait_for_function("events.some(({ name }) => name === 'b_preview_with_metadata')")
-    open_template(template, "Image to Video (local)")
-    assert wait_for_end(template)[-1]["name"] == "execution_success"
-    template.wait_for_timeout(1500)
-    expect(template.get_by_text("frames of 96x64 in")).to_have_count(0)
-
-
 SEED_CONTROL = """LiteGraph.createNode('CosmosPredict25SamplerSettings').widgets
     .find(({ name }) => name === 'control_after_generate').value"""
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ from cosmos_predict25.pipeline.local.load.find import (
     size_of_weights,
 )
 from cosmos_predict25.pipeline.local.load.original_names import diffusers_name, diffusers_vae_name
-from cosmos_predict25.pipeline.local.load.parts import transformer_config
+from cosmos_predict25.pipeline.local.load.parts import folder_parts, transformer_config, vae_file_parts
 from cosmos_predict25.pipeline.local.load.weights import Source, check_same_tensors
 from cosmos_predict25.scripts import environment
 from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
@@ -161,6 +162,12 @@ def test_the_text_encoder_may_keep_another_type(checkpoint):
     weights = {weight.dtype for weight in model.text_encoder.language_model.parameters()}
     assert weights | {model.text_encoder.token_embeddings.dtype} == {torch.bfloat16}
     assert {weight.dtype for part in (model.transformer, model.vae) for weight in part.parameters()} == {torch.float32}
+
+
+def test_the_text_encoder_is_never_float16(checkpoint):
+    model = load_pipeline_folder(checkpoint, torch.float16)
+    assert {weight.dtype for weight in model.text_encoder.language_model.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for part in (model.transformer, model.vae) for weight in part.parameters()} == {torch.float16}
 
 
 @pytest.mark.slow
@@ -302,6 +309,25 @@ def test_another_file_as_vae_is_refused(checkpoint, text_encoder):
         load_single_files(transformer, transformer, text_encoder)
 
 
+@pytest.mark.parametrize("name", ["encoder.conv_in.weight", "encoder.conv1.weight"])
+def test_a_vae_for_pictures_is_refused(checkpoint, original_weights, text_encoder, tmp_path, name):
+    """Stable Diffusion's, whose convolutions have no time."""
+    transformer = write(original_weights, tmp_path / "model.pt")
+    vae = write({name: torch.zeros(128, 3, 3, 3), "quant_conv.bias": torch.zeros(8)}, tmp_path / "vae.safetensors")
+    with pytest.raises(WrongCheckpointError, match=r"vae\.safetensors is not the Wan 2\.1 VAE"):
+        load_single_files(transformer, vae, text_encoder)
+
+
+def test_another_vae_is_refused_by_comfyuis_own_nodes_too(core, checkpoint, tmp_path):
+    """Wan 2.2's, whose first convolution takes twelve channels."""
+    from cosmos_predict25.nodes.native.vae import load_vae
+
+    weights = {"encoder.conv1.weight": torch.zeros(160, 12, 3, 3, 3), "conv1.bias": torch.zeros(96)}
+    config, sources = vae_file_parts(write(weights, tmp_path / "wan2.2.safetensors"))
+    with pytest.raises(WrongCheckpointError, match=r"wan2\.2\.safetensors does not hold the Wan 2\.1 VAE"):
+        load_vae(replace(folder_parts(checkpoint), vae_config=config, vae=sources))
+
+
 @pytest.mark.parametrize("part", ["tokenizer", "text_encoder", "transformer", "vae", "scheduler"])
 def test_a_folder_without_a_part_is_refused(checkpoint, tmp_path, part):
     folder = tmp_path / "incomplete"
@@ -400,6 +426,15 @@ def test_a_folder_has_the_name_of_each_link_to_it(checkpoint, tmp_path):
     for name in ("first", "second"):
         (tmp_path / "root" / name).symlink_to(tmp_path / "disk", target_is_directory=True)
     assert set(find_pipeline_folders([tmp_path / "root"])) == {"first/mine", "second/mine"}
+
+
+def test_a_checkpoint_behind_a_link_is_found(checkpoint, tmp_path):
+    root, elsewhere = tmp_path / "diffusers", tmp_path / "other disk"
+    shutil.copytree(checkpoint, elsewhere / "mine")
+    root.mkdir()
+    (root / "linked").symlink_to(elsewhere, target_is_directory=True)
+    assert find_pipeline_folders([root]) == {"linked/mine": root / "linked" / "mine"}
+    assert load_pipeline_folder(root / "linked" / "mine").name == "mine"
 
 
 def test_the_demo_comes_after_every_checkpoint_of_ones_own(checkpoint, tmp_path):

@@ -199,16 +199,20 @@ def test_latents_that_could_not_be_decoded_belong_to_their_start(model):
     def fail(*_):
         raise torch.OutOfMemoryError
 
-    hook = model.vae.decoder.up_blocks[0].register_forward_pre_hook(fail)
-    for _ in range(2):
-        with pytest.raises(torch.OutOfMemoryError):
-            generate(model, request(), start=first, unfinished=unfinished)
-    hook.remove()
-    passes = []
-    hook = model.transformer.register_forward_pre_hook(lambda *_: passes.append(1))
-    again = generate(model, request(), start=Start(moving(5)), unfinished=unfinished)
-    assert passes == []
-    fresh = generate(model, request(), start=other, unfinished=unfinished)
-    hook.remove()
-    assert len(passes) == 4
-    assert (again.frames - fresh.frames).abs().max() > 1e-3
+    def after_a_failure(start: Start) -> tuple[Tensor, int]:
+        """The video from `start`, after that from `first` could not be decoded, and the passes that it took."""
+        failing, passes = model.vae.decoder.up_blocks[0].register_forward_pre_hook(fail), []
+        for _ in range(2):
+            with pytest.raises(torch.OutOfMemoryError):
+                generate(model, request(), start=first, unfinished=unfinished)
+        failing.remove()
+        counting = model.transformer.register_forward_pre_hook(lambda *_: passes.append(1))
+        video = generate(model, request(), start=start, unfinished=unfinished)
+        counting.remove()
+        return video.frames, len(passes)
+
+    again, passes = after_a_failure(Start(moving(5)))
+    assert passes == 0
+    fresh, passes = after_a_failure(other)
+    assert passes == 4
+    assert (again - fresh).abs().max() > 1e-3

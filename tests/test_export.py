@@ -22,6 +22,7 @@ from cosmos_predict25.benchmarks.clip import moving_clip
 from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import export, remux
 from cosmos_predict25.pipeline.export.encodings import ENCODINGS
+from cosmos_predict25.pipeline.export.export import frame_rate
 from cosmos_predict25.pipeline.export.source import FileClip
 from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
@@ -475,6 +476,11 @@ def test_a_fraction_stays_as_it_is(clip, tmp_path, fps):
     assert save(clip, tmp_path, X264, fps=fps).fps == fps
 
 
+@pytest.mark.parametrize("rate", ["24000/1001", "30000/1001", "60000/1001", "2997/100", "23976/1000", "25/2"])
+def test_a_float_is_the_fraction_that_it_stands_for(rate):
+    assert frame_rate(float(Fraction(rate))) == Fraction(rate)
+
+
 @pytest.mark.sample(7)
 @pytest.mark.parametrize("kind", ["uint8", "float16", "float32"])
 @pytest.mark.parametrize("last", [(), (1,)], ids=["mask", "channel"])
@@ -798,6 +804,18 @@ def test_remux_does_not_take_another_format(clip, tmp_path):
             assert (remux(source, target, format=asked) is None) == (made != asked)
             assert target.exists() == (made == asked)
             target.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("profile", ["proxy", "hq", "4444xq"])
+def test_remux_takes_no_other_prores_for_4444(tmp_path, profile):
+    source, is_422 = tmp_path / "source.mov", profile != "4444xq"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("prores_ks", rate=16, options={"profile": profile})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv422p10le" if is_422 else "yuv444p10le"
+        container.mux(stream.encode(av.VideoFrame(64, 64, stream.pix_fmt)))
+        container.mux(stream.encode(None))
+    assert remux(source, tmp_path / "copy.mov", format=PRORES) is None
+    assert not (tmp_path / "copy.mov").exists()
 
 
 def video_with_another_stream(path: Path, kind: str) -> Path:

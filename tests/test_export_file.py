@@ -7,6 +7,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -220,6 +221,43 @@ def test_more_channels_than_5_1_has_are_mixed_down(frames, tmp_path, format):
     with av.open(str(saved.path)) as container:
         assert container.streams.audio[0].layout.name == "5.1"
         assert max(np.abs(frame.to_ndarray().astype(float)).max() for frame in container.decode(audio=0)) > 0.1
+
+
+@pytest.mark.parametrize("first", [0.2, 0.6])
+def test_of_several_sounds_the_one_is_taken_that_comfyui_plays(core, tmp_path, first):
+    from comfy_api.latest import InputImpl
+
+    file, loudness = tmp_path / "two sounds.mkv", (first, 0.8 - first)
+    with av.open(str(file), "w") as container:
+        video = container.add_stream("libx264", rate=FPS)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        sounds = [container.add_stream("flac", rate=RATE, layout="mono") for _ in loudness]
+        container.mux([*video.encode(av.VideoFrame(WIDTH, HEIGHT, "yuv420p")), *video.encode(None)])
+        for sound, level in zip(sounds, loudness, strict=True):
+            samples = np.full((1, RATE), round(level * 32767), np.int16)
+            heard = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            heard.sample_rate, heard.pts = RATE, 0
+            container.mux([*sound.encode(heard), *sound.encode(None)])
+    audio: Any = InputImpl.VideoFromFile(str(file)).get_components().audio
+    played, sound = audio["waveform"].abs().max().item(), FileSound.of(file)
+    assert played in [pytest.approx(level, abs=0.01) for level in loudness]
+    assert sound
+    assert np.abs(np.concatenate(list(sound.chunks()), 1)).max() == pytest.approx(played, abs=0.01)
+
+
+def test_an_all_intra_file_does_not_become_another_one(frames, tmp_path):
+    """As editors write them: each picture says that it was one whole, which is the encoder's to choose anew."""
+    file, kinds = tmp_path / "intra.mp4", []
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"g": "1", "crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray((frame * 255).byte().numpy(), format="rgb24")))
+        container.mux(stream.encode(None))
+    for path in (file, export(FileClip(file), tmp_path / "copy.mp4").path):
+        with av.open(str(path)) as container:
+            kinds.append([packet.is_keyframe for packet in container.demux(video=0) if packet.size])
+    assert kinds == [[True] * NUM_FRAMES, [True, *[False] * (NUM_FRAMES - 1)]]
 
 
 def test_a_silent_file_has_no_sound(frames, tmp_path):

@@ -451,6 +451,14 @@ def test_audio_takes_the_place_of_a_videos_own(any_comfyui):
     assert numpy.abs(sound).max() < 0.01
 
 
+def test_as_is_does_not_keep_the_sound_that_other_audio_takes_the_place_of(comfyui):
+    prompt = prompt_with(audio=["silence", 0], quality="as is")
+    prompt["silence"] = {"class_type": "EmptyAudio", "inputs": {"duration": 0.8, "sample_rate": 48000, "channels": 2}}
+    with av.open(str(export(comfyui, prompt))) as container:
+        sound = numpy.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)])
+    assert numpy.abs(sound).max() < 0.01
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -4,6 +4,7 @@ What it looked like is kept in .demo/screenshots.
 """
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,8 @@ ON_FAL_ONLY = """() => app.graph.nodes.forEach((node) => {
     const isLocal = ['CosmosPredict25Generate', 'CosmosPredict25ExportVideo'].includes(node.type)
     node.mode = node.mode === 2 || !isLocal ? 0 : 2
 })"""
+# After what waits for the end of the event at hand.
+NEXT_PICTURE = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done))))"
 PLAYS = "(video) => !video.error && !video.paused && video.currentTime > 0.3"
 
 
@@ -224,6 +227,24 @@ def test_endpoint_shows_and_hides_the_steps(template: Page, fal: FalStandIn) -> 
     assert job.endpoint == ENDPOINT
     assert job.input["num_inference_steps"] == 35
     assert_nothing_is_wrong(template)
+
+
+def test_a_result_stays_off_another_workflow_with_the_same_ids(template: Page, fal: FalStandIn) -> None:
+    """Where the saved video's node is, the other has one of the pack's too. The second job ends once that is open."""
+    saved = template.get_by_text(re.compile(r"cosmos_fal_\d+_\.mp4, [\d,]+ kB\."))
+    set_values(template, SETTINGS, {"num_frames": 9, "seed": 9})
+    press_run(template)
+    assert wait_for_end(template)[-1]["name"] == "execution_success"
+    expect(saved).to_be_visible(timeout=60_000)
+    fal.run_seconds = math.inf
+    set_values(template, SETTINGS, {"seed": 10})
+    press_run(template)
+    expect(template.get_by_text("Running at fal")).to_be_visible(timeout=60_000)
+    open_template(template, "Text to Video (local)")
+    fal.complete(last_job(fal).request_id)
+    assert wait_for_end(template)[-1]["name"] == "execution_success"
+    template.evaluate(NEXT_PICTURE)
+    expect(saved).to_have_count(0)
 
 
 def choose_endpoint(page: Page, name: str) -> None:

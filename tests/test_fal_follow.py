@@ -3,13 +3,14 @@
 import math
 import threading
 import time
-from itertools import groupby, pairwise
+from email.utils import formatdate
+from itertools import count, groupby, pairwise
 from typing import Any
 
 import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
-from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
+from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, NetworkPolicy, Queued
 from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
     APP,
@@ -128,6 +129,23 @@ def test_queue_positions_of_every_kind_are_tolerated(fal: FalStandIn) -> None:
 
 def saying(state: str) -> Json:
     return Json(lambda reply: {**reply, "status": state} if reply["status"] == "COMPLETED" else reply)
+
+
+def paused(reply: dict[str, Any]) -> dict[str, Any]:
+    return {**reply, "status": "PAUSED"}
+
+
+def test_states_that_are_not_known_end_the_run_only_where_nothing_else_comes(fal: FalStandIn) -> None:
+    fal.clock.per_poll, looks = 0.25, count()
+    fal.fault("status", Json(lambda reply: paused(reply) if next(looks) % 2 else reply), times=FOREVER)
+    assert goes_on_through(fal).num_frames == 9
+    assert next(looks) > 16
+
+
+def test_a_state_that_stays_unknown_keeps_the_job(fal: FalStandIn) -> None:
+    fal.fault("status", Json(paused), times=FOREVER)
+    assert "a state that is not known" in str(failed(fal, JobKeptError))
+    assert goes_on(fal).num_frames == 9
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
@@ -257,6 +275,11 @@ def test_looks_at_a_job_have_pauses_between(fal: FalStandIn) -> None:
     assert len(pauses) == 10
     assert all(pause > 0.9 * (0.2 if since >= 0.3 else 0.05) for since, pause in pauses)
     assert pauses[-1][0] > 0.3
+
+
+@pytest.mark.parametrize(("waited", "pause"), [(0, 1), (9.9, 1), (10, 2), (59.9, 2), (60, 5), (3600, 5)])
+def test_the_longer_a_job_takes_the_longer_are_the_pauses(waited: float, pause: float) -> None:
+    assert NetworkPolicy().poll_interval(waited) == pause
 
 
 def test_a_server_that_starts_again_is_followed_on(fal: FalStandIn) -> None:

@@ -206,6 +206,24 @@ def test_without_a_good_key_nothing_is_sent_or_written(
     assert not videos_of(fal).exists()
 
 
+@pytest.mark.parametrize("text", [None, "no-key"], ids=repr)
+def test_without_a_good_key_the_nodes_refuse_before_the_graph_runs(
+    core: None, home: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    from cosmos_predict25.nodes.extend_fal import CosmosPredict25ExtendFal
+    from cosmos_predict25.nodes.generate_fal import CosmosPredict25GenerateFal
+
+    endpoint = {"endpoint": ("text-to-video", "endpoint")}
+    monkeypatch.setenv("FAL_KEY", TEXT)
+    assert CosmosPredict25GenerateFal.check_lazy_status(endpoint) == ["prompt", "settings"]
+    assert CosmosPredict25ExtendFal.check_lazy_status() == ["prompt", "settings", "video"]
+    monkeypatch.setenv("FAL_KEY", text or "")
+    with pytest.raises(MissingKeyError):
+        CosmosPredict25GenerateFal.check_lazy_status(endpoint)
+    with pytest.raises(MissingKeyError):
+        CosmosPredict25ExtendFal.check_lazy_status()
+
+
 @pytest.mark.parametrize("part", ["key", "key_id", "secret"])
 @pytest.mark.parametrize("where", ["prompt", "negative_prompt", "webhook_url"])
 def test_a_text_that_holds_the_key_is_refused_before_any_traffic(

@@ -295,6 +295,18 @@ def test_a_lost_job_is_found_where_fal_has_other_defaults_than_ours(fal: FalStan
     check_one_job(fal)
 
 
+def test_a_lost_job_is_found_where_fal_lists_a_whole_number_without_its_fraction(fal: FalStandIn) -> None:
+    def whole(reply: dict[str, Any]) -> dict[str, Any]:
+        items = [{**item, "json_input": {**item["json_input"], "guidance_scale": 7}} for item in reply["items"]]
+        return {**reply, "items": items}
+
+    assert repr(INPUT["guidance_scale"]) == "7.0"
+    fal.fault("listing", Json(whole), times=FOREVER)
+    fal.fault("submit", Reset(accept=True))
+    run(make(fal))
+    check_one_job(fal)
+
+
 @pytest.mark.parametrize("seconds", [-5000, -90, 90, 5000, 20 * 3600])
 @pytest.mark.parametrize("dates", [True, False], ids=["fal tells its time", "fal tells no time"])
 def test_a_clock_that_is_wrong_does_not_hide_a_lost_job(fal: FalStandIn, seconds: float, dates: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
+from cosmos_predict25.pipeline.fal import IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint
 from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
     BRIEF,
@@ -126,16 +127,31 @@ def test_a_failed_job_is_told_with_fals_reason(
     assert fal.requests("media") == []
 
 
+NEGATIVE_PROMPT = "Blurred hands of somebody whom nobody else would name."
+
+
+@pytest.mark.parametrize("repeated", [PROMPT, NEGATIVE_PROMPT], ids=["prompt", "negative prompt"])
 def test_a_reason_that_says_the_prompt_and_the_key_again_is_shown_without_them(
-    fal: FalStandIn, caplog: pytest.LogCaptureFixture
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture, repeated: str
 ) -> None:
-    detail = f"For Key {fal.key}: the prompt '{PROMPT}' is not allowed, see data:video/mp4;base64,AAAA"
+    detail = f"For Key {fal.key}: the prompt '{repeated}' is not allowed, see data:video/mp4;base64,AAAA"
     fal.fault("status", with_fields(status="FAILED", error=detail, logs=[detail]))
     fal.fault("result", Reply(422, {"x-fal-request-id": "1"}, {"detail": detail}))
-    error = failed(fal, FalError)
+    error = failed(fal, FalError, request=replace(REQUEST, negative_prompt=NEGATIVE_PROMPT))
     assert "is not allowed" in str(error)
     assert "AAAA" not in str(error)
-    assert PROMPT not in caplog.text
+    assert repeated not in str(error)
+    assert repeated not in caplog.text
+
+
+@pytest.mark.parametrize("endpoint", [IMAGE_TO_VIDEO, VIDEO_TO_VIDEO], ids=lambda endpoint: endpoint.name)
+def test_a_reason_that_says_the_address_of_the_start_again_is_shown_without_it(
+    fal: FalStandIn, endpoint: Endpoint
+) -> None:
+    address = "https://example.com/of-nobody-else"
+    fal.fault("result", Reply(422, {"x-fal-request-id": "1"}, {"detail": f"Cannot fetch {address}"}))
+    error = failed(fal, FalError, endpoint=endpoint, media=address)
+    assert f"Cannot fetch [{endpoint.media}]" in str(error)
 
 
 OWN = {"x-fal-request-id": "00000000-0000-4000-8000-000000000001"}

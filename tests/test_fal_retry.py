@@ -5,6 +5,7 @@ import itertools
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -117,6 +118,24 @@ def test_retry_after_of_a_date_to_come(is_local: bool) -> None:
     seconds = retry_after({"retry-after": value})
     assert seconds is not None
     assert 25 < seconds <= 30
+
+
+@pytest.fixture
+def nine_hours_ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in Japan."""
+    monkeypatch.setenv("TZ", "XXX-9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows does not change its time zone")
+@pytest.mark.usefixtures("nine_hours_ahead")
+@pytest.mark.parametrize("is_named", [True, False], ids=["GMT", "-0000"])
+def test_retry_after_of_a_date_is_not_the_time_of_this_place(is_named: bool) -> None:
+    seconds = retry_after({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=is_named)})
+    assert seconds == pytest.approx(60, abs=5)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import random
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from cosmos_predict25.pipeline.errors import CosmosError, JobExpiredError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
-from cosmos_predict25.pipeline.fal.display import status_text
+from cosmos_predict25.pipeline.fal.display import Display, status_text
 from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.pipeline.fal.queue.errors import error_from
 from cosmos_predict25.pipeline.fal.queue.reply import Reply
@@ -21,6 +22,7 @@ from cosmos_predict25.tests.fal import (
     ENDPOINT,
     PROMPT,
     REQUEST,
+    Recorder,
     make,
     policy_with,
     record_of,
@@ -122,6 +124,16 @@ def test_what_tells_no_known_state(body: Any) -> None:
 )
 def test_text_of_a_state(status: Queued | InProgress | Completed, text: str) -> None:
     assert status_text(status) == text
+
+
+def test_the_bar_follows_the_run_and_is_not_full_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, observer = [0.0], Recorder()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown = Display(observer, 400, seed=7)
+    for moment, status in ((100, Queued(1)), (200, InProgress()), (300, InProgress()), (5000, InProgress())):
+        now[0] = moment
+        shown.show_status(status)
+    assert observer.progresses == [(0, 400), (0, 400), (100, 400), (380, 400)]
 
 
 @pytest.mark.parametrize("text", ["\x1b" * 10_000, "\x1b[" + "1;" * 100_000, "\x1b[" * 50_000, " " * 10**6])

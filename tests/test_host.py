@@ -1,6 +1,9 @@
 """The parts of a checkpoint under ComfyUI's memory manager, on the CPU; what a GPU would answer is made up."""
 
+import os
 import random
+import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO, DEMO_FOLDER
+from cosmos_predict25.pipeline.local.plan import GIB, DeviceMemory
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.pipeline.request import GenerationRequest
 
@@ -120,6 +124,28 @@ def test_room_is_made_unless_comfyuis_own_reserve_is_free_beside_it(hosted, monk
     assert (hosted.model.vae in parts_under_comfyui()) == stays
 
 
+@pytest.mark.parametrize("spares_all", [False, True], ids=["", "--novram"])
+def test_a_gpu_gives_all_but_the_reserve_and_room_for_the_streamed_layers(hosted, monkeypatch, spares_all):
+    """Two streams fetch the next layers while one computes. Models of others leave the GPU, those elsewhere do not."""
+    from comfy import model_management
+
+    gpu = torch.device("cuda", 0)
+    loaded = [
+        SimpleNamespace(device=device, model=SimpleNamespace(loaded_size=lambda size=size: size * GIB))
+        for device, size in ((gpu, 3), (torch.device("cpu"), 50))
+    ]
+    monkeypatch.setattr(hosted, "device", gpu)
+    monkeypatch.setattr(model_management, "NUM_STREAMS", 2)
+    monkeypatch.setattr(model_management, "extra_reserved_memory", lambda: GIB // 2)
+    monkeypatch.setattr(model_management, "get_free_memory", lambda device: (8 if device == gpu else 20) * GIB)
+    monkeypatch.setattr(model_management, "current_loaded_models", loaded)
+    state = model_management.VRAMState.NO_VRAM if spares_all else model_management.VRAMState.NORMAL_VRAM
+    monkeypatch.setattr(model_management, "vram_state", state)
+    assert hosted.memory() == DeviceMemory(
+        free=8 * GIB + 3 * GIB - GIB // 2, ram=20 * GIB, layers_in_flight=3, streams_all=spares_all
+    )
+
+
 def test_weights_stay_as_they_are_on_the_cpu(core):
     from cosmos_predict25.nodes.host.memory import text_weight_dtype, weight_dtype
 
@@ -142,6 +168,20 @@ def test_weights_have_the_smallest_type_that_a_gpu_is_good_at(core, monkeypatch,
     monkeypatch.setattr(model_management, "should_use_fp16", lambda device: float16)
     assert weight_dtype() == dtype
     assert text_weight_dtype() == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("device", "bfloat16", "dtype"),
+    [("cuda", True, torch.bfloat16), ("cuda", False, torch.float32), ("cpu", False, torch.bfloat16)],
+)
+def test_the_text_encoder_computes_in_float32_on_a_gpu_without_bfloat16(core, monkeypatch, device, bfloat16, dtype):
+    from comfy import model_management
+
+    from cosmos_predict25.nodes.host.memory import text_compute_dtype
+
+    monkeypatch.setattr(model_management, "get_torch_device", lambda: torch.device(device))
+    monkeypatch.setattr(model_management, "should_use_bf16", lambda device: bfloat16)
+    assert text_compute_dtype(torch.bfloat16) == dtype
 
 
 @torch.inference_mode()
@@ -269,6 +309,38 @@ def test_the_demos_video_is_the_same_where_comfyui_spares_memory(core, monkeypat
     assert video.latents.equal(expected.latents)
     assert video.frames.equal(expected.frames)
     model_management.unload_all_models()
+
+
+def test_a_loader_runs_again_when_a_file_of_its_checkpoint_was_replaced(core, checkpoint, tmp_path, monkeypatch):
+    import folder_paths
+
+    from cosmos_predict25.nodes.checkpoint_loader import CosmosPredict25CheckpointLoader
+    from cosmos_predict25.nodes.loader import CosmosPredict25Loader
+
+    shutil.copytree(checkpoint, tmp_path / "mine")
+    monkeypatch.setattr(folder_paths, "get_folder_paths", lambda kind: [str(tmp_path)])
+    files = {"transformer": "none", "vae": "none", "text_encoder": "none"}
+    for loader in (CosmosPredict25Loader, CosmosPredict25CheckpointLoader):
+        before = loader.fingerprint_inputs("mine", **files)
+        assert loader.fingerprint_inputs("mine", **files) == before
+        os.utime(tmp_path / "mine" / "vae" / "config.json", (1, 1))
+        assert loader.fingerprint_inputs("mine", **files) != before
+        os.utime(tmp_path / "mine" / "vae" / "config.json")
+
+
+def test_the_files_of_a_text_encoders_folder_are_not_offered_one_by_one(core, tmp_path, monkeypatch):
+    import folder_paths
+
+    from cosmos_predict25.nodes.checkpoint_inputs import single_file_inputs
+
+    for name in ("reason/config.json", "reason/model-00001-of-00002.safetensors", "alone.safetensors", "old.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    suffixes = {".safetensors", ".pt"}
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "text_encoders", ([str(tmp_path)], suffixes))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    assert single_file_inputs()[2].options == ["none", "reason"]
+    assert single_file_inputs(text_encoder_files=True)[2].options == ["none", "reason", "alone.safetensors"]
 
 
 def test_the_loader_asks_for_the_text_encoders_own_type(core, monkeypatch):

@@ -121,6 +121,15 @@ def test_a_card_of_each_size_makes_the_whole_video(sizes, gib, goal):
     assert plan.peak <= goal * GIB
 
 
+def test_a_streamed_part_leaves_room_for_its_layers_in_flight_and_a_fifth_of_the_card(sizes):
+    memory = card(8, layers_in_flight=3)
+    plan = make_plan(sizes["2b"], **VIDEO, memory=memory)
+    stage = plan.encode
+    assert stage.streaming == 3 * sizes["2b"].text_encoder.largest_layer
+    assert stage.peak == pytest.approx(0.8 * memory.free)
+    assert plan.memory_required(stage) == pytest.approx(stage.activations + stage.streaming + 0.2 * memory.free, abs=2)
+
+
 def test_a_streamed_text_encoder_needs_little_of_the_gpu(sizes, accounted):
     plan = make_plan(sizes["2b"], **VIDEO, memory=card(8, streams_all=True))
     assert plan.encode.resident == 0

@@ -181,6 +181,33 @@ def test_a_text_encoder_file_of_another_kind_is_refused(report):
     assert files["another model"].endswith("text_encoder.safetensors is not Qwen2.5-VL but a VAE.")
 
 
+def test_the_writer_stops_at_the_end_of_its_text(core, tmp_path):
+    from cosmos_predict25.nodes.native.clip import load_clip
+    from cosmos_predict25.tests.native_writer import TOKENS, parts_of, random_writer, written
+
+    _, tokenizer = random_writer(tmp_path)
+    clip: Any = load_clip(*parts_of(tmp_path), writer=True)
+    writer = clip.cond_stage_model
+    assert writer.stop_tokens == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    writer.stop_tokens = ()
+    unending = written(clip, None)
+    assert len(unending) == TOKENS
+    writer.stop_tokens = (unending[5],)
+    assert written(clip, None) == unending[: unending.index(unending[5])]
+
+
+@pytest.mark.parametrize("schedule", ["standard", "few steps"])
+def test_the_own_samplers_preview_is_the_video_as_it_is_guessed(core, schedule):
+    from cosmos_predict25.nodes.native.sampler import sample
+
+    sigmas, previews = torch.tensor([200.0, 20, 2, 0.01, 0]), []
+    guess = torch.linspace(-1, 1, 64).view(1, 16, 1, 2, 2)
+    noise = torch.randn(guess.shape, generator=torch.Generator().manual_seed(1)) * (1 + sigmas[0])
+    sample(lambda x, sigma: guess, noise, sigmas, callback=previews.append, schedule=schedule)
+    assert [preview["i"] for preview in previews] == [0, 1, 2, 3]
+    assert all(preview["denoised"].equal(guess) for preview in previews)
+
+
 def nvidias_sources(name: str) -> dict[str, Source]:
     """All names of the 2B's or the 14B's file, without values."""
 
