@@ -3,7 +3,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import folder_paths
 from comfy_api.latest import Input, io
@@ -151,7 +151,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
 
         target, colour = find_format(format), read_colour(background)
         metadata = file_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, values_of(video))
-        video = video_from(images, fps) if video is None else with_gif_frame_rate(video)
+        video = with_gif_frame_rate(video) if video is not None else video_from(cast(Input.Image, images), fps)
         path = next_output_file(cls.fill_in_prefix(filename_prefix), target.suffix, *dimensions_of(video))
         observer = NodeObserver(cls.hidden.unique_id)
         source = cache(partial(source_of, video, audio, observer.raise_if_stopped))

@@ -16,7 +16,7 @@ from ..pipeline.request import (
 from .sockets import CATEGORY, UPLOADED, VIDEO_ALIASES, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
-    from ..pipeline.fal.media.start import SentStart
+    from ..pipeline.fal.start import SentStart
 
 ENDPOINTS = {endpoint.name: endpoint for endpoint in (TEXT_TO_VIDEO, DISTILLED)}
 
@@ -189,7 +189,7 @@ def settings_for(endpoint: dict[str, Any], settings: SamplerSettings) -> Sampler
 def start_at_fal(image: Input.Image | None, video: Input.Video | None) -> "SentStart | None":
     """Return the picture or clip to send, or None where nothing is connected."""
     from ..pipeline.export import mp4_bytes
-    from ..pipeline.fal.media.start import start_to_send
+    from ..pipeline.fal.start import start_to_send
     from .host.clips import start_from
 
     start = start_from(image, video)

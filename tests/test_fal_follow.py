@@ -3,7 +3,6 @@
 import math
 import threading
 import time
-from email.utils import formatdate
 from itertools import count, groupby, pairwise
 from typing import Any
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from io import BytesIO
 from math import ceil
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from comfy_api.latest import Input, InputImpl, Types
@@ -167,7 +167,7 @@ def end_of(video: Input.Video) -> "Start":
     if whole is None:
         return end_of_stream(video)
     # Of a part of a file, its end; of a whole one all that follows, as it may end later than it says.
-    ends_early = in_file and not is_whole(video)
+    ends_early = in_file and file_of(video) is None
     while seconds < whole:
         part = video.as_trimmed(whole - seconds, seconds if ends_early else 0.0, strict_duration=False)
         assert part
@@ -200,14 +200,9 @@ def alpha_of(components: Types.VideoComponents) -> Tensor | None:
 
 def file_of(video: Input.Video) -> str | os.PathLike[str] | None:
     """The file that holds this video and nothing else, or None for frames, a part of a file, or a file in memory."""
-    if not is_in_file(video):
-        return None
-    source = video.get_stream_source()
-    return source if isinstance(source, str | os.PathLike) and is_whole(video) else None
-
-
-def is_whole(video: Input.Video) -> bool:
     window = window_of(video)
-    assert window
-    file, start, duration = window
-    return not start and (not duration or duration >= InputImpl.VideoFromFile(file).get_duration())
+    return window[0] if window and not isinstance(window[0], BytesIO) and is_whole(*window) else None
+
+
+def is_whole(file: str | os.PathLike[str] | BytesIO, start: float, duration: float) -> bool:
+    return not start and (not duration or duration >= InputImpl.VideoFromFile(cast(str, file)).get_duration())

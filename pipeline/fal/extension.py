@@ -21,8 +21,8 @@ from .client import FalClient
 from .endpoints import VIDEO_TO_VIDEO, Endpoint
 from .generate import generate
 from .journal import Journal
-from .media.start import SIZE, EncodeClip, start_to_send
 from .queue.policy import NetworkPolicy
+from .start import SIZE, EncodeClip, start_to_send
 
 MAX_PARTS = 5
 

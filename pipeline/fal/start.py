@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...start import Start, fit
-from ...video import RemoteVideo
-from ..endpoints import IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint
-from .upload import Media
+from ..start import Start, fit
+from ..video import RemoteVideo
+from .endpoints import IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint
+from .media.upload import Media
 
 SIZE = (1280, 704)
 """Width and height of what fal makes. What it starts from is sent so: there is nothing to crop or to choose."""
