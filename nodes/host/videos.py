@@ -162,12 +162,12 @@ def end_of(video: Input.Video) -> "Start":
     from ...pipeline.start import CLIP_FRAMES
 
     video, seconds = with_gif_frame_rate(video), END_SECONDS
-    in_file = is_in_file(video) and not isinstance(video, GifVideo)
-    whole = seconds_of(video) if in_file else 0.0
+    window = None if isinstance(video, GifVideo) else window_of(video)
+    whole = seconds_of(video) if window else 0.0
     if whole is None:
         return end_of_stream(video)
     # Of a part of a file, its end; of a whole one all that follows, as it may end later than it says.
-    ends_early = in_file and file_of(video) is None
+    ends_early = bool(window) and not is_whole(*window)
     while seconds < whole:
         part = video.as_trimmed(whole - seconds, seconds if ends_early else 0.0, strict_duration=False)
         assert part
