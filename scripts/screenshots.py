@@ -117,9 +117,16 @@ SHOW = """(type) => {
 DISMISS = """() => [...document.querySelectorAll('[data-testid=error-overlay] button')]
     .find((button) => !button.innerText.trim())?.click()"""
 # Returns when the only video shows the picture of its middle.
+CLEAR_OF_MENUS = 120
+"""Pixels between the page's corner and the graph's, so that no menu covers a node."""
+MOVE = """(pixels) => {
+    app.canvas.ds.offset = app.canvas.ds.offset.map((side) => side + pixels)
+    app.canvas.draw(true, true)
+}"""
 PAUSE = """() => {
     const video = document.querySelector('video')
     video.pause()
+    video.controls = false
     const shown = new Promise((resolve) => video.addEventListener('seeked', resolve, { once: true }))
     video.currentTime = video.duration / 2
     return shown
@@ -398,6 +405,8 @@ def take_readme_picture(browser: Browser, server: ComfyUI) -> None:
     page.wait_for_function("document.querySelector('video')?.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA")
     page.evaluate(PAUSE)
     place = page.evaluate(FRAME, 24)
+    page.evaluate(MOVE, CLEAR_OF_MENUS)
+    place["x"], place["y"] = place["x"] + CLEAR_OF_MENUS, place["y"] + CLEAR_OF_MENUS
     page.wait_for_timeout(1500)
     picture = Image.open(io.BytesIO(page.screenshot(clip=place))).convert("RGB")
     picture.thumbnail((README_WIDTH, picture.height))
