@@ -139,6 +139,8 @@ def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Star
     most = clamp_request(largest, model.transformer)
     if clamp_request(asked, model.transformer) != asked:
         found.append(f"This checkpoint makes at most {most.width}x{most.height} and {most.num_frames} frames.")
+    if warning := model.variant.warning(asked.schedule):
+        found.append(warning)
     if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
         found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
     for name in ("prompt", "negative_prompt"):

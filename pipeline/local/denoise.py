@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .latents import KNOWN_TIMESTEP
+from .finite import TRANSFORMER, check_finite
 from .schedule import Solver
+from .variant import CONDITIONING_TIMESTEP
 
 if TYPE_CHECKING:
     from .transformer import CosmosTransformer
@@ -67,11 +68,16 @@ def predict_velocities(
     return [transformer(latents, moment, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
 
 
-def timesteps_of(sigma: Tensor, frames: int, known: int) -> Tensor:
-    """The transformer's timestep at `sigma`, (1,), of which the first `known` of `frames` latent frames have none."""
-    if known == 0:
+def timesteps_of(
+    sigma: Tensor, frames: int, known: int, conditioning_timestep: float | None = CONDITIONING_TIMESTEP
+) -> Tensor:
+    """The transformer's timestep at `sigma`, (1,), of which the first `known` of `frames` latent frames have none.
+
+    `conditioning_timestep`: of a `Variant`.
+    """
+    if known == 0 or conditioning_timestep is None:
         return sigma
-    return torch.cat([sigma.new_full((known,), KNOWN_TIMESTEP), sigma.expand(frames - known)])
+    return torch.cat([sigma.new_full((known,), conditioning_timestep), sigma.expand(frames - known)])
 
 
 def denoise(
@@ -82,12 +88,15 @@ def denoise(
     negative_prompt_embeds: Tensor | None,
     guidance_scale: float,
     known: Tensor,
+    conditioning_timestep: float | None = CONDITIONING_TIMESTEP,
 ) -> Iterator[Step]:
     """Yield the state after each step of `solver` (fresh from `make_solver`), from `noise` to clean latents.
 
     v = cond + guidance_scale * (cond - uncond). Without `negative_prompt_embeds` v = cond: half the work.
     `known`: (1, 16, k, H/8, W/8) in unit scale, the first latent frames of the video, as of `encode_frames`, or
     `nothing_given`. The transformer is given them; they come out with a trace of the noise, 0.005 of it.
+    `conditioning_timestep`: of the checkpoint's `Variant`.
+    Raises `NotANumberError` at the first step whose velocity is not all numbers.
 
     Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers.
     """
@@ -96,11 +105,12 @@ def denoise(
     mask, known_velocity = condition_mask(noise, count), noise[:, :, :count] - known
     for index, sigma in enumerate(solver.sigmas[:-1]):
         sigma = sigma.reshape(1).to(latents.device)
-        timestep = timesteps_of(sigma, noise.shape[2], count)
+        timestep = timesteps_of(sigma, noise.shape[2], count, conditioning_timestep)
         seen = torch.cat([known, latents[:, :, count:]], dim=2)
         velocity, *negatives = predict_velocities(transformer, seen, timestep, prompts, mask)
         for negative in negatives:
             velocity = velocity + guidance_scale * (velocity - negative)
+        check_finite(velocity, TRANSFORMER, f"in step {index + 1}")
         velocity = torch.cat([known_velocity, velocity[:, :, count:]], dim=2)
         latents, denoised = solver.step(index, velocity, latents)
         yield Step(index, latents, denoised)

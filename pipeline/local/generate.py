@@ -16,6 +16,7 @@ from .condition import encode_frames
 from .decode import decode
 from .denoise import denoise, nothing_given
 from .encode import encode_prompt
+from .finite import TEXT_ENCODER, VAE, check_finite
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
 from .model import LocalModel, sizes_of
@@ -28,6 +29,8 @@ from .unfinished import UnfinishedVideo
 if TYPE_CHECKING:
     from diffusers import CosmosTransformer3DModel
 
+SHOWN = 20
+"""Characters of a prompt in an error."""
 GUARDRAIL_BYTES = 4 * 2**30
 """Room for the guardrail's models: a 0.6B language model and a face detector."""
 
@@ -89,8 +92,8 @@ def generate(
     height, as the model copies them. Without `placement` everything runs on the CPU; without `plan` that of `plan_for`
     is used; without `guardrail` no guard model is loaded. `prompts` keeps this model's embeddings from run to run, and
     `unfinished` the latents of a video whose decoding fails. What the observer raises to stop the work passes through.
-    Raises `UnsafeContentError` when the guardrail refuses the prompt or the video, and `NotEnoughMemoryError` when the
-    video is too large.
+    Raises `UnsafeContentError` when the guardrail refuses the prompt or the video, `NotEnoughMemoryError` when the
+    video is too large, and `NotANumberError` as soon as a part of the model gives NaN.
     """
     placement = placement or OneAtATime("cpu")
     given = start.given_frames(request.width, request.height) if start else torch.empty(0)
@@ -133,7 +136,9 @@ def _encode(
     def encode(text: str) -> Tensor:
         device = placement.use(model.text_encoder, plan.memory_required(plan.encode))
         with _stoppable(model.text_encoder.language_model.layers, progress.observer):
-            return encode_prompt(model.text_encoder, model.tokenizer, text, device).cpu()
+            embeds = encode_prompt(model.text_encoder, model.tokenizer, text, device).cpu()
+        check_finite(embeds, TEXT_ENCODER, f"for the prompt that begins {text[:SHOWN]!r}")
+        return embeds
 
     progress.start("Encoding the prompt")
     positive = prompts.get_or_encode(request.prompt, encode)
@@ -148,6 +153,7 @@ def _encode_start(model: LocalModel, given: Tensor, placement: Placement, plan: 
     device = placement.use(model.vae, plan.memory_required(plan.condition))
     with _stoppable(model.vae.encoder.down_blocks, progress.observer):
         known = encode_frames(model.vae, given, device)
+    check_finite(known, VAE, "for the picture or clip to start from")
     progress.advance()
     return known
 
@@ -172,8 +178,9 @@ def _denoise(
     sigmas = standard_sigmas(model.scheduler_config, steps)
     solver = make_solver(request.schedule, model.scheduler_config, sigmas, latents)
     known = nothing_given(latents) if known is None else known
+    timestep = model.variant.conditioning_timestep
     with _stoppable(transformer.transformer_blocks, progress.observer):
-        for step in denoise(transformer, latents, solver, positive, negative, request.guidance_scale, known):
+        for step in denoise(transformer, latents, solver, positive, negative, request.guidance_scale, known, timestep):
             latents = step.latents
             progress.advance(f", step {step.index + 1} of {steps}", step.denoised)
             # Showing the preview may have loaded another model in the transformer's place.
