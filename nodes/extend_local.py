@@ -62,6 +62,14 @@ class CosmosPredict25Extend(io.ComfyNode):
                     advanced=True,
                     tooltip="How many of the last frames the model is given: 5, or 1, with which movement starts anew.",
                 ),
+                io.Boolean.Input(
+                    "even_parts",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share new_frames out evenly among the parts. Off, all parts but the last have num_frames "
+                    "frames: the model was trained on 93.",
+                ),
             ],
             outputs=[
                 io.Video.Output(
@@ -87,6 +95,7 @@ class CosmosPredict25Extend(io.ComfyNode):
         video: Input.Video | Input.Image,
         new_frames: int = DEFAULT_NEW_FRAMES,
         overlap: int = DEFAULT_OVERLAP,
+        even_parts: bool = False,
     ) -> io.NodeOutput:
         from ..pipeline.local.extend import extend, plan_for_parts
         from ..pipeline.local.generate import clamp_request
@@ -101,7 +110,7 @@ class CosmosPredict25Extend(io.ComfyNode):
         request = clamp_request(asked, model.model.transformer)
         source = components_of(video)
         start = start_of(source)
-        plan = plan_for_parts(model.model, request, start, new_frames, overlap, model)
+        plan = plan_for_parts(model.model, request, start, new_frames, overlap, model, even_parts)
         note = describe(plan)
         made = extend(
             model.model,
@@ -109,6 +118,7 @@ class CosmosPredict25Extend(io.ComfyNode):
             start,
             new_frames,
             overlap=overlap,
+            even_parts=even_parts,
             placement=model,
             plan=plan,
             observer=NodeObserver(cls.hidden.unique_id, model, note),
@@ -121,7 +131,7 @@ class CosmosPredict25Extend(io.ComfyNode):
         added = Types.VideoComponents(made.added, Fraction(FPS))
         values = {"checkpoint": model.model.name, **asdict(prompt), **asdict(settings), "seed": made.seed}
         values |= {"num_frames": len(made.frames), "width": request.width, "height": request.height}
-        values |= {"new_frames": new_frames, "overlap": overlap}
+        values |= {"new_frames": new_frames, "overlap": overlap, "even_parts": even_parts}
         return io.NodeOutput(
             with_values(InputImpl.VideoFromComponents(joined), values),
             with_values(InputImpl.VideoFromComponents(added), {**values, "num_frames": new_frames}),

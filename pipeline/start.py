@@ -70,15 +70,19 @@ class Start:
         return torch.stack([fit(self.frames[index], width, height) for index in self.given()])
 
 
-def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int]:
-    """How many new frames each part has: about the same, in as few parts as can be of at most `num_frames` frames.
+def lengths_of_parts(new_frames: int, num_frames: int, overlap: int, even: bool = True) -> list[int]:
+    """How many new frames each part has, in as few parts as can be of at most `num_frames` frames.
 
+    `even`: whether all have about the same, else the last alone is shorter, as the model was trained on 93 frames.
     Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits.
     """
     check_range("new_frames", new_frames, NEW_FRAMES)
     if overlap not in OVERLAPS:
         raise InvalidRequestError(f"overlap is {overlap!r}, but must be 5 or 1.")
-    count = math.ceil(new_frames / (num_frames - overlap))
+    longest = num_frames - overlap
+    count = math.ceil(new_frames / longest)
+    if not even:
+        return [longest] * (count - 1) + [new_frames - longest * (count - 1)]
     return [new_frames // count + (index < new_frames % count) for index in range(count)]
 
 

@@ -16,7 +16,13 @@ from .prompt_cache import PromptCache
 
 
 def plan_for_parts(
-    model: LocalModel, request: GenerationRequest, start: Start, new_frames: int, overlap: int, placement: Placement
+    model: LocalModel,
+    request: GenerationRequest,
+    start: Start,
+    new_frames: int,
+    overlap: int,
+    placement: Placement,
+    even_parts: bool = False,
 ) -> Plan:
     """How `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`, for the whole video too."""
     ram, old_frames = placement.memory().ram, len(start.moments())
@@ -27,7 +33,7 @@ def plan_for_parts(
             f"{needed / GIB:.1f} GiB of RAM, and {ram / GIB:.1f} GiB are free. Trim the source, or lower new_frames or "
             "the size."
         )
-    longest = lengths_of_parts(new_frames, request.num_frames, overlap)[0]
+    longest = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)[0]
     return plan_for(model, _request_of_part(request, 0, overlap + longest), placement, overlap)
 
 
@@ -38,6 +44,7 @@ def extend(
     new_frames: int = NUM_FRAMES.maximum - CLIP_FRAMES,
     *,
     overlap: int = CLIP_FRAMES,
+    even_parts: bool = False,
     placement: Placement | None = None,
     plan: Plan | None = None,
     observer: Observer | None = None,
@@ -46,7 +53,8 @@ def extend(
 ) -> ExtendedVideo:
     """Make `new_frames` frames, 1 to 880 at 16 a second, that follow those of `start`.
 
-    They are made in parts of at most `request.num_frames` frames, with the request's seed and those after it. Each part
+    They are made in parts of `request.num_frames` frames and a shorter last one, or with `even_parts` in as many of
+    about the same length, with the request's seed and those after it. Each part
     begins with the last `overlap` frames, 5 or 1, of what is there, which are cut from it; where `start` has fewer than
     5, with its last one. One overlapping frame does not tell how things move. The frames of `start` are kept as they
     are, but for those that are not shown at 16 frames a second and for a size that is not the request's.
@@ -57,8 +65,8 @@ def extend(
     """
     placement, observer, prompts = placement or OneAtATime("cpu"), observer or NullObserver(), prompts or PromptCache()
     request = replace(request, seed=request.seed_or_random())
-    parts = lengths_of_parts(new_frames, request.num_frames, overlap)
-    plan = plan or plan_for_parts(model, request, start, new_frames, overlap, placement)
+    parts = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)
+    plan = plan or plan_for_parts(model, request, start, new_frames, overlap, placement, even_parts)
     if guardrail:
         observer.progress("Checking the prompt", 0, 1)
         check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))
