@@ -7,7 +7,18 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..pipeline.errors import CheckpointNotFoundError, InvalidRequestError
-from ..pipeline.local.load.find import files_below, find_checkpoints, find_text_encoders, nothing_found
+from ..pipeline.local.load.find import (
+    DEMO,
+    DEMO_FOLDER,
+    files_below,
+    find_checkpoints,
+    find_text_encoders,
+    nothing_found,
+    shards_of,
+    why_not_found,
+)
+from ..pipeline.local.variant import VARIANTS, Variant
+from ..pipeline.request import DISTILLED, MAX_DISTILLED_STEPS
 
 AUTO = "auto"
 SINGLE_FILES = "single files"
@@ -59,13 +70,42 @@ def single_file_inputs(text_encoder_files: bool = False) -> list[io.Combo.Input]
     ]
 
 
+def variant_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "variant",
+        options=[AUTO, *VARIANTS],
+        default=AUTO,
+        optional=True,
+        tooltip="Which of NVIDIA's trainings the checkpoint comes from: each runs with other settings. 'auto' knows "
+        "the 14B model by its size and the 2B ones by NVIDIA's names of files and folders, and without such a name "
+        "takes 2B post-trained. The node says which it took.",
+    )
+
+
+def variant_of(choice: str) -> Variant | None:
+    """None for 'auto'. Raises `InvalidRequestError` for what is not in the list."""
+    if choice != AUTO and choice not in VARIANTS:
+        raise InvalidRequestError(f"variant is {choice!r}, but must be one of {', '.join([AUTO, *VARIANTS])}.")
+    return VARIANTS.get(choice)
+
+
+def lines_on_loaded(name: str, variant: Variant) -> list[str]:
+    """What a loader says on its node."""
+    if name == DEMO_FOLDER.name:
+        return [f"Loaded {name}.", "Demo: knows only coloured shapes."]
+    lines = [f"Loaded {name}.", f"Variant: {variant.name}."]
+    if variant.is_distilled:
+        lines.append(f"It needs the schedule {DISTILLED!r}, 1 to {MAX_DISTILLED_STEPS} steps and no guidance.")
+    return lines
+
+
 def files_of(checkpoint: str, transformer: str, vae: str, text_encoder: str) -> list[Any]:
     """What changes when a file on disk does. None stands for a linked input, whose changes ComfyUI sees."""
     chosen = (transformer, vae, text_encoder) if checkpoint == SINGLE_FILES else (checkpoint,)
     if None in chosen:
         return list(chosen)
     places = single_files(*chosen) if checkpoint == SINGLE_FILES else (folder_of(checkpoint),)
-    files = [file for place in places for file in (files_below(place) if place.is_dir() else [place])]
+    files = [file for place in places for file in (files_below(place) if place.is_dir() else shards_of(place))]
     return [(str(file), file.stat().st_mtime_ns) for file in files]
 
 
@@ -74,14 +114,20 @@ def folder_of(checkpoint: str) -> Path:
     found = find_checkpoints(roots)
     if not found:
         raise nothing_found(roots)
-    if checkpoint == AUTO:
+    if checkpoint == AUTO and next(iter(found)) != DEMO:
         return next(iter(found.values()))
-    if checkpoint not in found:
-        raise CheckpointNotFoundError(
-            f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}. Found there: {', '.join(found)}. "
-            f"Choose one of these, or '{AUTO}'."
-        )
-    return found[checkpoint]
+    if checkpoint in found:
+        return found[checkpoint]
+    reasons = why_not_found(roots)
+    if checkpoint == AUTO and reasons:
+        # Not the demo's shapes in place of the model that was meant.
+        raise CheckpointNotFoundError(f"{next(iter(reasons.values()))} Or choose '{DEMO}' here.")
+    if checkpoint == AUTO:
+        return found[DEMO]
+    raise CheckpointNotFoundError(
+        reasons.get(checkpoint, f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}.")
+        + f" Found there: {', '.join(found)}. Choose one of these, or '{AUTO}'."
+    )
 
 
 def single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, Path, Path]:

@@ -1,7 +1,18 @@
 from comfy_api.latest import io
 
-from ..pipeline.local.load.find import DEMO_FOLDER
-from .checkpoint_inputs import SINGLE_FILES, checkpoint_input, files_of, folder_of, single_file_inputs, single_files
+from ..pipeline.local.variant import OTHERS
+from .checkpoint_inputs import (
+    AUTO,
+    SINGLE_FILES,
+    checkpoint_input,
+    files_of,
+    folder_of,
+    lines_on_loaded,
+    single_file_inputs,
+    single_files,
+    variant_input,
+    variant_of,
+)
 from .sockets import CATEGORY
 
 
@@ -24,6 +35,7 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
                     tooltip="Let Generate Text write prompts with this CLIP, from an idea and a picture. It takes "
                     "2.4 GB more for Cosmos-Reason1-7B.",
                 ),
+                variant_input(),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="For KSampler and whatever else takes a MODEL."),
@@ -44,7 +56,13 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, prompt_writer: bool
+        cls,
+        checkpoint: str,
+        transformer: str,
+        vae: str,
+        text_encoder: str,
+        prompt_writer: bool,
+        variant: str = AUTO,
     ) -> io.NodeOutput:
         from ..pipeline.local.load.parts import file_parts, folder_parts
         from .host.output import result_on_node
@@ -53,12 +71,12 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
         from .native.vae import load_vae
 
         if checkpoint == SINGLE_FILES:
-            parts = file_parts(*single_files(transformer, vae, text_encoder))
+            parts = file_parts(*single_files(transformer, vae, text_encoder), variant_of(variant))
         else:
-            parts = folder_parts(folder_of(checkpoint))
+            parts = folder_parts(folder_of(checkpoint), variant_of(variant))
         model, projection = load_transformer(parts)
-        lines = [f"Loaded {parts.name}."]
-        if parts.name == DEMO_FOLDER.name:
-            lines.append("Demo: knows only coloured shapes.")
+        lines = lines_on_loaded(parts.name, parts.variant)
+        if parts.variant is OTHERS:
+            lines.append("Its scheduler is simple, not karras.")
         clip = load_clip(parts, projection, prompt_writer)
         return io.NodeOutput(model, clip, load_vae(parts), ui=result_on_node(*lines))

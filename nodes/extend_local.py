@@ -47,6 +47,14 @@ class CosmosPredict25Extend(io.ComfyNode):
                     new_frames="Frames to add, at 16 a second: 88 are one part and 5.5 seconds. Each part starts from "
                     "the end of the one before; after three or so the quality drops.",
                 ),
+                io.Boolean.Input(
+                    "even_parts",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Share new_frames out evenly among the parts. Off, all parts but the last have num_frames "
+                    "frames: the model was trained on 93.",
+                ),
             ],
             outputs=extend_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -66,6 +74,7 @@ class CosmosPredict25Extend(io.ComfyNode):
         video: Input.Video | Input.Image,
         new_frames: int = DEFAULT_NEW_FRAMES,
         overlap: int = DEFAULT_OVERLAP,
+        even_parts: bool = False,
     ) -> io.NodeOutput:
         from ..pipeline.local.extend import extend, plan_for_parts
         from ..pipeline.local.generate import clamp_request
@@ -77,14 +86,15 @@ class CosmosPredict25Extend(io.ComfyNode):
 
         begin, asked = time.monotonic(), GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
-        plan = plan_for_parts(model.model, request, new_frames, overlap, model)
+        plan = plan_for_parts(model.model, request, new_frames, overlap, model, even_parts)
         observer = NodeObserver(cls.hidden.unique_id, model, note := describe(plan))
         clip, audio = clip_of(video, observer.raise_if_stopped)
         options: Any = {"placement": model, "plan": plan, "observer": observer, "prompts": model.prompts}
+        options |= {"overlap": overlap, "even_parts": even_parts}
         checker = cosmos_guardrail if model.guardrail else None
-        made = extend(model.model, request, clip, new_frames, overlap=overlap, guardrail=checker, **options)
+        made = extend(model.model, request, clip, new_frames, guardrail=checker, **options)
         summary = f"{made.summary} in {time.monotonic() - begin:.0f} s, seed {made.seed}."
         notes = [*filter(None, [note]), *notes_on_source(clip, made), *notes_on_video(model, asked, clip)]
-        values = {**made_with(model, prompt, settings, made), "overlap": overlap}
+        values = {**made_with(model, prompt, settings, made), "overlap": overlap, "even_parts": even_parts}
         videos = extended_videos(made, clip, audio, values)
         return io.NodeOutput(*videos, made.seed, ui=result_on_node(summary, *notes))

@@ -1,7 +1,17 @@
 from comfy_api.latest import io
 
-from ..pipeline.local.load.find import DEMO_FOLDER
-from .checkpoint_inputs import SINGLE_FILES, checkpoint_input, files_of, folder_of, single_file_inputs, single_files
+from .checkpoint_inputs import (
+    AUTO,
+    SINGLE_FILES,
+    checkpoint_input,
+    files_of,
+    folder_of,
+    lines_on_loaded,
+    single_file_inputs,
+    single_files,
+    variant_input,
+    variant_of,
+)
 from .host.requirements import import_requirements
 from .sockets import CATEGORY, CosmosModel
 
@@ -33,6 +43,7 @@ class CosmosPredict25Loader(io.ComfyNode):
                     tooltip="Keep what the text encoder makes of a prompt in ComfyUI's user folder, 1 MB each and "
                     "512 MB at most, so that a known prompt needs no text encoder. The text itself is not kept.",
                 ),
+                variant_input(),
             ],
             outputs=[CosmosModel.Output("model", tooltip="The checkpoint, for Generate Locally.")],
             hidden=[io.Hidden.unique_id],
@@ -57,6 +68,7 @@ class CosmosPredict25Loader(io.ComfyNode):
         vae: str,
         text_encoder: str,
         keep_prompts: bool = True,
+        variant: str = AUTO,
     ) -> io.NodeOutput:
         with import_requirements():
             from ..pipeline.local.guardrail import import_guardrail
@@ -65,13 +77,12 @@ class CosmosPredict25Loader(io.ComfyNode):
             from .host.output import prompt_folder, result_on_node
         if guardrail:
             import_guardrail()
+        options = weight_dtype(), text_weight_dtype(), variant_of(variant)
         if checkpoint == SINGLE_FILES:
             files = single_files(transformer, vae, text_encoder)
-            model = loading.load_single_files(*files, weight_dtype(), text_weight_dtype())
+            model = loading.load_single_files(*files, *options)
         else:
-            model = loading.load_pipeline_folder(folder_of(checkpoint), weight_dtype(), text_weight_dtype())
-        lines = [f"Loaded {model.name}."]
-        if model.name == DEMO_FOLDER.name:
-            lines.append("Demo: knows only coloured shapes.")
+            model = loading.load_pipeline_folder(folder_of(checkpoint), *options)
+        lines = [*lines_on_loaded(model.name, model.variant), *model.notes]
         hosted = HostedModel(model, guardrail, prompt_folder() if keep_prompts else None)
         return io.NodeOutput(hosted, ui=result_on_node(*lines))

@@ -9,6 +9,7 @@ from .sockets import CATEGORY, CosmosModel
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
 
     from .host.memory import HostedModel
 
@@ -42,8 +43,17 @@ class CosmosPredict25LoraLoader(io.ComfyNode):
                     step=0.05,
                     tooltip="How much of the LoRA: 1 as it was trained, 0 nothing, below 0 away from it.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="From the Checkpoint Loader, beside a MODEL, for the few LoRAs that change how the prompt "
+                    "is read (crossattn_proj). The Model Loader's model needs none.",
+                ),
             ],
-            outputs=[io.MatchType.Output(template=kind, display_name="model", tooltip="The model with the LoRA.")],
+            outputs=[
+                io.MatchType.Output(template=kind, display_name="model", tooltip="The model with the LoRA."),
+                io.Clip.Output("clip", tooltip="The clip with the LoRA, where one is connected."),
+            ],
         )
 
     @classmethod
@@ -52,17 +62,23 @@ class CosmosPredict25LoraLoader(io.ComfyNode):
         return None if lora is None else (lora, _file_of(lora).stat().st_mtime_ns)
 
     @classmethod
-    def execute(cls, model: "HostedModel | ModelPatcher", lora: str, strength: float) -> io.NodeOutput:
+    def execute(
+        cls, model: "HostedModel | ModelPatcher", lora: str, strength: float, clip: "CLIP | None" = None
+    ) -> io.NodeOutput:
         from .host.lora import with_lora
         from .host.output import result_on_node
 
         file = _file_of(lora)
-        result, changed, left_out = with_lora(model, file, strength)
+        result, clip, changed, read = with_lora(model, clip, file, strength)
         lines = [f"{file.stem} changes {changed} layers."]
-        if left_out:
-            first = ", ".join(left_out[:NAMES_SHOWN])
-            lines.append(f"{len(left_out)} of its tensors fit nothing in this model, such as {first}.")
-        return io.NodeOutput(result, ui=result_on_node(*lines))
+        if read.assumes_alpha:
+            lines.append("The file has no alpha: alpha / rank was taken as 1.")
+        if read.left_out:
+            first = ", ".join(read.left_out[:NAMES_SHOWN])
+            lines.append(f"{len(read.left_out)} of its tensors fit nothing in this model, such as {first}.")
+        if any("crossattn_proj" in name for name in read.left_out):
+            lines.append("Connect clip too: the LoRA changes how the prompt is read.")
+        return io.NodeOutput(result, clip, ui=result_on_node(*lines))
 
 
 def _file_of(lora: str) -> Path:

@@ -22,10 +22,10 @@ class CosmosPredict25Sampler(io.ComfyNode):
                     default=STANDARD,
                     optional=True,
                     advanced=True,
-                    tooltip="standard goes through the scheduler's sigmas; karras is NVIDIA's. The others take "
-                    "only the number of steps from it. few steps is for 12 to 20 and changes the video a little. "
-                    "distilled is for NVIDIA's distilled checkpoint: 1 to 4 steps, cfg 1; with another it spoils the "
-                    "video.",
+                    tooltip="standard goes through the scheduler's sigmas; karras is NVIDIA's, and simple for the 14B "
+                    "and the pre-trained 2B model. The others take only the number of steps from it. few steps is for "
+                    "12 to 20 and changes the video a little. distilled is for NVIDIA's distilled checkpoint: 1 to 4 "
+                    "steps, cfg 1; with another it spoils the video.",
                 )
             ],
             outputs=[

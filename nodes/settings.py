@@ -30,15 +30,16 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     min=NUM_FRAMES.minimum,
                     max=NUM_FRAMES.maximum,
                     tooltip=f"Frames in the video, at {FPS} a second: 93 are 5.8 seconds. The model makes 4k+1 frames "
-                    "(9, 13, ... 93); other counts cost as much as the next of these and are cut.",
+                    "(9, 13, ... 93); other counts cost as much as the next of these and are cut. It was trained on 93 "
+                    "and on single pictures: fewer are faster, and farther from what it was trained on.",
                 ),
                 io.Int.Input(
                     "num_inference_steps",
                     default=DEFAULTS.num_inference_steps,
                     min=NUM_INFERENCE_STEPS.minimum,
                     max=NUM_INFERENCE_STEPS.maximum,
-                    tooltip="Denoising steps. Time grows in proportion; NVIDIA uses 35. fal's distilled model has its "
-                    "own.",
+                    tooltip="Denoising steps. Time grows in proportion. NVIDIA's own 35 are 36 here, as its scheduler "
+                    "adds one. fal's distilled model has its own.",
                 ),
                 io.Float.Input(
                     "guidance_scale",

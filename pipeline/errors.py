@@ -29,6 +29,10 @@ class NotEnoughMemoryError(CosmosError, MemoryError):
     """The video is too large for the memory that is free. The message names a size that is not."""
 
 
+class NotANumberError(CosmosError, ArithmeticError):
+    """A part of the model gave NaN. The message names the part, where that was, and what to try."""
+
+
 class UnsafeContentError(CosmosError):
     """The guardrail refused the prompt or the finished frames."""
 

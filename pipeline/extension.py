@@ -56,10 +56,14 @@ class Extension:
         new_frames: int = DEFAULT_NEW_FRAMES,
         overlap: int = CLIP_FRAMES,
         *,
+        even_parts: bool = True,
         ram: float = math.inf,
         spare: int = 0,
     ) -> None:
-        """Check the values. `ram`: free bytes. `spare`: frames that a part may have on top of its length.
+        """Check the values.
+
+        `even_parts`: as of `lengths_of_parts`. `ram`: free bytes. `spare`: frames that a part may have on top of its
+        length.
 
         Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits, and `NotEnoughMemoryError`,
         before anything is made.
@@ -67,7 +71,7 @@ class Extension:
         self.request = replace(request, seed=request.seed_or_random())
         self._clip = clip.as_long() if isinstance(clip, Start) else clip
         self._overlap = overlap
-        self._lengths = lengths_of_parts(new_frames, request.num_frames, overlap)
+        self._lengths = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)
         self._num_source = self._done = len(clip.frame_indices())
         self._shape = (self._num_source + new_frames + spare * len(self), request.height, request.width, 3)
         self._check_memory(new_frames, ram)
@@ -123,13 +127,17 @@ class Extension:
         return replace(self.request, num_frames=max(NUM_FRAMES.minimum, num_frames), seed=seed)
 
 
-def lengths_of_parts(new_frames: int, num_frames: int, overlap: int) -> list[int]:
-    """Return how many new frames each part has: about the same, in the fewest parts of at most `num_frames` frames.
+def lengths_of_parts(new_frames: int, num_frames: int, overlap: int, even_parts: bool = True) -> list[int]:
+    """Return how many new frames each part has, in the fewest parts of at most `num_frames` frames.
 
+    With `even_parts` all have about the same, else the last one alone is shorter: the model was trained on 93 frames.
     Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits.
     """
     check_range("new_frames", new_frames, NEW_FRAMES)
     if overlap not in OVERLAPS:
         raise InvalidRequestError(f"overlap is {overlap!r}, but must be 5 or 1.")
-    count = math.ceil(new_frames / (num_frames - overlap))
+    longest = num_frames - overlap
+    count = math.ceil(new_frames / longest)
+    if not even_parts:
+        return [longest] * (count - 1) + [new_frames - longest * (count - 1)]
     return [new_frames // count + (index < new_frames % count) for index in range(count)]

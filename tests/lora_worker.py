@@ -21,11 +21,14 @@ from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
 from comfy import model_management
 from diffusers import Cosmos2_5_PredictBasePipeline
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
 
 from cosmos_predict25.nodes.host.lora import with_lora
 from cosmos_predict25.nodes.host.memory import HostedModel
+from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.model import load_transformer
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
+from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.original_names import diffusers_name
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
@@ -121,6 +124,75 @@ def train_with_peft(checkpoint: Path, folder: Path, name: str, **config: Any) ->
     return folder / f"{name}.safetensors", velocity(transformer)
 
 
+FACTORS = {
+    "LoKr": {"lokr_w1": (2, 4), "lokr_w2_a": (64, 3), "lokr_w2_b": (3, 32)},
+    "LoHa": {"hada_w1_a": (128, 3), "hada_w1_b": (3, 128), "hada_w2_a": (128, 3), "hada_w2_b": (3, 128)},
+}
+"""For the demo's attention, (128, 128)."""
+
+
+def factors(model: HostedModel, folder: Path) -> dict[str, float]:
+    """How far a LoKr's and a LoHa's weight is from their papers' formula, alpha 6 of rank 3."""
+    name, layer = next(
+        (name, layer) for name, layer in model.model.transformer.named_modules() if name.endswith("attn1.to_q")
+    )
+    load(model.patcher, streamed=False)  # takes another's patches off
+    found = {}
+    for kind, shapes in FACTORS.items():
+        parts = {part: torch.randn(shape) for part, shape in shapes.items()}
+        tensors = {f"lycoris_{name.replace('.', '_')}.{part}": value for part, value in parts.items()}
+        tensors[f"lycoris_{name.replace('.', '_')}.alpha"] = torch.tensor(6.0)
+        save_file(tensors, folder / f"{kind}.safetensors")
+        changed, _, count, _ = with_lora(model, None, folder / f"{kind}.safetensors", 1)
+        if kind == "LoKr":
+            change = torch.kron(parts["lokr_w1"], parts["lokr_w2_a"] @ parts["lokr_w2_b"])
+        else:
+            change = (parts["hada_w1_a"] @ parts["hada_w1_b"]) * (parts["hada_w2_a"] @ parts["hada_w2_b"])
+        before = layer.weight.data.clone()
+        load(changed.patcher, streamed=False)
+        assert count == 1
+        found[kind] = apart(layer.weight.data, before + 2 * change)
+        changed.patcher.detach()
+    return found
+
+
+def projection(model: HostedModel, checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """What a LoRA of the text projection makes of a prompt, against the same merged by hand, in both engines."""
+    linear: Any = model.model.text_encoder.crossattn_proj[0]
+    up, down = torch.randn(linear.out_features, 2) * 0.05, torch.randn(2, linear.in_features) * 0.05
+    lora_of_it = {"net.crossattn_proj.0.lora_A.weight": down, "net.crossattn_proj.0.lora_B.weight": up}
+    file = folder / "projection.safetensors"
+    save_file(lora_of_it, file)
+
+    def encode() -> Tensor:
+        return encode_prompt(model.model.text_encoder, model.model.tokenizer, "a red circle")
+
+    before, weight = encode(), linear.weight.data
+    linear.weight.data = weight + up @ down
+    wanted = encode()
+    linear.weight.data = weight
+    changed, _, count, lora = with_lora(model, None, file, 1)
+    load(changed.text_patcher, streamed=False)
+    hosted = encode()
+    changed.text_patcher.detach()
+    parts = folder_parts(checkpoint)
+    native, tensors = load_transformer(parts)
+    clip = load_clip(parts, tensors)
+    _, patched, native_count, _ = with_lora(native, clip, file, 1)
+    by_clip = patched.encode_from_tokens(patched.tokenize("a red circle"))
+    (folder / "both").mkdir()
+    both = write_lora(folder / "both", "NVIDIA", random_pairs(model.model.transformer, 1), lora_of_it)
+    *_, without = with_lora(native, None, both, 1)
+    return {
+        "effect": apart(wanted, before),
+        "distances": [apart(hosted, wanted), apart(by_clip, wanted)],
+        "layers": [count, native_count],
+        "left out": [lora.left_out, without.left_out],
+        "prompts of its own": changed.prompts is not model.prompts,
+        "without it": apart(encode(), before),
+    }
+
+
 def apart(one: Tensor, other: Tensor) -> float:
     return (one - other).abs().max().item()
 
@@ -151,27 +223,29 @@ def main() -> None:
     report["namings"], report["peft"], report["MODEL"] = {}, {}, {}
     for naming in NAMINGS:
         file = write_lora(folder, naming, first)
-        changed, count, left_out = with_lora(model, file, 1)
+        changed, _, count, lora = with_lora(model, None, file, 1)
         distances = [apart(hosted_velocity(changed, streamed), truths["all"]) for streamed in (False, True)]
-        report["namings"][naming] = [count, left_out, *distances]
-        patched, count, left_out = with_lora(native, file, 1)
+        report["namings"][naming] = [count, lora.left_out, *distances]
+        patched, _, count, lora = with_lora(native, None, file, 1)
         distances = []
         for streamed in (False, True):
             load(patched, streamed)
             distances.append(apart(native_velocity(network), native_truth))
         patched.detach()
-        report["MODEL"][naming] = [count, left_out, *distances]
+        report["MODEL"][naming] = [count, lora.left_out, *distances]
     report["MODEL bit-equal"] = native_velocity(network).equal(native_base)
 
-    one, _, _ = with_lora(model, write_lora(folder, "kohya", first), 0.75)
-    two, _, _ = with_lora(one, write_lora(folder, "NVIDIA", second), -0.5)
+    one, *_ = with_lora(model, None, write_lora(folder, "kohya", first), 0.75)
+    two, *_ = with_lora(one, None, write_lora(folder, "NVIDIA", second), -0.5)
     scales = {f"transformer.{name}.lora_magnitude_vector": value for name, value in magnitudes.items()}
-    dora, _, _ = with_lora(model, write_lora(folder, "diffusers", first, scales), 1)
+    dora, *_ = with_lora(model, None, write_lora(folder, "diffusers", first, scales), 1)
     for name, config in PEFT_CONFIGS.items():
         file, truth = train_with_peft(checkpoint, folder, f"PEFT {name}", **config)
-        changed, count, left_out = with_lora(model, file, 1)
+        changed, _, count, lora = with_lora(model, None, file, 1)
         report["effects"][f"PEFT {name}"] = apart(truth, truths["none"])
-        report["peft"][name] = [count, left_out, apart(hosted_velocity(changed, streamed=False), truth)]
+        report["peft"][name] = [count, lora.left_out, apart(hosted_velocity(changed, streamed=False), truth)]
+    report["factors"] = factors(model, folder)
+    report["projection"] = projection(model, checkpoint, folder)
     variants = {"none": model, "one": one, "two": two, "dora": dora}
     report["streamed"] = {
         name: apart(hosted_velocity(variant, streamed=True), truths[name]) for name, variant in variants.items()

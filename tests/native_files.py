@@ -14,11 +14,12 @@ from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 
 from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.model import load_transformer
-from cosmos_predict25.nodes.native.tokenizer import CHAT_TEMPLATE, COMFYUIS_TOKENIZER
+from cosmos_predict25.nodes.native.tokenizer import COMFYUIS_TOKENIZER
 from cosmos_predict25.pipeline.errors import WrongCheckpointError
 from cosmos_predict25.pipeline.local.encode import encode_prompt, tokenize
 from cosmos_predict25.pipeline.local.load.original_names import diffusers_name
 from cosmos_predict25.pipeline.local.load.parts import Parts, transformer_config
+from cosmos_predict25.pipeline.local.load.tokenizer import CHAT_TEMPLATE
 from cosmos_predict25.pipeline.local.load.weights import index_tensors
 from cosmos_predict25.pipeline.local.model import TextEncoder
 from cosmos_predict25.scripts.random_checkpoint import random_transformer
@@ -60,6 +61,15 @@ def load_model(folder: Path, weights: Weights, prefix: str = "") -> Any:
     return load_transformer(parts)
 
 
+def plain_types(weights: Weights) -> dict[str, Weights]:
+    """Without scales, and with two types in a file."""
+    small = {name: value.to(torch.bfloat16) for name, value in weights.items() if "norm" not in name}
+    return {
+        "plain float8": {name: value.to(torch.float8_e4m3fn) for name, value in weights.items()},
+        "bfloat16 and float32": {**weights, **small},
+    }
+
+
 def transformer_report(folder: Path) -> dict[str, float]:
     """The largest difference of a pass in float8 from one with the weights that are meant."""
     torch.manual_seed(1)
@@ -73,6 +83,10 @@ def transformer_report(folder: Path) -> dict[str, float]:
         "as older files are": (as_older_files_are(stored), "net."),
     }
     found = {}
+    for kind, stored in plain_types(weights).items():
+        loaded = load_model(folder, stored, "net.")[0].model.diffusion_model
+        plainly = load_model(folder, {name: value.float() for name, value in stored.items()})[0].model.diffusion_model
+        found[kind] = (loaded(*inputs) - plainly(*inputs)).abs().max().item()
     for kind, file in files.items():
         loaded = load_model(folder, *file)[0].model.diffusion_model
         assert loaded.blocks[0].mlp.layer1.weight.dtype == torch.float8_e4m3fn or "Quantized" in str(

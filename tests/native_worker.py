@@ -9,6 +9,7 @@ import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -33,6 +34,7 @@ from cosmos_predict25.nodes.native.model import load_transformer
 from cosmos_predict25.nodes.native.sampler import sampler
 from cosmos_predict25.nodes.native.vae import load_vae
 from cosmos_predict25.nodes.start_latent import CosmosPredict25StartLatent
+from cosmos_predict25.pipeline.errors import CosmosError
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.encode import encode_prompt
@@ -41,7 +43,8 @@ from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
-from cosmos_predict25.pipeline.local.schedule import SCHEDULER_CONFIG, standard_sigmas
+from cosmos_predict25.pipeline.local.schedule import standard_sigmas
+from cosmos_predict25.pipeline.local.variant import KARRAS_CONFIG, OTHERS
 from cosmos_predict25.pipeline.request import SCHEDULES, GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 from cosmos_predict25.tests.native_files import files_report
@@ -116,6 +119,30 @@ def start_of_video(given: int) -> dict[str, float]:
     }
 
 
+def other_variant() -> dict[str, float]:
+    """As a 14B or a pre-trained 2B model: sigmas, and the PSNR of the videos to Generate Locally's."""
+    model, _ = load_transformer(replace(PARTS, variant=OTHERS))
+    ours = replace(OURS, variant=OTHERS, scheduler_config=OTHERS.scheduler_config)
+    clip = render(random_scene(random.Random(1), held_out=True), random.Random(1))[:5]
+    start: Any = CosmosPredict25StartLatent.execute(model, VAE, {"samples": EMPTY}, image=clip.float() / 255)
+    latents = {"text": ({"samples": EMPTY}, None), "clip": (start.args[0], Start(clip))}
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 10)
+    request = GenerationRequest(**REQUEST, num_inference_steps=10)
+    conditions = condition(request.prompt), condition(request.negative_prompt)
+    flow = standard_sigmas(OTHERS.scheduler_config, 10)
+    found = {"sigmas": (sigmas / (1 + sigmas) - flow).abs().max().item()}
+    for name, (latent, begin) in latents.items():
+        samples = comfy.sample.sample_custom(
+            model, noise(), 8, sampler("standard"), sigmas, *conditions, latent["samples"],
+            noise_mask=latent.get("noise_mask"), disable_pbar=True,
+        )  # fmt: skip
+        given = 5 if begin else 0
+        wanted = generate(ours, request, start=begin).frames[given:]
+        found[name] = psnr(VAE.decode(samples)[0][given:], wanted)
+        found[f"{name}, post-trained"] = psnr(generate(OURS, request, start=begin).frames[given:], wanted)
+    return found
+
+
 def embeddings() -> dict[str, float]:
     texts = {"short": REQUEST["prompt"], "empty": "", "long": LONG}
     return {
@@ -177,7 +204,7 @@ def passes_with_easycache() -> int:
 
 def sigma_difference() -> float:
     sigmas = karras(35)
-    return (sigmas / (1 + sigmas) - standard_sigmas(SCHEDULER_CONFIG, 35)).abs().max().item()
+    return (sigmas / (1 + sigmas) - standard_sigmas(KARRAS_CONFIG, 35)).abs().max().item()
 
 
 def refusal(
@@ -193,16 +220,27 @@ def start_refusal(*shape: int, vae: Any = None) -> str:
     return said(lambda: CosmosPredict25StartLatent.execute(MODEL, vae or VAE, latent, image=torch.zeros(5, 64, 64, 3)))
 
 
+def nan_refusal() -> str:
+    """With one value of a weight that is none, and a sampler of ComfyUI's own."""
+    weight = MODEL.model.diffusion_model.blocks[1].mlp.layer2.weight
+    value = weight[0, 0].item()
+    weight[0, 0] = math.nan
+    refused = said(lambda: frames("euler", 4, 1))
+    weight[0, 0] = value
+    return refused
+
+
 def said(refused: Callable[[], Any]) -> str:
     try:
         refused()
-    except ValueError as error:
+    except CosmosError as error:
         return str(error)
     return ""
 
 
 def refusals() -> dict[str, str]:
     return {
+        "NaN": nan_refusal(),
         "too large": refusal(torch.zeros(1, 16, 8, 12, 14), 1, "standard", karras(1)),
         "distilled, 5 steps": refusal(EMPTY, 1, "distilled", karras(5)),
         "distilled, cfg 2": refusal(EMPTY, 2, "distilled", karras(4)),
@@ -240,6 +278,7 @@ def main() -> None:
             "loaded once more": loaded_once_more(),
             "writer": writer_report(PROJECTION),
             "files": files_report(),
+            "other variant": other_variant(),
             "starts": {str(given): start_of_video(given) for given in (1, 5)},
         }
     print(json.dumps(report))

@@ -70,11 +70,26 @@ def test_parts_are_few_and_of_about_the_same_length(new_frames, num_frames, over
     assert lengths_of_parts(new_frames, num_frames, overlap) == expected
 
 
+@pytest.mark.parametrize(
+    ("new_frames", "num_frames", "overlap", "expected"),
+    [(100, 93, 5, [88, 12]), (176, 93, 5, [88, 88]), (89, 93, 5, [88, 1]), (50, 25, 5, [20, 20, 10]), (1, 93, 1, [1])],
+    ids=str,
+)
+def test_parts_are_full_but_the_last_where_they_need_not_be_even(new_frames, num_frames, overlap, expected):
+    assert lengths_of_parts(new_frames, num_frames, overlap, even=False) == expected
+
+
+@pytest.mark.parametrize(("even", "expected"), [(False, [8, 8, 4]), (True, [7, 7, 6])], ids=["full", "even"])
+def test_the_caller_chooses_how_parts_are_shared_out(model, calls, even, expected):
+    extend(model, REQUEST, Start(clip(7)), 20, even_parts=even)
+    assert [request.num_frames - 5 for request in calls.requests] == expected
+
+
 @pytest.mark.parametrize(("overlap", "given"), [(5, 5), (1, 1)], ids=str)
 def test_each_part_follows_the_one_before(model, calls, overlap, given):
     source = clip(7)
     video = extend(model, REQUEST, Start(source), 18, overlap=overlap)
-    lengths = lengths_of_parts(18, 13, overlap)
+    lengths = lengths_of_parts(18, 13, overlap, even=False)
     assert len(lengths) > 1
     assert video.frames.shape == (7 + 18, 32, 32, 3)
     assert video.frames[:7].equal(source)

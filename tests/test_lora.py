@@ -56,6 +56,20 @@ def test_a_file_of_peft_and_diffusers_does_what_peft_does(report, config):
     assert distance < 1e-5 < 0.1 < report["effects"][f"PEFT {config}"]
 
 
+def test_a_lokr_and_a_loha_are_what_their_formulas_give(report):
+    assert report["factors"].keys() == {"LoKr", "LoHa"}
+    assert max(report["factors"].values()) < 1e-4
+
+
+def test_a_lora_of_the_text_projection_is_applied_where_that_lives_in_both_engines(report):
+    found = report["projection"]
+    assert max(found["distances"]) < 1e-4 < 0.05 < found["effect"]
+    assert found["layers"] == [1, 1]
+    assert found["left out"] == [[], [f"net.crossattn_proj.0.lora_{half}.weight" for half in "AB"]]
+    assert found["prompts of its own"]
+    assert found["without it"] == 0
+
+
 def test_loras_add_up_and_branches_of_a_graph_take_turns(report):
     for name, distance in (*report["streamed"].items(), *report["in turn"]):
         assert distance <= (1e-5 if name == "dora" else 0), name
@@ -128,8 +142,6 @@ def test_what_does_not_fit_is_left_out_and_told(tmp_path):
         (["transformer.transformer_blocks.0.attn.to_q.lora_A.weight"], "It seems to be for Stable Diffusion 3 or Qwen"),
         (["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"], "It seems to be for a language model."),
         (["net.blocks.0.self_attn.q_proj.weight"], "It seems not to be a LoRA."),
-        (["lora_unet_blocks_0_self_attn_q_proj.lokr_w1"], "It is a LoKr or LoHa: ComfyUI's own Load LoRA takes these"),
-        (["lora_unet_blocks_0_self_attn_q_proj.hada_w1_a"], "It is a LoKr or LoHa: ComfyUI's own Load LoRA takes"),
         (["a.lora_A.weight", "b", "c", "d"], "Its first tensors are a.lora_A.weight, b, c. It is for a model that is"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],

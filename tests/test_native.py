@@ -87,6 +87,10 @@ def test_what_cannot_be_is_refused_before_the_first_step(report, what, says):
     assert report["refusals"][what] == says
 
 
+def test_nan_ends_a_run_of_comfyuis_own_samplers_at_its_first_step(report):
+    assert report["refusals"]["NaN"].startswith("The transformer gave values that are not numbers (NaN) in this step.")
+
+
 @pytest.mark.parametrize(("name", "least"), [("uni_pc_bh2", 50), ("deis", 58), ("dpmpp_2m", 47), ("euler", 28)])
 def test_ksamplers_own_samplers_come_near_at_35_steps(report, name, least):
     assert report["samplers"][name] >= least
@@ -97,6 +101,14 @@ def test_a_start_latent_makes_what_generate_locally_makes_of_the_same_start(repo
     """But for the start's own frames, which ComfyUI keeps as they are, and what that changes in those after them."""
     assert report["starts"][given]["known"] <= 1e-4
     assert report["starts"][given]["rest"] >= 60
+
+
+def test_another_variant_makes_what_generate_locally_does_with_it(report):
+    """Of text and of a clip, with ComfyUI's scheduler simple; the post-trained 2B's settings make another video."""
+    found = report["other variant"]
+    assert found["sigmas"] <= 1e-4
+    assert min(found["text"], found["clip"]) >= 55
+    assert max(found["text, post-trained"], found["clip, post-trained"]) <= 45
 
 
 @pytest.mark.parametrize(
@@ -166,6 +178,7 @@ def test_scaled_float8_files_compute_what_their_weights_mean(report):
     """In both forms that ComfyUI knows, with the prefixes that such files have."""
     files = report["files"]
     assert max(files["transformer"].values()) <= 1e-4
+    assert files["transformer"].keys() >= {"plain float8", "bfloat16 and float32"}
     assert files["text encoder"]["float8"] <= 1e-4 < files["text encoder"]["rounding"]
 
 

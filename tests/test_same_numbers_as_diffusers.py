@@ -17,7 +17,8 @@ from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import denormalize, initial_noise, latent_frames
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
-from cosmos_predict25.pipeline.local.schedule import SCHEDULER_CONFIG, UniPC, standard_sigmas
+from cosmos_predict25.pipeline.local.schedule import UniPC, standard_sigmas
+from cosmos_predict25.pipeline.local.variant import KARRAS_CONFIG
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 
@@ -267,5 +268,5 @@ def test_the_default_negative_prompt_is_diffusers():
 
 def test_single_files_and_folder_share_the_schedule(ours):
     for steps in (1, 5, 50):
-        sigmas = [standard_sigmas(config, steps) for config in (SCHEDULER_CONFIG, ours.scheduler_config)]
+        sigmas = [standard_sigmas(config, steps) for config in (KARRAS_CONFIG, ours.scheduler_config)]
         torch.testing.assert_close(*sigmas, rtol=0, atol=1e-6)

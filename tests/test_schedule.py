@@ -1,16 +1,17 @@
 """The schedules: their sigmas, NVIDIA's form of the distilled one, and what each makes of a request."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
 from cosmos_predict25.pipeline.local.denoise import condition_mask, denoise, no_conditioning_latents, predict_velocity
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.schedule import (
-    SCHEDULER_CONFIG,
     Renoising,
     UniPC,
     distilled_sigmas,
@@ -18,7 +19,9 @@ from cosmos_predict25.pipeline.local.schedule import (
     make_solver,
     standard_sigmas,
 )
+from cosmos_predict25.pipeline.local.variant import DISTILLED, KARRAS_CONFIG, OTHERS, POST_TRAINED, VARIANTS
 from cosmos_predict25.pipeline.request import GenerationRequest
+from cosmos_predict25.pipeline.start import Start
 
 NOISE = torch.randn(1, 16, 3, 8, 6, generator=torch.Generator().manual_seed(1))
 EMBEDS = torch.randn(1, 512, 64, generator=torch.Generator().manual_seed(2))
@@ -47,7 +50,7 @@ def trigflow(transformer, angles: list[float]) -> list[Tensor]:
 
 
 def run(transformer, steps: int) -> list:
-    solver = make_solver("distilled", SCHEDULER_CONFIG, standard_sigmas(SCHEDULER_CONFIG, steps), NOISE)
+    solver = make_solver("distilled", KARRAS_CONFIG, standard_sigmas(KARRAS_CONFIG, steps), NOISE)
     return list(denoise(transformer, NOISE, solver, EMBEDS, None, 1.0, no_conditioning_latents(NOISE)))
 
 
@@ -76,6 +79,64 @@ def test_known_frames_come_back_through_the_noise():
         torch.testing.assert_close(denoised, known, rtol=0, atol=1e-6)
 
 
+def test_nvidias_35_steps_of_the_post_trained_2b_are_36_here():
+    """Its scheduler makes a Karras sigma more, and then a 0."""
+    made = standard_sigmas(KARRAS_CONFIG, 36).double()
+    karras = [(200 ** (1 / 7) + i / 35 * (0.01 ** (1 / 7) - 200 ** (1 / 7))) ** 7 for i in range(36)]
+    expected = torch.tensor([*(sigma / (1 + sigma) for sigma in karras), 0.0], dtype=torch.float64)
+    print(f"\nlargest difference to NVIDIA's sigmas {(made - expected).abs().max():.1e}", end="")
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-7)
+    assert [round(made[index].item(), 5) for index in (0, 35, 36)] == [0.99502, 0.0099, 0]
+
+
+def test_nvidias_35_steps_of_the_14b_and_of_the_pre_trained_2b_are_35_here():
+    made = standard_sigmas(OTHERS.scheduler_config, 35).double()
+    even = [0.999 * (35 - i) / 35 for i in range(36)]
+    expected = torch.tensor([5 * sigma / (1 + 4 * sigma) for sigma in even], dtype=torch.float64)
+    print(f"\nlargest difference to NVIDIA's sigmas {(made - expected).abs().max():.1e}", end="")
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-7)
+    assert [round(made[index].item(), 5) for index in (0, 34, 35)] == [0.9998, 0.12809, 0]
+    assert ((made > 0) & (made < 0.2)).sum() == 1
+    diffusers = UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=5.0, prediction_type="flow_prediction")
+    diffusers.set_timesteps(35)
+    assert 1e-3 < (diffusers.sigmas - made).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize(("variant", "expected"), [(POST_TRAINED, 0.0001), (OTHERS, None), (DISTILLED, 0.0001)])
+def test_a_known_frame_has_the_timestep_that_its_variant_was_trained_with(model, variant, expected, monkeypatch):
+    seen, moment = [], model.transformer.moment
+
+    def watched(latents, timestep):
+        seen.append(timestep)
+        return moment(latents, timestep)
+
+    monkeypatch.setattr(model.transformer, "moment", watched)
+    request = GenerationRequest(prompt="a cat", seed=3, num_frames=13, num_inference_steps=3, width=48, height=32)
+    generate(replace(model, variant=variant), request, start=Start(torch.rand(5, 32, 48, 3)))
+    sigmas = standard_sigmas(model.scheduler_config, 3).tolist()
+    assert len(seen) == 3
+    for timestep, sigma in zip(seen, sigmas, strict=False):
+        wanted = [expected, expected, sigma, sigma] if expected else [sigma]
+        assert timestep.tolist() == pytest.approx(wanted)
+
+
+def test_the_variant_decides_the_video_through_the_checkpoints_own_sigmas(checkpoint):
+    request = GenerationRequest(prompt="a cat", seed=3, num_frames=9, num_inference_steps=5, width=48, height=32)
+    made = {name: generate(load_pipeline_folder(checkpoint, variant=variant), request).frames
+            for name, variant in VARIANTS.items()}  # fmt: skip
+    assert made["2B post-trained"].equal(made["2B distilled"])
+    assert (made["2B post-trained"] - made["14B or 2B pre-trained"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("schedule", ["standard", "few steps", "distilled"])
+def test_a_schedule_that_spoils_the_checkpoint_is_warned_of(variant, schedule):
+    warning = variant.warning(schedule)
+    assert bool(warning) == (variant.is_distilled != (schedule == "distilled"))
+    if variant.is_distilled and warning:
+        assert all(fact in warning for fact in (schedule, "distilled", "1 to 4 steps", "guidance_scale 1"))
+
+
 def test_distilled_goes_through_nvidias_sigmas():
     expected = [math.sin(angle) / (math.sin(angle) + math.cos(angle)) for angle in ANGLES]
     torch.testing.assert_close(distilled_sigmas(4), torch.tensor([*expected, 0.0]))
@@ -84,7 +145,7 @@ def test_distilled_goes_through_nvidias_sigmas():
 
 @pytest.mark.parametrize("steps", [12, 15, 20])
 def test_few_steps_are_karras_from_the_models_sigma_to_a_tenth_with_rho_10(steps):
-    made = make_solver("few steps", SCHEDULER_CONFIG, standard_sigmas(SCHEDULER_CONFIG, steps), NOISE).sigmas
+    made = make_solver("few steps", KARRAS_CONFIG, standard_sigmas(KARRAS_CONFIG, steps), NOISE).sigmas
     sigmas = [(200**0.1 + i / (steps - 1) * (0.1**0.1 - 200**0.1)) ** 10 for i in range(steps)]
     torch.testing.assert_close(made, torch.tensor([*(s / (1 + s) for s in sigmas), 0.0]), rtol=0, atol=1e-6)
 
@@ -96,14 +157,14 @@ def test_few_steps_go_down_from_a_little_noise_too():
 
 
 def test_with_one_step_all_schedules_begin_at_the_same_noise():
-    standard = standard_sigmas(SCHEDULER_CONFIG, 1)
+    standard = standard_sigmas(KARRAS_CONFIG, 1)
     torch.testing.assert_close(few_steps_sigmas(standard[0].item(), 1), standard, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["standard", "few steps"])
 def test_every_step_of_unipc_is_taken_once(schedule):
     """Also where two timesteps are rounded to the same whole number: of noise alone it makes what it is told it is."""
-    solver = make_solver(schedule, SCHEDULER_CONFIG, standard_sigmas(SCHEDULER_CONFIG, 50), NOISE)
+    solver = make_solver(schedule, KARRAS_CONFIG, standard_sigmas(KARRAS_CONFIG, 50), NOISE)
     assert isinstance(solver, UniPC)
     target, latents = torch.ones_like(NOISE), NOISE
     for index, sigma in enumerate(solver.sigmas[:-1]):

@@ -10,7 +10,7 @@ from diffusers import CosmosTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...pipeline.local.denoise import KNOWN_TIMESTEP
+from ...pipeline.local.denoise import CONDITIONING_TIMESTEP
 from ...pipeline.local.latents import SPATIAL_COMPRESSION, latent_frames
 from ..world import NUM_FRAMES, SIDE
 from .log import Log
@@ -130,7 +130,7 @@ def timesteps(sigma: Tensor, given: int, frames: int) -> Tensor:
     if not given:
         return sigma
     each = sigma[:, None].repeat(1, frames)
-    each[:, :given] = KNOWN_TIMESTEP
+    each[:, :given] = CONDITIONING_TIMESTEP
     return each.view(-1, 1, frames, 1, 1)
 
 

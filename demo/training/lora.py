@@ -7,6 +7,7 @@ without other work, needs about ten minutes.
 """
 
 import argparse
+import json
 import math
 import random
 import time
@@ -124,7 +125,8 @@ def main() -> None:
         tensors[f"transformer.{name}.lora_A.weight"] = part.down.detach().half()
         tensors[f"transformer.{name}.lora_B.weight"] = part.up.detach().half()
     options.file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, options.file, {"format": "pt"})
+    about = {"transformer.r": RANK, "transformer.lora_alpha": RANK}  # as diffusers writes it
+    save_file(tensors, options.file, {"format": "pt", "lora_adapter_metadata": json.dumps(about)})
 
 
 if __name__ == "__main__":

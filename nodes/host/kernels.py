@@ -50,3 +50,7 @@ class ComfyKernels(Kernels):
         """Bring a streamed layer's weight to the device once, instead of once for each chunk."""
         weight, bias = comfy.ops.cast_bias_weight(layer, like)
         return partial(F.linear, weight=weight, bias=bias)
+
+    def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """ComfyUI's layers cast their weights themselves."""
+        return layer(x)

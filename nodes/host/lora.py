@@ -1,15 +1,17 @@
 """A LoRA as ComfyUI's patches of a model's weights, which stay as they are."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import comfy.sd
 import torch
 from comfy.lora import load_lora
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter.lora import LoRAAdapter
 from torch import Tensor
 
-from ...pipeline.local.load.lora import read_lora
+from ...pipeline.local.load.lora import Lora, read_lora
 from ...pipeline.local.load.original_names import diffusers_name
 
 if TYPE_CHECKING:  # the local room needs diffusers
@@ -33,26 +35,48 @@ class DoRAAdapter(LoRAAdapter):
         return (weight + strength * (changed - weight)).to(weight.dtype)
 
 
-def with_lora(
-    model: "ModelPatcher | HostedModel", file: Path, strength: float
-) -> tuple["ModelPatcher | HostedModel", int, list[str]]:
-    """`model` with the LoRA in `file`, how many layers that changes, and the file's tensors that fit none of them.
+PROJECTION = "crossattn_proj."
+"""It stands in the transformer's file and lives with the text encoder. NVIDIA's LoRAs may change it."""
 
+
+def with_lora(
+    model: "ModelPatcher | HostedModel", clip: comfy.sd.CLIP | None, file: Path, strength: float
+) -> tuple["ModelPatcher | HostedModel", comfy.sd.CLIP | None, int, Lora]:
+    """`model` and `clip` with the LoRA in `file`, how many layers that changes, and what was read.
+
+    `clip`: that of a MODEL, for the text projection; a `HostedModel` has its own.
     Raises `WrongCheckpointError` when nothing in the file fits.
     """
-    patcher = model if isinstance(model, ModelPatcher) else model.patcher
-    keys, shapes = {}, {}
-    for key, weight in patcher.model.state_dict().items():
-        name = diffusers_name(key.removeprefix("part."))
-        if name and name.endswith(".weight"):
-            layer = name.removesuffix(".weight")
-            keys[layer], shapes[layer] = key, tuple(weight.shape)
-    lora = read_lora(file, shapes)
-    patches = load_lora(lora.tensors, keys)
+    is_native = isinstance(model, ModelPatcher)
+    transformer = model if is_native else model.patcher
+    text_encoder = (clip.patcher if clip else None) if is_native else model.text_patcher
+    layers = dict(_layers(transformer))
+    if text_encoder:
+        layers |= {name: layer for name, layer in _layers(text_encoder) if name.startswith(PROJECTION)}
+    lora = read_lora(file, {name: shape for name, (_, shape) in layers.items()})
+    patches = load_lora(lora.tensors, {name: key for name, (key, _) in layers.items()})
     for key, adapter in patches.items():
         if isinstance(adapter, LoRAAdapter) and adapter.weights[4] is not None:
             patches[key] = DoRAAdapter(adapter.loaded_keys, adapter.weights)
-    patched = patcher.clone()
+    patched = transformer.clone()
     patched.add_patches(patches, strength)
-    result = patched if isinstance(model, ModelPatcher) else model.with_transformer(patched)
-    return result, len(patches), lora.left_out
+    changes_text = any(name.startswith(PROJECTION) for name in lora.tensors)
+    if clip and changes_text:
+        clip = clip.clone()
+        clip.patcher.add_patches(patches, strength)
+    if isinstance(model, ModelPatcher):
+        return patched, clip, len(patches), lora
+    hosted = model.with_transformer(patched)
+    if changes_text:
+        patched_text = model.text_patcher.clone()
+        patched_text.add_patches(patches, strength)
+        hosted = hosted.with_text_encoder(patched_text)
+    return hosted, clip, len(patches), lora
+
+
+def _layers(patcher: ModelPatcher) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
+    """diffusers' name of each layer, ComfyUI's key of its weight, and the weight's shape."""
+    for key, weight in patcher.model.state_dict().items():
+        name = diffusers_name(key.removeprefix("part."))
+        if name and name.endswith(".weight"):
+            yield name.removesuffix(".weight"), (key, tuple(weight.shape))

@@ -176,6 +176,17 @@ class HostedModel:
         hosted._patchers = {**self._patchers, self.model.transformer: patcher}
         return hosted
 
+    @property
+    def text_patcher(self) -> ModelPatcher:
+        return self._patchers[self.model.text_encoder]
+
+    def with_text_encoder(self, patcher: ModelPatcher) -> "HostedModel":
+        """The same checkpoint with `patcher`, a clone of `text_patcher` with patches: it has prompts of its own."""
+        hosted = copy.copy(self)
+        hosted.prompts = PromptCache()
+        hosted._patchers = {**self._patchers, self.model.text_encoder: patcher}
+        return hosted
+
     def use(self, module: nn.Module, memory_required: int) -> torch.device:
         model_management.load_models_gpu([self._patchers[module]], memory_required=memory_required)
         return self.device

@@ -35,6 +35,8 @@ def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Star
     frames, height, width = largest_shape(model.transformer)
     if asked.num_frames > frames or asked.height > height or asked.width > width:
         found.append(f"This checkpoint makes at most {width}x{height} and {frames} frames.")
+    if warning := model.variant.warning(asked.schedule):
+        found.append(warning)
     if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
         found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
     for name in ("prompt", "negative_prompt"):

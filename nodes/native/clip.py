@@ -12,12 +12,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.llama import Llama2_, Qwen25_7BVLI_Config
 from torch import Tensor
-from transformers import AutoTokenizer, Qwen2_5_VLConfig
 
 from ...pipeline.errors import WrongCheckpointError
-from ...pipeline.local.load.original_names import name_of_other_model
+from ...pipeline.local.load.find import shards_of
+from ...pipeline.local.load.original_names import bare_name, name_of_other_model
 from ...pipeline.local.load.parts import Parts, check_text_features, language_model_name
-from ...pipeline.local.load.weights import as_wrong_checkpoint, check_same_tensors, index_tensors, weight_files
+from ...pipeline.local.load.text_encoder import read_text_config, rope_of
+from ...pipeline.local.load.tokenizer import load_tokenizer
+from ...pipeline.local.load.weights import check_same_tensors, index_tensors, weight_files
 from .encoder import ReasonEncoder
 from .model import PROJECTION, read_projection
 from .tensors import read_tensors, weights_alone
@@ -97,15 +99,13 @@ def _load_patcher(parts: Parts, writer: bool, disable_dynamic: bool = False) -> 
 
 def encoder_name(name: str) -> str | None:
     """A file's name of a parameter of the language model -> ours."""
-    if name.startswith(PROJECTION):
-        return None
     inner = language_model_name(name)
-    return inner and f"model.{inner}"
+    return None if inner is None or inner.startswith(PROJECTION) else f"model.{inner}"
 
 
 def writer_name(name: str) -> str | None:
     """As `encoder_name`, with lm_head and the vision tower."""
-    bare = name.removeprefix("model.")
+    bare = bare_name(name)
     if bare.startswith("visual."):
         return bare
     return f"model.{bare}" if bare.startswith("lm_head.") else encoder_name(name)
@@ -139,14 +139,10 @@ def _options(tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 def _files_in_folder(parts: Parts) -> TextEncoderFiles:
     """Of a transformers folder."""
-    with as_wrong_checkpoint(parts.text_encoder):
-        config: Any = Qwen2_5_VLConfig.from_pretrained(parts.text_encoder, local_files_only=True)
-    with as_wrong_checkpoint(parts.tokenizer):
-        tokenizer = AutoTokenizer.from_pretrained(parts.tokenizer, local_files_only=True)
+    config = read_text_config(parts.text_encoder)
     text, vision = config.text_config, config.vision_config
     language = Qwen25_7BVLI_Config(**{name: getattr(text, name) for name in CONFIG_FIELDS})
-    # transformers 4 has these in two places.
-    rope = getattr(text, "rope_parameters", None) or {**text.rope_scaling, "rope_theta": text.rope_theta}
+    rope = rope_of(text)
     language.rope_theta, language.rope_dims = rope["rope_theta"], rope["mrope_section"]
     language.head_dim = language.hidden_size // language.num_attention_heads
     return TextEncoderFiles(
@@ -154,7 +150,7 @@ def _files_in_folder(parts: Parts) -> TextEncoderFiles:
         language,
         {ours: getattr(vision, theirs) for theirs, ours in VISION_FIELDS.items()},
         config.tie_word_embeddings,
-        tokenizer,
+        load_tokenizer(parts.tokenizer),
     )
 
 
@@ -163,7 +159,8 @@ def _single_file(path: Path) -> TextEncoderFiles:
 
     Raises `WrongCheckpointError` for another model's file.
     """
-    sources = index_tensors([path], language_model_name)
+    files = shards_of(path)
+    sources = index_tensors(files, language_model_name)
     if "layers.0.self_attn.q_proj.bias" not in sources or "embed_tokens.weight" not in sources:
         raise WrongCheckpointError(
             f"{path} is not Qwen2.5-VL but {name_of_other_model(source.name for source in sources.values())}."
@@ -179,5 +176,5 @@ def _single_file(path: Path) -> TextEncoderFiles:
         num_key_value_heads=shapes["layers.0.self_attn.k_proj.weight"][0] // Qwen25_7BVLI_Config.head_dim,
     )
     return TextEncoderFiles(
-        [path], config, {**QWEN_VISION, "output_hidden_size": hidden_size}, False, comfyuis_tokenizer()
+        files, config, {**QWEN_VISION, "output_hidden_size": hidden_size}, False, comfyuis_tokenizer()
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...pipeline.errors import InvalidRequestError
 from ...pipeline.local.encode import MAX_TOKENS, normalized_layers
+from ...pipeline.local.finite import TEXT_ENCODER, check_finite
 
 KEY = "reason1"
 """Of the tokens, among those that other text encoders would give."""
@@ -49,7 +50,9 @@ class ReasonEncoder(nn.Module):
         ids = torch.tensor([[token for token, _ in row] for row in pairs[KEY]], device=self.execution_device)
         states = self.model(ids, intermediate_output="all", final_layer_norm_intermediate=False, dtype=torch.float32)[1]
         features = normalized_layers(states.unbind(1)[1:])
-        return self.crossattn_proj(features).to(model_management.intermediate_device()), None
+        embeds = self.crossattn_proj(features)
+        check_finite(embeds, TEXT_ENCODER, "for a prompt")
+        return embeds.to(model_management.intermediate_device()), None
 
     def load_sd(self, tensors: dict[str, Tensor]) -> Any:
         return self.load_state_dict(tensors, strict=False, assign=getattr(self, "can_assign_sd", False))

@@ -17,14 +17,18 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...pipeline.errors import InvalidRequestError
-from ...pipeline.local.latents import KNOWN_TIMESTEP, SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
+from ...pipeline.local.finite import TRANSFORMER, check_finite
+from ...pipeline.local.latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
 from ...pipeline.local.load.original_names import diffusers_name
 from ...pipeline.local.load.parts import Parts
 from ...pipeline.local.load.weights import Source, check_same_tensors
+from ...pipeline.local.variant import POST_TRAINED, Variant
 from .tensors import read_tensors, weights_alone
 
 PROJECTION = "crossattn_proj."
 """It stands in the transformer's file. Here it is part of the CLIP, so that it runs once for each prompt."""
+SHIFTED_SIGMAS = 100_000
+"""So many that "simple", which takes the nearest, is exact to 5e-5 at any number of steps."""
 MAX_SIZE = (128, 240, 240)
 """Latent frames, rows and columns that the position embedding of the 2B and the 14B model knows."""
 
@@ -36,10 +40,22 @@ class UnitNoise(comfy.model_sampling.ModelSamplingCosmosRFlow, comfy.model_sampl
         return super().noise_scaling(sigma + 1 if max_denoise else sigma, noise, latent_image)
 
 
+class ShiftedNoise(UnitNoise):
+    """Whose sigmas are of equal distances, shifted: ComfyUI's scheduler "simple" goes through them."""
+
+    def __init__(self, model_config: Any, shift: float) -> None:
+        super().__init__(model_config)
+        flow = torch.linspace(0, 1 - 1 / 1000, SHIFTED_SIGMAS + 1, dtype=torch.float64)[1:]
+        sigmas = (shift * flow / (1 - flow)).float()
+        self.register_buffer("sigmas", sigmas)
+        self.register_buffer("log_sigmas", sigmas.log())
+
+
 class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
     def __init__(self, model_config: "CosmosPredict25", device: torch.device | None = None) -> None:
         super().__init__(model_config, image_to_video=True, device=device)
-        self.model_sampling = UnitNoise(model_config)
+        shift = model_config.variant.scheduler_config.get("flow_shift")
+        self.model_sampling = ShiftedNoise(model_config, shift) if shift else UnitNoise(model_config)
 
     def extra_conds(self, **conds: Any) -> dict[str, Any]:
         """Called before the first step.
@@ -60,13 +76,21 @@ class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
             )
         return super().extra_conds(**conds)
 
+    def apply_model(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
+        """Raises `NotANumberError` at the first step that gives NaN, whichever sampler asks."""
+        denoised = super().apply_model(x, *args, **options)
+        check_finite(denoised, TRANSFORMER, "in this step")
+        return denoised
+
     def process_timestep(self, timestep: Tensor, x: Tensor, **conds: Any) -> Tensor:
-        """Of frames that are known 0.0001, as the model was trained with, where ComfyUI has 0."""
-        return super().process_timestep(timestep, x, **conds).clamp(min=KNOWN_TIMESTEP)
+        """Of frames that are known that which the model was trained with, where ComfyUI has 0."""
+        known = self.model_config.variant.conditioning_timestep
+        return timestep if known is None else super().process_timestep(timestep, x, **conds).clamp(min=known)
 
 
 class CosmosPredict25(comfy.supported_models.CosmosI2VPredict2):
     sampling_settings = {"sigma_data": 1.0, "sigma_max": 200.0, "sigma_min": 0.01}  # noqa: RUF012 as in ComfyUI
+    variant: Variant = POST_TRAINED
 
     def get_model(self, state_dict: Mapping[str, Tensor], prefix: str = "", device: torch.device | None = None):
         return CosmosPredict25Model(self, device)
@@ -123,6 +147,7 @@ def load_transformer(parts: Parts, disable_dynamic: bool = False) -> tuple[Model
     """
     network, tensors, projection = _read(parts)
     model_config = CosmosPredict25(network)
+    model_config.variant = parts.variant
     _use_own_latents(model_config.latent_format, parts.vae_config)
     patcher = _patcher(model_config, tensors, disable_dynamic)
     patcher.cached_patcher_init = (_load_patcher, (parts,))

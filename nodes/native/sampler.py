@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import InvalidRequestError
-from ...pipeline.local.schedule import SCHEDULER_CONFIG, make_solver
+from ...pipeline.local.schedule import make_solver
+from ...pipeline.local.variant import KARRAS_CONFIG
 from ...pipeline.request import DISTILLED, MAX_DISTILLED_STEPS
 
 ONLY_NOISE = 1 - 2**-20
@@ -40,7 +41,7 @@ def sample(
     latents = x / (1 + sigmas[0])
     if schedule == DISTILLED:
         _check_distilled(model, sigmas)
-    solver = make_solver(schedule, SCHEDULER_CONFIG, sigmas / (1 + sigmas), latents)
+    solver = make_solver(schedule, KARRAS_CONFIG, sigmas / (1 + sigmas), latents)
     for index, flow in enumerate(solver.sigmas[:-1].clamp(max=ONLY_NOISE).to(x)):
         sigma = flow / (1 - flow)
         x = latents * (1 + sigma)

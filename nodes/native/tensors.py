@@ -6,8 +6,9 @@ from pathlib import Path
 import comfy.utils
 from torch import Tensor
 
-from ...pipeline.local.load.original_names import without_prefix
-from ...pipeline.local.load.weights import SCALES, Source, TensorFile, as_wrong_checkpoint
+from ...pipeline.local.load.original_names import bare_name
+from ...pipeline.local.load.reading import as_wrong_checkpoint, is_system_error
+from ...pipeline.local.load.weights import SAFETENSORS, SCALES, Source, TensorFile
 
 
 def weights_alone(sources: Mapping[str, Source]) -> dict[str, Source]:
@@ -23,17 +24,30 @@ def read_tensors(paths: Iterable[Path], rename: Callable[[str], str | None]) -> 
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    metadata = {}
     with as_wrong_checkpoint(path):
-        if path.suffix.lower() in (".safetensors", ".sft"):
-            tensors, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-        else:
-            file = TensorFile(path)
-            tensors = {name: file.read(name, None) for name in file.names}
+        tensors, metadata = _load_as_comfyui(path) or _load_ourselves(path)
     # Once for what the metadata says of layers, once for what a tensor `scaled_fp8` does, which may have a prefix.
     tensors, _ = comfy.utils.convert_old_quants(tensors, "", metadata)
-    tensors, _ = comfy.utils.convert_old_quants({without_prefix(name): value for name, value in tensors.items()})
+    tensors, _ = comfy.utils.convert_old_quants({bare_name(name): value for name, value in tensors.items()})
     return tensors
+
+
+def _load_as_comfyui(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """None for what ComfyUI's own loader would not read: a pickle, and a file on a disk without memory maps."""
+    if path.suffix.lower() not in SAFETENSORS:
+        return None
+    try:
+        tensors, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+    except Exception as error:
+        if not is_system_error(error):
+            raise
+        return None
+    return tensors, metadata or {}
+
+
+def _load_ourselves(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    file = TensorFile(path)
+    return {name: file.read(name, None) for name in file.names}, file.metadata
 
 
 def _rename_layer(name: str, rename: Callable[[str], str | None]) -> str | None:

@@ -6,17 +6,12 @@ from typing import Any
 
 from comfy.text_encoders import llama
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from ...pipeline.local.encode import MAX_TOKENS, first_truncated_word, tokenize
+from ...pipeline.local.load.tokenizer import load_tokenizer
 from .encoder import KEY
 
 COMFYUIS_TOKENIZER = Path(llama.__file__).with_name("qwen25_tokenizer")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% for part in message.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
-)
-"""As Qwen2.5-VL's own does it for text; the one beside ComfyUI's tokenizer is Qwen2.5's, which takes no parts."""
 PICTURE_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 SYSTEM_PROMPT = (
     "You write prompts for a model that makes short videos of the physical world. Turn the user's idea into one "
@@ -29,9 +24,7 @@ PICTURE_PROMPT = "The picture is the first frame of the video: describe what it 
 
 def comfyuis_tokenizer() -> Any:
     """Qwen2.5's, which comes with ComfyUI."""
-    tokenizer = AutoTokenizer.from_pretrained(COMFYUIS_TOKENIZER, local_files_only=True)
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
+    return load_tokenizer(COMFYUIS_TOKENIZER)
 
 
 def conversation(idea: str, picture: bool) -> str:

@@ -8,7 +8,7 @@ import torch
 from comfy import model_management
 from comfy.ldm.wan.vae import WanVAE
 
-from ...pipeline.local.load.original_names import diffusers_vae_name
+from ...pipeline.local.load.original_names import bare_name, diffusers_vae_name
 from ...pipeline.local.load.parts import Parts
 from ...pipeline.local.load.weights import check_same_tensors
 from .tensors import read_tensors
@@ -24,7 +24,7 @@ def load_vae(parts: Parts) -> comfy.sd.VAE:
     by_diffusers = {diffusers_vae_name(name, num_res_blocks): name for name in network.state_dict()}
     expected = ((name, network.state_dict()[native]) for name, native in by_diffusers.items())
     check_same_tensors(expected, parts.vae, "the Wan 2.1 VAE")
-    names = {parts.vae[diffusers].name: native for diffusers, native in by_diffusers.items()}
+    names = {bare_name(parts.vae[diffusers].name): native for diffusers, native in by_diffusers.items()}
     tensors = read_tensors({source.file.path for source in parts.vae.values()}, names.get)
     if (dim_mult, num_res_blocks) == (WAN_DIM_MULT, WAN_RES_BLOCKS):
         return comfy.sd.VAE(sd=tensors)

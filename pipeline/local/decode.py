@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .causal import convolve, empty_memory, fast_on_cpu
+from .finite import VAE, check_finite
 from .latents import SPATIAL_COMPRESSION
 from .sizes import ModelSizes
 from .tiles import SMALLEST_SPLIT, Tile, whole
@@ -97,6 +98,7 @@ def _decode_tile(
     start = 0
     try:
         for chunk in upsample(vae, (feature[..., tile.rows, tile.columns].to(device) for feature in features)):
+            check_finite(chunk, VAE, f"in frame {start + 1}")
             stop = min(start + len(chunk), len(frames))
             if stop > done:
                 frames[start:stop, rows, columns] += (chunk[: stop - start] * weights).cpu()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .latents import KNOWN_TIMESTEP
+from .finite import TRANSFORMER, check_finite
 from .schedule import Solver
 from .sizes import Chunks, ModelSizes
+from .variant import CONDITIONING_TIMESTEP
 
 if TYPE_CHECKING:
     from .transformer import CosmosTransformer
@@ -83,14 +84,20 @@ def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> 
     return residual + keys_and_values + queries + table + chunk
 
 
-def timesteps_of(sigma: Tensor, num_latents: int, num_conditioning_latents: int) -> Tensor:
+def timesteps_of(
+    sigma: Tensor,
+    num_latents: int,
+    num_conditioning_latents: int,
+    conditioning_timestep: float | None = CONDITIONING_TIMESTEP,
+) -> Tensor:
     """Return the transformer's timestep at `sigma`, (1,), for a video of `num_latents` latent frames.
 
-    (1,), or (num_latents,) where the first ones are conditioning latents: `KNOWN_TIMESTEP` for these.
+    (1,), or (num_latents,) where the first ones are conditioning latents with a timestep of their own:
+    `conditioning_timestep` of the checkpoint's `Variant`.
     """
-    if num_conditioning_latents == 0:
+    if num_conditioning_latents == 0 or conditioning_timestep is None:
         return sigma
-    conditioning = sigma.new_full((num_conditioning_latents,), KNOWN_TIMESTEP)
+    conditioning = sigma.new_full((num_conditioning_latents,), conditioning_timestep)
     return torch.cat([conditioning, sigma.expand(num_latents - num_conditioning_latents)])
 
 
@@ -102,12 +109,15 @@ def denoise(
     negative_prompt_embeds: Tensor | None,
     guidance_scale: float,
     conditioning_latents: Tensor,
+    conditioning_timestep: float | None = CONDITIONING_TIMESTEP,
 ) -> Iterator[Step]:
     """Yield the state after each step of `solver` (fresh from `make_solver`), from `noise` to clean latents.
 
     v = cond + guidance_scale * (cond - uncond). Without `negative_prompt_embeds` v = cond: half the work.
     `conditioning_latents`: (1, 16, k, H/8, W/8) in unit scale, the first latent frames of the video, from
     `encode_frames` or `no_conditioning_latents`. They come out with a trace of the noise, 0.005 of it.
+    `conditioning_timestep`: of the checkpoint's `Variant`.
+    Raises `NotANumberError` at the first step whose velocity is not all numbers.
 
     Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers.
     """
@@ -116,11 +126,12 @@ def denoise(
     mask, conditioning_velocity = condition_mask(noise, count), noise[:, :, :count] - conditioning_latents
     for index, sigma in enumerate(solver.sigmas[:-1]):
         sigma = sigma.reshape(1).to(latents.device)
-        timestep = timesteps_of(sigma, noise.shape[2], count)
+        timestep = timesteps_of(sigma, noise.shape[2], count, conditioning_timestep)
         seen = torch.cat([conditioning_latents, latents[:, :, count:]], dim=2)
         velocity, *negatives = predict_velocities(transformer, seen, timestep, prompts, mask)
         for negative in negatives:
             velocity = velocity + guidance_scale * (velocity - negative)
+        check_finite(velocity, TRANSFORMER, f"in step {index + 1}")
         velocity = torch.cat([conditioning_velocity, velocity[:, :, count:]], dim=2)
         latents, denoised = solver.step(index, velocity, latents)
         yield Step(index, latents, denoised)

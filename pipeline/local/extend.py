@@ -16,10 +16,15 @@ from .prompt_cache import PromptCache
 
 
 def plan_for_parts(
-    model: LocalModel, request: GenerationRequest, new_frames: int, overlap: int, placement: Placement
+    model: LocalModel,
+    request: GenerationRequest,
+    new_frames: int,
+    overlap: int,
+    placement: Placement,
+    even_parts: bool = False,
 ) -> Plan:
     """Return how `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`."""
-    longest = overlap + lengths_of_parts(new_frames, request.num_frames, overlap)[0]
+    longest = overlap + lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)[0]
     return plan_for(model, replace(request, num_frames=max(NUM_FRAMES.minimum, longest)), placement, overlap)
 
 
@@ -30,6 +35,7 @@ def extend(
     new_frames: int = DEFAULT_NEW_FRAMES,
     *,
     overlap: int = CLIP_FRAMES,
+    even_parts: bool = False,
     placement: Placement | None = None,
     plan: Plan | None = None,
     observer: Observer | None = None,
@@ -38,7 +44,8 @@ def extend(
 ) -> ExtendedVideo:
     """Make `new_frames` frames, 1 to 880 at 16 a second, that follow those of `start`.
 
-    They are made in parts of at most `request.num_frames` frames, with the request's seed and those after it. Each part
+    They are made in parts of `request.num_frames` frames and a shorter last one, or with `even_parts` in as many of
+    about the same length, with the request's seed and those after it. Each part
     begins with the last `overlap` frames, 5 or 1, of what is there, which are cut from it; where `start` has fewer than
     5, with its last one. One overlapping frame does not tell how things move. The frames of `start` are kept as they
     are, but for those that are not shown at 16 frames a second and for a size that is not the request's.
@@ -48,8 +55,8 @@ def extend(
     out of their limits, and `NotEnoughMemoryError` for the whole video too.
     """
     placement, observer, prompts = placement or OneAtATime("cpu"), observer or NullObserver(), prompts or PromptCache()
-    extension = Extension(start, request, new_frames, overlap, ram=placement.memory().ram)
-    plan = plan or plan_for_parts(model, request, new_frames, overlap, placement)
+    extension = Extension(start, request, new_frames, overlap, even_parts=even_parts, ram=placement.memory().ram)
+    plan = plan or plan_for_parts(model, request, new_frames, overlap, placement, even_parts)
     if guardrail:
         observer.progress("Checking the prompt", 0, 1)
         check_prompt(guardrail, request.prompt, placement.make_room(GUARDRAIL_BYTES))

@@ -16,6 +16,7 @@ from .condition import encode_frames
 from .decode import decode
 from .denoise import denoise, no_conditioning_latents
 from .encode import encode_prompt
+from .finite import TEXT_ENCODER, VAE, check_finite
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
 from .model import LocalModel, sizes_of
@@ -28,6 +29,8 @@ from .unfinished import UnfinishedVideo
 if TYPE_CHECKING:
     from diffusers import CosmosTransformer3DModel
 
+SHOWN = 20
+"""Characters of a prompt in an error."""
 GUARDRAIL_BYTES = 4 * 2**30
 """Room for the guardrail's models: a 0.6B language model and a face detector."""
 
@@ -127,8 +130,8 @@ def generate(
     height, as the model copies them. Without `placement` everything runs on the CPU; without `plan` that of `plan_for`
     is used; without `guardrail` no guard model is loaded. `prompts` keeps this model's embeddings from run to run, and
     `unfinished` the latents of a video whose decoding fails. What the observer raises to stop the work passes through.
-    Raises `UnsafeContentError` when the guardrail refuses the prompt or the video, and `NotEnoughMemoryError` when the
-    video is too large.
+    Raises `UnsafeContentError` when the guardrail refuses the prompt or the video, `NotEnoughMemoryError` when the
+    video is too large, and `NotANumberError` as soon as a part of the model gives NaN.
     """
     placement = placement or OneAtATime("cpu")
     conditioning_frames = start.conditioning_frames(request.width, request.height) if start else torch.empty(0)
@@ -178,7 +181,9 @@ class _Run:
         def encode(text: str) -> Tensor:
             device = self.placement.use(encoder, self.plan.memory_required(self.plan.encode))
             with self.stoppable(encoder.language_model.layers):
-                return encode_prompt(encoder, self.model.tokenizer, text, device).cpu()
+                embeds = encode_prompt(encoder, self.model.tokenizer, text, device).cpu()
+            check_finite(embeds, TEXT_ENCODER, f"for the prompt that begins {text[:SHOWN]!r}")
+            return embeds
 
         self.progress.start("Encoding the prompt")
         positive = prompts.get_or_encode(request.prompt, encode)
@@ -193,6 +198,7 @@ class _Run:
         device = self.placement.use(self.model.vae, self.plan.memory_required(self.plan.condition))
         with self.stoppable(self.model.vae.encoder.down_blocks):
             conditioning_latents = encode_frames(self.model.vae, conditioning_frames, device)
+        check_finite(conditioning_latents, VAE, "for the picture or clip to start from")
         self.progress.advance()
         return conditioning_latents
 
@@ -212,7 +218,7 @@ class _Run:
             conditioning_latents = no_conditioning_latents(latents)
         inputs = latents, solver, positive, negative, request.guidance_scale, conditioning_latents
         with self.stoppable(transformer.transformer_blocks):
-            for step in denoise(transformer, *inputs):
+            for step in denoise(transformer, *inputs, self.model.variant.conditioning_timestep):
                 latents = step.latents
                 self.progress.advance(f", step {step.index + 1} of {request.num_inference_steps}", step.denoised)
                 # Showing the preview may have loaded another model in the transformer's place.

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 LATENT_CHANNELS = 16
 SPATIAL_COMPRESSION = 8
 TEMPORAL_COMPRESSION = 4
-KNOWN_TIMESTEP = 0.0001
-"""Of a latent frame that is given, in place of its sigma."""
 
 
 def latent_frames(num_frames: int) -> int:

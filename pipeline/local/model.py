@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .sizes import ModelSizes, PartSize
+from .variant import POST_TRAINED, Variant
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -38,7 +39,8 @@ class TextEncoder(nn.Module):
 class LocalModel:
     """The parts of one checkpoint, as `load_pipeline_folder` and `load_single_files` give them.
 
-    `transformer.crossattn_proj` is the identity: the projection is part of `text_encoder`.
+    `transformer.crossattn_proj` is the identity: the projection is part of `text_encoder`. `notes`: sentences on what
+    was not taken as the files have it.
     """
 
     name: str
@@ -47,6 +49,8 @@ class LocalModel:
     transformer: "CosmosTransformer"
     vae: "AutoencoderKLWan"
     scheduler_config: Mapping[str, Any]
+    variant: Variant = POST_TRAINED
+    notes: tuple[str, ...] = ()
 
 
 def sizes_of(model: LocalModel) -> ModelSizes:

@@ -9,16 +9,9 @@ from torch import Tensor
 
 from ..request import DISTILLED, FEW_STEPS
 
-SCHEDULER_CONFIG: Mapping[str, Any] = {
-    "use_karras_sigmas": True,
-    "use_flow_sigmas": True,
-    "prediction_type": "flow_prediction",
-    "sigma_max": 200.0,
-    "sigma_min": 0.01,
-}
-"""The sampler of Cosmos-Predict2.5: Karras sigmas 200 to 0.01, as flow sigmas s / (1 + s)."""
-
 FEW_STEPS_SIGMA_MIN, FEW_STEPS_RHO = 0.1, 10
+OTHER_SPACINGS = ("use_exponential_sigmas", "use_beta_sigmas", "use_dynamic_shifting", "shift_terminal")
+"""Of diffusers' UniPC, which no Cosmos-Predict2.5 was trained for."""
 DISTILLED_SIGMAS = (1, 15 / 16, 5 / 6, 5 / 8)
 """Flow sigmas of NVIDIA's distilled checkpoint, which has them as angles, atan(s / (1 - s)), in cosmos-predict2.5."""
 
@@ -61,11 +54,37 @@ class Renoising:
         return torch.lerp(denoised, self._noise, self.sigmas[index + 1].item()), denoised
 
 
+def is_usable(config: Mapping[str, Any]) -> bool:
+    """Whether `config`, of a folder's scheduler, is that of a UniPC with flow sigmas, which is all there is here."""
+    if config.get("_class_name", UniPCMultistepScheduler.__name__) != UniPCMultistepScheduler.__name__:
+        return False
+    is_flow = config.get("use_flow_sigmas") is True and config.get("prediction_type") == "flow_prediction"
+    if not is_flow or any(config.get(spacing) for spacing in OTHER_SPACINGS):
+        return False
+    try:
+        sigmas = standard_sigmas(config, 35)
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+    return bool(sigmas[0] <= 1 and sigmas[-1] == 0 and (sigmas.diff() < 0).all())
+
+
 def standard_sigmas(config: Mapping[str, Any], num_inference_steps: int) -> Tensor:
-    """Those of a checkpoint's own scheduler."""
+    """Those of a checkpoint's own scheduler.
+
+    Without Karras as NVIDIA spaces them, from 1 - 1 / 1000 down to a step above 0; diffusers ends 1 / 1000 higher.
+    Source: `FlowUniPCMultistepScheduler.set_timesteps` of cosmos-predict2.5.
+    """
+    if not config.get("use_karras_sigmas"):
+        return shifted_sigmas(config.get("flow_shift", 1.0), num_inference_steps)
     scheduler: Any = UniPCMultistepScheduler.from_config(dict(config))
     scheduler.set_timesteps(num_inference_steps)
     return scheduler.sigmas
+
+
+def shifted_sigmas(shift: float, num_inference_steps: int) -> Tensor:
+    """Flow sigmas of equal distances, and 0, of which `shift` moves those between towards 1."""
+    sigmas = torch.linspace(1 - 1 / 1000, 0, num_inference_steps + 1, dtype=torch.float64)
+    return (shift * sigmas / (1 + (shift - 1) * sigmas)).float()
 
 
 def few_steps_sigmas(first: float, num_inference_steps: int) -> Tensor:

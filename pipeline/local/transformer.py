@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +11,17 @@ from diffusers import CosmosTransformer3DModel
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_cosmos import CosmosTransformerBlock
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .sizes import Chunks
 
 RESIDUAL_DTYPE = torch.float32
-"""As in NVIDIA's own run: the residual stream has large values, of which bfloat16 keeps three digits."""
+"""The residual stream has large values, of which bfloat16 keeps three digits. NVIDIA's own run has it in bfloat16."""
+FINE_DTYPE = torch.float32
+"""Of the timestep's embedding, of every modulation and of the last layer, as in NVIDIA's own run: they are a row each,
+and small. In bfloat16 the rounding of a modulation is as large as eight steps at the start. Of learned positions too,
+which the demo alone has.
+"""
 
 
 class Kernels:
@@ -40,14 +47,19 @@ class Kernels:
 
     def hold(self, layer: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
         """`layer`, to be used for several chunks in the dtype and on the device of `like`."""
-        return layer
+        return with_weights_in(layer, like.dtype)
+
+    def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """`layer` of `x`, once, in the dtype of `x`."""
+        return with_weights_in(layer, x.dtype)(x)
 
 
 @dataclass(frozen=True)
 class Moment:
     """What all passes at one timestep share, however their prompts differ.
 
-    `time`, (rows, channels), and `time_lora`, (rows, 3 * channels): one row, or one for each latent frame.
+    `time`, (rows, channels), and `time_lora`, (rows, 3 * channels): one row, or one for each latent frame, in
+    `FINE_DTYPE`.
     `table`: of `Kernels.rotary_table`. `positions`: (1, tokens, channels), or None. `modulations`: of each norm that a
     pass has come to.
     """
@@ -69,9 +81,9 @@ class Pass:
     chunks: Chunks
 
     @property
-    def time(self) -> Tensor:
+    def like(self) -> Tensor:
         """Of the dtype and the device that the layers compute in."""
-        return self.moment.time
+        return self.prompt_embeds
 
     def slices(self, tokens: int) -> Iterator[slice]:
         return slices(tokens, self.chunks.tokens)
@@ -87,10 +99,17 @@ class CosmosTransformer(CosmosTransformer3DModel):
 
     def moment(self, latents: Tensor, timestep: Tensor) -> Moment:
         """For `forward` at `timestep`, (1,), or (T,) for one of each latent frame. `latents`: as there."""
-        time_lora, time = self.time_embed(latents, timestep)
+        time, time_lora = self._embed(timestep)
         table = self.kernels.rotary_table(*self.rope(latents))
-        positions = self.learnable_pos_embed(latents) if self.learnable_pos_embed is not None else None
+        positions = self.learnable_pos_embed and self.learnable_pos_embed(latents.to(FINE_DTYPE))
         return Moment(time, time_lora, table, positions)
+
+    def _embed(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """`time` and `time_lora` of a moment. Source: `CosmosEmbedding.forward` of diffusers."""
+        embedder = self.time_embed.t_embedder
+        time = self.time_embed.time_proj(timestep).to(FINE_DTYPE)
+        hidden = embedder.activation(self.kernels.apply(embedder.linear_1, time))
+        return with_weights_in(self.time_embed.norm, FINE_DTYPE)(time), self.kernels.apply(embedder.linear_2, hidden)
 
     def forward(self, latents: Tensor, moment: Moment, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The velocity, in the shape and dtype of `latents`, (1, 16, T, H/8, W/8).
@@ -116,10 +135,10 @@ class CosmosTransformer(CosmosTransformer3DModel):
 
     def _project_out(self, hidden_states: Tensor, shared: Pass, dtype: torch.dtype) -> Tensor:
         shift, scale = modulation(self.norm_out, shared)
-        proj_out = shared.kernels.hold(self.proj_out, shared.time)
+        proj_out = shared.kernels.hold(self.proj_out, shared.moment.time)
         return torch.cat(
             [
-                proj_out(modulated(self.norm_out, hidden_states, part, scale, shift, shared))
+                proj_out(normalized(self.norm_out, hidden_states, part, scale, shift, shared).to(FINE_DTYPE))
                 for part in shared.slices(hidden_states.shape[1])
             ],
             dim=1,
@@ -142,11 +161,11 @@ class CosmosBlock(CosmosTransformerBlock):
         attn: Any = self.attn1
         shift, scale, gate = modulation(self.norm1, shared)
         to_q, to_k, to_v, to_out = (
-            shared.kernels.hold(layer, shared.time) for layer in (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])
+            shared.kernels.hold(layer, shared.like) for layer in (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])
         )
         tokens = hidden_states.shape[1]
         queries = list(slices(tokens, shared.chunks.queries or tokens))
-        key, value = (shared.time.new_empty(1, tokens, attn.inner_dim) for _ in range(2))
+        key, value = (shared.like.new_empty(1, tokens, attn.inner_dim) for _ in range(2))
         for part in shared.slices(tokens):
             x = modulated(self.norm1, hidden_states, part, scale, shift, shared)
             key[:, part], value[:, part] = to_k(x), to_v(x)
@@ -165,7 +184,7 @@ class CosmosBlock(CosmosTransformerBlock):
     def _attend_to_prompt(self, hidden_states: Tensor, shared: Pass) -> None:
         attn: Any = self.attn2
         shift, scale, gate = modulation(self.norm2, shared)
-        to_q, to_out = (shared.kernels.hold(layer, shared.time) for layer in (attn.to_q, attn.to_out[0]))
+        to_q, to_out = (shared.kernels.hold(layer, shared.like) for layer in (attn.to_q, attn.to_out[0]))
         key = attn.norm_k(split_heads(attn.to_k(shared.prompt_embeds), attn.heads))
         value = split_heads(attn.to_v(shared.prompt_embeds), attn.heads)
         for part in shared.slices(hidden_states.shape[1]):
@@ -176,7 +195,7 @@ class CosmosBlock(CosmosTransformerBlock):
     def _feed_forward(self, hidden_states: Tensor, shared: Pass) -> None:
         shift, scale, gate = modulation(self.norm3, shared)
         first: Any = self.ff.net[0]
-        widen, narrow = (shared.kernels.hold(layer, shared.time) for layer in (first.proj, self.ff.net[2]))
+        widen, narrow = (shared.kernels.hold(layer, shared.like) for layer in (first.proj, self.ff.net[2]))
         for part in shared.slices(hidden_states.shape[1]):
             x = modulated(self.norm3, hidden_states, part, scale, shift, shared)
             add_gated(hidden_states, part, gate, narrow(F.gelu(widen(x))), shared)
@@ -192,14 +211,20 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
+def with_weights_in(layer: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """`layer` itself, or one that computes as it does with its weights in `dtype`."""
+    weights = {name: weight.to(dtype) for name, weight in layer.named_parameters() if weight.dtype != dtype}
+    return partial(functional_call, layer, weights) if weights else layer
+
+
 def modulation(norm: Any, shared: Pass) -> tuple[Tensor, ...]:
     """Shift, scale and, in a block, gate: (rows, channels) each. Worked out once for each moment."""
-    time, known = shared.time, shared.moment.modulations
-    if norm not in known:
-        values = norm.linear_2(norm.linear_1(norm.activation(time)))
-        values = values + shared.moment.time_lora[:, : values.shape[1]]
-        known[norm] = values.split(time.shape[1], dim=1)
-    return known[norm]
+    moment, apply = shared.moment, shared.kernels.apply
+    if norm not in moment.modulations:
+        values = apply(norm.linear_2, apply(norm.linear_1, norm.activation(moment.time)))
+        values = values + moment.time_lora[:, : values.shape[1]]
+        moment.modulations[norm] = values.split(moment.time.shape[1], dim=1)
+    return moment.modulations[norm]
 
 
 def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:
@@ -210,18 +235,23 @@ def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:
     return values[None, index]
 
 
-def modulated(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
-    """The tokens of `part`, normalised, scaled and shifted, in the compute dtype."""
+def normalized(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
+    """The tokens of `part`, normalised, scaled and shifted, in the dtype of the residual stream."""
     tokens = hidden_states.shape[1]
     scale, shift = rows_of_tokens(scale, part, tokens), rows_of_tokens(shift, part, tokens)
-    return shared.kernels.adaptive_norm(hidden_states[:, part], scale, shift, norm.norm.eps).to(shared.time.dtype)
+    return shared.kernels.adaptive_norm(hidden_states[:, part], scale, shift, norm.norm.eps)
+
+
+def modulated(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
+    """As `normalized`, in the compute dtype."""
+    return normalized(norm, hidden_states, part, scale, shift, shared).to(shared.like.dtype)
 
 
 def modulated_whole(
     norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass
 ) -> Tensor:
     """As `modulated`, for a part of any length."""
-    x = shared.time.new_empty(1, part.stop - part.start, hidden_states.shape[2])
+    x = shared.like.new_empty(1, part.stop - part.start, hidden_states.shape[2])
     for inner in shared.slices(part.stop - part.start):
         outer = slice(part.start + inner.start, part.start + inner.stop)
         x[:, inner] = modulated(norm, hidden_states, outer, scale, shift, shared)

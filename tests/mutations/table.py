@@ -366,7 +366,7 @@ CONDITIONING = (
     Mutation(
         "known frames count as noise for the transformer",
         f"{LOCAL}/denoise.py",
-        "sigma.new_full((num_conditioning_latents,), KNOWN_TIMESTEP)",
+        "sigma.new_full((num_conditioning_latents,), conditioning_timestep)",
         "sigma.expand(num_conditioning_latents)",
         "test_same_numbers_as_diffusers.py::test_every_step_and_frame_from_a_start_is_that_of_diffusers",
     ),

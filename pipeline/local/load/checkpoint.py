@@ -1,18 +1,20 @@
 """Load a Cosmos-Predict2.5 checkpoint from disk. Nothing is ever downloaded."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import nn
-from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLTextModel
+from transformers import Qwen2_5_VLTextModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
 
 from ..model import LocalModel, TextEncoder
-from ..schedule import SCHEDULER_CONFIG
+from ..schedule import is_usable
 from ..transformer import use_less_memory
+from ..variant import OTHERS, Variant
 from .parts import (
     Parts,
     check_text_features,
@@ -22,19 +24,33 @@ from .parts import (
     read_config,
     vae_file_parts,
 )
-from .weights import Source, as_wrong_checkpoint, index_tensors, load_tensors, weight_files
+from .text_encoder import read_text_config
+from .tokenizer import load_tokenizer
+from .weights import Source, index_tensors, load_tensors, weight_files
 
 
 def load_pipeline_folder(
-    folder: Path, dtype: torch.dtype | None = None, text_dtype: torch.dtype | None = None
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    text_dtype: torch.dtype | None = None,
+    variant: Variant | None = None,
 ) -> LocalModel:
     """Load a folder in diffusers layout, with its weights in `dtype`, or in their own where that is None.
 
+    Its own scheduler is used where it is a UniPC with flow sigmas, and where `variant` does not ask for another.
+    `variant`: None for the one that shapes and names tell.
     `text_dtype`: of the text encoder's, where it is another: in bfloat16, which it comes in, they are not copied.
     Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
     """
-    scheduler_config = read_config(folder, "scheduler", "scheduler_config.json")
-    return _assemble(folder_parts(folder), scheduler_config, dtype, text_dtype)
+    own_config = read_config(folder, "scheduler", "scheduler_config.json")
+    parts = folder_parts(folder, variant)
+    if not is_usable(own_config):
+        kind = own_config.get("_class_name", "no scheduler")
+        note = f"The folder's scheduler ({kind}) is not UniPC with flow sigmas: NVIDIA's own is used."
+        return _assemble(parts, dtype, text_dtype, notes=(note,))
+    if variant or parts.variant is OTHERS:  # diffusers' converter gives every model the scheduler of the post-trained
+        return _assemble(parts, dtype, text_dtype)
+    return _assemble(parts, dtype, text_dtype, scheduler_config=own_config)
 
 
 def load_single_files(
@@ -43,14 +59,15 @@ def load_single_files(
     text_encoder_folder: Path,
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
+    variant: Variant | None = None,
 ) -> LocalModel:
     """Load a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own names or
     diffusers') and a transformers folder with Qwen2.5-VL and its tokenizer, in `dtype` or, for None, as they are.
 
-    `text_dtype`: as of `load_pipeline_folder`.
+    `text_dtype`, `variant`: as of `load_pipeline_folder`.
     Raises `WrongCheckpointError` for a file of another model.
     """
-    return _assemble(file_parts(transformer, vae, text_encoder_folder), SCHEDULER_CONFIG, dtype, text_dtype)
+    return _assemble(file_parts(transformer, vae, text_encoder_folder, variant), dtype, text_dtype)
 
 
 def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
@@ -58,9 +75,9 @@ def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
     return _load_vae(*vae_file_parts(path), dtype)
 
 
-def _assemble(
-    parts: Parts, scheduler_config: Mapping[str, Any], dtype: torch.dtype | None, text_dtype: torch.dtype | None
-) -> LocalModel:
+def _assemble(parts: Parts, dtype: torch.dtype | None, text_dtype: torch.dtype | None, **details: Any) -> LocalModel:
+    """`details`: fields of the model that are not as usual."""
+    tokenizer = load_tokenizer(parts.tokenizer)
     transformer = _on_meta(CosmosTransformer3DModel, parts.transformer_config)
     load_tensors(transformer, parts.transformer, dtype, "the Cosmos-Predict2.5 transformer")
     # float16 is too small for what goes through Qwen2.5, and bfloat16 is what it comes in.
@@ -68,12 +85,19 @@ def _assemble(
     language_model = _load_language_model(parts.text_encoder, text_dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     check_text_features(parts.text_encoder, features, transformer.config.crossattn_proj_in_channels)
-    text_encoder = TextEncoder(language_model, transformer.crossattn_proj)
+    text_encoder = TextEncoder(language_model, transformer.crossattn_proj.to(language_model.dtype))
     transformer.crossattn_proj = nn.Identity()
-    with as_wrong_checkpoint(parts.tokenizer):
-        tokenizer = AutoTokenizer.from_pretrained(parts.tokenizer, local_files_only=True)
     vae = _load_vae(parts.vae_config, parts.vae, dtype)
-    return LocalModel(parts.name, tokenizer, text_encoder, use_less_memory(transformer), vae, scheduler_config)
+    model = LocalModel(
+        name=parts.name,
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        transformer=use_less_memory(transformer),
+        vae=vae,
+        scheduler_config=parts.variant.scheduler_config,
+        variant=parts.variant,
+    )
+    return replace(model, **details)
 
 
 def _load_vae(config: Mapping[str, Any], sources: dict[str, Source], dtype: torch.dtype | None) -> AutoencoderKLWan:
@@ -83,8 +107,7 @@ def _load_vae(config: Mapping[str, Any], sources: dict[str, Source], dtype: torc
 
 
 def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLTextModel:
-    with as_wrong_checkpoint(folder):
-        config: Any = Qwen2_5_VLConfig.from_pretrained(folder, local_files_only=True).text_config
+    config = read_text_config(folder).text_config
     with torch.device("meta"):
         language_model = Qwen2_5_VLTextModel(config)
     # Their frequencies are computed, not stored. transformers 4 has one in every layer too.

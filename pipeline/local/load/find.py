@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import CheckpointNotFoundError
 
 PIPELINE_CLASS = "Cosmos2_5_PredictBasePipeline"
 REPOSITORY = "nvidia/Cosmos-Predict2.5-2B"
 DOWNLOAD = f"download {REPOSITORY} --revision diffusers/base/post-trained --local-dir"
-
+DISTRIBUTED = ".distcp"
+OF_NVIDIA = "_ema_bf16.pt"
+"""End of the names of the files in the main revision."""
+SHARD = re.compile(r"(.+[-_])(\d+)-of-(\d+)(\.\w+)")
 
 DEMO = "Demo: moving shapes (CPU)"
 DEMO_FOLDER = Path(__file__).parents[3] / "demo" / "moving-shapes"
@@ -40,12 +45,76 @@ def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
 
 
 def find_text_encoders(roots: Iterable[Path]) -> dict[str, Path]:
-    """Name -> folder of every transformers model directly in one of `roots`; the first root that has a name wins."""
+    """Name -> folder of every transformers model below one of `roots`; the first root that has a name wins."""
     found: dict[str, Path] = {}
     for root in roots:
-        for config in sorted(root.glob("*/config.json")):
-            found.setdefault(config.parent.name, config.parent)
-    return found
+        for folder, subfolders, files in _walk(root):
+            subfolders.sort()
+            if "config.json" in files and Path(folder) != root:
+                subfolders.clear()
+                found.setdefault(Path(folder).relative_to(root).as_posix(), Path(folder))
+    return dict(sorted(found.items()))
+
+
+def why_not_found(roots: Iterable[Path]) -> dict[str, str]:
+    """Name -> why it is not in the list, for the folders of `roots` that seem to be meant as a checkpoint."""
+    folders = [folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()]
+    reasons = {folder.name: _why_no_pipeline(folder) for folder in folders if not _is_cosmos(folder)}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _why_no_pipeline(folder: Path) -> str | None:
+    index = folder / "model_index.json"
+    if index.is_file():
+        return f"{index} {_what_else(index)}"
+    files = files_below(folder)
+    if any(file.suffix == DISTRIBUTED for file in files):
+        return how_to_convert(folder)
+    if any(file.name.endswith(OF_NVIDIA) for file in files):
+        return (
+            f"{folder} has no model_index.json: it is not in diffusers layout, but NVIDIA's main revision. Download "
+            f"the one that is: hf {DOWNLOAD} {folder}"
+        )
+    return None
+
+
+def how_to_convert(folder: Path) -> str:
+    """What to do with the folder of a distributed checkpoint."""
+    return (
+        f"{folder} is a distributed checkpoint of NVIDIA's training. Make one file of it with NVIDIA's "
+        "scripts/convert_distcp_to_pt.py, put its model_ema_bf16.pt into models/diffusion_models, and choose that."
+    )
+
+
+def _what_else(index: Path) -> str:
+    try:
+        name = read_json(index).get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        return f"cannot be read: {error}."
+    return f"is of a {name}, not of a {PIPELINE_CLASS}."
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The file itself, or all files of the model of which it is one, as in "model-00002-of-00003.safetensors".
+
+    Raises `CheckpointNotFoundError` where some are missing.
+    """
+    match = SHARD.fullmatch(path.name)
+    if not match:
+        return [path]
+    name, count, suffix = match[1], match[3], match[4]
+    files = [path.with_name(f"{name}{index:0{len(count)}}-of-{count}{suffix}") for index in range(1, int(count) + 1)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise CheckpointNotFoundError(
+            f"{path} is one of {int(count)} files, and {path.parent} lacks {', '.join(missing)}. Download these too."
+        )
+    return files
+
+
+def read_json(file: Path) -> Any:
+    """What is in a JSON file, which may begin with a byte order mark, as Windows' editors write it."""
+    return json.loads(file.read_text(encoding="utf-8-sig"))
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -85,7 +154,7 @@ def names_a_demo_shape(prompt: str) -> bool:
 
 def _is_cosmos(folder: Path) -> bool:
     try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        index = read_json(folder / "model_index.json")
     except (OSError, ValueError):
         return False
     return isinstance(index, dict) and index.get("_class_name") == PIPELINE_CLASS

@@ -13,21 +13,30 @@ import torch
 from torch import Tensor
 
 from ...errors import WrongCheckpointError
-from .original_names import original_name
-from .weights import TensorFile, as_wrong_checkpoint
+from .find import read_json
+from .original_names import bare_name, diffusers_name, original_name
+from .reading import as_wrong_checkpoint
+from .weights import TensorFile
 
-PREFIXES = re.compile(
-    r"((base_model\.model|transformer|diffusion_model|model|net|unet)\.)*(lora_unet_|lora_transformer_|lycoris_)?"
-)
+PREFIXES = re.compile("(lora_unet_|lora_transformer_|lycoris_)?")
+ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model", "adapter_config.json"
+"""PEFT's names of the two files of an adapter."""
 UP, DOWN = "lora_up.weight", "lora_down.weight"
+LOKR = [f"lokr_{factor}" for factor in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t2")]
+LOHA = [f"hada_{factor}" for factor in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
 KINDS = {
     DOWN: r"(lora_A|lora_down|lora\.down)(\.(?!bias)\w+)*",
     UP: r"(lora_B|lora_up|lora\.up)(\.(?!bias)\w+)*",
     "dora_scale": r"dora_scale|lora_magnitude_vector(\.\w+)*",
     "alpha": "alpha",
     "diff": "diff",
+    **{kind: rf"{kind}(\.\w+)?" for kind in (*LOKR, *LOHA)},
 }
 """ComfyUI's name of what a tensor is -> all names of it. PEFT puts an adapter's name, such as "default", into some."""
+PRODUCTS = {"lokr_w1": ("lokr_w1_a", "lokr_w1_b"), "lokr_w2": ("lokr_w2_a", "lokr_w2_b")}
+"""A factor -> the two that it may be given as the product of."""
+RANKS = (DOWN, "hada_w1_b", "lokr_w1_b", "lokr_w2_b")
+"""What has the rank as its first dimension. A LoKr of two whole factors has none, and no scale."""
 
 OTHER_LORAS = {
     "Wan": r"blocks_\d+_(self|cross)_attn_[qkvo]_(lora|alpha)",
@@ -43,18 +52,21 @@ OTHER_LORAS = {
 class Lora:
     """What of a file fits a model.
 
-    `tensors`: named by diffusers' name of the layer and one of `KINDS`. `left_out`: the file's names for the rest.
+    `tensors`: named by diffusers' name of the layer and one of `KINDS`. `left_out`: the file's names for the rest, but
+    for the weights of a model that is in the file too. `assumes_alpha`: whether the file has no alpha for some layer,
+    which then acts as if alpha / rank were 1.
     """
 
     tensors: dict[str, Tensor]
     left_out: list[str]
+    assumes_alpha: bool = False
 
 
 def read_lora(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
-    """Read a LoRA from a .safetensors file or a pickle, named by diffusers, PEFT, NVIDIA, kohya or ComfyUI.
+    """Read a LoRA, LoKr or LoHa from a .safetensors file or a pickle, named by diffusers, PEFT, NVIDIA, kohya, ComfyUI.
 
     `shapes`: diffusers' names of the model's layers, and the shapes of their weights. Alpha comes from the file's
-    tensors or from the metadata that diffusers writes; without, the scale is 1.
+    tensors, from the metadata that diffusers writes, or from PEFT's config beside the file; without, the scale is 1.
     Raises `WrongCheckpointError` when no layer fits.
     """
     with as_wrong_checkpoint(path):
@@ -67,15 +79,19 @@ def _read(file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
     if not fitting:
         raise WrongCheckpointError(f"{file.path} changes nothing in this model. {_what_it_is(file, named, shapes)}")
     tensors = {f"{layer}.{kind}": file.read(name, None) for layer in fitting for kind, name in fitting[layer].items()}
-    settings = _peft_settings(file.metadata)
+    settings, assumes_alpha = _peft_settings(file), False
     for layer, kinds in fitting.items():
         if "dora_scale" in kinds:  # PEFT has it flat
             scale = tensors[f"{layer}.dora_scale"]
             tensors[f"{layer}.dora_scale"] = scale[:, None] if scale.ndim == 1 else scale
-        if settings and DOWN in kinds and "alpha" not in kinds:
-            tensors[f"{layer}.alpha"] = torch.tensor(_alpha(settings, kinds[DOWN], len(tensors[f"{layer}.{DOWN}"])))
+        ranked = next((kind for kind in RANKS if kind in kinds), None)
+        if ranked and "alpha" not in kinds:
+            assumes_alpha = assumes_alpha or not settings
+            rank = len(tensors[f"{layer}.{ranked}"])
+            tensors |= {f"{layer}.alpha": torch.tensor(_alpha(settings, kinds[ranked], rank))} if settings else {}
     used = {name for kinds in fitting.values() for name in kinds.values()}
-    return Lora(tensors, [name for name in file.names if name not in used])
+    left_out = [name for name in file.names if name not in used and not _is_of_the_model(name, shapes)]
+    return Lora(tensors, left_out, assumes_alpha)
 
 
 def find_layers(names: list[str], layers: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -87,7 +103,7 @@ def find_layers(names: list[str], layers: Mapping[str, Any]) -> dict[str, dict[s
             spellings[name] = spellings[name.replace(".", "_")] = layer
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for name in names:
-        rest = PREFIXES.sub("", name, count=1)
+        rest = _bare(name)
         for kind, pattern in KINDS.items():
             match = re.fullmatch(rf"(.+?)\.({pattern})", rest)
             if match and match[1] in spellings:
@@ -95,26 +111,62 @@ def find_layers(names: list[str], layers: Mapping[str, Any]) -> dict[str, dict[s
     return found
 
 
+def _bare(name: str) -> str:
+    return bare_name(PREFIXES.sub("", bare_name(name), count=1))
+
+
+def _is_of_the_model(name: str, shapes: Mapping[str, Any]) -> bool:
+    """Whether it is a weight of the model that a training has saved beside its LoRA."""
+    return ".base_layer." in name or (diffusers_name(name) or "").removesuffix(".weight") in shapes
+
+
 def _fits(file: TensorFile, kinds: Mapping[str, str], shape: tuple[int, ...]) -> bool:
-    if "diff" in kinds:
-        return file.shape(kinds["diff"]) == shape
-    if not {UP, DOWN} <= kinds.keys():
+    if _shape_of_change(file, kinds) != shape:
         return False
-    up, down = file.shape(kinds[UP]), file.shape(kinds[DOWN])
-    return (up[0], *down[1:]) == shape and up[1] == down[0]
+    return UP not in kinds or file.shape(kinds[UP])[1] == file.shape(kinds[DOWN])[0]
 
 
-def _peft_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """PEFT's LoraConfig, as diffusers writes it into a file's metadata; empty where there is none."""
-    settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+def _shape_of_change(file: TensorFile, kinds: Mapping[str, str]) -> tuple[int, ...] | None:
+    """Of the weight that a layer's tensors change; None where one of them is missing."""
+    if "diff" in kinds:
+        return file.shape(kinds["diff"])
+    if kinds.keys() & {*LOKR, *LOHA}:
+        return _product_shape(file, kinds)
+    if {UP, DOWN} <= kinds.keys():
+        return (file.shape(kinds[UP])[0], *file.shape(kinds[DOWN])[1:])
+    return None
+
+
+def _product_shape(file: TensorFile, kinds: Mapping[str, str]) -> tuple[int, ...] | None:
+    """Of the weight that a LoKr's or a LoHa's factors make; None where one is missing."""
+
+    def matrix(whole: str, left: str, right: str) -> tuple[int, ...] | None:
+        if whole in kinds:
+            return file.shape(kinds[whole])
+        return (file.shape(kinds[left])[0], file.shape(kinds[right])[1]) if {left, right} <= kinds.keys() else None
+
+    if kinds.keys() & {*LOHA}:
+        first, second = matrix("", *LOHA[:2]), matrix("", *LOHA[2:4])
+        return first if first == second else None
+    first, second = (matrix(whole, *halves) for whole, halves in PRODUCTS.items())
+    return tuple(one * other for one, other in zip(first, second, strict=True)) if first and second else None
+
+
+def _peft_settings(file: TensorFile) -> dict[str, Any]:
+    """PEFT's config of the adapter: in the metadata, where diffusers writes it, or beside the file; else empty."""
+    config = file.path.with_name(ADAPTER_CONFIG)
+    if file.path.stem == ADAPTER_FILE and config.is_file():
+        with as_wrong_checkpoint(config):
+            return dict(read_json(config))
+    settings = json.loads(file.metadata.get("lora_adapter_metadata", "{}"))
     return {name.removeprefix("transformer."): value for name, value in settings.items()}
 
 
 def _alpha(settings: Mapping[str, Any], name: str, rank: int) -> float:
     """The alpha by which alpha / rank is PEFT's scale of the layer whose tensor is `name`."""
-    alpha = settings.get("lora_alpha", rank)
+    alpha = settings.get("lora_alpha", settings.get("alpha", rank))
     for pattern, value in settings.get("alpha_pattern", {}).items():
-        if re.match(rf"(.*\.)?({pattern})\.lora_", name):
+        if re.match(rf"(.*\.)?({pattern})\.(lora|lokr|hada)_", name):
             alpha = value
     return float(alpha * math.sqrt(rank) if settings.get("use_rslora") else alpha)
 
@@ -122,15 +174,12 @@ def _alpha(settings: Mapping[str, Any], name: str, rank: int) -> float:
 def _what_it_is(file: TensorFile, named: Mapping[str, Mapping[str, str]], shapes: Mapping[str, Any]) -> str:
     first = f"Its first tensors are {', '.join(file.names[:3])}."
     for layer, kinds in named.items():
-        if {UP, DOWN} <= kinds.keys():
-            shape = (file.shape(kinds[UP])[0], *file.shape(kinds[DOWN])[1:])
+        if shape := _shape_of_change(file, kinds):
             return f"{first} It is for a model of another size: {layer} is {shape} there, and {shapes[layer]} here."
-    names = [PREFIXES.sub("", name, count=1).replace(".", "_") for name in file.names]
+    names = [_bare(name).replace(".", "_") for name in file.names]
     for model, pattern in OTHER_LORAS.items():
         if any(re.search(pattern, name) for name in names):
             return f"{first} It seems to be for {model}."
-    if any(re.search("lokr_|hada_", name) for name in names):
-        return f"{first} It is a LoKr or LoHa: ComfyUI's own Load LoRA takes these, for KSampler."
-    if not any("lora" in name for name in file.names):
+    if not any(re.search("lora|lokr_|hada_", name) for name in file.names):
         return f"{first} It seems not to be a LoRA."
     return f"{first} It is for a model that is not known here."

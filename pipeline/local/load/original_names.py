@@ -3,6 +3,7 @@
 The first table is that of diffusers' `scripts/convert_cosmos_to_diffusers.py`, for Cosmos 2.0 and later.
 """
 
+import re
 from collections.abc import Iterable
 
 PARTS = {
@@ -32,7 +33,15 @@ ATTENTION_PARTS = {
     "k_norm.": "norm_k.",
 }
 NOT_WEIGHTS = ("accum_", "pos_embedder.")
-PREFIXES = ("net.", "model.diffusion_model.", "diffusion_model.")
+WRAPPERS = re.compile(
+    r"(?:^|(?<=[._]))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|module)[._]"
+)
+"""What compiling, sharding, checkpointing and distributing put into names, before any of their segments."""
+CONTAINERS = re.compile(
+    r"((net|base_model|model|transformer|diffusion_model|unet|dit|pipe|pipeline|vae|first_stage_model|"
+    r"text_encoder|cond_stage_model|language_model)\.)*"
+)
+"""What holds a part in a training program, a pipeline or a file of several parts. No part's own name begins so."""
 
 VAE_PARTS = {
     "conv1.": "quant_conv.",
@@ -58,22 +67,26 @@ VAE_LAYERS = {
 
 OTHER_MODELS = {
     "Cosmos 1.0": "blocks.block0.",
-    "a Cosmos-Transfer2.5 control network": "control_embedder.",
     "a VAE": "decoder.",
     "Wan": "patch_embedding.",
     "Flux": "double_blocks.",
     "Stable Diffusion 3 or Flux": "joint_blocks.",
     "Stable Diffusion 1, 2 or XL": "input_blocks.",
     "LTX-Video": "patchify_proj.",
-    "a text encoder": "model.layers.",
+    "a text encoder": "layers.",
 }
 """Models that people have in the same folders, by the start of a name that only they have."""
+OTHER_NETWORKS = {
+    "an action-conditioned Cosmos-Predict2.5": "action_embed",
+    "a multiview Cosmos-Predict2.5": r"view_embed|adaln_view_|cross_view_attn",
+    "Cosmos-Transfer2.5": r"control_(embedder|blocks)|controlnet_blocks",
+}
+"""Networks that have all of Cosmos-Predict2.5's parameters and these."""
 
 
-def without_prefix(name: str) -> str:
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
+def bare_name(name: str) -> str:
+    """A parameter's name in its part (transformer, LoRA, text encoder, VAE), without what others put around it."""
+    return CONTAINERS.sub("", WRAPPERS.sub("", name), count=1)
 
 
 def _replace_start(name: str, table: dict[str, str]) -> str:
@@ -85,7 +98,7 @@ def _replace_start(name: str, table: dict[str, str]) -> str:
 
 def diffusers_name(name: str) -> str | None:
     """diffusers' name for an original one (or for one of its own); None for what is not a weight."""
-    name = without_prefix(name)
+    name = bare_name(name)
     if name.startswith(NOT_WEIGHTS) or name.endswith("_extra_state"):
         return None
     if not name.startswith("blocks."):
@@ -114,6 +127,7 @@ def original_name(name: str) -> str:
 
 def diffusers_vae_name(name: str, num_res_blocks: int = 2) -> str:
     """diffusers' name for one of Wan's VAE (or for one of its own)."""
+    name = bare_name(name)
     if name.startswith("decoder.upsamples."):
         _, _, index, rest = name.split(".", 3)
         block, place = divmod(int(index), num_res_blocks + 2)
@@ -127,8 +141,17 @@ def diffusers_vae_name(name: str, num_res_blocks: int = 2) -> str:
 
 def name_of_other_model(names: Iterable[str]) -> str:
     """What a file is that is not Cosmos-Predict2.5, as far as its parameters' names tell."""
-    stripped = [without_prefix(name) for name in names]
+    stripped = [bare_name(name) for name in names]
     for model, start in OTHER_MODELS.items():
         if any(name.startswith(start) for name in stripped):
             return model
     return f"an unknown model whose first parameters are {', '.join(stripped[:3])}"
+
+
+def name_of_other_network(names: Iterable[str]) -> str | None:
+    """What NVIDIA calls a network that has more than Cosmos-Predict2.5 has; None where no name tells of one."""
+    stripped = [bare_name(name) for name in names]
+    for network, pattern in OTHER_NETWORKS.items():
+        if any(re.search(pattern, name) for name in stripped):
+            return network
+    return None

@@ -1,14 +1,16 @@
 """Where the parts of a checkpoint are and what shape they have: the same for all that load one. No weight is read."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointNotFoundError, WrongCheckpointError
-from .original_names import diffusers_name, diffusers_vae_name, name_of_other_model
-from .weights import Source, as_wrong_checkpoint, index_tensors, weight_files
+from ..variant import POST_TRAINED, Variant, recognise
+from .find import read_json, shards_of
+from .original_names import bare_name, diffusers_name, diffusers_vae_name, name_of_other_model, name_of_other_network
+from .reading import as_wrong_checkpoint
+from .weights import Source, index_tensors, weight_files
 
 PATCH = 4
 """Values of one channel in a patch: 1 x 2 x 2."""
@@ -25,10 +27,11 @@ class Parts:
     vae: dict[str, Source]
     text_encoder: Path
     tokenizer: Path
+    variant: Variant = POST_TRAINED
 
 
-def folder_parts(folder: Path) -> Parts:
-    """The parts of a folder in diffusers layout.
+def folder_parts(folder: Path, variant: Variant | None = None) -> Parts:
+    """The parts of a folder in diffusers layout. `variant`: None for the one that `recognise` finds.
 
     Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
     """
@@ -38,26 +41,51 @@ def folder_parts(folder: Path) -> Parts:
             f"{folder / 'transformer'} is not Cosmos-Predict2.5: it has no text projection (crossattn_proj), "
             "so it is Cosmos-Predict2 or older."
         )
+    sources = index_tensors(weight_files(folder / "transformer"), diffusers_name)
+    refuse_other_networks(folder / "transformer", sources)
     return Parts(
         name=folder.name,
         transformer_config=config,
-        transformer=index_tensors(weight_files(folder / "transformer"), str),
+        transformer=sources,
         vae_config=read_config(folder, "vae"),
-        vae=index_tensors(weight_files(folder / "vae"), str),
+        vae=index_tensors(weight_files(folder / "vae"), bare_name),
         text_encoder=part_folder(folder, "text_encoder"),
         tokenizer=part_folder(folder, "tokenizer"),
+        variant=variant or recognise(folder, config.get("num_attention_heads", 0)),
     )
 
 
-def file_parts(transformer: Path, vae: Path, text_encoder: Path) -> Parts:
+def file_parts(transformer: Path, vae: Path, text_encoder: Path, variant: Variant | None = None) -> Parts:
     """The parts of a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own
-    names or diffusers') and a text encoder with its tokenizer.
+    names or diffusers') and a text encoder with its tokenizer. Of a model in several files any one may be given.
 
+    `variant`: as of `folder_parts`.
     Raises `WrongCheckpointError` for a file of another model.
     """
-    sources = index_tensors([transformer], diffusers_name)
+    sources = index_tensors(shards_of(transformer), diffusers_name)
     config = transformer_config(transformer, sources)
-    return Parts(transformer.stem, config, sources, *vae_file_parts(vae), text_encoder, text_encoder)
+    variant = variant or recognise(transformer, config["num_attention_heads"])
+    return Parts(transformer.stem, config, sources, *vae_file_parts(vae), text_encoder, text_encoder, variant)
+
+
+def refuse_other_networks(path: Path, sources: Mapping[str, Source]) -> None:
+    """Raise `WrongCheckpointError`, with its name, for a network that is this one and more, or a training's state."""
+    names = [source.name for source in sources.values()]
+    if any(".base_layer." in name for name in names):
+        raise WrongCheckpointError(
+            f"{path} holds a LoRA beside the model that it was trained on. Choose it in the LoRA Loader, from "
+            "models/loras, and that model's own checkpoint here."
+        )
+    if any(name.startswith("net_ema.") for name in names):
+        raise WrongCheckpointError(
+            f"{path} is a state of NVIDIA's training, with two networks. Choose its model_ema_bf16.pt, which "
+            "NVIDIA's convert_distcp_to_pt.py writes beside it."
+        )
+    if network := name_of_other_network(names):
+        raise WrongCheckpointError(
+            f"{path} is {network}, not the Cosmos-Predict2.5 that makes videos of text, a picture or a clip. Choose "
+            "a file of base/post-trained, base/pre-trained or base/distilled."
+        )
 
 
 def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, Any]:
@@ -70,11 +98,7 @@ def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, A
         source = sources[name]
         return source.file.shape(source.name)
 
-    if any(name.startswith("net_ema.") for name in sources):
-        raise WrongCheckpointError(
-            f"{path} is a state of NVIDIA's training, with two networks. Choose its model_ema_bf16.pt, which "
-            "NVIDIA's convert_distcp_to_pt.py writes beside it."
-        )
+    refuse_other_networks(path, sources)
     if "patch_embed.proj.weight" not in sources or "transformer_blocks.0.attn2.to_k.weight" not in sources:
         names = [source.name for source in sources.values()]
         raise WrongCheckpointError(f"{path} is not Cosmos-Predict2.5 but {name_of_other_model(names)}.")
@@ -104,7 +128,7 @@ def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, A
 
 def vae_file_parts(path: Path) -> tuple[dict[str, Any], dict[str, Source]]:
     """Config and sources of a Wan 2.1 VAE in one file. Raises `WrongCheckpointError` for another file."""
-    sources = index_tensors([path], diffusers_vae_name)
+    sources = index_tensors(shards_of(path), diffusers_vae_name)
     first = sources.get("encoder.conv_in.weight")
     shape = first.file.shape(first.name) if first else ()
     if len(shape) != 5:
@@ -124,17 +148,15 @@ def check_text_features(text_encoder: Path, features: int, wanted: int) -> None:
 
 def language_model_name(name: str) -> str | None:
     """A parameter's name in Qwen2.5-VL's language model; None for what is of another part of it."""
-    name = name.removeprefix("model.")
-    if name.startswith(("visual.", "lm_head.")):
-        return None
-    return name.removeprefix("language_model.")
+    name = bare_name(name)
+    return None if name.startswith(("visual.", "lm_head.")) else name
 
 
 def read_config(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
     """A part's config. Raises `CheckpointNotFoundError` or, for one that is no JSON, `WrongCheckpointError`."""
     place = part_folder(folder, part)
     with as_wrong_checkpoint(place):
-        return dict(json.loads((place / file).read_text(encoding="utf-8")))
+        return dict(read_json(place / file))
 
 
 def part_folder(folder: Path, name: str) -> Path:

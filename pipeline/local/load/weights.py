@@ -1,67 +1,71 @@
 """Tensors from files: by memory map, straight into the dtype that they will have."""
 
+import io
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
+from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from ...errors import CheckpointNotFoundError, WrongCheckpointError
+from .find import read_json
+from .reading import as_wrong_checkpoint, beginning, is_system_error
 
 SCALES = ("comfy_quant", "weight_scale", "scale_weight", "input_scale", "scale_input", "scaled_fp8")
 """Ends of the names by which files for ComfyUI have the scales of layers in float8."""
-
-
-@contextmanager
-def as_wrong_checkpoint(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading `path` into a `WrongCheckpointError` that names it."""
-    try:
-        yield
-    except WrongCheckpointError:
-        raise
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, UnpicklingError) as error:
-        size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
-        raise WrongCheckpointError(
-            f"{path}{size} cannot be read: {error}. It may be incomplete or another kind of file: download it again."
-        ) from error
+SAFETENSORS = (".safetensors", ".sft")
+COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What a CPU computes in as it is. All else, such as float8, only stores."""
 
 
 class TensorFile:
     """The tensors of one file, read when asked for: a safetensors file, or a pickle, which is read with `weights_only`.
 
-    Raises `WrongCheckpointError` for a file that is neither.
+    `names`, and `metadata`, which a pickle has none of. Raises `WrongCheckpointError` for a file that is neither.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_safetensors = path.suffix.lower() in (".safetensors", ".sft")
+        self.metadata: dict[str, str] = {}
+        self._map: Any = None
+        self._tensors: Mapping[str, Tensor] = {}
         with as_wrong_checkpoint(path):
-            if self._is_safetensors:
-                self._safetensors = safe_open(path, framework="pt")
-                self.names = list(self._safetensors.keys())
-                self.metadata: dict[str, str] = self._safetensors.metadata() or {}
+            if is_safetensors(path):
+                self._open_safetensors()
             else:
-                content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-                # Beside its weights NVIDIA's training code keeps other things, such as the state of its layers.
-                self._pickle = {name: value for name, value in dict(content).items() if isinstance(value, Tensor)}
-                self.names = list(self._pickle)
-                self.metadata = {}
+                self._tensors = read_pickle(path)
+        self.names = list(self._map.keys() if self._map else self._tensors)
+
+    def _open_safetensors(self) -> None:
+        try:
+            self._map = safe_open(self.path, framework="pt")
+            self.metadata = self._map.metadata() or {}
+        except Exception as error:
+            if not is_system_error(error):
+                raise
+            # Some disks, as those of a network, have no memory maps.
+            content = self.path.read_bytes()
+            self._tensors, self.metadata = load_safetensors(content), _metadata(content)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        if self._is_safetensors:
-            return tuple(self._safetensors.get_slice(name).get_shape())
-        return tuple(self._pickle[name].shape)
+        if self._map:
+            return tuple(self._map.get_slice(name).get_shape())
+        return tuple(self._tensors[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        # An empty slice has the tensor's type without a value being read.
+        return self._map.get_slice(name)[:0].dtype if self._map and self.shape(name) else self.read(name, None).dtype
 
     def read(self, name: str, dtype: torch.dtype | None) -> Tensor:
         """The tensor in `dtype`, or in its own where that is None: then it stays in the memory map."""
-        if not self._is_safetensors:
-            return self._pickle[name].to(dtype or self._pickle[name].dtype)
-        tensor = self._safetensors.get_tensor(name)
+        if not self._map:
+            return self._tensors[name].to(dtype or self._tensors[name].dtype)
+        tensor = self._map.get_tensor(name)
         if dtype in (None, tensor.dtype):
             return tensor
         # A map of its own, given back with the tensor: else every page that was converted would stay in memory.
@@ -69,12 +73,52 @@ class TensorFile:
             return file.get_tensor(name).to(dtype)
 
 
+def is_safetensors(path: Path) -> bool:
+    """By what is in the file, as a name may be wrong: the length of a header, and JSON."""
+    return beginning(path)[8:9] == b"{" or (path.suffix.lower() in SAFETENSORS and not zipfile.is_zipfile(path))
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]).get("__metadata__", {})
+
+
+def read_pickle(path: Path) -> Mapping[str, Tensor]:
+    """The weights in a pickle, by name, in the memory map where there can be one.
+
+    transformer_engine kept the state of its layers as an io.BytesIO, which is harmless.
+    """
+    with torch.serialization.safe_globals([io.BytesIO]):
+        try:
+            content = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
+        except (OSError, RuntimeError) as error:
+            if not is_system_error(error):
+                raise
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    weights = max(_state_dicts(content), key=len, default={})
+    if not weights:
+        raise WrongCheckpointError(
+            f"{path} holds {type(content).__name__} without weights by name. Choose another file."
+        )
+    return weights
+
+
+def _state_dicts(content: Any) -> Iterator[dict[str, Tensor]]:
+    """What of a training's state may be its weights: the tensors of each dictionary in it, but for an optimizer's."""
+    if not isinstance(content, Mapping):
+        return
+    yield {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    for name, value in content.items():
+        if not str(name).startswith("optim"):
+            yield from _state_dicts(value)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a component's folder, of its index where it has one."""
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if indexes:
         with as_wrong_checkpoint(indexes[0]):
-            names = set(json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values())
+            names = set(read_json(indexes[0])["weight_map"].values())
         files = [folder / name for name in sorted(names)]
     else:
         # A Mac puts a file of its own, with a dot before the name, beside each one on a foreign disk.
@@ -128,12 +172,22 @@ def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str
 
 
 def load_tensors(module: nn.Module, sources: dict[str, Source], dtype: torch.dtype | None, what: str) -> None:
-    """Give `module`, built on the meta device, the tensors of `sources`.
+    """Give `module`, built on the meta device, the tensors of `sources`, in `dtype` or, for None, in their own.
 
     Raises `WrongCheckpointError` when they differ.
     """
     check_same_tensors(module.state_dict().items(), sources, what)
-    module.load_state_dict(
-        {name: source.file.read(source.name, dtype) for name, source in sources.items()}, assign=True
-    )
+    dtype = dtype or one_compute_dtype(sources)
+    in_float32 = tuple(getattr(module, "_keep_in_fp32_modules", None) or ())  # of diffusers' models
+    tensors = {
+        name: source.file.read(source.name, torch.float32 if name.startswith(in_float32) and dtype else dtype)
+        for name, source in sources.items()
+    }
+    module.load_state_dict(tensors, assign=True)
     module.requires_grad_(False).eval()
+
+
+def one_compute_dtype(sources: Mapping[str, Source]) -> torch.dtype | None:
+    """None where the tensors have all one type to compute in, else float32: layers of two do not fit together."""
+    dtypes = {source.file.dtype(source.name) for source in sources.values()}
+    return None if len(dtypes) == 1 and dtypes <= set(COMPUTE_DTYPES) else torch.float32

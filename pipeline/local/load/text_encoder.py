@@ -1,0 +1,45 @@
+"""The config of a text encoder's folder: Qwen2.5-VL's, or what else it is."""
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import WrongCheckpointError
+from .find import read_json
+from .reading import as_wrong_checkpoint
+
+OTHERS = {
+    "qwen3_vl": "Qwen3-VL, as Cosmos-Reason2 is",
+    "qwen2_vl": "Qwen2-VL",
+    "qwen2": "Qwen2.5 without pictures",
+    "qwen3": "Qwen3",
+    "t5": "T5, as Cosmos-Predict2 has it",
+    "umt5": "UMT5, as Wan has it",
+}
+"""transformers' model_type -> what people call it."""
+
+
+def read_text_config(folder: Path) -> Any:
+    """The `Qwen2_5_VLConfig` in a transformers folder. Raises `WrongCheckpointError` for that of another model."""
+    from transformers import Qwen2_5_VLConfig
+
+    with as_wrong_checkpoint(folder):
+        values = dict(read_json(folder / "config.json"))
+        kind = values.get("model_type")
+        if kind != Qwen2_5_VLConfig.model_type:
+            raise WrongCheckpointError(
+                f"{folder} is {OTHERS.get(str(kind), f'a model of the type {kind!r}')}, not Qwen2.5-VL. Use the text "
+                "encoder of the same checkpoint: for the 2B and 14B models Cosmos-Reason1-7B."
+            )
+        config = Qwen2_5_VLConfig.from_dict(values)
+    if not rope_of(config.text_config).get("mrope_section"):
+        raise WrongCheckpointError(
+            f"{folder / 'config.json'} has no mrope_section, by which Qwen2.5-VL turns its positions: it is of a Qwen "
+            "without pictures. Use the config.json of Cosmos-Reason1-7B."
+        )
+    return config
+
+
+def rope_of(text_config: Any) -> dict[str, Any]:
+    """The settings of the rotary embedding, which transformers 4 has in two places."""
+    rope = getattr(text_config, "rope_parameters", None)
+    return rope or {**(text_config.rope_scaling or {}), "rope_theta": text_config.rope_theta}
