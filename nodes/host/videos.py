@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from comfy_api.latest import Input, InputImpl, Types
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 END_SECONDS = 0.5
 """Enough for five frames at 16 a second, where each is shown as long as the others and the sound ends with them."""
 VALUES = "cosmos_predict25"
+CROP = "_VideoFromFile__crop"
+KNOWN = {f"_VideoFromFile__{name}" for name in ("file", "start_time", "duration")} | {CROP, "_true_frame_rate", VALUES}
+"""All attributes that a video in a file had in the releases of ComfyUI up to 0.46, and this pack's own."""
 
 
 def with_values(video: Input.Video, values: dict[str, Any]) -> Input.Video:
@@ -55,6 +58,18 @@ class GifVideo(InputImpl.VideoFromFile):
 
     def get_frame_rate(self) -> Fraction:
         return self._true_frame_rate or gif_frame_rate(self.get_frame_count(), self.get_duration())
+
+
+def is_in_file(video: Input.Video) -> TypeGuard[InputImpl.VideoFromFile]:
+    """Whether a video is what its file holds, or the part of it from a time to a time.
+
+    Not where it is of another pack's class, or has an attribute that is not known here: a later ComfyUI may change the
+    frames by it, as Video Crop does. Such a video gives its frames by `get_components`.
+    """
+    if type(video) not in (InputImpl.VideoFromFile, GifVideo):
+        return False
+    attributes = vars(video)
+    return attributes.keys() <= KNOWN and attributes.get(CROP) is None
 
 
 def with_gif_frame_rate(video: Input.Video) -> Input.Video:
@@ -105,9 +120,9 @@ def source_of(video: Input.Video, audio: Input.Audio | None, raise_if_stopped: C
 def window_of(video: Input.Video) -> tuple[str | os.PathLike[str] | BytesIO, float, float] | None:
     """The file, and the start and duration of what is taken of it, in seconds, where 0 is all that follows.
 
-    None for frames in memory.
+    None for a video that has to give its frames itself.
     """
-    if type(video) not in (InputImpl.VideoFromFile, GifVideo):  # another pack's may change the frames
+    if not is_in_file(video):
         return None
     source = video.get_stream_source()
     if hasattr(video, "get_active_trim_window"):
@@ -140,7 +155,7 @@ def end_of(video: Input.Video) -> "Start":
     from ...pipeline.start import CLIP_FRAMES
 
     video, seconds = with_gif_frame_rate(video), END_SECONDS
-    in_file = isinstance(video, InputImpl.VideoFromFile) and not isinstance(video, GifVideo)
+    in_file = is_in_file(video) and not isinstance(video, GifVideo)
     whole = video.get_duration() if in_file else 0.0
     # Of a part of a file, its end; of a whole one all that follows, as it may end later than it says.
     ends_early = in_file and not is_whole(video)
@@ -164,7 +179,7 @@ def alpha_of(components: Types.VideoComponents) -> Tensor | None:
 
 def file_of(video: Input.Video) -> str | os.PathLike[str] | None:
     """The file that holds this video and nothing else, or None for frames, a part of a file, or a file in memory."""
-    if not isinstance(video, InputImpl.VideoFromFile):
+    if not is_in_file(video):
         return None
     source = video.get_stream_source()
     return source if isinstance(source, str | os.PathLike) and is_whole(video) else None
