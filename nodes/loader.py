@@ -1,3 +1,5 @@
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..pipeline.local.load.find import DEMO_FOLDER
@@ -61,17 +63,20 @@ class CosmosPredict25Loader(io.ComfyNode):
         with import_requirements():
             from ..pipeline.local.guardrail import import_guardrail
             from ..pipeline.local.load import checkpoint as loading
-            from .host.memory import HostedModel, text_weight_dtype, weight_dtype
+            from .host import canary
+            from .host.memory import HostedModel, text_weight_dtype, vae_weight_dtype, weight_dtype
             from .host.output import prompt_folder, result_on_node
         if guardrail:
             import_guardrail()
+        found = canary.check_host()
+        options: Any = {"dtype": weight_dtype(), "text_dtype": text_weight_dtype(), "vae_dtype": vae_weight_dtype()}
         if checkpoint == SINGLE_FILES:
             files = single_files(transformer, vae, text_encoder)
-            model = loading.load_single_files(*files, weight_dtype(), text_weight_dtype())
+            model = loading.load_single_files(*files, **options, ways=found.ways)
         else:
-            model = loading.load_pipeline_folder(folder_of(checkpoint), weight_dtype(), text_weight_dtype())
-        lines = [f"Loaded {model.name}."]
+            model = loading.load_pipeline_folder(folder_of(checkpoint), **options, ways=found.ways)
+        lines = [f"Loaded {model.name}.", *found.lines]
         if model.name == DEMO_FOLDER.name:
             lines.append("Demo: knows only coloured shapes.")
-        hosted = HostedModel(model, guardrail, prompt_folder() if keep_prompts else None)
+        hosted = HostedModel(model, guardrail, prompt_folder() if keep_prompts else None, found.host)
         return io.NodeOutput(hosted, ui=result_on_node(*lines))

@@ -1,5 +1,6 @@
 """The whole way from a request to a video, on this machine."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from ..observer import NullObserver, Observer
 from ..request import FPS, GenerationRequest
 from ..start import Start
 from ..video import LocalVideo
+from . import library
 from .condition import encode_frames
 from .decode import decode
 from .denoise import denoise, nothing_given
@@ -20,9 +22,9 @@ from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
 from .model import LocalModel, sizes_of
 from .placement import OneAtATime, Placement
-from .plan import Plan, make_plan
+from .plan import Plan, finer_grid, make_plan
 from .prompt_cache import PromptCache
-from .schedule import make_solver, standard_sigmas
+from .schedule import UniPC, make_solver, standard_sigmas
 from .unfinished import UnfinishedVideo
 
 if TYPE_CHECKING:
@@ -98,10 +100,11 @@ def generate(
     unfinished = unfinished or UnfinishedVideo()
     request = replace(request, seed=request.seed_or_random())
     before = (2 if len(given) else 1) + request.num_inference_steps
-    tiles = plan.grid[0] * plan.grid[1]
-    progress = _Progress(observer or NullObserver(), before + tiles * latent_frames(request.num_frames))
-
     latents = unfinished.latents_of(request, given)
+    grid = (unfinished.grid if latents is not None else None) or plan.grid
+    total = before + math.prod(grid) * latent_frames(request.num_frames)
+    progress = _Progress(observer or NullObserver(), total)
+
     if latents is None:
         if guardrail:
             progress.start("Checking the prompt")
@@ -112,7 +115,7 @@ def generate(
         unfinished.keep(request, given, latents)
     else:
         progress.done = before
-    frames = _decode(model, request, latents, placement, plan, progress)
+    frames = _decode(model, request, latents, placement, replace(plan, grid=grid), progress, unfinished)
     unfinished.clear()
     if guardrail:
         progress.start("Checking the video")
@@ -147,7 +150,7 @@ def _encode_start(model: LocalModel, given: Tensor, placement: Placement, plan: 
     assert plan.condition, "the plan is for a video without a start"
     device = placement.use(model.vae, plan.memory_required(plan.condition))
     with _stoppable(model.vae.encoder.down_blocks, progress.observer):
-        known = encode_frames(model.vae, given, device)
+        known = (encode_frames if model.ways.vae else library.encode_frames)(model.vae, given, device)
     progress.advance()
     return known
 
@@ -170,8 +173,9 @@ def _denoise(
     assert positive is not None
     latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
     sigmas = standard_sigmas(model.scheduler_config, steps)
-    solver = make_solver(request.schedule, model.scheduler_config, sigmas, latents)
-    known = nothing_given(latents) if known is None else known
+    unipc = UniPC if model.ways.solver else library.LibraryUniPC
+    solver = make_solver(request.schedule, model.scheduler_config, sigmas, latents, unipc)
+    known = nothing_given(latents) if known is None else known.to(device)
     with _stoppable(transformer.transformer_blocks, progress.observer):
         for step in denoise(transformer, latents, solver, positive, negative, request.guidance_scale, known):
             latents = step.latents
@@ -188,8 +192,16 @@ def _decode(
     placement: Placement,
     plan: Plan,
     progress: _Progress,
+    unfinished: UnfinishedVideo,
 ) -> Tensor:
     progress.start("Decoding")
+    unfinished.grid = plan.grid
+
+    def ran_out(error: Exception) -> bool:
+        out = placement.ran_out(error)
+        if out:
+            unfinished.grid = finer_grid(unfinished.grid or plan.grid, request.height, request.width)
+        return out
 
     def report(tile: int, tiles: int, done: int) -> None:
         of_tile = f", tile {tile} of {tiles}" if tiles > 1 else ""
@@ -197,7 +209,9 @@ def _decode(
 
     device = placement.use(model.vae, plan.memory_required(plan.decode))
     with _stoppable([model.vae.decoder.mid_block, model.vae.decoder.up_blocks[0]], progress.observer):
-        return decode(model.vae, latents.to(device), request.num_frames, plan.grid, report)
+        if not model.ways.vae:
+            return library.decode(model.vae, latents.to(device), request.num_frames, report)
+        return decode(model.vae, latents.to(device), request.num_frames, plan.grid, report, ran_out)
 
 
 @contextmanager

@@ -8,11 +8,13 @@ import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLTextModel
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
 
+from .. import library
+from ..compat import Qwen2_5_VLRotaryEmbedding
 from ..model import LocalModel, TextEncoder
 from ..schedule import SCHEDULER_CONFIG
 from ..transformer import use_less_memory
+from ..ways import OURS, Ways
 from .parts import (
     Parts,
     check_text_features,
@@ -26,15 +28,21 @@ from .weights import Source, as_wrong_checkpoint, index_tensors, load_tensors, w
 
 
 def load_pipeline_folder(
-    folder: Path, dtype: torch.dtype | None = None, text_dtype: torch.dtype | None = None
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    text_dtype: torch.dtype | None = None,
+    *,
+    vae_dtype: torch.dtype | None = None,
+    ways: Ways = OURS,
 ) -> LocalModel:
     """Load a folder in diffusers layout, with its weights in `dtype`, or in their own where that is None.
 
     `text_dtype`: of the text encoder's, where it is another: in bfloat16, which it comes in, they are not copied.
+    `vae_dtype`: of the VAE's, where it is another. `ways`: of `canary.check`.
     Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
     """
     scheduler_config = read_config(folder, "scheduler", "scheduler_config.json")
-    return _assemble(folder_parts(folder), scheduler_config, dtype, text_dtype)
+    return _assemble(folder_parts(folder), scheduler_config, dtype, text_dtype, vae_dtype, ways)
 
 
 def load_single_files(
@@ -43,14 +51,19 @@ def load_single_files(
     text_encoder_folder: Path,
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
+    *,
+    vae_dtype: torch.dtype | None = None,
+    ways: Ways = OURS,
 ) -> LocalModel:
     """Load a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own names or
     diffusers') and a transformers folder with Qwen2.5-VL and its tokenizer, in `dtype` or, for None, as they are.
 
-    `text_dtype`: as of `load_pipeline_folder`.
+    The other types and `ways`: as of `load_pipeline_folder`.
     Raises `WrongCheckpointError` for a file of another model.
     """
-    return _assemble(file_parts(transformer, vae, text_encoder_folder), SCHEDULER_CONFIG, dtype, text_dtype)
+    return _assemble(
+        file_parts(transformer, vae, text_encoder_folder), SCHEDULER_CONFIG, dtype, text_dtype, vae_dtype, ways
+    )
 
 
 def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
@@ -59,21 +72,28 @@ def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
 
 
 def _assemble(
-    parts: Parts, scheduler_config: Mapping[str, Any], dtype: torch.dtype | None, text_dtype: torch.dtype | None
+    parts: Parts,
+    scheduler_config: Mapping[str, Any],
+    dtype: torch.dtype | None,
+    text_dtype: torch.dtype | None,
+    vae_dtype: torch.dtype | None,
+    ways: Ways,
 ) -> LocalModel:
     transformer = _on_meta(CosmosTransformer3DModel, parts.transformer_config)
     load_tensors(transformer, parts.transformer, dtype, "the Cosmos-Predict2.5 transformer")
     # float16 is too small for what goes through Qwen2.5, and bfloat16 is what it comes in.
     text_dtype = text_dtype or (torch.bfloat16 if dtype == torch.float16 else dtype)
-    language_model = _load_language_model(parts.text_encoder, text_dtype)
+    load_language_model = _load_language_model if ways.text_encoder else library.load_language_model
+    language_model = load_language_model(parts.text_encoder, text_dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     check_text_features(parts.text_encoder, features, transformer.config.crossattn_proj_in_channels)
-    text_encoder = TextEncoder(language_model, transformer.crossattn_proj)
+    text_encoder = TextEncoder(language_model, transformer.crossattn_proj, whole=not ways.text_encoder)
     transformer.crossattn_proj = nn.Identity()
     with as_wrong_checkpoint(parts.tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(parts.tokenizer, local_files_only=True)
-    vae = _load_vae(parts.vae_config, parts.vae, dtype)
-    return LocalModel(parts.name, tokenizer, text_encoder, use_less_memory(transformer), vae, scheduler_config)
+    vae = _load_vae(parts.vae_config, parts.vae, vae_dtype or dtype)
+    transformer = use_less_memory(transformer) if ways.transformer else library.use_librarys(transformer)
+    return LocalModel(parts.name, tokenizer, text_encoder, transformer, vae, scheduler_config, ways)
 
 
 def _load_vae(config: Mapping[str, Any], sources: dict[str, Source], dtype: torch.dtype | None) -> AutoencoderKLWan:
@@ -85,13 +105,19 @@ def _load_vae(config: Mapping[str, Any], sources: dict[str, Source], dtype: torc
 def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLTextModel:
     with as_wrong_checkpoint(folder):
         config: Any = Qwen2_5_VLConfig.from_pretrained(folder, local_files_only=True).text_config
+    language_model = empty_language_model(config)
+    load_tensors(language_model, index_tensors(weight_files(folder), language_model_name), dtype, "Qwen2.5-VL")
+    return language_model
+
+
+def empty_language_model(config: Any) -> Qwen2_5_VLTextModel:
+    """Qwen2.5-VL's language model without weights: on the meta device."""
     with torch.device("meta"):
         language_model = Qwen2_5_VLTextModel(config)
     # Their frequencies are computed, not stored. transformers 4 has one in every layer too.
     for module in language_model.modules():
         if isinstance(getattr(module, "rotary_emb", None), Qwen2_5_VLRotaryEmbedding):
             module.rotary_emb = Qwen2_5_VLRotaryEmbedding(config=config)
-    load_tensors(language_model, index_tensors(weight_files(folder), language_model_name), dtype, "Qwen2.5-VL")
     return language_model
 
 
