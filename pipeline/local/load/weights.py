@@ -16,6 +16,18 @@ from ...errors import CheckpointNotFoundError, WrongCheckpointError
 SCALES = ("comfy_quant", "weight_scale", "scale_weight", "input_scale", "scale_input", "scaled_fp8")
 """Ends of the names by which files for ComfyUI have the scales of layers in float8."""
 
+# transformers 4 asks for protobuf where it cannot read a tokenizer.
+READING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ImportError,
+    SafetensorError,
+    UnpicklingError,
+)
+
 
 @contextmanager
 def as_wrong_checkpoint(path: Path) -> Iterator[None]:
@@ -24,7 +36,7 @@ def as_wrong_checkpoint(path: Path) -> Iterator[None]:
         yield
     except WrongCheckpointError:
         raise
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, UnpicklingError) as error:
+    except READING_ERRORS as error:
         size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
         raise WrongCheckpointError(
             f"{path}{size} cannot be read: {error}. It may be incomplete or another kind of file: download it again."
