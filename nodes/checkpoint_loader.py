@@ -2,6 +2,7 @@ from comfy_api.latest import io
 
 from ..pipeline.local.load.find import DEMO_FOLDER
 from .checkpoint_inputs import SINGLE_FILES, checkpoint_input, files_of, folder_of, single_file_inputs, single_files
+from .host.requirements import import_native
 from .sockets import CATEGORY
 
 
@@ -48,9 +49,11 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..pipeline.local.load.parts import file_parts, folder_parts
         from .host.output import result_on_node
-        from .native.clip import load_clip
-        from .native.model import load_transformer
-        from .native.vae import load_vae
+
+        with import_native():
+            from .native.clip import load_clip
+            from .native.model import load_transformer
+            from .native.vae import load_vae
 
         if checkpoint == SINGLE_FILES:
             parts = file_parts(*single_files(transformer, vae, text_encoder))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...pipeline.local.load.original_names import without_prefix
 from ...pipeline.local.load.weights import SCALES, Source, TensorFile, as_wrong_checkpoint
+from .compat import convert_old_quants
 
 
 def weights_alone(sources: Mapping[str, Source]) -> dict[str, Source]:
@@ -31,8 +32,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             file = TensorFile(path)
             tensors = {name: file.read(name, None) for name in file.names}
     # Once for what the metadata says of layers, once for what a tensor `scaled_fp8` does, which may have a prefix.
-    tensors, _ = comfy.utils.convert_old_quants(tensors, "", metadata)
-    tensors, _ = comfy.utils.convert_old_quants({without_prefix(name): value for name, value in tensors.items()})
+    tensors, _ = convert_old_quants(tensors, "", metadata)
+    tensors, _ = convert_old_quants({without_prefix(name): value for name, value in tensors.items()})
     return tensors
 
 
