@@ -13,6 +13,7 @@ from .checkpoint_inputs import (
     variant_input,
     variant_of,
 )
+from .host.requirements import import_native
 from .sockets import CATEGORY
 
 
@@ -66,9 +67,11 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..pipeline.local.load.parts import file_parts, folder_parts
         from .host.output import result_on_node
-        from .native.clip import load_clip
-        from .native.model import load_transformer
-        from .native.vae import load_vae
+
+        with import_native():
+            from .native.clip import load_clip
+            from .native.model import load_transformer
+            from .native.vae import load_vae
 
         if checkpoint == SINGLE_FILES:
             parts = file_parts(*single_files(transformer, vae, text_encoder), variant_of(variant))

@@ -1,3 +1,5 @@
+from typing import Any
+
 from comfy_api.latest import io
 
 from .checkpoint_inputs import (
@@ -73,16 +75,18 @@ class CosmosPredict25Loader(io.ComfyNode):
         with import_requirements():
             from ..pipeline.local.guardrail import import_guardrail
             from ..pipeline.local.load import checkpoint as loading
-            from .host.memory import HostedModel, text_weight_dtype, weight_dtype
+            from .host import canary
+            from .host.memory import HostedModel, text_weight_dtype, vae_weight_dtype, weight_dtype
             from .host.output import prompt_folder, result_on_node
         if guardrail:
             import_guardrail()
-        options = weight_dtype(), text_weight_dtype(), variant_of(variant)
+        found = canary.check_host()
+        options: Any = {"dtype": weight_dtype(), "text_dtype": text_weight_dtype(), "vae_dtype": vae_weight_dtype()}
+        options |= {"variant": variant_of(variant), "ways": found.ways}
         if checkpoint == SINGLE_FILES:
-            files = single_files(transformer, vae, text_encoder)
-            model = loading.load_single_files(*files, *options)
+            model = loading.load_single_files(*single_files(transformer, vae, text_encoder), **options)
         else:
-            model = loading.load_pipeline_folder(folder_of(checkpoint), *options)
-        lines = [*lines_on_loaded(model.name, model.variant), *model.notes]
-        hosted = HostedModel(model, guardrail, prompt_folder() if keep_prompts else None)
+            model = loading.load_pipeline_folder(folder_of(checkpoint), **options)
+        lines = [*lines_on_loaded(model.name, model.variant), *model.notes, *found.lines]
+        hosted = HostedModel(model, guardrail, prompt_folder() if keep_prompts else None, found.host)
         return io.NodeOutput(hosted, ui=result_on_node(*lines))

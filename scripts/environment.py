@@ -46,6 +46,8 @@ OLDEST = Release("0.18.2", "2.0.0", "1a16cb669ce8d7730f518e1337c763bbd2f125d9740
 
 OLDEST_FRONTEND = "1.41.21"
 """The release of ComfyUI's frontend that comes with the oldest ComfyUI; requirements.txt has it as the least."""
+TESTED_INSTEAD = "COSMOS_PREDICT25_COMFYUI"
+"""The environment variable with the folder of a ComfyUI that the tests take for the newest release."""
 NEWEST_FRONTEND = "1.58.1"
 
 
@@ -199,8 +201,15 @@ def comfyui_checkout() -> Path | None:
     return checkout
 
 
+def release_of(version: str | None) -> Release:
+    """The release of ComfyUI with this number, the newest where it is none."""
+    return OLDEST if version == OLDEST.comfyui else NEWEST
+
+
 def source_folder(release: Release) -> Path:
-    return DEMO / f"ComfyUI-{release.comfyui}"
+    """Where ComfyUI is; in place of the newest release, the checkout that scripts/test --comfyui names."""
+    tested = os.environ.get(TESTED_INSTEAD)
+    return Path(tested) if tested and release == NEWEST else DEMO / f"ComfyUI-{release.comfyui}"
 
 
 def fetch_comfyui(release: Release) -> Path:

@@ -5,7 +5,7 @@ import sys
 
 from cosmos_predict25.scripts import environment
 
-sys.path.append(str(environment.DEMO / f"ComfyUI-{os.environ.get('TESTED_COMFYUI', environment.NEWEST.comfyui)}"))
+sys.path.append(str(environment.source_folder(environment.release_of(os.environ.get("TESTED_COMFYUI")))))
 from comfy.cli_args import args
 
 args.cpu = True

@@ -18,7 +18,7 @@ from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
 from cosmos_predict25.tests.frontend import browser, page, server  # noqa: F401
 
-NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui"}
+NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui", "core": "core", "report": "core"}
 
 
 @pytest.hookimpl(tryfirst=True)

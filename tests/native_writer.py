@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from comfy_extras.nodes_textgen import TextGenerate
@@ -93,6 +94,13 @@ def written(clip: Any, picture: torch.Tensor | None) -> list[int]:
     return clip.generate(tokens, do_sample=False, max_length=TOKENS)
 
 
+def written_with_mtp(clip: Any) -> list[int]:
+    """As `CLIP.generate` of ComfyUI 0.38 calls the text encoder: with a number that this pack does not know."""
+    encoder, generate = clip.cond_stage_model, clip.cond_stage_model.generate
+    with mock.patch.object(encoder, "generate", lambda *tokens, **names: generate(*tokens, **names, mtp=4)):
+        return written(clip, None)
+
+
 def refusal(parts: Parts, projection: dict[str, torch.Tensor]) -> str:
     try:
         load_clip(parts, projection, writer=True)
@@ -122,6 +130,7 @@ def writer_report(demo_projection: dict[str, torch.Tensor]) -> dict[str, Any]:
                 kind: transformers_tokens(model, tokenizer, picture) for kind, picture in pictures.items()
             },
             "loaded": {kind: written(clip, picture) for kind, picture in pictures.items()},
+            "with mtp": written_with_mtp(clip),
             "sampled": clip.generate(
                 clip.tokenize(IDEA, skip_template=False), seed=1, max_length=TOKENS, repetition_penalty=1.05
             ),

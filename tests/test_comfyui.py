@@ -465,7 +465,7 @@ def test_a_checkpoint_named_by_another_node_is_loaded_once(comfyui_with_guardrai
 @pytest.fixture(scope="module")
 def comfyui_without_diffusers(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
     """A ComfyUI in which `import diffusers` fails, as in an environment where it is not installed."""
-    missing = "raise ModuleNotFoundError(\"No module named 'diffusers'\")\n"
+    missing = "raise ModuleNotFoundError(\"No module named 'diffusers'\", name='diffusers')\n"
     yield from comfyui_with_module("diffusers", missing, tmp_path_factory, checkpoint)
 
 

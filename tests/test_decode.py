@@ -145,12 +145,21 @@ def test_frames_are_reported_tile_by_tile(vae, latents):
     assert reports == [(tile, 2, done) for tile in (1, 2) for done in (1, 4)]
 
 
-def test_finer_and_finer_tiles_until_memory_suffices(vae, latents, expected):
-    """As on a GPU that holds no tile wider than 20 latents."""
+OUT_OF_MEMORY = {
+    "CUDA's allocator": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "CUDA's driver": getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory"),
+    "Apple": RuntimeError("MPS backend out of memory (MPS allocated: 17.95 GB, max allowed: 18.13 GB)."),
+    "DirectML": RuntimeError("Could not allocate tensor with 8 bytes. There is not enough GPU video memory available!"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_MEMORY)
+def test_finer_and_finer_tiles_until_memory_suffices(vae, latents, expected, name):
+    """As on a device that holds no tile wider than 20 latents."""
 
     def run_out(module, inputs):
         if inputs[0].shape[-1] > 20:
-            raise torch.OutOfMemoryError
+            raise OUT_OF_MEMORY[name]
 
     hook = vae.decoder.up_blocks[0].register_forward_pre_hook(run_out)
     try:
@@ -158,6 +167,45 @@ def test_finer_and_finer_tiles_until_memory_suffices(vae, latents, expected):
     finally:
         hook.remove()
     assert psnr(frames, expected) >= 40
+
+
+@pytest.mark.parametrize("name", OUT_OF_MEMORY)
+def test_comfyui_or_the_pipeline_knows_that_memory_did_not_suffice(core, name):
+    from cosmos_predict25.nodes.host.memory import HostedModel
+
+    hosted = object.__new__(HostedModel)
+    assert hosted.ran_out(OUT_OF_MEMORY[name])
+    assert not hosted.ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_comfyui_is_asked_first_as_it_clears_the_error(core, monkeypatch):
+    from comfy import model_management
+
+    from cosmos_predict25.nodes.host.memory import HostedModel
+
+    asked = []
+    monkeypatch.setattr(model_management, "is_oom", lambda error: asked.append(error) or True)
+    error = RuntimeError("a word that only ComfyUI knows")
+    assert object.__new__(HostedModel).ran_out(error)
+    assert asked == [error]
+    monkeypatch.delattr(model_management, "is_oom")
+    assert not object.__new__(HostedModel).ran_out(error)
+
+
+def test_another_error_is_no_lack_of_memory(vae, latents):
+    calls = []
+
+    def fail(module, inputs):
+        calls.append(inputs)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    hook = vae.decoder.up_blocks[0].register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="mat1"):
+            decode(vae, latents, FRAMES, (1, 1), ignore)
+    finally:
+        hook.remove()
+    assert len(calls) == 1
 
 
 def test_where_no_tile_is_small_enough_the_error_passes_through(vae, latents):

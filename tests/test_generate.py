@@ -350,6 +350,19 @@ def test_a_video_that_could_not_be_decoded_goes_on_from_its_latents(model):
     assert third.reports[0][0] == "Encoding the prompt"
 
 
+def test_latents_that_were_kept_are_decoded_in_smaller_tiles_at_once(model):
+    unfinished, observer = UnfinishedVideo(), Recorder()
+    large = request(width=384, num_inference_steps=1)
+    hook = run_out_of_memory(model.vae, set(range(2, 100)))
+    with pytest.raises(torch.OutOfMemoryError):
+        generate(model, large, unfinished=unfinished)
+    hook.remove()
+    assert unfinished.grid == (1, 4)
+    generate(model, large, unfinished=unfinished, observer=observer)
+    assert observer.reports[1][0] == "Decoding, tile 1 of 4, frame 1 of 9"
+    assert observer.reports[-1][1] == observer.reports[-1][2]
+
+
 def test_another_request_does_not_go_on_from_those_latents(model):
     unfinished = UnfinishedVideo()
     hook = run_out_of_memory(model.vae, {2})

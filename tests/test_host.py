@@ -15,7 +15,7 @@ from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO, DEMO_FOLDER
-from cosmos_predict25.pipeline.local.plan import GIB, DeviceMemory
+from cosmos_predict25.pipeline.local.sizes import GIB, DeviceMemory
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.pipeline.request import GenerationRequest
 

@@ -149,6 +149,26 @@ def test_generate_text_gives_what_transformers_writes(report):
     assert report["writer"]["Generate Text"] == report["writer"]["texts"]
 
 
+def test_the_writer_leaves_out_what_a_later_comfyui_tells_it(report):
+    assert report["writer"]["with mtp"] == report["writer"]["loaded"]["text"]
+
+
+def test_sampling_has_what_this_comfyui_takes_of_what_is_known(core):
+    from comfy.text_encoders.llama import BaseGenerate
+
+    from cosmos_predict25.nodes.native.writer import SAMPLING, sampling_options
+
+    def older(logits, temperature, top_k, token_history, generator, do_sample=True): ...
+
+    def newer(logits, temperature, top_k, mtp=None, **more): ...
+
+    given = {"temperature": 0.5, "top_k": 7, "mtp": 4}
+    assert sampling_options(BaseGenerate.sample_token, {}) == SAMPLING
+    assert sampling_options(BaseGenerate.sample_token, given) == {**SAMPLING, "temperature": 0.5, "top_k": 7}
+    assert sampling_options(older, given) == sampling_options(newer, given) == {"temperature": 0.5, "top_k": 7}
+    assert sampling_options(older, {}) == {"temperature": 1.0, "top_k": 50}
+
+
 def test_the_writer_samples_and_decodes(report):
     assert len(report["writer"]["sampled"]) == 20
     assert report["writer"]["sampled"] != report["writer"]["loaded"]["text"]

@@ -4,27 +4,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import comfy.ops
-import comfy.quant_ops
 import torch
 import torch.nn.functional as F
-from comfy.ldm.modules import attention
 from torch import Tensor, nn
 
 from ...pipeline.local.transformer import Kernels
-
-
-def fused(name: str) -> Any:
-    """A function of comfy_kitchen, or None where ComfyUI has none or an older one. Looked up when a pass runs."""
-    return getattr(getattr(comfy.quant_ops, "ck", None), name, None)
+from .compat import attend, cast_weights, casts_its_weights, fused
 
 
 class ComfyKernels(Kernels):
     """The attention that ComfyUI was started with, its fused norms where it has them, and its layers' casts."""
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        out = attention.optimized_attention(query, key, value, query.shape[1], skip_reshape=True)
-        return out.to(query.dtype)
+        return attend(query, key, value).to(query.dtype)
 
     def rotary_table(self, cos: Tensor, sin: Tensor) -> Tensor:
         """(tokens, head_dim / 2, 2, 2) of [[cos, -sin], [sin, cos]] for the fused kernel."""
@@ -48,7 +40,9 @@ class ComfyKernels(Kernels):
 
     def hold(self, layer: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
         """Bring a streamed layer's weight to the device once, instead of once for each chunk."""
-        weight, bias = comfy.ops.cast_bias_weight(layer, like)
+        if not casts_its_weights(layer):
+            return layer
+        weight, bias = cast_weights(layer, like)
         return partial(F.linear, weight=weight, bias=bias)
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:

@@ -2,43 +2,66 @@
 
 import copy
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import comfy.ops
 import torch
 from comfy import model_management
+from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ...pipeline.local.out_of_memory import is_out_of_memory
 from ...pipeline.local.prompt_cache import PromptCache, PromptFiles
 from ...pipeline.local.sizes import UNLIMITED, DeviceMemory
 from ...pipeline.local.unfinished import UnfinishedVideo
+from . import compat
+from .compat import casts_its_weights, core_layers, is_mmap_off
 from .kernels import ComfyKernels
 
 if TYPE_CHECKING:  # the local room needs diffusers
     from ...pipeline.local.model import LocalModel
 
-CORE_LAYERS = {
-    nn.Linear: comfy.ops.manual_cast.Linear,
-    nn.Conv2d: comfy.ops.manual_cast.Conv2d,
-    nn.Conv3d: comfy.ops.manual_cast.Conv3d,
-    nn.LayerNorm: comfy.ops.manual_cast.LayerNorm,
-}
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""By ComfyUI's names of them in its flags, the best first."""
+
+
+@dataclass(frozen=True)
+class HostWays:
+    """What of ComfyUI is used: its layers, by which weights are streamed, and its attention and norms."""
+
+    layers: bool = True
+    kernels: bool = True
 
 
 def weight_dtype() -> torch.dtype | None:
-    """bfloat16 on a GPU that is good at it, else float16 or float32. None on the CPU: the weights stay as they are."""
+    """The transformer's: what a flag says, else bfloat16 on a GPU that is good at it, else float16 or float32.
+
+    None on the CPU without a flag: the weights stay as they are.
+    """
     device = model_management.get_torch_device()
+    if told := _told("unet", "bf16", "fp16", "fp32"):
+        return told
     if model_management.is_device_cpu(device):
-        return None
+        return torch.float32 if args.force_fp32 else None
     if model_management.should_use_bf16(device):
         return torch.bfloat16
     return torch.float16 if model_management.should_use_fp16(device) else torch.float32
 
 
+def vae_weight_dtype() -> torch.dtype:
+    """What ComfyUI has for a VAE that can do with any type, of a flag or of its device."""
+    return model_management.vae_dtype(model_management.vae_device(), list(TYPES.values()))
+
+
 def text_weight_dtype() -> torch.dtype | None:
-    """bfloat16 on every GPU, as in the file: in float32 it would be copied from there into 27 GB of RAM."""
+    """What a flag says, else bfloat16 on every GPU, as in the file: float32 would be a copy of 27 GB in RAM.
+
+    Never float16, in which Qwen2.5 overflows.
+    """
+    if told := _told("text_enc", "bf16", "fp32"):
+        return told
     return None if model_management.is_device_cpu(model_management.get_torch_device()) else torch.bfloat16
 
 
@@ -49,12 +72,17 @@ def text_compute_dtype(weights: torch.dtype) -> torch.dtype:
     return weights if is_cpu or model_management.should_use_bf16(device) else torch.float32
 
 
+def _told(part: str, *names: str) -> torch.dtype | None:
+    """The type that one of ComfyUI's flags, such as --fp32-unet, has for a part of a model."""
+    return next((TYPES[name] for name in names if getattr(args, f"{name}_{part}", False)), None)
+
+
 @functools.cache
 def core_layer(layer: type[nn.Module]) -> type[nn.Module]:
     """ComfyUI's own class for a layer: it may leave its weight off the GPU, and casts it when it is used."""
-    if hasattr(layer, "comfy_cast_weights"):
+    if casts_its_weights(layer):
         return layer
-    for plain, core in CORE_LAYERS.items():
+    for plain, core in core_layers().items():
         if layer is plain:
             return core
         if issubclass(layer, plain):  # as the VAE's causal convolutions, which call super().forward
@@ -65,13 +93,13 @@ def core_layer(layer: type[nn.Module]) -> type[nn.Module]:
 class CosmosPredict25Part(nn.Module):
     """Holds a module for ComfyUI's ModelPatcher, which sets `device`: diffusers' models have that as a property.
 
-    The module's layers become ComfyUI's own, so that its memory manager can stream them.
+    The module's layers become ComfyUI's own, so that its memory manager can stream them; not where `streams` is False.
     """
 
-    def __init__(self, part: nn.Module) -> None:
+    def __init__(self, part: nn.Module, streams: bool = True) -> None:
         super().__init__()
         self.part = part
-        for layer in part.modules():
+        for layer in part.modules() if streams else ():
             layer.__class__ = core_layer(type(layer))
         if not hasattr(part, "weights_from_disk"):  # by another host of the same model
             weights = {name: parameter.data for name, parameter in part.named_parameters()}
@@ -114,7 +142,7 @@ class CosmosPredict25Patcher(ModelPatcher):
         Those are norms and tables, 4 MB.
         """
         for name, module in self.model.named_modules():
-            if hasattr(module, "comfy_cast_weights"):
+            if casts_its_weights(module):
                 continue
             keys = [f"{name}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)]
             if self.patches.keys() & set(keys) and not getattr(module, "comfy_patched_weights", False):
@@ -139,25 +167,46 @@ class CosmosPredict25Patcher(ModelPatcher):
         """Nothing: to lock a memory map's pages is to read the whole file into memory."""
 
 
+def read_into_memory(model: "LocalModel") -> None:
+    """Copy the weights out of their files, once and for all."""
+    for part in (model.text_encoder, model.transformer, model.vae):
+        if hasattr(part, "weights_from_disk"):  # by another host of the same model
+            return
+        for weight in part.parameters():
+            weight.data = weight.data.clone()
+    model.text_encoder.token_embeddings = model.text_encoder.token_embeddings.clone()
+
+
 class HostedModel:
     """A checkpoint whose parts live under ComfyUI's memory manager: the pipeline's `Placement` in ComfyUI."""
 
-    def __init__(self, model: "LocalModel", guardrail: bool, prompt_folder: Path | None = None) -> None:
-        """`prompt_folder`: where the embeddings of prompts are kept, or None to keep them in memory alone."""
+    def __init__(
+        self, model: "LocalModel", guardrail: bool, prompt_folder: Path | None = None, ways: HostWays | None = None
+    ) -> None:
+        """`prompt_folder`: where the embeddings of prompts are kept, or None to keep them in memory alone.
+
+        `ways`: as the canary found that ComfyUI can be used; None for all of it.
+        """
+        self.ways = ways or HostWays()
         self.model = model
         self.guardrail = guardrail
-        model.text_encoder.compute_dtype = text_compute_dtype(model.text_encoder.compute_dtype)
+        if is_mmap_off():
+            read_into_memory(model)
+        if self.ways.layers:
+            model.text_encoder.compute_dtype = text_compute_dtype(model.text_encoder.compute_dtype)
         files = PromptFiles(prompt_folder, model) if prompt_folder else None
         self.prompts = PromptCache(files=files)
         self.unfinished = UnfinishedVideo()
         self.device = model_management.get_torch_device()
-        model.transformer.kernels = ComfyKernels()
+        if self.ways.kernels:
+            model.transformer.kernels = ComfyKernels()
+        patcher = CosmosPredict25Patcher if self.ways.layers else ModelPatcher
         self._patchers: dict[nn.Module, ModelPatcher] = {
-            part: CosmosPredict25Patcher(CosmosPredict25Part(part), self.device, offload_device)
-            for part, offload_device in (
-                (model.text_encoder, model_management.text_encoder_offload_device()),
-                (model.transformer, model_management.unet_offload_device()),
-                (model.vae, model_management.vae_offload_device()),
+            part: patcher(CosmosPredict25Part(part, self.ways.layers), device, offload_device)
+            for part, device, offload_device in (
+                (model.text_encoder, self.device, model_management.text_encoder_offload_device()),
+                (model.transformer, self.device, model_management.unet_offload_device()),
+                (model.vae, model_management.vae_device(), model_management.vae_offload_device()),
             )
         }
 
@@ -188,12 +237,16 @@ class HostedModel:
         return hosted
 
     def use(self, module: nn.Module, memory_required: int) -> torch.device:
-        model_management.load_models_gpu([self._patchers[module]], memory_required=memory_required)
-        return self.device
+        patcher, whole = self._patchers[module], not self.ways.layers
+        model_management.load_models_gpu([patcher], memory_required=memory_required, force_full_load=whole)
+        return patcher.load_device
 
     def make_room(self, size: int) -> torch.device:
         model_management.free_memory(size + model_management.minimum_inference_memory(), self.device)
         return self.device
+
+    def ran_out(self, error: Exception) -> bool:
+        return bool(compat.is_out_of_memory(error)) or is_out_of_memory(error)
 
     def memory(self) -> DeviceMemory:
         """The GPU without what ComfyUI holds in reserve and what other models take, which leave it when asked to."""
@@ -207,6 +260,6 @@ class HostedModel:
         return DeviceMemory(
             free=free - model_management.extra_reserved_memory(),
             ram=ram,
-            layers_in_flight=1 + model_management.NUM_STREAMS,
-            streams_all=model_management.vram_state == model_management.VRAMState.NO_VRAM,
+            layers_in_flight=compat.layers_in_flight() if self.ways.layers else 0,
+            streams_all=self.ways.layers and compat.streams_all(),
         )

@@ -1,22 +1,85 @@
 """The packages that local generation needs."""
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 from ...pipeline.errors import MissingDependencyError
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
+NEEDED = ("diffusers", "transformers", "huggingface_hub", "tokenizers", "safetensors", "torch")
+"""Those that may not be uninstalled. They are blamed where no other package is in between."""
+WITHOUT_DIFFUSERS = "The Checkpoint Loader needs no diffusers."
 
 
 @contextmanager
 def import_requirements() -> Iterator[None]:
-    """Raise `MissingDependencyError`, which says how to install them, when one cannot be imported."""
+    """Raise `MissingDependencyError` when what is imported here cannot be, with what to install or to uninstall.
+
+    diffusers turns the errors of all that it imports into RuntimeErrors which do not say whose they are.
+    """
     try:
         yield
-    except ImportError as error:
+    except Exception as error:
+        cause = first_cause(error)
         raise MissingDependencyError(
-            f"Local generation cannot start: {error}. Install what it needs into ComfyUI's Python with: "
-            f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
+            f"Local generation cannot start: {advice(blamed_package(cause), cause)} {WITHOUT_DIFFUSERS}"
         ) from error
+
+
+@contextmanager
+def import_native() -> Iterator[None]:
+    """Raise `MissingDependencyError` where ComfyUI lacks a name that its own MODEL, CLIP and VAE are made with."""
+    try:
+        yield
+    except (ImportError, AttributeError) as error:
+        from . import compat
+
+        release = compat.comfyui_version.__version__
+        raise MissingDependencyError(
+            f"ComfyUI {release} lacks what its own MODEL, CLIP and VAE are made with here: {error}. Tested: ComfyUI "
+            f"{compat.TESTED[-1]}. The Model Loader and Generate Locally do not need it."
+        ) from error
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error at the end of the chain."""
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = cause
+    return error
+
+
+def blamed_package(cause: BaseException) -> str | None:
+    """Return the name, as it is imported, of the package that could not be imported; None where it cannot be told.
+
+    It is the last one that was under way and that the others can do without; else the one that the error names.
+    """
+    installed = packages_distributions()
+    folders = sorted((Path(folder).resolve() for folder in sys.path if folder), key=lambda folder: -len(folder.parts))
+    under_way = [_package_of(Path(frame.filename), folders) for frame in traceback.extract_tb(cause.__traceback__)]
+    named = [cause.name.split(".")[0]] if isinstance(cause, ImportError) and cause.name else []
+    neighbours = [name for name in (*under_way, *named) if name in installed and name not in NEEDED]
+    return next(reversed(neighbours or named or [name for name in under_way if name in installed]), None)
+
+
+def _package_of(file: Path, folders: list[Path]) -> str:
+    folder = next((folder for folder in folders if folder in file.parents), file.parent)
+    return file.relative_to(folder).parts[0].removesuffix(".py")
+
+
+def advice(package: str | None, cause: BaseException) -> str:
+    """Say what is wrong with `package` and what to do about it."""
+    distributions = packages_distributions().get(package or "")
+    pip = f'"{sys.executable}" -m pip'
+    install = f'Install what it needs into ComfyUI\'s Python with: {pip} install -r "{REQUIREMENTS}"'
+    is_missing = isinstance(cause, ModuleNotFoundError) and cause.name == package
+    if is_missing or not distributions:
+        return f"{cause}. {install}"
+    name = distributions[0]
+    broken = f"{name} {version(name)} is installed and cannot be imported ({cause})."
+    if package in NEEDED:
+        return f"{broken} {install}"
+    return f"{broken} Update it with: {pip} install -U {name}, or remove it with: {pip} uninstall {name}"

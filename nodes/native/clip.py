@@ -9,8 +9,6 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.supported_models_base import ClipTarget
-from comfy.text_encoders.llama import Llama2_, Qwen25_7BVLI_Config
 from torch import Tensor
 
 from ...pipeline.errors import WrongCheckpointError
@@ -20,6 +18,14 @@ from ...pipeline.local.load.parts import Parts, check_text_features, language_mo
 from ...pipeline.local.load.text_encoder import read_text_config, rope_of
 from ...pipeline.local.load.tokenizer import load_tokenizer
 from ...pipeline.local.load.weights import check_same_tensors, index_tensors, weight_files
+from .compat import (
+    ClipTarget,
+    Llama2_,
+    Qwen25_7BVLI_Config,
+    calculate_parameters,
+    detect_layer_quantization,
+    mixed_precision_ops,
+)
 from .encoder import ReasonEncoder
 from .model import PROJECTION, read_projection
 from .tensors import read_tensors, weights_alone
@@ -83,7 +89,7 @@ def load_clip(
     clip = comfy.sd.CLIP(
         target,
         tokenizer_data={"tokenizer": found.tokenizer},
-        parameters=comfy.utils.calculate_parameters(tensors),
+        parameters=calculate_parameters(tensors),
         state_dict=[tensors],
         model_options=_options(tensors),
         disable_dynamic=disable_dynamic,
@@ -130,10 +136,10 @@ def _check_tensors(found: TextEncoderFiles, writer: bool) -> None:
 def _options(tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The weights' own type, where ComfyUI would take float16, and its layers with scales where there are any."""
     dtype = tensors["model.norm.weight"].dtype
-    quantized = comfy.utils.detect_layer_quantization(tensors, "")
+    quantized = detect_layer_quantization(tensors, "")
     if not quantized:
         return {"dtype": dtype}
-    layers = comfy.ops.mixed_precision_ops(quantized, dtype, full_precision_mm=True)
+    layers = mixed_precision_ops(quantized, dtype, full_precision_mm=True)
     return {"dtype": dtype, "custom_operations": layers}
 
 

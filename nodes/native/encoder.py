@@ -5,12 +5,12 @@ from typing import Any
 import comfy.ops
 import torch
 from comfy import model_management
-from comfy.text_encoders.llama import Llama2_, Qwen25_7BVLI_Config
 from torch import Tensor, nn
 
 from ...pipeline.errors import InvalidRequestError
 from ...pipeline.local.encode import MAX_TOKENS, normalized_layers
 from ...pipeline.local.finite import TEXT_ENCODER, check_finite
+from .compat import Llama2_, Qwen25_7BVLI_Config
 
 KEY = "reason1"
 """Of the tokens, among those that other text encoders would give."""

@@ -4,15 +4,11 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-import comfy.model_base
 import comfy.model_patcher
-import comfy.model_sampling
 import comfy.ops
-import comfy.supported_models
 import comfy.utils
 import torch
 from comfy import model_management
-from comfy.ldm.cosmos.predict2 import MiniTrainDIT
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
@@ -23,6 +19,15 @@ from ...pipeline.local.load.original_names import diffusers_name
 from ...pipeline.local.load.parts import Parts
 from ...pipeline.local.load.weights import Source, check_same_tensors
 from ...pipeline.local.variant import POST_TRAINED, Variant
+from .compat import (
+    COSMOS_RFLOW,
+    CosmosI2VPredict2,
+    CosmosPredict2,
+    MiniTrainDIT,
+    ModelSamplingCosmosRFlow,
+    calculate_parameters,
+    detect_layer_quantization,
+)
 from .tensors import read_tensors, weights_alone
 
 PROJECTION = "crossattn_proj."
@@ -33,7 +38,7 @@ MAX_SIZE = (128, 240, 240)
 """Latent frames, rows and columns that the position embedding of the 2B and the 14B model knows."""
 
 
-class UnitNoise(comfy.model_sampling.ModelSamplingCosmosRFlow, comfy.model_sampling.COSMOS_RFLOW):
+class UnitNoise(ModelSamplingCosmosRFlow, COSMOS_RFLOW):
     """Starts from noise of variance 1, as the model was trained, where ComfyUI scales it by 200/201."""
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
@@ -51,7 +56,7 @@ class ShiftedNoise(UnitNoise):
         self.register_buffer("log_sigmas", sigmas.log())
 
 
-class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
+class CosmosPredict25Model(CosmosPredict2):
     def __init__(self, model_config: "CosmosPredict25", device: torch.device | None = None) -> None:
         super().__init__(model_config, image_to_video=True, device=device)
         shift = model_config.variant.scheduler_config.get("flow_shift")
@@ -88,7 +93,7 @@ class CosmosPredict25Model(comfy.model_base.CosmosPredict2):
         return timestep if known is None else super().process_timestep(timestep, x, **conds).clamp(min=known)
 
 
-class CosmosPredict25(comfy.supported_models.CosmosI2VPredict2):
+class CosmosPredict25(CosmosI2VPredict2):
     sampling_settings = {"sigma_data": 1.0, "sigma_max": 200.0, "sigma_min": 0.01}  # noqa: RUF012 as in ComfyUI
     variant: Variant = POST_TRAINED
 
@@ -193,8 +198,8 @@ def native_names(
 def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor], disable_dynamic: bool) -> ModelPatcher:
     """As `comfy.sd.load_diffusion_model_state_dict` does it, for a config that it does not know."""
     device, offload_device = model_management.get_torch_device(), model_management.unet_offload_device()
-    quantized: Any = comfy.utils.detect_layer_quantization(tensors, "")
-    dtypes, parameters = config.supported_inference_dtypes, comfy.utils.calculate_parameters(tensors)
+    quantized: Any = detect_layer_quantization(tensors, "")
+    dtypes, parameters = config.supported_inference_dtypes, calculate_parameters(tensors)
     dtype = model_management.unet_dtype(
         model_params=parameters,
         supported_dtypes=dtypes,

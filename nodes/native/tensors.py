@@ -9,6 +9,7 @@ from torch import Tensor
 from ...pipeline.local.load.original_names import bare_name
 from ...pipeline.local.load.reading import as_wrong_checkpoint, is_system_error
 from ...pipeline.local.load.weights import SAFETENSORS, SCALES, Source, TensorFile
+from .compat import convert_old_quants
 
 
 def weights_alone(sources: Mapping[str, Source]) -> dict[str, Source]:
@@ -27,8 +28,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     with as_wrong_checkpoint(path):
         tensors, metadata = _load_as_comfyui(path) or _load_ourselves(path)
     # Once for what the metadata says of layers, once for what a tensor `scaled_fp8` does, which may have a prefix.
-    tensors, _ = comfy.utils.convert_old_quants(tensors, "", metadata)
-    tensors, _ = comfy.utils.convert_old_quants({bare_name(name): value for name, value in tensors.items()})
+    tensors, _ = convert_old_quants(tensors, "", metadata)
+    tensors, _ = convert_old_quants({bare_name(name): value for name, value in tensors.items()})
     return tensors
 
 

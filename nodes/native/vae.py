@@ -6,11 +6,12 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 from comfy import model_management
-from comfy.ldm.wan.vae import WanVAE
+from comfy.model_patcher import ModelPatcher
 
 from ...pipeline.local.load.original_names import bare_name, diffusers_vae_name
 from ...pipeline.local.load.parts import Parts
 from ...pipeline.local.load.weights import check_same_tensors
+from .compat import WanVAE
 from .tensors import read_tensors
 
 WAN_DIM_MULT, WAN_RES_BLOCKS = [1, 2, 4, 4], 2
@@ -18,6 +19,17 @@ WAN_DIM_MULT, WAN_RES_BLOCKS = [1, 2, 4, 4], 2
 
 def load_vae(parts: Parts) -> comfy.sd.VAE:
     """The VAE. Raises `WrongCheckpointError` when the files hold another one."""
+    vae = _load(parts)
+    vae.patcher.cached_patcher_init = (_load_patcher, (parts,))
+    return vae
+
+
+def _load_patcher(parts: Parts, disable_dynamic: bool = False) -> ModelPatcher:
+    """By this ComfyUI loads the VAE once more, for another device."""
+    return load_vae(parts).patcher
+
+
+def _load(parts: Parts) -> comfy.sd.VAE:
     dim_mult = parts.vae_config.get("dim_mult", WAN_DIM_MULT)
     num_res_blocks = parts.vae_config.get("num_res_blocks", WAN_RES_BLOCKS)
     network = _network(parts.vae_config["base_dim"], dim_mult, num_res_blocks)

@@ -1,18 +1,17 @@
 """The text encoder as a writer of prompts, for ComfyUI's Generate Text: Qwen2.5-VL with lm_head and vision tower."""
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.utils
 import torch
 import torch.nn.functional as F
 from comfy import model_management
-from comfy.ldm.modules.attention import optimized_attention_for_device
-from comfy.text_encoders.llama import BaseGenerate
-from comfy.text_encoders.qwen_vl import Qwen2VLVisionTransformer, process_qwen2vl_images
 from torch import Tensor
 
+from .compat import BaseGenerate, Qwen2VLVisionTransformer, optimized_attention_for_device, process_qwen2vl_images
 from .encoder import KEY, ReasonEncoder
 
 MOST_PIXELS = 1280 * 28 * 28
@@ -26,6 +25,16 @@ QWEN_VISION = {
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
 """The vision tower of Qwen2.5-VL-7B."""
+
+SAMPLING = {
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 0.95,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+}
+"""The options of `BaseGenerate.sample_token` that are known here, with the values that `CLIP.generate` gives them."""
 
 
 def patches_of(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,6 +85,12 @@ def positions(length: int, start: int, grid: Sequence[int]) -> Tensor:
     return torch.cat([torch.arange(start).expand(3, -1), start + picture.flatten(1), after.expand(3, -1)], dim=1)
 
 
+def sampling_options(sample_token: Callable[..., Tensor], options: dict[str, Any]) -> dict[str, Any]:
+    """`SAMPLING` with the values in `options`, as far as `sample_token` takes it: ComfyUI 0.18 has fewer."""
+    taken = inspect.signature(sample_token).parameters
+    return {name: options.get(name, value) for name, value in SAMPLING.items() if name in taken}
+
+
 class ReasonWriter(ReasonEncoder, BaseGenerate):
     """Encodes as `ReasonEncoder` does. Goes on from an idea in a loop of its own, as ComfyUI's knows no picture."""
 
@@ -99,12 +114,10 @@ class ReasonWriter(ReasonEncoder, BaseGenerate):
         do_sample: bool,
         max_length: int,
         seed: int | None = None,
-        presence_penalty: float = 0.0,
-        **sampling: Any,
+        **options: Any,
     ) -> list[int]:
-        """Token ids, `max_length` at most. `sampling`: of `BaseGenerate.sample_token`."""
-        if presence_penalty:  # ComfyUI 0.18 has none
-            sampling["presence_penalty"] = presence_penalty
+        """Token ids, `max_length` at most. `options`: `SAMPLING`; others, such as `mtp` of ComfyUI 0.38, do nothing."""
+        sampling = sampling_options(self.sample_token, options)
         device = self.execution_device
         generator = torch.Generator(device).manual_seed(seed or 0) if do_sample else None
         embeds, places = self._read([token for token, _ in tokens[KEY][0]])

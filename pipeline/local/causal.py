@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import CACHE_T, WanCausalConv3d, WanRMS_norm
 from torch import Tensor, cat, nn
+
+from .compat import CACHE_T, WanCausalConv3d, WanRMS_norm
 
 Memory = list[Tensor | None]
 

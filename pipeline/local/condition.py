@@ -4,15 +4,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import (
-    WanCausalConv3d,
-    WanMidBlock,
-    WanResample,
-    WanResidualBlock,
-)
 from torch import Tensor, nn
 
 from .causal import Memory, convolve, empty_memory, fast_on_cpu
+from .compat import WanCausalConv3d, WanMidBlock, WanResample, WanResidualBlock
 from .latents import normalize
 from .sizes import ModelSizes
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from .causal import convolve, empty_memory, fast_on_cpu
 from .finite import VAE, check_finite
 from .latents import SPATIAL_COMPRESSION
+from .out_of_memory import is_out_of_memory
 from .sizes import ModelSizes
 from .tiles import SMALLEST_SPLIT, Tile, whole
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int, int], None]
 """Called after each latent frame with the number of the tile, from 1, how many there are, and the frames done."""
+
+RanOut = Callable[[Exception], bool]
+"""Whether an error says that memory did not suffice."""
 
 
 def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
@@ -66,12 +70,18 @@ def decode_activation_bytes(sizes: ModelSizes, height: int, width: int) -> int:
     return 56 * height * width * SPATIAL_COMPRESSION**2 * sizes.vae_channels * sizes.vae_itemsize
 
 
-def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, grid: tuple[int, int], report: Report) -> Tensor:
+def decode(
+    vae: "AutoencoderKLWan",
+    latents: Tensor,
+    num_frames: int,
+    grid: tuple[int, int],
+    report: Report,
+    ran_out: RanOut = is_out_of_memory,
+) -> Tensor:
     """Return the first `num_frames` frames, (num_frames, 8h, 8w, 3), float32 in 0..1, in RAM.
 
     `latents`: as for `decode_chunks`. `grid`: rows and columns of the tiles that the picture is decoded in. A tile that
-    does not fit in memory is decoded in smaller ones. Raises `torch.OutOfMemoryError` where none is small
-    enough.
+    does not fit in memory is decoded in smaller ones. Raises the device's error where none is small enough.
     """
     height, width = (side * SPATIAL_COMPRESSION for side in latents.shape[-2:])
     frames = torch.zeros(num_frames, height, width, 3)
@@ -79,7 +89,9 @@ def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, grid: tupl
     with fast_on_cpu(vae.decoder, device):
         features = [feature.cpu() for feature in middle_features(vae, latents)]
         for number, tile in enumerate(tiles, 1):
-            _decode_tile(vae, features, tile, frames, 0, device, lambda done, n=number: report(n, len(tiles), done))
+            _decode_tile(
+                vae, features, tile, frames, 0, device, lambda done, n=number: report(n, len(tiles), done), ran_out
+            )
     return frames
 
 
@@ -91,6 +103,7 @@ def _decode_tile(
     done: int,
     device: torch.device,
     report: Callable[[int], None],
+    ran_out: RanOut,
 ) -> None:
     """Add the tile to all `frames` from number `done` on, computed on `device`."""
     rows, columns = tile.pixels()
@@ -105,13 +118,15 @@ def _decode_tile(
                 done = stop
                 report(done)
             start = stop
-    except torch.OutOfMemoryError:
+    except Exception as error:
         height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
-        if max(height, width) < SMALLEST_SPLIT:
+        if not ran_out(error) or max(height, width) < SMALLEST_SPLIT:
             raise
         smaller = tile.split((2, 1) if height > width else (1, 2))
     else:
         return
     # Outside of the handler, which would keep what the failed one held.
     for part in smaller:
-        _decode_tile(vae, features, part, frames, done, device, report if part is smaller[-1] else lambda _: None)
+        _decode_tile(
+            vae, features, part, frames, done, device, report if part is smaller[-1] else lambda _: None, ran_out
+        )

@@ -61,12 +61,15 @@ def encode_activation_bytes(sizes: ModelSizes) -> int:
     return int(2.1 * states)
 
 
-def layer_features(language_model: "Qwen2_5_VLTextModel", token_embeds: Tensor) -> Tensor:
+def layer_features(
+    language_model: "Qwen2_5_VLTextModel", token_embeds: Tensor | None = None, input_ids: Tensor | None = None
+) -> Tensor:
     """Return the hidden states of all layers, each normalised over its channels: (1, 512, layers * hidden_size).
 
-    `token_embeds`: (1, 512, hidden_size), on the device and in the dtype to compute in.
+    `token_embeds`: (1, 512, hidden_size), on the device and in the dtype to compute in; or the tokens, (1, 512).
     """
-    outputs = language_model(inputs_embeds=token_embeds, output_hidden_states=True, use_cache=False)
+    given = {"input_ids": input_ids} if token_embeds is None else {"inputs_embeds": token_embeds}
+    outputs = language_model(**given, output_hidden_states=True, use_cache=False)
     return normalized_layers(outputs.hidden_states[1:])
 
 
@@ -89,6 +92,10 @@ def encode_prompt(
 
     Source: `Cosmos2_5_PredictBasePipeline._get_prompt_embeds` and `CosmosTransformer3DModel.forward` of diffusers.
     """
-    token_embeds = F.embedding(tokenize(tokenizer, prompt), text_encoder.token_embeddings)
-    features = layer_features(text_encoder.language_model, token_embeds.to(device, text_encoder.compute_dtype))
+    ids = tokenize(tokenizer, prompt)
+    if text_encoder.whole:
+        features = layer_features(text_encoder.language_model, input_ids=ids.to(device))
+    else:
+        token_embeds = F.embedding(ids, text_encoder.token_embeddings)
+        features = layer_features(text_encoder.language_model, token_embeds.to(device, text_encoder.compute_dtype))
     return text_encoder.crossattn_proj(features)

@@ -12,6 +12,7 @@ from ..observer import NullObserver, Observer
 from ..request import FPS, NUM_FRAMES, SIDE, GenerationRequest
 from ..start import Start
 from ..video import LocalVideo
+from . import library
 from .condition import encode_frames
 from .decode import decode
 from .denoise import denoise, no_conditioning_latents
@@ -23,7 +24,8 @@ from .model import LocalModel, sizes_of
 from .placement import OneAtATime, Placement
 from .plan import Plan, make_plan
 from .prompt_cache import PromptCache
-from .schedule import make_solver, standard_sigmas
+from .schedule import UniPC, make_solver, standard_sigmas
+from .tiles import finer_grid
 from .unfinished import UnfinishedVideo
 
 if TYPE_CHECKING:
@@ -138,10 +140,12 @@ def generate(
     plan = plan or plan_for(model, request, placement, len(conditioning_frames))
     unfinished = unfinished or UnfinishedVideo()
     request = replace(request, seed=request.seed_or_random())
+    latents = unfinished.latents_of(request, conditioning_frames)
+    if latents is not None and unfinished.grid:
+        plan = replace(plan, grid=unfinished.grid)
     progress = _Progress(observer or NullObserver(), plan, request)
     run = _Run(model, request, placement, plan, progress)
 
-    latents = unfinished.latents_of(request, conditioning_frames)
     if latents is None:
         if guardrail:
             progress.start("Checking the prompt")
@@ -150,7 +154,7 @@ def generate(
         unfinished.keep(request, conditioning_frames, latents)
     else:
         progress.skip_to_decoding()
-    frames = run.decode(latents)
+    frames = run.decode(latents, unfinished)
     unfinished.clear()
     if guardrail:
         progress.start("Checking the video")
@@ -197,7 +201,8 @@ class _Run:
         assert self.plan.condition, "the plan is for a video without a start"
         device = self.placement.use(self.model.vae, self.plan.memory_required(self.plan.condition))
         with self.stoppable(self.model.vae.encoder.down_blocks):
-            conditioning_latents = encode_frames(self.model.vae, conditioning_frames, device)
+            encode = encode_frames if self.model.ways.vae else library.encode_frames
+            conditioning_latents = encode(self.model.vae, conditioning_frames, device)
         check_finite(conditioning_latents, VAE, "for the picture or clip to start from")
         self.progress.advance()
         return conditioning_latents
@@ -213,9 +218,11 @@ class _Run:
         assert positive is not None
         latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
         sigmas = standard_sigmas(self.model.scheduler_config, request.num_inference_steps)
-        solver = make_solver(request.schedule, self.model.scheduler_config, sigmas, latents)
+        unipc = UniPC if self.model.ways.solver else library.LibraryUniPC
+        solver = make_solver(request.schedule, self.model.scheduler_config, sigmas, latents, unipc)
         if conditioning_latents is None:
             conditioning_latents = no_conditioning_latents(latents)
+        conditioning_latents = conditioning_latents.to(device)
         inputs = latents, solver, positive, negative, request.guidance_scale, conditioning_latents
         with self.stoppable(transformer.transformer_blocks):
             for step in denoise(transformer, *inputs, self.model.variant.conditioning_timestep):
@@ -225,18 +232,27 @@ class _Run:
                 self.placement.use(transformer, memory_required)
         return latents
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return the frames, as of `decode`."""
+    def decode(self, latents: Tensor, unfinished: UnfinishedVideo) -> Tensor:
+        """Return the frames, as of `decode`. Where memory does not suffice, `unfinished` is told of a finer grid."""
         self.progress.start("Decoding")
-        vae, num_frames = self.model.vae, self.request.num_frames
+        vae, request, grid = self.model.vae, self.request, self.plan.grid
+        unfinished.grid = grid
+
+        def ran_out(error: Exception) -> bool:
+            out = self.placement.ran_out(error)
+            if out:
+                unfinished.grid = finer_grid(unfinished.grid or grid, request.height, request.width)
+            return out
 
         def report(tile: int, tiles: int, done: int) -> None:
             of_tile = f", tile {tile} of {tiles}" if tiles > 1 else ""
-            self.progress.advance(f"{of_tile}, frame {done} of {num_frames}")
+            self.progress.advance(f"{of_tile}, frame {done} of {request.num_frames}")
 
         device = self.placement.use(vae, self.plan.memory_required(self.plan.decode))
         with self.stoppable([vae.decoder.mid_block, vae.decoder.up_blocks[0]]):
-            return decode(vae, latents.to(device), num_frames, self.plan.grid, report)
+            if not self.model.ways.vae:
+                return library.decode(vae, latents.to(device), request.num_frames, report)
+            return decode(vae, latents.to(device), request.num_frames, grid, report, ran_out)
 
     @contextmanager
     def stoppable(self, blocks: Iterable[torch.nn.Module]) -> Iterator[None]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from .sizes import ModelSizes, PartSize
 from .variant import POST_TRAINED, Variant
+from .ways import OURS, Ways
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
@@ -22,15 +23,19 @@ class TextEncoder(nn.Module):
     """Qwen2.5-VL's language model with the projection that the checkpoint keeps in its transformer.
 
     Projecting here, once for each prompt, replaces projecting 512 x 100352 values in every pass of the transformer.
+    `whole`: whether the language model keeps its table and is given tokens, as transformers does it.
     `compute_dtype`: where the layers cast their weights when they are used, it may be another than that of the weights.
     """
 
-    def __init__(self, language_model: "Qwen2_5_VLTextModel", crossattn_proj: nn.Module) -> None:
+    def __init__(self, language_model: "Qwen2_5_VLTextModel", crossattn_proj: nn.Module, whole: bool = False) -> None:
         super().__init__()
+        table: Any = language_model.get_input_embeddings()
         # A tensor, not a parameter: 512 rows of it are looked up on the CPU, wherever the rest of the module goes.
-        self.token_embeddings = language_model.embed_tokens.weight.detach()
+        self.token_embeddings = table.weight.detach()
         self.compute_dtype: torch.dtype = self.token_embeddings.dtype
-        language_model.set_input_embeddings(nn.Identity())
+        self.whole = whole
+        if not whole:
+            language_model.set_input_embeddings(nn.Identity())
         self.language_model = language_model
         self.crossattn_proj = crossattn_proj
 
@@ -51,6 +56,7 @@ class LocalModel:
     scheduler_config: Mapping[str, Any]
     variant: Variant = POST_TRAINED
     notes: tuple[str, ...] = ()
+    ways: Ways = OURS
 
 
 def sizes_of(model: LocalModel) -> ModelSizes:

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from .out_of_memory import is_out_of_memory
 from .sizes import UNLIMITED, DeviceMemory
 
 
@@ -22,6 +23,10 @@ class Placement(Protocol):
 
     def memory(self) -> DeviceMemory:
         """Return the memory that there is for one part at a time."""
+        ...
+
+    def ran_out(self, error: Exception) -> bool:
+        """Whether `error` says that memory did not suffice, so that less at once may."""
         ...
 
 
@@ -43,6 +48,9 @@ class OneAtATime:
             self._module.to("cpu")
             self._module = None
         return self._device
+
+    def ran_out(self, error: Exception) -> bool:
+        return is_out_of_memory(error)
 
     def memory(self) -> DeviceMemory:
         if self._device.type != "cuda":

@@ -1,6 +1,6 @@
 """The sigmas that the denoising goes through, and how it gets from one to the next."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -103,12 +103,19 @@ def distilled_sigmas(num_inference_steps: int) -> Tensor:
     return torch.tensor([*DISTILLED_SIGMAS[:num_inference_steps], 0.0])
 
 
-def make_solver(schedule: str, config: Mapping[str, Any], sigmas: Tensor, noise: Tensor) -> Solver:
+def make_solver(
+    schedule: str,
+    config: Mapping[str, Any],
+    sigmas: Tensor,
+    noise: Tensor,
+    unipc: Callable[[Mapping[str, Any], Tensor], Solver] = UniPC,
+) -> Solver:
     """What takes `noise`, (1, 16, T, H/8, W/8), down `schedule`, one of a request. `config`: the checkpoint's own.
 
     `sigmas`: (steps + 1,), those of the standard schedule; the others have as many, and "few steps" begins as it does.
+    `unipc`: `UniPC`, or the one of `library`.
     """
     steps = len(sigmas) - 1
     if schedule == DISTILLED:
         return Renoising(distilled_sigmas(steps), noise)
-    return UniPC(config, few_steps_sigmas(sigmas[0].item(), steps) if schedule == FEW_STEPS else sigmas)
+    return unipc(config, few_steps_sigmas(sigmas[0].item(), steps) if schedule == FEW_STEPS else sigmas)

@@ -91,6 +91,14 @@ def grids(height: int, width: int) -> list[tuple[int, int]]:
     return sorted(((row, column) for row in rows for column in columns), key=work)
 
 
+def finer_grid(grid: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Return a grid with twice the tiles of `grid`, cut across their longer side; `grid` where none is that fine."""
+    tile_height, tile_width = largest_tile(height, width, grid)
+    rows, columns = grid
+    finer = (2 * rows, columns) if tile_height > tile_width else (rows, 2 * columns)
+    return finer if finer in grids(height, width) else grid
+
+
 def largest_tile(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
     """Return height and width, in latents, of the largest tile of a picture in pixels."""
     tile_height, tile_width = (

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import CosmosTransformer3DModel
-from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_cosmos import CosmosTransformerBlock
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .compat import CosmosTransformerBlock, apply_rotary_emb
 from .sizes import Chunks
 
 RESIDUAL_DTYPE = torch.float32

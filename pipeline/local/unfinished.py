@@ -6,9 +6,13 @@ from ..request import GenerationRequest
 
 
 class UnfinishedVideo:
-    """Keeps the latents of the last request until they are decoded, so that the same request continues from there."""
+    """Keeps the latents of the last request until they are decoded, so that the same request continues from there.
+
+    `grid`: of the tiles to decode in, finer than planned where memory has not sufficed; None where it was not tried.
+    """
 
     def __init__(self) -> None:
+        self.grid: tuple[int, int] | None = None
         self._kept: tuple[GenerationRequest, Tensor, Tensor] | None = None
 
     def keep(self, request: GenerationRequest, conditioning_frames: Tensor, latents: Tensor) -> None:
@@ -17,6 +21,7 @@ class UnfinishedVideo:
         `conditioning_frames`: (0, 1 or 5, H, W, 3), the frames that the video starts from.
         """
         self._kept = request, conditioning_frames, latents.cpu()
+        self.grid = None
 
     def latents_of(self, request: GenerationRequest, conditioning_frames: Tensor) -> Tensor | None:
         if self._kept is None or self._kept[0] != request or not self._kept[1].equal(conditioning_frames):

@@ -16,37 +16,44 @@ const refusing = new Set()
 /** The id of the workflow that a job is of, by the job's id. */
 const workflows = new Map()
 
+// All that follows are niceties: a frontend without one of the names that they take loses that one and nothing else.
+
 const root = () => app.rootGraph ?? app.graph
 
 /** Of an id such as 5:3, node 3 in the subgraph 5. */
 const nodeOf = (id) => id.split(':').reduce((node, part) => (node?.subgraph ?? node)?.getNodeById?.(part), root())
 
 /** Jobs go on while another workflow is open, whose nodes have the same ids. */
-const isOpen = ({ prompt_id }) => [undefined, root().id].includes(workflows.get(prompt_id))
+const isOpen = ({ prompt_id }) => [undefined, root()?.id].includes(workflows.get(prompt_id))
+
+/** Puts `make` of a function of the frontend's in its place. No official hook does what the two that are changed do. */
+function change(name, make) {
+  if (typeof api[name] === 'function') api[name] = make(api[name])
+}
 
 function show(id, text) {
   const node = nodeOf(id)
-  if (node && !node.type.startsWith('CosmosPredict25')) return // the job is that of a workflow which is not shown now
-  app.api.dispatchCustomEvent('progress_text', { nodeId: id, text })
+  if (node && !node.type?.startsWith('CosmosPredict25')) return // the job is that of a workflow which is not shown now
+  api.dispatchCustomEvent?.('progress_text', { nodeId: id, text })
   requestAnimationFrame(() => growToShow(nodeOf(id), text))
 }
 
 /** The classic canvas gives a node's text two lines, however long it is. */
 function growToShow(node, text) {
-  if (!node || LiteGraph.vueNodesMode) return
+  if (!node || globalThis.LiteGraph?.vueNodesMode) return
   const widget = node.widgets?.find(({ name }) => name === TEXT_WIDGET)
-  if (!widget) return
+  if (!widget?.options || !node.computeSize || !node.setSize) return
   const [width, height] = node.size
   const lines = text.split('\n').reduce((sum, line) => sum + Math.ceil(line.length / (width / LETTER)), 0)
   widget.options.getMinHeight = () => Math.max(2, lines) * LINE + LINE
   node.setSize([width, Math.max(height, node.computeSize()[1])])
-  node.setDirtyCanvas(true, true)
+  node.setDirtyCanvas?.(true, true)
 }
 
 function hide(id) {
   const node = nodeOf(id)
   const widget = node?.widgets?.find(({ name }) => name === TEXT_WIDGET)
-  if (widget) node.removeWidget(widget)
+  if (widget) node.removeWidget?.(widget)
 }
 
 function forgetRefusals() {
@@ -55,10 +62,12 @@ function forgetRefusals() {
 }
 
 function showFpsForImagesOnly(node) {
-  const fps = node.widgets.find(({ name }) => name === 'fps')
+  const fps = node.widgets?.find(({ name }) => name === 'fps')
+  const images = () => node.inputs?.find(({ name }) => name === 'images')
+  if (!fps?.options || !images()) return
   const update = () => {
-    fps.hidden = fps.options.hidden = node.inputs.find(({ name }) => name === 'images').link == null
-    node.setDirtyCanvas(true, true)
+    fps.hidden = fps.options.hidden = images()?.link == null
+    node.setDirtyCanvas?.(true, true)
   }
   const before = node.onConnectionsChange
   node.onConnectionsChange = function (...change) {
@@ -69,32 +78,31 @@ function showFpsForImagesOnly(node) {
 }
 
 /** ComfyUI lists the templates as the disk does, which can be the one that costs money first. */
-function listPaidTemplatesLast() {
-  const pack = decodeURIComponent(import.meta.url.match(/\/extensions\/([^/]+)\//)[1])
+function listPaidTemplatesLast(asListed) {
+  const pack = decodeURIComponent(import.meta.url.match(/\/extensions\/([^/]+)\//)?.[1] ?? '')
   const isPaid = (name) => name.includes('on fal')
-  const asListed = api.getWorkflowTemplates
-  api.getWorkflowTemplates = async function () {
-    const templates = await asListed.call(this)
-    templates[pack]?.sort((a, b) => isPaid(a) - isPaid(b) || a.localeCompare(b))
+  return async function (...options) {
+    const templates = await asListed.apply(this, options)
+    const ours = templates?.[pack]
+    if (Array.isArray(ours)) ours.sort((a, b) => isPaid(a) - isPaid(b) || a.localeCompare(b))
     return templates
   }
 }
 
-function rememberWorkflows() {
-  const queue = api.queuePrompt
-  api.queuePrompt = async function (number, prompt, ...options) {
+function rememberWorkflows(queue) {
+  return async function (number, prompt, ...options) {
     const answer = await queue.call(this, number, prompt, ...options)
-    workflows.set(answer.prompt_id, prompt.workflow?.id)
+    if (answer?.prompt_id) workflows.set(answer.prompt_id, prompt?.workflow?.id)
     return answer
   }
 }
 
-listPaidTemplatesLast()
-rememberWorkflows()
+change('getWorkflowTemplates', listPaidTemplatesLast)
+change('queuePrompt', rememberWorkflows)
 
 /** A seed that changes after each run would have a job that is kept at fal sent, and paid for, again. */
 function keepSeed(node) {
-  const control = node.widgets.find(({ name }) => name === 'control_after_generate')
+  const control = node.widgets?.find(({ name }) => name === 'control_after_generate')
   if (control) control.value = 'fixed'
 }
 
@@ -102,11 +110,11 @@ app.registerExtension({
   name: 'cosmospredict25.texts',
 
   setup() {
-    app.api.addEventListener('execution_start', forgetRefusals)
-    app.api.addEventListener('execution_cached', ({ detail }) => {
-      if (isOpen(detail)) for (const id of texts.keys()) if (!detail.nodes.includes(id)) texts.delete(id)
+    api.addEventListener('execution_start', forgetRefusals)
+    api.addEventListener('execution_cached', ({ detail }) => {
+      if (isOpen(detail)) for (const id of texts.keys()) if (!detail.nodes?.includes(id)) texts.delete(id)
     })
-    app.api.addEventListener('executed', ({ detail }) => {
+    api.addEventListener('executed', ({ detail }) => {
       const lines = detail.output?.[RESULT]
       if (!lines || !isOpen(detail)) return
       const id = String(detail.display_node ?? detail.node)
@@ -114,13 +122,13 @@ app.registerExtension({
       texts.set(id, lines.join('\n'))
       show(id, lines.join('\n'))
     })
-    app.api.addEventListener('execution_error', ({ detail }) => {
+    api.addEventListener('execution_error', ({ detail }) => {
       if (!OUR_ERROR.test(detail.exception_type) || !isOpen(detail)) return
       texts.set(String(detail.node_id), detail.exception_message.trim().replace(/(.{1,44})(?:\s|$)/g, '$1\n').trim())
       refusing.add(String(detail.node_id))
     })
     for (const end of ENDS)
-      app.api.addEventListener(end, () => setTimeout(() => texts.forEach((text, id) => show(id, text))))
+      api.addEventListener(end, () => setTimeout(() => texts.forEach((text, id) => show(id, text))))
   },
 
   afterConfigureGraph() {
@@ -135,7 +143,7 @@ app.registerExtension({
 
   /** A job of the history was opened, or another workflow. */
   onNodeOutputsUpdated(outputs) {
-    for (const [id, output] of Object.entries(outputs))
+    for (const [id, output] of Object.entries(outputs ?? {}))
       if (output?.[RESULT]?.length) show(id, output[RESULT].join('\n'))
   }
 })

@@ -9,12 +9,14 @@ import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import nn
 from transformers import Qwen2_5_VLTextModel
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
 
+from .. import library
+from ..compat import Qwen2_5_VLRotaryEmbedding
 from ..model import LocalModel, TextEncoder
 from ..schedule import is_usable
 from ..transformer import use_less_memory
 from ..variant import OTHERS, Variant
+from ..ways import OURS, Ways
 from .parts import (
     Parts,
     check_text_features,
@@ -34,23 +36,27 @@ def load_pipeline_folder(
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
     variant: Variant | None = None,
+    *,
+    vae_dtype: torch.dtype | None = None,
+    ways: Ways = OURS,
 ) -> LocalModel:
     """Load a folder in diffusers layout, with its weights in `dtype`, or in their own where that is None.
 
     Its own scheduler is used where it is a UniPC with flow sigmas, and where `variant` does not ask for another.
     `variant`: None for the one that shapes and names tell.
     `text_dtype`: of the text encoder's, where it is another: in bfloat16, which it comes in, they are not copied.
+    `vae_dtype`: of the VAE's, where it is another. `ways`: of `canary.check`.
     Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
     """
     own_config = read_config(folder, "scheduler", "scheduler_config.json")
-    parts = folder_parts(folder, variant)
+    parts, types = folder_parts(folder, variant), (dtype, text_dtype, vae_dtype)
     if not is_usable(own_config):
         kind = own_config.get("_class_name", "no scheduler")
         note = f"The folder's scheduler ({kind}) is not UniPC with flow sigmas: NVIDIA's own is used."
-        return _assemble(parts, dtype, text_dtype, notes=(note,))
+        return _assemble(parts, *types, ways, notes=(note,))
     if variant or parts.variant is OTHERS:  # diffusers' converter gives every model the scheduler of the post-trained
-        return _assemble(parts, dtype, text_dtype)
-    return _assemble(parts, dtype, text_dtype, scheduler_config=own_config)
+        return _assemble(parts, *types, ways)
+    return _assemble(parts, *types, ways, scheduler_config=own_config)
 
 
 def load_single_files(
@@ -60,14 +66,18 @@ def load_single_files(
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
     variant: Variant | None = None,
+    *,
+    vae_dtype: torch.dtype | None = None,
+    ways: Ways = OURS,
 ) -> LocalModel:
     """Load a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own names or
     diffusers') and a transformers folder with Qwen2.5-VL and its tokenizer, in `dtype` or, for None, as they are.
 
-    `text_dtype`, `variant`: as of `load_pipeline_folder`.
+    The other types, `variant` and `ways`: as of `load_pipeline_folder`.
     Raises `WrongCheckpointError` for a file of another model.
     """
-    return _assemble(file_parts(transformer, vae, text_encoder_folder, variant), dtype, text_dtype)
+    parts = file_parts(transformer, vae, text_encoder_folder, variant)
+    return _assemble(parts, dtype, text_dtype, vae_dtype, ways)
 
 
 def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
@@ -75,27 +85,37 @@ def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
     return _load_vae(*vae_file_parts(path), dtype)
 
 
-def _assemble(parts: Parts, dtype: torch.dtype | None, text_dtype: torch.dtype | None, **details: Any) -> LocalModel:
+def _assemble(
+    parts: Parts,
+    dtype: torch.dtype | None,
+    text_dtype: torch.dtype | None,
+    vae_dtype: torch.dtype | None,
+    ways: Ways,
+    **details: Any,
+) -> LocalModel:
     """`details`: fields of the model that are not as usual."""
     tokenizer = load_tokenizer(parts.tokenizer)
     transformer = _on_meta(CosmosTransformer3DModel, parts.transformer_config)
     load_tensors(transformer, parts.transformer, dtype, "the Cosmos-Predict2.5 transformer")
     # float16 is too small for what goes through Qwen2.5, and bfloat16 is what it comes in.
     text_dtype = text_dtype or (torch.bfloat16 if dtype == torch.float16 else dtype)
-    language_model = _load_language_model(parts.text_encoder, text_dtype)
+    load_language_model = _load_language_model if ways.text_encoder else library.load_language_model
+    language_model = load_language_model(parts.text_encoder, text_dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     check_text_features(parts.text_encoder, features, transformer.config.crossattn_proj_in_channels)
-    text_encoder = TextEncoder(language_model, transformer.crossattn_proj.to(language_model.dtype))
+    projection = transformer.crossattn_proj.to(language_model.dtype)
+    text_encoder = TextEncoder(language_model, projection, whole=not ways.text_encoder)
     transformer.crossattn_proj = nn.Identity()
-    vae = _load_vae(parts.vae_config, parts.vae, dtype)
+    vae = _load_vae(parts.vae_config, parts.vae, vae_dtype or dtype)
     model = LocalModel(
         name=parts.name,
         tokenizer=tokenizer,
         text_encoder=text_encoder,
-        transformer=use_less_memory(transformer),
+        transformer=use_less_memory(transformer) if ways.transformer else library.use_librarys(transformer),
         vae=vae,
         scheduler_config=parts.variant.scheduler_config,
         variant=parts.variant,
+        ways=ways,
     )
     return replace(model, **details)
 
@@ -108,13 +128,19 @@ def _load_vae(config: Mapping[str, Any], sources: dict[str, Source], dtype: torc
 
 def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLTextModel:
     config = read_text_config(folder).text_config
+    language_model = empty_language_model(config)
+    load_tensors(language_model, index_tensors(weight_files(folder), language_model_name), dtype, "Qwen2.5-VL")
+    return language_model
+
+
+def empty_language_model(config: Any) -> Qwen2_5_VLTextModel:
+    """Qwen2.5-VL's language model without weights: on the meta device."""
     with torch.device("meta"):
         language_model = Qwen2_5_VLTextModel(config)
     # Their frequencies are computed, not stored. transformers 4 has one in every layer too.
     for module in language_model.modules():
         if isinstance(getattr(module, "rotary_emb", None), Qwen2_5_VLRotaryEmbedding):
             module.rotary_emb = Qwen2_5_VLRotaryEmbedding(config=config)
-    load_tensors(language_model, index_tensors(weight_files(folder), language_model_name), dtype, "Qwen2.5-VL")
     return language_model
 
 
