@@ -1,11 +1,4 @@
-"""Writes what ComfyUI's frontend shows in other languages, and lists the texts that have no translation.
-
-    .demo/env/bin/python scripts/translate.py
-
-locales/LANGUAGE.json holds the translation of each English text of the nodes, locales/LANGUAGE/nodeDefs.json has them
-by node and input, as the frontend reads them. A changed English text is listed as one to translate, and the old one as
-one to remove; the program ends with 1 until there is nothing of both.
-"""
+"""The nodes' texts in other languages: locales/LANGUAGE.json, and the nodeDefs.json that are made from it."""
 
 import asyncio
 import json
@@ -14,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cosmos_predict25.scripts import environment
+from cosmos_predict25.devtools import environment
 
 LOCALES = environment.REPO / "locales"
 LANGUAGES = ("zh", "zh-TW", "ja", "ko", "fr", "es", "ru")
@@ -79,7 +72,8 @@ def write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def main() -> None:
+def write_all() -> list[str]:
+    """Write each language's nodeDefs.json. Return what is to translate and to remove in the files of translations."""
     source = english(node_infos())
     wanted = dict.fromkeys(texts(source))
     left = []
@@ -88,11 +82,4 @@ def main() -> None:
         left += [f"{language}: translate {text!r}" for text in wanted if text not in found]
         left += [f"{language}: remove {text!r}" for text in found if text not in wanted]
         write(LOCALES / language / "nodeDefs.json", translated(source, {text: text for text in wanted} | found))
-    sys.exit("\n".join(left) or None)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except RuntimeError as error:
-        sys.exit(f"translate.py: {error}")
+    return left
