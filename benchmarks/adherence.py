@@ -24,12 +24,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cosmos_predict25.benchmarks.metrics import psnr, ssim
-from cosmos_predict25.benchmarks.report import publish
-from cosmos_predict25.demo.adherence import ATTRIBUTES, compare_with_scene, detect_attributes, outline, steps_of
-from cosmos_predict25.demo.prompts import describe
-from cosmos_predict25.demo.training.lora import lora_scene
-from cosmos_predict25.demo.world import LORA_COLOR, NUM_FRAMES, SHAPE_COLORS, SIDE, Scene, random_scene, render
+from cosmos_predict25.devtools.metrics import psnr, ssim
+from cosmos_predict25.devtools.report import publish
+from cosmos_predict25.devtools.toy.adherence import ATTRIBUTES, compare_with_scene, detect_attributes, outline, steps_of
+from cosmos_predict25.devtools.toy.prompts import describe
+from cosmos_predict25.devtools.toy.world import (
+    LORA_COLOR,
+    NUM_FRAMES,
+    SHAPE_COLORS,
+    SIDE,
+    Scene,
+    lora_scene,
+    random_scene,
+    render,
+)
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER, DEMO_LORA_FILE

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from diffusers import CosmosTransformer3DModel
 
-from cosmos_predict25.benchmarks.accounting import SHAPES, account, build_model, fake_gpu
 from cosmos_predict25.benchmarks.memory import VIDEO, card, import_comfyui
-from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.devtools.accounting import SHAPES, account, build_model, fake_gpu
+from cosmos_predict25.devtools.report import publish
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity, timesteps_of
 from cosmos_predict25.pipeline.local.latents import initial_noise, latent_frames
 from cosmos_predict25.pipeline.local.model import sizes_of

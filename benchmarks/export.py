@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from cosmos_predict25.benchmarks.clip import moving_clip
-from cosmos_predict25.benchmarks.metrics import plane_ssim, psnr, yuv
-from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.devtools.clip import moving_clip
+from cosmos_predict25.devtools.metrics import plane_ssim, psnr, yuv
+from cosmos_predict25.devtools.report import publish
 
 COMFYUI = Path(__file__).resolve().parents[1] / ".demo" / "ComfyUI-0.30.0"
 NUM_FRAMES, HEIGHT, WIDTH = 93, 704, 1280
@@ -215,7 +215,7 @@ def quality_of(path: Path, frames: Tensor) -> dict[str, float]:
 
 def measure(name: str, frames_file: Path, path: Path, score: bool) -> None:
     """Run one case in this process and print its figures as JSON."""
-    from cosmos_predict25.benchmarks.peak import PeakRss
+    from cosmos_predict25.devtools.peak import PeakRss
 
     make, arguments, _ = {**CONTENDERS, **SIXTEEN}[name]
     write = make(*arguments)

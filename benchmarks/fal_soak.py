@@ -2,7 +2,7 @@
 
     .demo/env/bin/python benchmarks/fal_soak.py [--jobs 1000] [--seed 25]
 
-The faults are those of tests/fal_faults.py, and no money is spent: fal is the stand-in of the tests. A video that does
+The faults are those of devtools/fal_faults.py, and no money is spent: fal is the stand-in. A video that does
 not come at once is asked for again, without the fault. Ends with an error if a video was paid for twice, or if the run
 without a fault ended neither with the one video nor with a plain statement that no job was taken.
 """
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosmos_predict25.benchmarks.report import publish
-from cosmos_predict25.tests.fal_faults import FAULTS, Case
-from cosmos_predict25.tests.fal_standin import Clock, FalStandIn, Reset
+from cosmos_predict25.devtools.fal_faults import FAULTS, Case
+from cosmos_predict25.devtools.fal_standin import Clock, FalStandIn, Reset
+from cosmos_predict25.devtools.report import publish
 
 LANES = 4
 """As many stand-ins, each with a process that runs the node."""
@@ -98,8 +98,8 @@ def work(folder: Path) -> None:
     """Runs the node for each order on the standard input. Everything is imported once, and each run is a fork."""
     from dataclasses import replace
 
-    from cosmos_predict25.tests import fal_kill_worker
-    from cosmos_predict25.tests.fal import FAST
+    from cosmos_predict25.devtools import fal_kill_worker
+    from cosmos_predict25.devtools.fal_faults import FAST
 
     for line in sys.stdin:
         order = json.loads(line)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosmos_predict25.benchmarks.metrics import psnr, ssim
-from cosmos_predict25.benchmarks.report import publish
-from cosmos_predict25.benchmarks.stock import load_stock
+from cosmos_predict25.devtools.metrics import psnr, ssim
+from cosmos_predict25.devtools.report import publish
+from cosmos_predict25.devtools.stock import load_stock
 from cosmos_predict25.pipeline.local.decode import decode
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocities
 from cosmos_predict25.pipeline.local.encode import encode_prompt

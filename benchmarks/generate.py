@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from cosmos_predict25.benchmarks.peak import PeakRss
-from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.devtools.peak import PeakRss
+from cosmos_predict25.devtools.report import publish
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"heads": 2, "blocks": 2, "text_hidden": 512, "text_layers": 2, "text_mlp": 512, "vae": 8,
@@ -126,7 +126,7 @@ class Stopwatch:
 def run_stock(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch, _: dict[str, Any]) -> torch.Tensor:
     from diffusers import Cosmos2_5_PredictBasePipeline
 
-    from cosmos_predict25.benchmarks.stock import AllowEverything
+    from cosmos_predict25.devtools.stock import AllowEverything
 
     latents = torch.empty(0)
 
@@ -238,7 +238,7 @@ def pipeline_scale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 def import_comfyui(attention: str, streamed: bool) -> None:
     """As the user starts it: before anything of ComfyUI's is imported."""
-    from cosmos_predict25.scripts.environment import NEWEST, source_folder
+    from cosmos_predict25.devtools.environment import NEWEST, source_folder
 
     sys.path.append(str(source_folder(NEWEST)))
     from comfy.cli_args import args
@@ -250,7 +250,7 @@ def import_comfyui(attention: str, streamed: bool) -> None:
 
 def contend(options: dict[str, Any], latents_file: Path) -> None:
     """Run one contender in this process and print its figures as JSON."""
-    from cosmos_predict25.scripts.random_checkpoint import random_scheduler, random_tokenizer
+    from cosmos_predict25.devtools.random_checkpoint import random_scheduler, random_tokenizer
 
     shape = options["shape"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 
-from cosmos_predict25.benchmarks.accounting import GPU, LiveBytes, account, build_model, empty_latents, fake_gpu
-from cosmos_predict25.benchmarks.accounting import SHAPES as REAL
 from cosmos_predict25.benchmarks.generate import SHAPES, run_contender
 from cosmos_predict25.benchmarks.memory import import_comfyui
-from cosmos_predict25.benchmarks.report import markdown_table, publish
+from cosmos_predict25.devtools.accounting import GPU, LiveBytes, account, build_model, empty_latents, fake_gpu
+from cosmos_predict25.devtools.accounting import SHAPES as REAL
+from cosmos_predict25.devtools.report import markdown_table, publish
 from cosmos_predict25.pipeline.fal.journal import Journal, Record
 from cosmos_predict25.pipeline.fal.queue.policy import NetworkPolicy
 from cosmos_predict25.pipeline.local.model import sizes_of
@@ -144,8 +144,8 @@ def export_rows() -> list[list[str]]:
 
 
 def export_once(num_frames: int) -> None:
-    from cosmos_predict25.benchmarks.clip import moving_clip
-    from cosmos_predict25.benchmarks.peak import PeakRss
+    from cosmos_predict25.devtools.clip import moving_clip
+    from cosmos_predict25.devtools.peak import PeakRss
     from cosmos_predict25.pipeline.export import export
 
     part = moving_clip(min(num_frames, EXPORTED[0]), 352, 640)

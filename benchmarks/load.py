@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.devtools.report import publish
 
 CASES = [(loader, dtype) for dtype in ("float32", "bfloat16") for loader in ("diffusers", "ours")]
 
@@ -27,7 +27,7 @@ def load(loader: str, folder: Path, dtype: torch.dtype) -> list[torch.nn.Module]
         model = load_pipeline_folder(folder, dtype)
         return [model.text_encoder, model.transformer, model.vae]
 
-    from cosmos_predict25.benchmarks.stock import load_stock
+    from cosmos_predict25.devtools.stock import load_stock
 
     pipeline = load_stock(folder, dtype)
     return [pipeline.text_encoder, pipeline.transformer, pipeline.vae]
@@ -37,7 +37,7 @@ def measure(loader: str, folder: Path, dtype: torch.dtype) -> None:
     """Run one case in this process and print its figures as JSON."""
     import transformers.models.qwen2_5_vl.modeling_qwen2_5_vl  # noqa: F401
 
-    from cosmos_predict25.benchmarks.peak import PeakRss
+    from cosmos_predict25.devtools.peak import PeakRss
 
     with PeakRss() as rss:
         start = time.perf_counter()
@@ -56,8 +56,8 @@ def measure_in_a_fresh_process(loader: str, folder: Path, dtype: str) -> dict[st
 
 
 def main() -> None:
+    from cosmos_predict25.devtools.random_checkpoint import write_random_checkpoint
     from cosmos_predict25.pipeline.local.load.find import size_of_weights
-    from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
 
     if len(sys.argv) == 4:
         return measure(sys.argv[1], Path(sys.argv[2]), getattr(torch, sys.argv[3]))

@@ -17,13 +17,13 @@ from unittest import mock
 
 import torch
 
-from cosmos_predict25.benchmarks.accounting import SHAPES, account, build_model, fake_gpu
-from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.devtools.accounting import SHAPES, account, build_model, fake_gpu
+from cosmos_predict25.devtools.environment import NEWEST, REPO, source_folder
+from cosmos_predict25.devtools.report import publish
 from cosmos_predict25.pipeline.errors import NotEnoughMemoryError
 from cosmos_predict25.pipeline.local.model import LocalModel, sizes_of
 from cosmos_predict25.pipeline.local.plan import Plan, make_plan
 from cosmos_predict25.pipeline.local.sizes import GIB, DeviceMemory
-from cosmos_predict25.scripts.environment import NEWEST, REPO, source_folder
 
 CARDS = (6, 8, 10, 12, 16, 24, 32)
 TAKEN = 0.5
@@ -132,7 +132,7 @@ def measured_row(gib: int, model: LocalModel, steps: int) -> list[str]:
 
 
 def measured_table(shape: str, steps: int) -> None:
-    from cosmos_predict25.scripts.random_checkpoint import random_scheduler, random_tokenizer
+    from cosmos_predict25.devtools.random_checkpoint import random_scheduler, random_tokenizer
 
     torch.manual_seed(0)
     with torch.device("cuda"):

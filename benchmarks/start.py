@@ -18,7 +18,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.devtools.report import publish
 
 REPO = Path(__file__).resolve().parents[1]
 COMFYUI = REPO / ".demo" / "ComfyUI-0.30.0"

@@ -8,7 +8,7 @@ import sys
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from cosmos_predict25.demo.world import NUM_FRAMES, SIDE
+from cosmos_predict25.devtools.toy.world import NUM_FRAMES, SIDE
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER

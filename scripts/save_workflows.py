@@ -12,12 +12,12 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.frontend import READY
 from cosmos_predict25.scripts.templates.canvas import SUBGRAPHS, WORKFLOWS, save, save_subgraph
 from cosmos_predict25.scripts.templates.cards import save_card, save_registry_pictures
 from cosmos_predict25.scripts.templates.graphs import BLUEPRINTS, GRAPHS
-from cosmos_predict25.tests.frontend import READY
 
 SETTINGS = {
     "Comfy.TutorialCompleted": True,

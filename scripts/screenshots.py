@@ -27,11 +27,11 @@ from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.scripts.templates.canvas import FRAME
-from cosmos_predict25.tests.frontend import (
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.frontend import (
     CHROMIUM_ARGUMENTS,
+    FRAME,
     READY,
     RECORD,
     SCREENSHOTS,

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 # The checkout whose tests these are, whichever one the environment belongs to; for child processes too.
 os.environ["COSMOS_PREDICT25_CHECKOUT"] = str(Path(__file__).resolve().parent.parent)
 
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.frontend import CHROMIUM_ARGUMENTS, SCREENSHOTS, open_page
+from cosmos_predict25.devtools.random_checkpoint import write_random_checkpoint
 from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
-from cosmos_predict25.tests.frontend import browser, page, server  # noqa: F401
 
 NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui", "core": "core", "report": "core"}
 
@@ -90,6 +91,33 @@ def chromium() -> str:
     path = environment.find_chromium()
     assert path, "There is no Chromium on PATH: run scripts/test, which installs it or says how to."
     return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
+    """A ComfyUI with the pack and the checkpoint, whose settings and files are this module's own."""
+    base = tmp_path_factory.mktemp("browser")
+    (base / "models" / "diffusers").mkdir(parents=True)
+    (base / "models" / "diffusers" / checkpoint.name).symlink_to(checkpoint, target_is_directory=True)
+    with ComfyUI(environment.source_folder(environment.NEWEST), base, environment.REPO) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(server: ComfyUI, browser: Browser) -> Iterator[Page]:
+    """The frontend as a new visitor gets it."""
+    page = open_page(browser, server)
+    yield page
+    page.close()
 
 
 def run_comfyui(

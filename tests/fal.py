@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import FAST
+from cosmos_predict25.devtools.fal_standin import Clock, Drip, FalStandIn, Fault, Hang, Stall
+from cosmos_predict25.devtools.fal_standin.wire import Response, Wire
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
 from cosmos_predict25.pipeline.fal.journal import JobState, Record
@@ -21,19 +24,7 @@ from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests import fal_worker
-from cosmos_predict25.tests.fal_standin import Clock, Drip, FalStandIn, Fault, Hang, Stall
-from cosmos_predict25.tests.fal_standin.wire import Response, Wire
 
-FAST = NetworkPolicy(
-    wait_limit=60,
-    poll_intervals=((0, 0.01),),
-    backoff=0.01,
-    backoff_cap=0.02,
-    gone_patience=0.2,
-    media_patience=0.2,
-    reconcile_pauses=(0, 0.01),
-)
-"""As in production but for the pauses. What may not take long there may not here, as the machine may be busy."""
 PROMPT = "A red cube on a conveyor belt that nobody else would think of."
 REQUEST = GenerationRequest(prompt=PROMPT, num_frames=9, seed=7)
 INPUT = {

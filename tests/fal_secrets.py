@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.tests.fal_standin import FalStandIn
+from cosmos_predict25.devtools.fal_standin import FalStandIn
 
 REPO = Path(__file__).resolve().parents[1]
 KEY_FILE = (".fal", "key")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
+from cosmos_predict25.devtools import comfy_on_cpu  # noqa: F401
 
 # isort: split
 from comfy import model_management

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
+from cosmos_predict25.devtools import comfy_on_cpu  # noqa: F401
 
 # isort: split
 from comfy import model_management

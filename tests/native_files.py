@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 
+from cosmos_predict25.devtools.random_checkpoint import random_transformer
 from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.model import load_transformer
 from cosmos_predict25.nodes.native.tokenizer import COMFYUIS_TOKENIZER
@@ -22,7 +23,6 @@ from cosmos_predict25.pipeline.local.load.parts import Parts, transformer_config
 from cosmos_predict25.pipeline.local.load.tokenizer import CHAT_TEMPLATE
 from cosmos_predict25.pipeline.local.load.weights import index_tensors
 from cosmos_predict25.pipeline.local.model import TextEncoder
-from cosmos_predict25.scripts.random_checkpoint import random_transformer
 
 Weights = dict[str, Tensor]
 PROMPT = "A red circle moves over the caf\u00e9's table. \u5706 \U0001f642"

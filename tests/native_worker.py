@@ -16,7 +16,7 @@ from unittest import mock
 
 import torch
 
-from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
+from cosmos_predict25.devtools import comfy_on_cpu  # noqa: F401
 
 # isort: split
 import comfy.sample
@@ -28,7 +28,7 @@ from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, RescaleCFG
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 
-from cosmos_predict25.demo.world import SIDE, random_scene, render
+from cosmos_predict25.devtools.toy.world import SIDE, random_scene, render
 from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.model import load_transformer
 from cosmos_predict25.nodes.native.sampler import sampler

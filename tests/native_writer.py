@@ -9,13 +9,13 @@ import torch
 from comfy_extras.nodes_textgen import TextGenerate
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
+from cosmos_predict25.devtools.random_checkpoint import random_text_encoder, random_tokenizer
 from cosmos_predict25.nodes.native.clip import load_clip
 from cosmos_predict25.nodes.native.tokenizer import PICTURE_TOKENS, conversation
 from cosmos_predict25.nodes.native.writer import patches_of, positions
 from cosmos_predict25.pipeline.errors import CosmosError
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import Parts, folder_parts
-from cosmos_predict25.scripts.random_checkpoint import random_text_encoder, random_tokenizer
 
 IDEA = "A cat jumps."
 HIDDEN, LAYERS, TOKENS = 64, 3, 20

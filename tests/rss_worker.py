@@ -15,14 +15,15 @@ import psutil
 import torch
 from torch.nn import Linear
 
-from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
+from cosmos_predict25.devtools import comfy_on_cpu  # noqa: F401
 
 # isort: split
 from comfy import model_management
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 
-from cosmos_predict25.benchmarks.accounting import TEXT
-from cosmos_predict25.benchmarks.peak import PeakRss
+from cosmos_predict25.devtools.accounting import TEXT
+from cosmos_predict25.devtools.peak import PeakRss
+from cosmos_predict25.devtools.random_checkpoint import random_tokenizer
 from cosmos_predict25.nodes.host.memory import CosmosPredict25Part, CosmosPredict25Patcher, HostedModel
 from cosmos_predict25.pipeline.local.encode import encode_prompt
 from cosmos_predict25.pipeline.local.generate import generate
@@ -30,7 +31,6 @@ from cosmos_predict25.pipeline.local.load.checkpoint import _load_language_model
 from cosmos_predict25.pipeline.local.load.weights import index_tensors, load_tensors
 from cosmos_predict25.pipeline.local.model import TextEncoder
 from cosmos_predict25.pipeline.request import GenerationRequest
-from cosmos_predict25.scripts.random_checkpoint import random_tokenizer
 
 LAYERS = 2
 

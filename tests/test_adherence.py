@@ -6,8 +6,8 @@ What the other tests cannot see, these do: a text path, a guidance or a schedule
 import pytest
 import torch
 
-from cosmos_predict25.demo.adherence import Detection, detect_attributes
-from cosmos_predict25.demo.world import SIDE, SceneObject
+from cosmos_predict25.devtools.toy.adherence import Detection, detect_attributes
+from cosmos_predict25.devtools.toy.world import SIDE, SceneObject
 from cosmos_predict25.pipeline.local.generate import clamp_request, generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER

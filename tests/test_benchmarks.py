@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cosmos_predict25.benchmarks.report import END, PAGE, publish
-from cosmos_predict25.scripts.environment import REPO
+from cosmos_predict25.devtools.environment import REPO
+from cosmos_predict25.devtools.report import END, PAGE, publish
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.tests.frontend import (
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.frontend import (
     assert_nothing_is_wrong,
     loaded_video,
     open_page,

@@ -15,7 +15,8 @@ import torch
 from diffusers import CosmosTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from cosmos_predict25.benchmarks.load import measure_in_a_fresh_process
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.random_checkpoint import write_random_checkpoint
 from cosmos_predict25.pipeline.errors import CheckpointNotFoundError, WrongCheckpointError
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
@@ -37,8 +38,6 @@ from cosmos_predict25.pipeline.local.load.find import (
 from cosmos_predict25.pipeline.local.load.original_names import diffusers_name, diffusers_vae_name
 from cosmos_predict25.pipeline.local.load.parts import folder_parts, transformer_config, vae_file_parts
 from cosmos_predict25.pipeline.local.load.weights import Source, check_same_tensors
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.random_checkpoint import write_random_checkpoint
 from cosmos_predict25.tests.posix import only_posix
 
 HEADS, HEAD_DIM, BLOCKS, TEXT_DIM = 4, 32, 2, 64
@@ -176,7 +175,9 @@ def test_loading_takes_little_more_memory_than_the_files(tmp_path):
     write_random_checkpoint(folder, hidden_size=960, num_attention_heads=40)
     size = size_of_weights(folder) / 2**20
     for dtype in ("float32", "bfloat16"):
-        figures = measure_in_a_fresh_process("ours", folder, dtype)
+        command = [sys.executable, str(environment.REPO / "benchmarks" / "load.py"), "ours", str(folder), dtype]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        figures = json.loads(printed.splitlines()[-1])
         print(f"\n{figures['mib']:.0f} MiB in {dtype} for {size:.0f} MiB of files", end="")
         assert figures["mib"] <= 1.15 * size
 

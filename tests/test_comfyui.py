@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI, PromptFailedError, PromptRefusedError, to_api_prompt
 from cosmos_predict25.pipeline.local.load.find import DEMO
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailedError, PromptRefusedError, to_api_prompt
 
 REPO = Path(__file__).resolve().parents[1]
 WORKFLOW = json.loads((REPO / "workflows" / "Text to Video (local).json").read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cosmos_predict25.benchmarks.metrics import psnr
-from cosmos_predict25.demo.world import SIDE, random_scene, render
+from cosmos_predict25.devtools.metrics import psnr
+from cosmos_predict25.devtools.toy.world import SIDE, random_scene, render
 from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.generate import generate

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from cosmos_predict25.benchmarks.clip import moving_clip
-from cosmos_predict25.benchmarks.metrics import psnr
+from cosmos_predict25.devtools.clip import moving_clip
+from cosmos_predict25.devtools.metrics import psnr
 from cosmos_predict25.pipeline.local.causal import fast_on_cpu
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cosmos_predict25.scripts.environment import NEWEST, OLDEST, Release, source_folder
+from cosmos_predict25.devtools.environment import NEWEST, OLDEST, Release, source_folder
 
 REPO = Path(__file__).parents[1]
 PHRASE = re.compile(r"[A-Z][A-Za-z0-9.]*(?: (?:[A-Z][A-Za-z0-9.]*|\([A-Z][^)]*\)))+")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cosmos_predict25.benchmarks.clip import moving_clip
+from cosmos_predict25.devtools.clip import moving_clip
 from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import export, remux
 from cosmos_predict25.pipeline.export.encodings import ENCODINGS

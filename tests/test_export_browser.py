@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.tests.frontend import (
+from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.frontend import (
     assert_nothing_is_wrong,
     loaded_video,
     press_run,

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cosmos_predict25.benchmarks.clip import moving_clip
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.clip import moving_clip
 from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.export import export
 from cosmos_predict25.pipeline.export.source import FileClip, FileSound
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
-from cosmos_predict25.scripts import environment
 from cosmos_predict25.tests.test_export import GIF, PRORES, SUFFIX, VP9, X264, StoppedError, StopsAfter
 
 NUM_FRAMES, HEIGHT, WIDTH, FPS = 12, 64, 96, 16

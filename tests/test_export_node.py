@@ -13,9 +13,9 @@ import numpy
 import pytest
 from PIL import Image
 
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI, Message, PromptFailedError, PromptRefusedError
 from cosmos_predict25.pipeline.request import VIDEO_QUALITIES
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailedError, PromptRefusedError
 from cosmos_predict25.tests.test_comfyui import events
 
 REPO = Path(__file__).resolve().parents[1]

@@ -7,9 +7,15 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.scripts.templates import canvas
-from cosmos_predict25.tests.frontend import assert_nothing_is_wrong, press_run, take_screenshot, wait_for_end
+from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.frontend import (
+    BUILD,
+    FRAME,
+    assert_nothing_is_wrong,
+    press_run,
+    take_screenshot,
+    wait_for_end,
+)
 from cosmos_predict25.tests.test_extend_node import input_of, make_clip
 
 SMALL = {"num_frames": 9, "num_inference_steps": 1, "guidance_scale": 1, "width": 96, "height": 64, "seed": 5}
@@ -65,8 +71,8 @@ def clip(server: ComfyUI) -> None:
 
 @pytest.mark.usefixtures("clip")  # before the page
 def test_a_dropped_picture_and_a_loaded_clip_become_videos(page: Page, server: ComfyUI) -> None:
-    page.evaluate(canvas.BUILD, {"id": "starts", **GRAPH})
-    page.evaluate(canvas.FRAME, 20)
+    page.evaluate(BUILD, {"id": "starts", **GRAPH})
+    page.evaluate(FRAME, 20)
     png = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(png, "PNG")
     page.evaluate(DROP, ["LoadImage", "dropped.png", "image/png", list(png.getvalue())])

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cosmos_predict25.devtools.comfyui import ComfyUI, PromptFailedError
 from cosmos_predict25.pipeline.start import Start
-from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailedError
 from cosmos_predict25.tests.test_comfyui import events, images_of, node_id, said, shared_workflow
 
 WIDTH, HEIGHT = 64, 48

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import NOTES, ComfyUI
-from cosmos_predict25.scripts.templates.prose import DEMO_PROMPT
-from cosmos_predict25.tests.frontend import (
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import NOTES, ComfyUI
+from cosmos_predict25.devtools.frontend import (
     assert_nothing_is_wrong,
     loaded_video,
     open_template,
@@ -67,7 +66,8 @@ def test_a_workflow_is_a_form_that_makes_a_video(page: Page) -> None:
     open_template(page, "Text to Video (demo)")
     page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
     text = page.get_by_test_id("app-mode-widget-item").locator("textarea")
-    expect(text).to_have_value(DEMO_PROMPT)  # before that the form is drawn a second time
+    # before that the form is drawn a second time
+    expect(text).to_have_value("A large red circle moves left over a blue background.")
     text.fill("A small green square moves up over a white background.")
     take_screenshot(page, "form")
     page.evaluate("window.events = []")

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.tests.fal import Meanwhile
-from cosmos_predict25.tests.fal_standin import FalStandIn, Hang, Job, Reply, content_policy
-from cosmos_predict25.tests.frontend import (
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.fal_standin import FalStandIn, Hang, Job, Reply, content_policy
+from cosmos_predict25.devtools.frontend import (
     assert_nothing_is_wrong,
     loaded_video,
     open_template,
@@ -25,6 +24,7 @@ from cosmos_predict25.tests.frontend import (
     take_screenshot,
     wait_for_end,
 )
+from cosmos_predict25.tests.fal import Meanwhile
 
 NODE, SETTINGS = "CosmosPredict25GenerateFal", "CosmosPredict25SamplerSettings"
 ENDPOINT = "fal-ai/cosmos-predict-2.5/text-to-video"

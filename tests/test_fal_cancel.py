@@ -6,6 +6,22 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import FAST, NOT_FOUND
+from cosmos_predict25.devtools.fal_standin import (
+    FOREVER,
+    Drip,
+    FalStandIn,
+    Fault,
+    GzipBomb,
+    Hang,
+    Redirect,
+    Relabel,
+    Reply,
+    Reset,
+    Stall,
+    Truncate,
+    ingress,
+)
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import Cancellation, FalClient, Journal
 from cosmos_predict25.pipeline.fal.journal import JobState, Record
@@ -13,7 +29,6 @@ from cosmos_predict25.tests.fal import (
     APP,
     BRIEF,
     ENDPOINT,
-    FAST,
     PROMPT,
     Meanwhile,
     Recorder,
@@ -30,22 +45,6 @@ from cosmos_predict25.tests.fal import (
     run,
     short_name,
     videos_of,
-)
-from cosmos_predict25.tests.fal_faults import NOT_FOUND
-from cosmos_predict25.tests.fal_standin import (
-    FOREVER,
-    Drip,
-    FalStandIn,
-    Fault,
-    GzipBomb,
-    Hang,
-    Redirect,
-    Relabel,
-    Reply,
-    Reset,
-    Stall,
-    Truncate,
-    ingress,
 )
 
 

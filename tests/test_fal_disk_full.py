@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import NOT_FOUND
+from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Reset
 from cosmos_predict25.pipeline.errors import JobExpiredError
 from cosmos_predict25.tests.fal import (
     Meanwhile,
@@ -16,8 +18,6 @@ from cosmos_predict25.tests.fal import (
     make,
     run,
 )
-from cosmos_predict25.tests.fal_faults import NOT_FOUND
-from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Reset
 
 
 def fills(fal: FalStandIn) -> Callable[[], None]:

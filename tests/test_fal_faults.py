@@ -2,6 +2,8 @@
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import FAULTS, Case, Ending
+from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Reset, ingress
 from cosmos_predict25.pipeline.errors import JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
@@ -16,8 +18,6 @@ from cosmos_predict25.tests.fal import (
     run,
     videos_of,
 )
-from cosmos_predict25.tests.fal_faults import FAULTS, Case, Ending
-from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Reset, ingress
 
 
 def has_its_video(fal: FalStandIn, case: Case) -> None:

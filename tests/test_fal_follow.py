@@ -8,6 +8,21 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import FAST, NOT_FOUND
+from cosmos_predict25.devtools.fal_standin import (
+    FOREVER,
+    SERVER_ERROR,
+    FalStandIn,
+    Fault,
+    Json,
+    Relabel,
+    Reply,
+    Reset,
+    RetryAt,
+    ingress,
+    with_fields,
+    without_fields,
+)
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, NetworkPolicy, Queued
 from cosmos_predict25.pipeline.fal.journal import JobState
@@ -15,7 +30,6 @@ from cosmos_predict25.tests.fal import (
     APP,
     BRIEF,
     ENDPOINT,
-    FAST,
     PROMPT,
     Meanwhile,
     Recorder,
@@ -31,21 +45,6 @@ from cosmos_predict25.tests.fal import (
     records_of,
     run,
     short_name,
-)
-from cosmos_predict25.tests.fal_faults import NOT_FOUND
-from cosmos_predict25.tests.fal_standin import (
-    FOREVER,
-    SERVER_ERROR,
-    FalStandIn,
-    Fault,
-    Json,
-    Relabel,
-    Reply,
-    Reset,
-    RetryAt,
-    ingress,
-    with_fields,
-    without_fields,
 )
 
 IN_PROGRESS = Reply(400, body={"detail": "Request is still in progress"})

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from cosmos_predict25.devtools.fal_faults import FAST
+from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Json, Reply, Reset, content_policy, ingress
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
 from cosmos_predict25.pipeline.fal.journal import JobState, Record, acquire, release
@@ -24,7 +26,6 @@ from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (
     APP,
     ENDPOINT,
-    FAST,
     INPUT,
     PROMPT,
     QUEUE,
@@ -40,7 +41,6 @@ from cosmos_predict25.tests.fal import (
     start,
     videos_of,
 )
-from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Json, Reply, Reset, content_policy, ingress
 from cosmos_predict25.tests.posix import only_posix
 
 NEGATIVE = "Nothing that anybody else would not want either."

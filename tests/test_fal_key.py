@@ -18,26 +18,8 @@ import httpx
 import pytest
 import trustme
 
-from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError, MissingKeyError, OutcomeUnknownError
-from cosmos_predict25.pipeline.fal import FalClient, NetworkPolicy
-from cosmos_predict25.pipeline.fal.key import FalKey, find_key, parse_key, refuse_key_in
-from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
-from cosmos_predict25.pipeline.fal.redaction import redact, without_key
-from cosmos_predict25.tests.fal import (
-    BRIEF,
-    ENDPOINT,
-    FAST,
-    REQUEST,
-    Recorder,
-    journal_of,
-    make,
-    policy_with,
-    records_of,
-    run,
-    videos_of,
-)
-from cosmos_predict25.tests.fal_faults import with_video
-from cosmos_predict25.tests.fal_standin import (
+from cosmos_predict25.devtools.fal_faults import FAST, with_video
+from cosmos_predict25.devtools.fal_standin import (
     FOREVER,
     Body,
     FalStandIn,
@@ -50,6 +32,23 @@ from cosmos_predict25.tests.fal_standin import (
     content_policy,
     ingress,
     with_fields,
+)
+from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError, MissingKeyError, OutcomeUnknownError
+from cosmos_predict25.pipeline.fal import FalClient, NetworkPolicy
+from cosmos_predict25.pipeline.fal.key import FalKey, find_key, parse_key, refuse_key_in
+from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
+from cosmos_predict25.pipeline.fal.redaction import redact, without_key
+from cosmos_predict25.tests.fal import (
+    BRIEF,
+    ENDPOINT,
+    REQUEST,
+    Recorder,
+    journal_of,
+    make,
+    policy_with,
+    records_of,
+    run,
+    videos_of,
 )
 
 KEY = FalKey("0f0f0f0f-1111-2222-3333-444444444444", "5ec2e75ec2e75ec2e75ec2e75ec2e75e")

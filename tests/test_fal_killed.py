@@ -6,13 +6,13 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from cosmos_predict25.tests.fal_standin import FOREVER, Clock, FalStandIn, Hang
+from cosmos_predict25.devtools.environment import REPO
+from cosmos_predict25.devtools.fal_standin import FOREVER, Clock, FalStandIn, Hang
 
-WORKER = Path(__file__).with_name("fal_kill_worker.py")
+WORKER = REPO / "devtools" / "fal_kill_worker.py"
 KILLS = 40
 SPARE = 12
 """Runs that may be over before their kill: other work may have slowed the run that the moments are parts of."""

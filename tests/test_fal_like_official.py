@@ -18,11 +18,9 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.pipeline.errors import CosmosError
-from cosmos_predict25.pipeline.fal import DISTILLED, FalClient, Job
-from cosmos_predict25.tests import fal_standin
-from cosmos_predict25.tests.fal import ENDPOINT, FAST, PROMPT, run
-from cosmos_predict25.tests.fal_standin import (
+from cosmos_predict25.devtools import fal_standin
+from cosmos_predict25.devtools.fal_faults import FAST
+from cosmos_predict25.devtools.fal_standin import (
     FIELD_ERROR,
     SERVER_ERROR,
     Chop,
@@ -37,6 +35,9 @@ from cosmos_predict25.tests.fal_standin import (
     ingress,
     without_fields,
 )
+from cosmos_predict25.pipeline.errors import CosmosError
+from cosmos_predict25.pipeline.fal import DISTILLED, FalClient, Job
+from cosmos_predict25.tests.fal import ENDPOINT, PROMPT, run
 
 OFFICIAL = Path(fal_standin.__file__).parent / "official.py"
 INPUT = {"prompt": f"{PROMPT} Größer.", "num_frames": 9, "seed": 7, "guidance_scale": 7.5}

@@ -11,13 +11,28 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import FAST, NOT_FOUND, OTHER_ID
+from cosmos_predict25.devtools.fal_standin import (
+    FOREVER,
+    Body,
+    FalStandIn,
+    Fault,
+    Hang,
+    Json,
+    Redirect,
+    Reply,
+    Reset,
+    Truncate,
+    content_policy,
+    ingress,
+    with_fields,
+)
 from cosmos_predict25.pipeline.errors import JobExpiredError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, FalClient
 from cosmos_predict25.pipeline.fal.journal import JobState, Record
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
 from cosmos_predict25.tests.fal import (
     ENDPOINT,
-    FAST,
     INPUT,
     NO_PLATFORM,
     REQUEST,
@@ -33,22 +48,6 @@ from cosmos_predict25.tests.fal import (
     record_of,
     records_of,
     run,
-)
-from cosmos_predict25.tests.fal_faults import NOT_FOUND, OTHER_ID
-from cosmos_predict25.tests.fal_standin import (
-    FOREVER,
-    Body,
-    FalStandIn,
-    Fault,
-    Hang,
-    Json,
-    Redirect,
-    Reply,
-    Reset,
-    Truncate,
-    content_policy,
-    ingress,
-    with_fields,
 )
 
 

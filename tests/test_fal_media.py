@@ -18,11 +18,27 @@ from typing import Any
 import av
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import FAST, NOT_FOUND, with_video
+from cosmos_predict25.devtools.fal_standin import (
+    FIELD_ERROR,
+    FOREVER,
+    Body,
+    Drip,
+    EndlessBody,
+    FalStandIn,
+    Fault,
+    Json,
+    Redirect,
+    Relabel,
+    Reply,
+    Reset,
+    RetryAt,
+)
+from cosmos_predict25.devtools.fal_standin.media import colour_of, render
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal.media import download, probe
 from cosmos_predict25.pipeline.video import RemoteVideo
 from cosmos_predict25.tests.fal import (
-    FAST,
     REQUEST,
     Watcher,
     failed,
@@ -38,23 +54,6 @@ from cosmos_predict25.tests.fal import (
     start,
     videos_of,
 )
-from cosmos_predict25.tests.fal_faults import NOT_FOUND, with_video
-from cosmos_predict25.tests.fal_standin import (
-    FIELD_ERROR,
-    FOREVER,
-    Body,
-    Drip,
-    EndlessBody,
-    FalStandIn,
-    Fault,
-    Json,
-    Redirect,
-    Relabel,
-    Reply,
-    Reset,
-    RetryAt,
-)
-from cosmos_predict25.tests.fal_standin.media import colour_of, render
 from cosmos_predict25.tests.fal_worker import outcome_of
 from cosmos_predict25.tests.posix import only_posix
 

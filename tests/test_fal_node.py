@@ -24,13 +24,9 @@ import httpx
 import numpy
 import pytest
 
-from cosmos_predict25.pipeline.fal import Journal
-from cosmos_predict25.pipeline.fal.journal import Record
-from cosmos_predict25.pipeline.formats import FORMATS
-from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, Message, PromptFailedError, PromptRefusedError, to_api_prompt
-from cosmos_predict25.tests.fal_standin import (
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI, Message, PromptFailedError, PromptRefusedError, to_api_prompt
+from cosmos_predict25.devtools.fal_standin import (
     FIELD_ERROR,
     FOREVER,
     TEXT_ERROR,
@@ -40,6 +36,10 @@ from cosmos_predict25.tests.fal_standin import (
     Reset,
     content_policy,
 )
+from cosmos_predict25.pipeline.fal import Journal
+from cosmos_predict25.pipeline.fal.journal import Record
+from cosmos_predict25.pipeline.formats import FORMATS
+from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
 
 REPO = Path(__file__).resolve().parents[1]
 LOCAL = json.loads((REPO / "workflows" / "Text to Video (local).json").read_text(encoding="utf-8"))

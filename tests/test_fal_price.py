@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Hang, Json, Reply
 from cosmos_predict25.pipeline.fal import VIDEO_TO_VIDEO
 from cosmos_predict25.pipeline.fal.extension import cost_of
 from cosmos_predict25.pipeline.fal.queue.platform import Price
 from cosmos_predict25.pipeline.request import SEED
 from cosmos_predict25.tests.fal import ENDPOINT, REQUEST, Recorder, make, run
-from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Hang, Json, Reply
 
 
 def messages_while_it_runs(fal: FalStandIn, **options: Any) -> list[str]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.devtools.fal_standin import FalStandIn, Hang
 from cosmos_predict25.pipeline.errors import OutcomeUnknownError
 from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import REQUEST, check_one_job, error_of, make, record_of, records_of, run, start
-from cosmos_predict25.tests.fal_standin import FalStandIn, Hang
 from cosmos_predict25.tests.posix import only_posix
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import FAST
+from cosmos_predict25.devtools.fal_standin import FalStandIn
 from cosmos_predict25.pipeline.errors import JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import (
     DISTILLED,
@@ -17,8 +19,7 @@ from cosmos_predict25.pipeline.fal import (
     Media,
 )
 from cosmos_predict25.pipeline.fal.submission import make_submission
-from cosmos_predict25.tests.fal import ENDPOINT, FAST, INPUT, REQUEST, journal_of, make, records_of, run, videos_of
-from cosmos_predict25.tests.fal_standin import FalStandIn
+from cosmos_predict25.tests.fal import ENDPOINT, INPUT, REQUEST, journal_of, make, records_of, run, videos_of
 
 FINGERPRINT = "e86a4ff92efc88a3613bc481a6d86a05"
 HEAD = """{

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Outcome, Reply, with_fields
 from cosmos_predict25.pipeline.errors import FalError
 from cosmos_predict25.tests.fal import BRIEF, PROMPT, REQUEST, Recorder, error_of, make, run, texts_of_log
-from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Outcome, Reply, with_fields
 
 OWN = {"x-fal-request-id": "12345678"}
 NEGATIVE = "Nothing that anybody else would not want either."

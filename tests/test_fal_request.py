@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import FAST, OTHER_ID
+from cosmos_predict25.devtools.fal_standin import FalStandIn, Json, Reset, without_fields
+from cosmos_predict25.devtools.fal_standin.inputs import ENDPOINTS, with_defaults
 from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, Endpoint, FalClient
 from cosmos_predict25.pipeline.fal.endpoints import IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, arguments
@@ -17,7 +20,6 @@ from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, Generatio
 from cosmos_predict25.tests.fal import (
     APP,
     ENDPOINT,
-    FAST,
     INPUT,
     PROMPT,
     QUEUE,
@@ -28,9 +30,6 @@ from cosmos_predict25.tests.fal import (
     run,
     texts_of_log,
 )
-from cosmos_predict25.tests.fal_faults import OTHER_ID
-from cosmos_predict25.tests.fal_standin import FalStandIn, Json, Reset, without_fields
-from cosmos_predict25.tests.fal_standin.inputs import ENDPOINTS, with_defaults
 
 
 def test_one_video_is_one_job(fal: FalStandIn) -> None:

@@ -8,6 +8,27 @@ from typing import Any
 
 import pytest
 
+from cosmos_predict25.devtools.fal_faults import NOT_FOUND, with_video
+from cosmos_predict25.devtools.fal_standin import (
+    FIELD_ERROR,
+    FOREVER,
+    GENERATION_TIMEOUT,
+    SERVER_ERROR,
+    TEXT_ERROR,
+    Body,
+    Drip,
+    EndlessBody,
+    FalStandIn,
+    Fault,
+    Json,
+    Outcome,
+    Reply,
+    content_policy,
+    ingress,
+    with_fields,
+    without_fields,
+)
+from cosmos_predict25.devtools.fal_standin.jobs import CANCELLED
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint
 from cosmos_predict25.pipeline.fal.journal import JobState
@@ -28,27 +49,6 @@ from cosmos_predict25.tests.fal import (
     run,
     videos_of,
 )
-from cosmos_predict25.tests.fal_faults import NOT_FOUND, with_video
-from cosmos_predict25.tests.fal_standin import (
-    FIELD_ERROR,
-    FOREVER,
-    GENERATION_TIMEOUT,
-    SERVER_ERROR,
-    TEXT_ERROR,
-    Body,
-    Drip,
-    EndlessBody,
-    FalStandIn,
-    Fault,
-    Json,
-    Outcome,
-    Reply,
-    content_policy,
-    ingress,
-    with_fields,
-    without_fields,
-)
-from cosmos_predict25.tests.fal_standin.jobs import CANCELLED
 
 
 def test_a_completed_job_that_stays_in_progress_is_kept(fal: FalStandIn) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cosmos_predict25.devtools.fal_standin import FalStandIn
 from cosmos_predict25.tests.fal_secrets import BLOCK, Watch
-from cosmos_predict25.tests.fal_standin import FalStandIn
 
 ID, SECRET = "0f1e2d3c-4b5a-4697-8877-665544332211", "00112233445566778899aabbccddeeff"
 

@@ -19,8 +19,8 @@ import av
 import httpx
 import pytest
 
-from cosmos_predict25.tests import fal_standin
-from cosmos_predict25.tests.fal_standin import (
+from cosmos_predict25.devtools import fal_standin
+from cosmos_predict25.devtools.fal_standin import (
     FIELD_ERROR,
     GENERATION_TIMEOUT,
     SERVER_ERROR,

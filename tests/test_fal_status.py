@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Fault
+from cosmos_predict25.devtools.fal_standin.wire import Response, Wire
 from cosmos_predict25.pipeline.errors import CosmosError, JobExpiredError
 from cosmos_predict25.pipeline.fal import Completed, FalClient, InProgress, Queued
 from cosmos_predict25.pipeline.fal.display import Display, status_text
@@ -29,8 +31,6 @@ from cosmos_predict25.tests.fal import (
     records_of,
     run,
 )
-from cosmos_predict25.tests.fal_standin import FOREVER, FalStandIn, Fault
-from cosmos_predict25.tests.fal_standin.wire import Response, Wire
 
 ID = "0b7ffb9c-3f4f-4a2a-a6a5-6b8f3c1f2d3e"
 URL = f"https://queue.fal.run/fal-ai/cosmos-predict-2.5/requests/{ID}"

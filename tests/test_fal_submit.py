@@ -10,12 +10,24 @@ import anyio
 import pytest
 import trustme
 
+from cosmos_predict25.devtools.fal_faults import DEEP_JSON, FAST
+from cosmos_predict25.devtools.fal_standin import (
+    FOREVER,
+    FalStandIn,
+    Fault,
+    Hang,
+    Redirect,
+    Reply,
+    Reset,
+    RetryAt,
+    content_policy,
+    ingress,
+)
 from cosmos_predict25.pipeline.errors import CosmosError, FalError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Job
 from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests.fal import (
     ENDPOINT,
-    FAST,
     INPUT,
     NO_PLATFORM,
     PROMPT,
@@ -31,19 +43,6 @@ from cosmos_predict25.tests.fal import (
     records_of,
     run,
     texts_of_log,
-)
-from cosmos_predict25.tests.fal_faults import DEEP_JSON
-from cosmos_predict25.tests.fal_standin import (
-    FOREVER,
-    FalStandIn,
-    Fault,
-    Hang,
-    Redirect,
-    Reply,
-    Reset,
-    RetryAt,
-    content_policy,
-    ingress,
 )
 
 

@@ -15,6 +15,23 @@ import pytest
 import torch
 from PIL import Image
 
+from cosmos_predict25.devtools.fal_faults import FAST
+from cosmos_predict25.devtools.fal_standin import (
+    FOREVER,
+    Exchange,
+    FalStandIn,
+    Fault,
+    Hang,
+    Redirect,
+    Reply,
+    Reset,
+    ingress,
+    run_official,
+    with_fields,
+    without_fields,
+)
+from cosmos_predict25.devtools.fal_standin.media import HEIGHT, WIDTH, frames_of, render
+from cosmos_predict25.devtools.fal_standin.switches import DAY
 from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError, NotEnoughMemoryError
 from cosmos_predict25.pipeline.export import mp4_bytes
 from cosmos_predict25.pipeline.fal import IMAGE_TO_VIDEO, TEXT_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint, Journal, extension
@@ -22,7 +39,6 @@ from cosmos_predict25.pipeline.fal.media.upload import MAX_UPLOAD, Media
 from cosmos_predict25.pipeline.fal.submission import Submission, make_submission
 from cosmos_predict25.pipeline.start import Start
 from cosmos_predict25.tests.fal import (
-    FAST,
     INPUT,
     REQUEST,
     Meanwhile,
@@ -38,22 +54,6 @@ from cosmos_predict25.tests.fal import (
     run,
     start,
 )
-from cosmos_predict25.tests.fal_standin import (
-    FOREVER,
-    Exchange,
-    FalStandIn,
-    Fault,
-    Hang,
-    Redirect,
-    Reply,
-    Reset,
-    ingress,
-    run_official,
-    with_fields,
-    without_fields,
-)
-from cosmos_predict25.tests.fal_standin.media import HEIGHT, WIDTH, frames_of, render
-from cosmos_predict25.tests.fal_standin.switches import DAY
 from cosmos_predict25.tests.fal_worker import outcome_of
 from cosmos_predict25.tests.posix import only_posix
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from cosmos_predict25.benchmarks.stock import AllowEverything
-from cosmos_predict25.demo.world import Scene, SceneObject, render
+from cosmos_predict25.devtools.stock import AllowEverything
+from cosmos_predict25.devtools.toy.world import Scene, SceneObject, render
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cosmos_predict25.scripts import translate
-from cosmos_predict25.scripts.comfyui import ComfyUI
-from cosmos_predict25.scripts.environment import REPO
-from cosmos_predict25.tests.frontend import open_page, take_screenshot
+from cosmos_predict25.devtools import locales
+from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.environment import REPO
+from cosmos_predict25.devtools.frontend import open_page, take_screenshot
 
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # What is typed, looked up or filled in, and so is the same in all languages.
@@ -37,22 +37,22 @@ def numbers(text: str) -> Counter[str]:
 def source(any_comfyui: ComfyUI) -> dict[str, Any]:
     """The English texts, as ComfyUI hands them to its frontend."""
     infos = any_comfyui.object_info().values()
-    return translate.english([info for info in infos if info["name"].startswith("CosmosPredict25")])
+    return locales.english([info for info in infos if info["name"].startswith("CosmosPredict25")])
 
 
-@pytest.mark.parametrize("language", translate.LANGUAGES)
+@pytest.mark.parametrize("language", locales.LANGUAGES)
 def test_every_text_of_every_node_is_there_and_none_is_stale(
     language: str, source: dict[str, Any], any_comfyui: ComfyUI
 ) -> None:
-    translations = translate.read(language)
-    assert set(translations) == set(translate.texts(source))
+    translations = locales.read(language)
+    assert set(translations) == set(locales.texts(source))
     served = any_comfyui.request("/i18n")[language]["nodeDefs"]
-    assert {name: served[name] for name in source} == translate.translated(source, translations)
+    assert {name: served[name] for name in source} == locales.translated(source, translations)
 
 
-@pytest.mark.parametrize("language", translate.LANGUAGES)
+@pytest.mark.parametrize("language", locales.LANGUAGES)
 def test_a_translation_keeps_numbers_and_what_is_typed(language: str) -> None:
-    for english, translation in translate.read(language).items():
+    for english, translation in locales.read(language).items():
         assert translation.strip() == translation != "", english
         assert numbers(translation) == numbers(english), (english, translation)
         assert set(VERBATIM.findall(translation)) == set(VERBATIM.findall(english)), (english, translation)
@@ -61,18 +61,18 @@ def test_a_translation_keeps_numbers_and_what_is_typed(language: str) -> None:
         assert not I18N_SYNTAX & set(translation), translation
 
 
-@pytest.mark.parametrize("language", translate.LANGUAGES)
+@pytest.mark.parametrize("language", locales.LANGUAGES)
 def test_a_tooltip_calls_a_node_as_the_frontend_does(language: str) -> None:
     """A file's name is filled in from a node by its title, which is the translated one."""
-    translations = translate.read(language)
+    translations = locales.read(language)
     title = translations["Sampler Settings (Cosmos Predict2.5)"].removesuffix(" (Cosmos Predict2.5)")
     (tooltip,) = [text for text in translations.values() if OF_A_WIDGET.search(text)]
     assert OF_A_WIDGET.findall(tooltip) == [title]
 
 
-@pytest.mark.parametrize("language", translate.LANGUAGES)
+@pytest.mark.parametrize("language", locales.LANGUAGES)
 def test_different_nodes_have_different_names(language: str) -> None:
-    node_defs = json.loads((translate.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    node_defs = json.loads((locales.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
     names = [node["display_name"] for node in node_defs.values()]
     assert len(set(names)) == len(names)
     assert all(name.endswith(" (Cosmos Predict2.5)") for name in names)
@@ -82,13 +82,11 @@ def test_the_program_lists_what_a_changed_text_makes_stale(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     info = {"name": "A", "display_name": "new", "description": "old", "input": {}, "output_name": []}
-    monkeypatch.setattr(translate, "node_infos", lambda: [{**info, "output_tooltips": []}])
-    monkeypatch.setattr(translate, "LOCALES", tmp_path)
-    monkeypatch.setattr(translate, "LANGUAGES", ("zh",))
+    monkeypatch.setattr(locales, "node_infos", lambda: [{**info, "output_tooltips": []}])
+    monkeypatch.setattr(locales, "LOCALES", tmp_path)
+    monkeypatch.setattr(locales, "LANGUAGES", ("zh",))
     (tmp_path / "zh.json").write_text('{"old": "1", "gone": "2"}')
-    with pytest.raises(SystemExit) as end:
-        translate.main()
-    assert end.value.code == "zh: translate 'new'\nzh: remove 'gone'"
+    assert locales.write_all() == ["zh: translate 'new'", "zh: remove 'gone'"]
     assert json.loads((tmp_path / "zh" / "nodeDefs.json").read_text())["A"]["description"] == "1"
 
 
@@ -97,7 +95,7 @@ def test_the_program_lists_what_a_changed_text_makes_stale(
 def test_a_help_page_has_the_numbers_commands_links_and_names_of_the_english_one(english: Path, language: str) -> None:
     source = english.read_text(encoding="utf-8")
     page = (HELP / english.stem / f"{language}.md").read_text(encoding="utf-8")
-    node = json.loads((translate.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))[english.stem]
+    node = json.loads((locales.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))[english.stem]
     assert page.startswith(f"# {node['display_name']}\n")
     assert set(numbers(source)) <= set(numbers(page))
     placed = re.compile(r"```.*?```|\]\([^)]+\)", re.DOTALL)
@@ -142,7 +140,7 @@ def foreign(request: pytest.FixtureRequest, server: ComfyUI, browser: Browser) -
 
 def test_searches_nodes_and_help_are_in_the_users_language(foreign: tuple[Page, str]) -> None:
     page, language = foreign
-    node_defs = json.loads((translate.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    node_defs = json.loads((locales.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
     for place, words in enumerate(SEARCHES[language]):
         page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
         page.keyboard.insert_text(words)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cosmos_predict25.devtools.comfyui import ComfyUI, PromptFailedError, to_api_prompt
 from cosmos_predict25.pipeline.local.load.find import DEMO, DEMO_LORA, DEMO_LORA_FILE
-from cosmos_predict25.scripts.comfyui import ComfyUI, PromptFailedError, to_api_prompt
 from cosmos_predict25.tests.test_comfyui import REPO, events, node_id, said
 
 LORA_NODE = "CosmosPredict25LoraLoader"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cosmos_predict25.benchmarks.accounting import GPU, build_model, fake_gpu
+from cosmos_predict25.devtools.accounting import GPU, build_model, fake_gpu
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosmos_predict25.benchmarks.accounting import SHAPES, account, build_model, fake_gpu
+from cosmos_predict25.devtools.accounting import SHAPES, account, build_model, fake_gpu
 from cosmos_predict25.pipeline.errors import NotEnoughMemoryError
 from cosmos_predict25.pipeline.local.decode import decode_activation_bytes
 from cosmos_predict25.pipeline.local.denoise import denoise_activation_bytes

@@ -2,7 +2,7 @@
 
 import ast
 
-from cosmos_predict25.scripts.environment import REPO
+from cosmos_predict25.devtools.environment import REPO
 from cosmos_predict25.tests.mutations.table import TABLE
 
 

@@ -11,7 +11,7 @@ import av
 import pytest
 from PIL import Image
 
-from cosmos_predict25.tests.fal_standin import FalStandIn
+from cosmos_predict25.devtools.fal_standin import FalStandIn
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text(encoding="utf-8")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cosmos_predict25.demo.prompts import WORDS
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.toy.prompts import WORDS
 from cosmos_predict25.pipeline.local.load.find import DEMO_SHAPES, names_a_demo_shape
-from cosmos_predict25.scripts import environment
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,11 +1,12 @@
 """Which room may import which, and what is not imported before it is needed."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from cosmos_predict25.devtools.imports import folder_of, imports, python_files
 
 REPO = Path(__file__).parents[1]
 COMFYUI_MODULES = {
@@ -19,20 +20,7 @@ COMFYUI_MODULES = {
     "execution",
 }
 PIPELINE_ROOMS = ["local", "fal", "export"]
-
-
-def imports(file: Path) -> set[str]:
-    """Absolute names of the modules that a file imports; those of the pack start with `pack.`."""
-    package = ("pack", *file.relative_to(REPO).parent.parts)
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            prefix = ".".join((*base, *filter(None, [node.module])))
-            found |= {f"{prefix}.{alias.name}" for alias in node.names}
-    return found
+DEVELOPMENT = ["tests", "benchmarks", "scripts", "demo", "devtools"]
 
 
 def files(room: str) -> list[Path]:
@@ -135,7 +123,18 @@ def test_the_root_has_these_folders_of_code_and_no_others():
     tracked = subprocess.run(["git", "ls-files"], cwd=REPO, check=True, capture_output=True, text=True).stdout
     rooms = {name.split("/")[0] for name in tracked.splitlines() if "/" in name and not name.startswith(".")}
     served = {"workflows", "subgraphs", "web", "locales"}
-    assert rooms == {"nodes", "pipeline", *served, "tests", "demo", "scripts", "benchmarks", "docs"}
+    assert rooms == {"nodes", "pipeline", *served, *DEVELOPMENT, "docs"}
+
+
+@pytest.mark.parametrize("room", DEVELOPMENT)
+def test_a_room_of_development_imports_devtools_and_what_is_installed_alone(room):
+    others = [other for other in DEVELOPMENT if other not in (room, "devtools")]
+    own = [file for file in python_files(REPO) if file.relative_to(REPO).parts[0] == room]
+    assert own
+    for file in own:
+        for name in imports(file):
+            folder = folder_of(name) or ""
+            assert folder.split("/")[0] not in others, f"{file} imports {name}"
 
 
 def test_only_what_is_to_be_installed_is_imported_by_the_nodes_and_the_pipeline():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cosmos_predict25.benchmarks.stock import load_stock
+from cosmos_predict25.devtools.stock import load_stock
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import denoise, no_conditioning_latents

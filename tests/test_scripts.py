@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import (
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import (
     PORTS,
     ComfyUI,
     ComfyUIError,
@@ -127,6 +127,15 @@ def test_a_comfyui_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_a_program_needs_nothing_but_a_bare_python_to_start(program: Path, tmp_path: Path) -> None:
+    code = f"import runpy; print(runpy.run_path({str(program)!r})['environment'].REPO)"
+    command = [sys.executable, "-I", "-S", "-c", code]  # without site-packages, and without the program's own folder
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.strip()) == environment.REPO
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_an_old_python_is_refused_in_a_sentence(program: Path) -> None:
     ast.parse(program.read_text(), feature_version=(3, 6))
     code = f"import runpy, sys; sys.version_info = (3, 9); runpy.run_path({str(program)!r}, run_name='__main__')"
@@ -206,7 +215,7 @@ def test_ctrl_c_lets_the_child_end_in_its_own_time() -> None:
     """
     parent = f"""if True:
         import subprocess, sys
-        sys.path.insert(0, {str(environment.REPO / "scripts")!r})
+        sys.path.insert(0, {str(environment.REPO / "devtools")!r})
         import environment
         sys.exit(environment.wait_for(subprocess.Popen([sys.executable, "-c", {child!r}])))
     """

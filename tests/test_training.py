@@ -6,13 +6,21 @@ import pytest
 import torch
 from torch.nn import Linear
 
-from cosmos_predict25.demo.adherence import compare_with_scene, detect_attributes
-from cosmos_predict25.demo.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
-from cosmos_predict25.demo.training.flow import TWINS, new_transformer, velocity_loss
-from cosmos_predict25.demo.training.lora import lora_scene
-from cosmos_predict25.demo.training.state import Resumable
-from cosmos_predict25.demo.training.vae import training_scene
-from cosmos_predict25.demo.world import LORA_COLOR, SHAPES, Scene, SceneObject, after_a_turn, random_scene, render
+from cosmos_predict25.devtools.toy.adherence import compare_with_scene, detect_attributes
+from cosmos_predict25.devtools.toy.flow import TWINS, new_transformer, velocity_loss
+from cosmos_predict25.devtools.toy.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
+from cosmos_predict25.devtools.toy.state import Resumable
+from cosmos_predict25.devtools.toy.vae import training_scene
+from cosmos_predict25.devtools.toy.world import (
+    LORA_COLOR,
+    SHAPES,
+    Scene,
+    SceneObject,
+    after_a_turn,
+    lora_scene,
+    random_scene,
+    render,
+)
 from cosmos_predict25.pipeline.local.denoise import condition_mask, timesteps_of
 
 

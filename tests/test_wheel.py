@@ -12,7 +12,7 @@ import av
 import pytest
 from packaging.requirements import Requirement
 
-from cosmos_predict25.scripts.environment import REPO
+from cosmos_predict25.devtools.environment import REPO
 
 pytestmark = pytest.mark.slow
 

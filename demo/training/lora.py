@@ -11,7 +11,6 @@ import json
 import math
 import random
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from cosmos_predict25.demo.prompts import describe
-from cosmos_predict25.demo.training import text, vae
-from cosmos_predict25.demo.training.flow import Samples, batch_sigma, velocity_loss
-from cosmos_predict25.demo.world import LORA_COLOR, Scene, SceneObject, random_scene
+from cosmos_predict25.devtools.toy import text, vae
+from cosmos_predict25.devtools.toy.flow import Samples, batch_sigma, velocity_loss
+from cosmos_predict25.devtools.toy.prompts import describe
+from cosmos_predict25.devtools.toy.world import Scene, lora_scene, random_scene
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER, DEMO_LORA_FILE
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
@@ -50,13 +49,6 @@ class LowRank(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight + self.up @ self.down
-
-
-def lora_scene(rng: random.Random, *, held_out: bool) -> Scene:
-    """A scene with one object in the new colour."""
-    while (scene := random_scene(rng, held_out=held_out, two=0)).background == LORA_COLOR:
-        pass
-    return replace(scene, objects=(SceneObject(LORA_COLOR, scene.objects[0].shape),))
 
 
 def training_scenes() -> list[tuple[Scene, random.Random]]:

@@ -24,14 +24,14 @@ from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from cosmos_predict25.demo.prompts import describe
-from cosmos_predict25.demo.training import text, vae
-from cosmos_predict25.demo.training.flow import Samples, train_flow
-from cosmos_predict25.demo.training.log import Log
+from cosmos_predict25.devtools.random_checkpoint import random_scheduler, write_checkpoint
+from cosmos_predict25.devtools.toy import text, vae
+from cosmos_predict25.devtools.toy.flow import Samples, train_flow
+from cosmos_predict25.devtools.toy.log import Log
+from cosmos_predict25.devtools.toy.prompts import describe
 from cosmos_predict25.pipeline.disk import atomic_write
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
-from cosmos_predict25.scripts.random_checkpoint import random_scheduler, write_checkpoint
 
 CAPTIONS = 4
 SHORT = 0.25

@@ -6,7 +6,8 @@ import uuid
 
 from playwright.sync_api import Page
 
-from cosmos_predict25.scripts import environment
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.frontend import BUILD, FRAME
 from cosmos_predict25.scripts.templates.graphs import APPS, BLUEPRINTS, GRAPHS
 
 WORKFLOWS = environment.REPO / "workflows"
@@ -15,28 +16,6 @@ MARGIN = 40
 CATEGORY = "Cosmos Predict2.5"
 """Of the subgraphs in the node library."""
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-BUILD = """({ id, nodes, links, app: [inputs, outputs] = [[], []] }) => {
-    app.graph.clear()
-    app.graph.id = id
-    const made = {}
-    for (const [name, { type, title, pos, size, values, mode }] of Object.entries(nodes)) {
-        const node = LiteGraph.createNode(type, title)
-        app.graph.add(node)
-        node.pos = pos
-        for (const [widget, value] of Object.entries(values ?? {}))
-            node.widgets.find((each) => each.name === widget).value = value
-        node.setSize(size)
-        if (mode) node.mode = mode
-        made[name] = node
-    }
-    for (const [from, output, to, input] of links)
-        made[from].connect(made[from].findOutputSlot(output), made[to], made[to].findInputSlot(input))
-    const idOf = (name) => Number(made[name].id) // as frontends of all ages read it
-    const linearData = { inputs: inputs.map(([name, widget]) => [idOf(name), widget]), outputs: outputs.map(idOf) }
-    if (inputs.length) app.graph.extra.linearData = linearData
-    return Object.fromEntries(Object.entries(made).map(([name, { id }]) => [name, id]))
-}"""
 
 # Makes one node of all in the graph, whose widgets and sockets are those named: `ids` are the nodes' by name.
 CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
@@ -55,21 +34,6 @@ CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
     node.title = name
     app.graph.extra.BlueprintDescription = description
     node.setSize([400, node.computeSize()[1]])
-}"""
-
-# Puts the nodes' upper left corner at the canvas's, at full size, and returns the nodes' rectangle on the page.
-FRAME = """(margin) => {
-    const boxes = app.graph.nodes.map((node) => node.getBounding())
-    const left = Math.min(...boxes.map((box) => box[0])) - margin
-    const top = Math.min(...boxes.map((box) => box[1])) - margin
-    const right = Math.max(...boxes.map((box) => box[0] + box[2])) + margin
-    const bottom = Math.max(...boxes.map((box) => box[1] + box[3])) + margin
-    const { x, y } = app.canvas.canvas.getBoundingClientRect()
-    app.canvas.ds.scale = 1
-    app.canvas.ds.offset = [-left, -top]
-    app.canvas.deselectAll()
-    app.canvas.draw(true, true)
-    return { x, y, width: right - left, height: bottom - top }
 }"""
 
 

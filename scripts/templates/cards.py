@@ -6,9 +6,9 @@ import av
 from PIL import Image
 from playwright.sync_api import Browser
 
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI, to_api_prompt
 from cosmos_predict25.pipeline.request import FPS
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI, to_api_prompt
 from cosmos_predict25.scripts.templates import art
 from cosmos_predict25.scripts.templates.canvas import WORKFLOWS
 

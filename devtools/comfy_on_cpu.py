@@ -3,7 +3,7 @@
 import os
 import sys
 
-from cosmos_predict25.scripts import environment
+from cosmos_predict25.devtools import environment
 
 sys.path.append(str(environment.source_folder(environment.release_of(os.environ.get("TESTED_COMFYUI")))))
 from comfy.cli_args import args

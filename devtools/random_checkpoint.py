@@ -1,6 +1,6 @@
 """Write a small Cosmos-Predict2.5 checkpoint with RANDOM weights, in diffusers layout.
 
-    python scripts/random_checkpoint.py FOLDER
+    python devtools/random_checkpoint.py FOLDER
 
 It has every part of the real checkpoint (tokenizer, Qwen2.5-VL text encoder, transformer, Wan 2.1 VAE, scheduler) in
 about 8 MB, the same bytes on every run. It makes noise, not videos: it is there to try the graph and to test the code.

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cosmos_predict25.tests import comfy_on_cpu  # noqa: F401
+from cosmos_predict25.devtools import comfy_on_cpu  # noqa: F401
 
 # isort: split
 import folder_paths

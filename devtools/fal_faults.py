@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cosmos_predict25.tests.fal_standin import (
+from cosmos_predict25.devtools.fal_standin import (
     FOREVER,
     BigHeaders,
     Body,
@@ -31,12 +31,23 @@ from cosmos_predict25.tests.fal_standin import (
     with_fields,
     without_fields,
 )
+from cosmos_predict25.pipeline.fal import NetworkPolicy
 
 MIB = 2**20
 DEEP_JSON = b"[" * 100_000
 OTHER_ID = "00000000-0000-4000-8000-000000000000"
 ENDPOINT = "fal-ai/cosmos-predict-2.5/text-to-video"
 NOT_FOUND = Reply(404, body={"status": "NOT_FOUND"})
+FAST = NetworkPolicy(
+    wait_limit=60,
+    poll_intervals=((0, 0.01),),
+    backoff=0.01,
+    backoff_cap=0.02,
+    gone_patience=0.2,
+    media_patience=0.2,
+    reconcile_pauses=(0, 0.01),
+)
+"""As in production but for the pauses. What may not take long there may not here, as the machine may be busy."""
 
 
 class Ending(enum.Enum):
@@ -52,7 +63,7 @@ class Ending(enum.Enum):
 class Case:
     """`times`: how many requests of the stage meet the fault. `asked`: how many requests of the stage the run sends.
 
-    `says`: what the message of an error holds. `policy`: changes of the tests' network policy.
+    `says`: what the message of an error holds. `policy`: changes of FAST.
     """
 
     stage: str
@@ -87,7 +98,7 @@ def is_silent(fault: Fault) -> bool:
 
 
 def limits(fault: Fault) -> dict[str, float]:
-    """Of the tests' network policy. Only silence ends at a limit of time."""
+    """Changes of FAST. Only silence ends at a limit of time."""
     return {**LITTLE, **(IMPATIENT if is_silent(fault) else {})}
 
 

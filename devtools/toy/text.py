@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from ...pipeline.local.encode import MAX_TOKENS, SYSTEM_PROMPT, layer_features, tokenize
 from ...pipeline.request import DEFAULT_NEGATIVE_PROMPT
-from ...scripts.random_checkpoint import as_qwens, random_text_encoder
-from ..prompts import Caption, all_words, caption_attributes, describe
-from ..world import BACKGROUNDS, MOTIONS, SHAPE_COLORS, SHAPES, SIZES, SPEEDS, TEXTURES, random_scene
+from ..random_checkpoint import as_qwens, random_text_encoder
 from .log import Log
+from .prompts import Caption, all_words, caption_attributes, describe
 from .state import Resumable
 from .vae import learning_rate_factor
+from .world import BACKGROUNDS, MOTIONS, SHAPE_COLORS, SHAPES, SIZES, SPEEDS, TEXTURES, random_scene
 
 HIDDEN_SIZE = 64
 NUM_LAYERS = 3

@@ -143,7 +143,7 @@ def create_env() -> None:
 
 def make_importable() -> None:
     """Lets every program in the environment import the pack as `cosmos_predict25`."""
-    shutil.copyfile(REPO / "scripts" / "pack.py", env_folder("purelib") / "cosmos_predict25.py")
+    shutil.copyfile(REPO / "devtools" / "pack.py", env_folder("purelib") / "cosmos_predict25.py")
 
 
 def stamp(name: str) -> Path:

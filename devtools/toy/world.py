@@ -89,6 +89,13 @@ def random_scene(rng: random.Random, *, held_out: bool, two: float = 0.2) -> Sce
             return scene
 
 
+def lora_scene(rng: random.Random, *, held_out: bool) -> Scene:
+    """A scene with one object in the new colour."""
+    while (scene := random_scene(rng, held_out=held_out, two=0)).background == LORA_COLOR:
+        pass
+    return replace(scene, objects=(SceneObject(LORA_COLOR, scene.objects[0].shape),))
+
+
 def shape_distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
     """Signed distance in pixels to the outline of a shape around the origin with the area of a circle of `radius`."""
     if shape == "circle":

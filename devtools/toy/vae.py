@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ...pipeline.local.causal import fast_on_cpu
 from ...pipeline.local.latents import SPATIAL_COMPRESSION, normalize
-from ..world import NUM_FRAMES, SIDE, TIME, Scene, after_a_turn, later, random_scene, render
 from .log import Log
 from .muon import Optimizer
 from .state import Resumable
+from .world import NUM_FRAMES, SIDE, TIME, Scene, after_a_turn, later, random_scene, render
 
 IMAGE_STEPS, CLIP_STEPS = 700, 2200
 """First single frames, which are quick, then clips, which teach the temporal convolutions."""

@@ -1,14 +1,11 @@
-"""ComfyUI's own frontend in a headless browser: fixtures, which conftest.py hands to all tests, and helpers."""
+"""ComfyUI's own frontend in a headless browser."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from cosmos_predict25.scripts import environment
-from cosmos_predict25.scripts.comfyui import ComfyUI
+from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.comfyui import ComfyUI
 
 SCREENSHOTS = environment.DEMO / "screenshots"
 CHROMIUM_ARGUMENTS = [
@@ -40,32 +37,43 @@ BROKEN_NODES = """() => app.graph.nodes
     .filter((node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
     .map((node) => node.type)"""
 
+# Replaces the graph by one of these nodes and links, and returns the nodes' ids by name.
+BUILD = """({ id, nodes, links, app: [inputs, outputs] = [[], []] }) => {
+    app.graph.clear()
+    app.graph.id = id
+    const made = {}
+    for (const [name, { type, title, pos, size, values, mode }] of Object.entries(nodes)) {
+        const node = LiteGraph.createNode(type, title)
+        app.graph.add(node)
+        node.pos = pos
+        for (const [widget, value] of Object.entries(values ?? {}))
+            node.widgets.find((each) => each.name === widget).value = value
+        node.setSize(size)
+        if (mode) node.mode = mode
+        made[name] = node
+    }
+    for (const [from, output, to, input] of links)
+        made[from].connect(made[from].findOutputSlot(output), made[to], made[to].findInputSlot(input))
+    const idOf = (name) => Number(made[name].id) // as frontends of all ages read it
+    const linearData = { inputs: inputs.map(([name, widget]) => [idOf(name), widget]), outputs: outputs.map(idOf) }
+    if (inputs.length) app.graph.extra.linearData = linearData
+    return Object.fromEntries(Object.entries(made).map(([name, { id }]) => [name, id]))
+}"""
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
-    """A ComfyUI with the pack and the checkpoint, whose settings and files are this module's own."""
-    base = tmp_path_factory.mktemp("browser")
-    (base / "models" / "diffusers").mkdir(parents=True)
-    (base / "models" / "diffusers" / checkpoint.name).symlink_to(checkpoint, target_is_directory=True)
-    with ComfyUI(environment.source_folder(environment.NEWEST), base, environment.REPO) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(server: ComfyUI, browser: Browser) -> Iterator[Page]:
-    """The frontend as a new visitor gets it."""
-    page = open_page(browser, server)
-    yield page
-    page.close()
+# Puts the nodes' upper left corner at the canvas's, at full size, and returns the nodes' rectangle on the page.
+FRAME = """(margin) => {
+    const boxes = app.graph.nodes.map((node) => node.getBounding())
+    const left = Math.min(...boxes.map((box) => box[0])) - margin
+    const top = Math.min(...boxes.map((box) => box[1])) - margin
+    const right = Math.max(...boxes.map((box) => box[0] + box[2])) + margin
+    const bottom = Math.max(...boxes.map((box) => box[1] + box[3])) + margin
+    const { x, y } = app.canvas.canvas.getBoundingClientRect()
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [-left, -top]
+    app.canvas.deselectAll()
+    app.canvas.draw(true, true)
+    return { x, y, width: right - left, height: bottom - top }
+}"""
 
 
 def open_page(browser: Browser, server: ComfyUI) -> Page:

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from ...pipeline.local.denoise import CONDITIONING_TIMESTEP
 from ...pipeline.local.latents import SPATIAL_COMPRESSION, latent_frames
-from ..world import NUM_FRAMES, SIDE
 from .log import Log
 from .muon import Optimizer
 from .state import Resumable
+from .world import NUM_FRAMES, SIDE
 
 BATCH = 32
 LEARNING_RATE = 4e-3
