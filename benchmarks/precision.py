@@ -13,8 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cosmos_predict25.benchmarks.metrics import psnr
-from cosmos_predict25.benchmarks.report import publish
+from cosmos_predict25.devtools.metrics import psnr
+from cosmos_predict25.devtools.random_checkpoint import random_transformer
+from cosmos_predict25.devtools.report import publish
 from cosmos_predict25.pipeline.local import transformer as arithmetic
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.generate import generate
@@ -23,7 +24,6 @@ from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.model import LocalModel
 from cosmos_predict25.pipeline.local.transformer import CosmosTransformer, use_less_memory
 from cosmos_predict25.pipeline.request import GenerationRequest
-from cosmos_predict25.scripts.random_checkpoint import random_transformer
 
 ARRANGEMENTS = {
     "nothing, as diffusers": (torch.bfloat16, torch.bfloat16),

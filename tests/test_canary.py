@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from cosmos_predict25.benchmarks.metrics import psnr
+from cosmos_predict25.devtools.metrics import psnr
 from cosmos_predict25.pipeline.errors import MissingDependencyError
 from cosmos_predict25.pipeline.local import canary, compat
 from cosmos_predict25.pipeline.local.compat import PRIVATE, Release

@@ -859,8 +859,8 @@ def test_remux_says_what_is_wrong_with_the_target(clip, tmp_path):
 PEAK = """
 import ctypes, os, sys
 import torch
-from cosmos_predict25.benchmarks.clip import moving_clip
-from cosmos_predict25.benchmarks.peak import PeakRss
+from cosmos_predict25.devtools.clip import moving_clip
+from cosmos_predict25.devtools.peak import PeakRss
 from cosmos_predict25.pipeline.export import export
 torch.set_num_threads(1)  # none that a fork would lose
 still = moving_clip(1, {height}, {width})[0].to({dtype})

@@ -362,7 +362,7 @@ def test_a_file_whose_size_changes_is_refused(tmp_path):
 
 PEAK = """
 import sys
-from cosmos_predict25.benchmarks.peak import PeakRss
+from cosmos_predict25.devtools.peak import PeakRss
 from cosmos_predict25.pipeline.export import export
 from cosmos_predict25.pipeline.export.source import FileClip, FileSound
 short, long, format, target = sys.argv[1:]

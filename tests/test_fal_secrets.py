@@ -67,7 +67,7 @@ from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere
 TESTS = """
 import logging
 
-from cosmos_predict25.tests.fal_standin import FalStandIn
+from cosmos_predict25.devtools.fal_standin import FalStandIn
 
 
 def test_file(tmp_path):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cosmos_predict25.scripts import environment
+from cosmos_predict25.devtools import environment
 
-sys.path.append(str(environment.REPO / "scripts"))  # as its programs have it
+sys.path.append(str(environment.REPO / "devtools"))  # as its programs have it
 import layers
 
-sys.path.remove(str(environment.REPO / "scripts"))
+sys.path.remove(str(environment.REPO / "devtools"))
 
 
 def write_wheel(folder: Path, name: str, release: str) -> Path:
