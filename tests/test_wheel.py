@@ -67,7 +67,7 @@ def test_an_install_for_comfyui_is_what_its_manager_installs(installed: Path) ->
 
 
 def test_the_readmes_program_makes_a_video_from_anywhere(installed: Path, tmp_path: Path) -> None:
-    program, longer = re.findall(
+    program, longer, *_ = re.findall(
         r"```python\n(from cosmos_predict25.*?)```", (REPO / "docs" / "python.md").read_text(), re.DOTALL
     )
     assert len([line for line in program.splitlines() if line]) <= 6
