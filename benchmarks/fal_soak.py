@@ -104,10 +104,10 @@ def work(folder: Path) -> None:
     for line in sys.stdin:
         order = json.loads(line)
         fal_kill_worker.POLICY = replace(FAST, **order["policy"])
-        run = fal_kill_worker.Run(folder, order["seed"], order["seconds"])
+        run = fal_kill_worker.Run("generate", folder, order["seed"], order["seconds"])
         while not run.is_over():
             time.sleep(fal_kill_worker.TICK)
-        print(json.dumps("video" if "video" in run.outcome else run.outcome["error"]), flush=True)
+        print(json.dumps("video" if "frames" in run.outcome else run.outcome["error"]), flush=True)
 
 
 def main() -> None:
