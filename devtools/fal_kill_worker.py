@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ class Run:
             return pid
         try:
             self._make()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
 

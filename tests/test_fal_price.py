@@ -10,7 +10,6 @@ from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Hang, Jso
 from cosmos_predict25.pipeline.fal import VIDEO_TO_VIDEO
 from cosmos_predict25.pipeline.fal.extension import cost_of
 from cosmos_predict25.pipeline.fal.queue.platform import Price
-from cosmos_predict25.pipeline.request import SEED
 from cosmos_predict25.tests.fal import ENDPOINT, REQUEST, Recorder, make, run
 
 
@@ -79,13 +78,6 @@ def test_a_question_for_the_price_is_given_up_when_the_run_ends(
 )
 def test_a_price_below_a_cent_is_shown_right(amount: float, currency: str, shown: str) -> None:
     assert str(Price(amount, currency, "video")) == f"{shown} a video"
-
-
-def test_the_part_after_the_largest_seed_has_the_first(core: None) -> None:
-    from cosmos_predict25.nodes.host.fal_parts import request_of_part
-
-    request = replace(REQUEST, seed=SEED.maximum)
-    assert [request_of_part(request, part, 9).seed for part in range(3)] == [SEED.maximum, 0, 1]
 
 
 @pytest.mark.parametrize(("unit", "shown"), [("videos", "$0.60 in all"), ("seconds", "$0.20 a second")])
