@@ -1,4 +1,4 @@
-"""Makes the workflows, their thumbnails and the subgraphs anew, with ComfyUI's own frontend in a headless browser.
+"""Makes the workflows, their thumbnails and the subgraphs anew, with the newest frontend in a headless browser.
 
     .demo/env/bin/python scripts/save_workflows.py
 
@@ -29,7 +29,12 @@ SETTINGS = {
 
 def main() -> None:
     source = environment.comfyui_checkout() or environment.source_folder(environment.NEWEST)
-    with tempfile.TemporaryDirectory() as base, ComfyUI(source, Path(base), environment.REPO) as server:
+    # The newest frontend saves widgets' values by name too.
+    newest = ["--front-end-root", str(environment.fetch_frontend())]
+    with (
+        tempfile.TemporaryDirectory() as base,
+        ComfyUI(source, Path(base), environment.REPO, arguments=newest) as server,
+    ):
         server.request("/settings", SETTINGS)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=environment.find_chromium(), args=["--no-sandbox"])
