@@ -288,3 +288,20 @@ def test_without_pyav_nothing_can_be_paid_for() -> None:
     program = "import sys; sys.modules['av'] = None; from cosmos_predict25.pipeline import fal; fal.generate"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "import of av halted" in done.stderr
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    """An import of a submodule makes its name the package's attribute."""
+    program = (
+        "from importlib import import_module\n"
+        "from pkgutil import walk_packages\n"
+        "from cosmos_predict25 import pipeline\n"
+        "from cosmos_predict25.pipeline import fal\n"
+        "for package in (pipeline, fal):\n"
+        "    modules = {name for _, name, _ in walk_packages(package.__path__)}\n"
+        "    print(sorted(modules & set(package.__all__)))\n"
+        "import_module('cosmos_predict25.pipeline.fal.extension')\n"
+        "print(callable(fal.generate), callable(fal.extend))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[]", "True True"]

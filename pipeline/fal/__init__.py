@@ -11,7 +11,7 @@ from .endpoints import DISTILLED, IMAGE_TO_VIDEO, TEXT_TO_VIDEO, VIDEO_TO_VIDEO,
 if TYPE_CHECKING:
     from .client import FalClient
     from .extension import extend
-    from .generate import generate
+    from .generation import generate
     from .journal import Journal
     from .media.upload import Media
     from .queue.job import Cancellation, Job
@@ -48,7 +48,7 @@ _MODULES = {
     "NetworkPolicy": ".queue.policy",
     "Queued": ".queue.status",
     "extend": ".extension",
-    "generate": ".generate",
+    "generate": ".generation",
 }
 
 
@@ -56,5 +56,4 @@ def __getattr__(name: str) -> Any:
     """Import a name of `_MODULES` when it is first used (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name], __name__), name)
-    return value  # kept, as the import has made `generate` the name of a module
+    return getattr(import_module(_MODULES[name], __name__), name)

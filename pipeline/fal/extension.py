@@ -19,7 +19,7 @@ from ..start import CLIP_FRAMES, LongClip, Start, fit
 from ..video import ExtendedVideo
 from .client import FalClient
 from .endpoints import VIDEO_TO_VIDEO, Endpoint
-from .generate import generate
+from .generation import generate
 from .journal import Journal
 from .queue.policy import NetworkPolicy
 from .start import SIZE, EncodeClip, start_to_send
