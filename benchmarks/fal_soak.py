@@ -27,7 +27,7 @@ from cosmos_predict25.devtools.report import publish
 
 LANES = 4
 """As many stand-ins, each with a process that runs the node."""
-LONGEST_UNTIL_A_KILL = 0.8
+MAX_SECONDS_UNTIL_A_KILL = 0.8
 FIRST_SEED = 1000
 
 
@@ -77,7 +77,7 @@ class Lane:
         fal.fault(case.stage, case.fault, case.times)
         if case.stage == "listing":
             fal.fault("submit", Reset(accept=True))
-        seconds = self._chance.uniform(0.02, LONGEST_UNTIL_A_KILL) if is_killed else 0.0
+        seconds = self._chance.uniform(0.02, MAX_SECONDS_UNTIL_A_KILL) if is_killed else 0.0
         ends = [ask(worker, seed=seed, seconds=seconds, policy=dict(case.policy))]
         fal.clear_faults()
         fal.release()

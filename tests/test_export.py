@@ -867,7 +867,7 @@ still = moving_clip(1, {height}, {width})[0].to({dtype})
 frames = torch.stack([still.roll((index, 3 * index), (0, 1)) for index in range({num_frames})])
 alpha = frames[..., 0].clone().float()
 module = sys.modules["cosmos_predict25.pipeline.export.export"]
-module.THREADS = module.MOST_THREADS
+module.THREADS = module.MAX_THREADS
 ctypes.CDLL(None).malloc_trim(0)  # what is free already would not be counted when it is used
 for suffix, format, with_alpha in {cases}:
     if child := os.fork():

@@ -27,7 +27,7 @@ NUM_LAYERS = 3
 BATCH = 64
 NUM_STEPS = 2400
 LEARNING_RATE = 2e-3
-LONGEST_PROMPT, SHORTEST = 64, 72
+MAX_PROMPT_LENGTH, SHORTEST = 64, 72
 """Tokens of the longest sentence about a scene, with the chat template, and of the shortest padded one."""
 KEPT_TOKENS = 64
 KEPT_PADS = 8
@@ -88,7 +88,7 @@ def train_text_encoder(state_file: Path, log: Log) -> Qwen2_5_VLForConditionalGe
         length = MAX_TOKENS if all_tokens(step) else rng.randint(SHORTEST, 2 * SHORTEST)
         token_ids = torch.cat([tokenize(tokenizer, caption.text) for caption in captions])[:, :length]
         states = encoder.model.language_model(input_ids=token_ids, use_cache=False).last_hidden_state
-        first_pad = 2 * SHORTEST if all_tokens(step) else LONGEST_PROMPT
+        first_pad = 2 * SHORTEST if all_tokens(step) else MAX_PROMPT_LENGTH
         pads = states[:, rng.sample(range(first_pad, length), 4)]
         loss, right = read_attributes(heads, pads, captions)
         optimizer.zero_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 from .compat import BaseGenerate, Qwen2VLVisionTransformer, optimized_attention_for_device, process_qwen2vl_images
 from .encoder import KEY, ReasonEncoder
 
-MOST_PIXELS = 1280 * 28 * 28
+MAX_PIXELS = 1280 * 28 * 28
 """Of a picture: 1280 tokens. A token sees 28 x 28 pixels."""
 QWEN_VISION = {
     "hidden_size": 1280,
@@ -40,7 +40,7 @@ SAMPLING = {
 def patches_of(picture: Tensor) -> tuple[Tensor, Tensor]:
     """`picture`: (N, H, W, 3) in 0..1, of which the first is seen. Its patches, and the rows and columns of them."""
     height, width = picture.shape[1:3]
-    scale = min(1.0, math.sqrt(MOST_PIXELS / (height * width)))
+    scale = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
     size = [max(28, round(side * scale / 28) * 28) for side in (height, width)]
     channels_first = picture[:1, :, :, :3].movedim(-1, 1).float()
     resized = F.interpolate(channels_first, size, mode="bicubic", antialias=True).clamp(0, 1)

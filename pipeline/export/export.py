@@ -26,10 +26,10 @@ from .source import LAYOUTS, FileClip, FileSound
 from .tensors import Clip
 from .yuv import OURS, Colours, YuvConverter
 
-MOST_THREADS = 4
+MAX_THREADS = 4
 """Of the encoder. Each holds frames of its own."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-THREADS = min(MOST_THREADS, CORES)
+THREADS = min(MAX_THREADS, CORES)
 FPS_DENOMINATOR = 10_000
 """The largest for a float, which so gets back the fraction that it was: 23.976 or 30000/1001."""
 LARGEST_IN_FPS = 2**31 - 1

@@ -27,7 +27,7 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "look at the disk, then try again",
 }
-LONGEST_NAME = 255
+MAX_NAME_LENGTH = 255
 """Bytes: what the file systems of all three systems take."""
 
 
@@ -84,7 +84,7 @@ def video_file(path: Path) -> Iterator[Path]:
 def check_target(path: Path) -> None:
     """Raise now what would else be raised when all the work is done."""
     number = 0
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
+    if len(os.fsencode(path.name)) > MAX_NAME_LENGTH:
         number = errno.ENAMETOOLONG
     elif path.is_dir():
         number = errno.EISDIR

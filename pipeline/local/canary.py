@@ -56,7 +56,7 @@ TEXT: dict[str, Any] = {
 FRAMES, STEPS = 5, 4
 COMFYUI = "ComfyUI"
 """The one that pip does not install."""
-MOST_ON_A_CPU = 1e-5
+MAX_ON_A_CPU = 1e-5
 """Of the values' size, in float32."""
 
 
@@ -87,7 +87,7 @@ def agrees(part: Part, device: torch.device, dtype: torch.dtype) -> bool:
 
     Raises what the library does.
     """
-    most_rounding = MOST_ON_A_CPU if device.type == "cpu" else part.elsewhere
+    most_rounding = MAX_ON_A_CPU if device.type == "cpu" else part.elsewhere
     exact = part.trial(device, torch.float32).library()
     for each in dict.fromkeys((torch.float32, dtype)):
         trial = part.trial(device, each)
