@@ -6,6 +6,7 @@ from diffusers import AutoencoderKLWan
 
 from cosmos_predict25.devtools.clip import moving_clip
 from cosmos_predict25.devtools.metrics import psnr
+from cosmos_predict25.pipeline.local import tiles
 from cosmos_predict25.pipeline.local.causal import fast_on_cpu
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import decode
@@ -125,7 +126,7 @@ def test_tiles_are_the_whole_picture(vae, latents, expected, grid):
 
 def test_a_cut_without_blending_would_be_seen(vae, latents, expected, monkeypatch):
     """The measure can fail: without the overlap's ramps a pixel there is counted twice."""
-    monkeypatch.setattr("cosmos_predict25.pipeline.local.tiles.ramp", lambda: ramp()[:8])
+    monkeypatch.setattr(tiles, "ramp", lambda: ramp()[:8])
     assert psnr(decode(vae, latents, FRAMES, (2, 2), ignore), expected) < 45
 
 

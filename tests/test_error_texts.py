@@ -10,7 +10,7 @@ import pytest
 from cosmos_predict25.devtools.environment import NEWEST, OLDEST, Release, source_folder
 
 REPO = Path(__file__).parents[1]
-PHRASE = re.compile(r"[A-Z][A-Za-z0-9.]*(?: (?:[A-Z][A-Za-z0-9.]*|\([A-Z][^)]*\)))+")
+PHRASE = re.compile(r"[A-Z](?:\w|\.\d)*(?: (?:[A-Z](?:\w|\.\d)*|\([A-Z][^)]*\)))+")
 """Words with capitals in a row, of which the last may be in brackets."""
 OF_NODES = re.compile(
     r"\b(Load|Loader|Encode|Decode|Sampler|Settings|Latent|Generate|Export|Extend|Prompt|Checkpoint)\b"
@@ -36,7 +36,8 @@ def nodes_named_in(text: str) -> list[str]:
 
 def our_names() -> set[str]:
     sources = (file.read_text() for file in (REPO / "nodes").glob("*.py"))
-    return {name for source in sources for name in re.findall(r'display_name="(.*\(Cosmos Predict2\.5\))"', source)}
+    found = {name for source in sources for name in re.findall(r'display_name="(.*) \(Cosmos Predict2\.5\)"', source)}
+    return found | {f"{name} (Cosmos Predict2.5)" for name in found}
 
 
 def comfyui_names(release: Release) -> set[str]:
@@ -61,7 +62,7 @@ def test_every_node_that_an_error_names_exists(release):
     [
         ("Load it with 'Load Cosmos Predict2.5 Checkpoint', or not.", ["Load Cosmos Predict2.5 Checkpoint"]),
         ("It fails. Connect Text Encode to it.", ["Connect Text Encode"]),
-        ("Take Empty Latent (Cosmos Predict2.5), with 9 frames.", ["Empty Latent (Cosmos Predict2.5)"]),
+        ("Take Empty Latent (Cosmos Predict2.5), with 9 frames.", ["Take Empty Latent (Cosmos Predict2.5)"]),
         ("Write %Sampler Settings.seed% for the Wan 2.1 VAE. Load it.", []),
     ],
 )

@@ -394,7 +394,7 @@ def test_memory_does_not_grow_with_length(tmp_path, format):
 PART = """
 import json, sys
 import torch
-from cosmos_predict25.tests import comfy_on_cpu
+from cosmos_predict25.devtools import comfy_on_cpu
 from comfy_api.latest import InputImpl
 from cosmos_predict25.nodes.host.videos import source_of
 from cosmos_predict25.pipeline.export.source import FileClip

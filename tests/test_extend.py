@@ -76,7 +76,7 @@ def test_parts_are_few_and_of_about_the_same_length(new_frames, num_frames, over
     ids=str,
 )
 def test_parts_are_full_but_the_last_where_they_need_not_be_even(new_frames, num_frames, overlap, expected):
-    assert lengths_of_parts(new_frames, num_frames, overlap, even=False) == expected
+    assert lengths_of_parts(new_frames, num_frames, overlap, even_parts=False) == expected
 
 
 @pytest.mark.parametrize(("even", "expected"), [(False, [8, 8, 4]), (True, [7, 7, 6])], ids=["full", "even"])
@@ -89,7 +89,7 @@ def test_the_caller_chooses_how_parts_are_shared_out(model, calls, even, expecte
 def test_each_part_follows_the_one_before(model, calls, overlap, given):
     source = clip(7)
     video = extend(model, REQUEST, Start(source), 18, overlap=overlap)
-    lengths = lengths_of_parts(18, 13, overlap, even=False)
+    lengths = lengths_of_parts(18, 13, overlap, even_parts=False)
     assert len(lengths) > 1
     assert video.frames.shape == (7 + 18, 32, 32, 3)
     assert video.frames[:7].equal(source)

@@ -540,7 +540,7 @@ def test_another_file_of_the_same_name_is_left_alone(fal: FalStandIn) -> None:
 
     error = failed(fal, FalError)
     assert "Move it away" in str(error)
-    assert "without paying again" in str(error)
+    assert "at no charge" in str(error)
     assert target.read_text() == "mine"
 
     target.unlink()

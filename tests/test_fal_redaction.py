@@ -9,7 +9,7 @@ from cosmos_predict25.pipeline.errors import FalError
 from cosmos_predict25.tests.fal import BRIEF, PROMPT, REQUEST, Recorder, error_of, make, run, texts_of_log
 
 OWN = {"x-fal-request-id": "12345678"}
-NEGATIVE = "Nothing that anybody else would not want either."
+NEGATIVE = "Nothing that someone with taste could not want either."
 ECHOES = {
     "from its middle": (PROMPT, f"flagged: {PROMPT[6:30]}", "flagged: [prompt]"),
     "its end": (PROMPT, f"flagged: {PROMPT[20:]}", "flagged: [prompt]"),

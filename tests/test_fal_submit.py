@@ -152,9 +152,8 @@ def test_429_and_then_a_lost_answer_is_unknown(fal: FalStandIn) -> None:
 
 @pytest.mark.parametrize("how", ["stop", "cancel"])
 def test_ended_while_it_waits_it_sends_nothing_more(fal: FalStandIn, how: str) -> None:
-    fal.fault("submit", Reply(429, {"Retry-After": "4"}))
-    seconds = run(end_at(fal, lambda _: [one for one in fal.requests("submit") if one.outcome == "replied"], how))
-    assert seconds < 3
+    fal.fault("submit", Reply(429, {"Retry-After": "3600"}))
+    run(end_at(fal, lambda _: [one for one in fal.requests("submit") if one.outcome == "replied"], how))
     assert len(fal.requests("submit")) == 1
     assert (fal.accepted, records_of(fal)) == (0, [])
 
@@ -208,16 +207,16 @@ REFUSALS: dict[str, tuple[Fault, dict[str, Any], list[str]]] = {
     ),
     "422-list": (
         Reply(422, body=LIST_422),
-        {"status": 422, "fields": ("prompt", "seed"), "error_type": "string_too_long"},
+        {"status": 422, "error_type": "string_too_long"},
         ["Too long; Not whole", "(prompt, seed)"],
     ),
-    "422-string": (Reply(422, body={"detail": "Not so"}), {"status": 422, "fields": ()}, ["Not so"]),
+    "422-string": (Reply(422, body={"detail": "Not so"}), {"status": 422}, ["Not so"]),
     "422-html": (Reply(422, {"content-type": "text/html"}, b"<html>"), {"status": 422}, ["no reason"]),
     "422-empty": (Reply(422), {"status": 422}, ["no reason"]),
     "422-deep": (Reply(422, body=DEEP_JSON), {"status": 422}, ["no reason"]),
     "422-odd": (
         Reply(422, body={"detail": [1, None, {"loc": "x", "msg": {}, "type": 3}], "error_type": [], "error": 5}),
-        {"status": 422, "fields": (), "error_type": None},
+        {"status": 422, "error_type": None},
         ["no reason"],
     ),
     "422-long": (Reply(422, body={"detail": "word " * 10_000}), {"status": 422}, ["word word"]),
@@ -233,7 +232,7 @@ REFUSALS: dict[str, tuple[Fault, dict[str, Any], list[str]]] = {
     ),
     "content-policy": (
         Reply(422, body=content_policy({"prompt": PROMPT}).body),
-        {"status": 422, "fields": ("prompt",), "error_type": "content_policy_violation", "retryable": False},
+        {"status": 422, "error_type": "content_policy_violation", "retryable": False},
         ["flagged by a content checker", "change what it asks for"],
     ),
 }

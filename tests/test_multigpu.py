@@ -40,7 +40,7 @@ def test_a_copy_of_the_model_makes_the_same_with_weights_of_its_own(core, parts,
     width = parts.transformer_config["encoder_hidden_states_channels"]
     plain = sampled(model, width)
     if lora:
-        model = with_lora(model, DEMO_LORA_FILE, 1.0)[0]
+        model = with_lora(model, None, DEMO_LORA_FILE, 1.0)[0]
         assert not sampled(model, width).equal(plain)
     expected = sampled(model, width)
     copied = model.deepclone_multigpu(CPU)

@@ -85,7 +85,7 @@ def test_what_is_not_there_is_to_be_installed(core, monkeypatch, name):
 
 
 PROGRAM = """
-from cosmos_predict25.tests import comfy_on_cpu
+from cosmos_predict25.devtools import comfy_on_cpu
 from cosmos_predict25.nodes.host.requirements import import_requirements
 try:
     with import_requirements():

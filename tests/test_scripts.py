@@ -242,7 +242,12 @@ def test_the_demo_makes_a_video_and_opens_comfyui_in_the_browser_until_it_is_sto
     browser, opened = tmp_path / "browser", tmp_path / "opened"
     browser.write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
     browser.chmod(0o700)
-    command, environ = [sys.executable, str(PROGRAMS[0]), "--serve"], {**os.environ, "BROWSER": str(browser)}
+    # Whoever runs the tests in the background has Ctrl+C ignored, and so would each child.
+    start = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); os.execv(*eval(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", start, str(PROGRAMS[0]), "--serve"]
+    environ = {**os.environ, "BROWSER": str(browser)}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout
         said = "".join(takewhile(lambda line: "Ctrl+C here stops ComfyUI" not in line, process.stdout))

@@ -41,10 +41,10 @@ class ComfyKernels(Kernels):
     def hold(self, layer: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
         """Bring a streamed layer's weight to the device once, instead of once for each chunk."""
         if not casts_its_weights(layer):
-            return layer
+            return super().hold(layer, like)
         weight, bias = cast_weights(layer, like)
         return partial(F.linear, weight=weight, bias=bias)
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
         """ComfyUI's layers cast their weights themselves."""
-        return layer(x)
+        return layer(x) if casts_its_weights(layer) else super().apply(layer, x)

@@ -41,7 +41,8 @@ def import_native() -> Iterator[None]:
         release = compat.comfyui_version.__version__
         raise MissingDependencyError(
             f"ComfyUI {release} lacks what its own MODEL, CLIP and VAE are made with here: {error}. Tested: ComfyUI "
-            f"{compat.TESTED[-1]}. The Model Loader and Generate Locally do not need it."
+            f"{compat.TESTED[-1]}. Model Loader (Cosmos Predict2.5) and Generate Locally (Cosmos "
+            "Predict2.5) do not need it."
         ) from error
 
 
