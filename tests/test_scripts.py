@@ -244,7 +244,9 @@ def test_the_demo_makes_a_video_and_opens_comfyui_in_the_browser_until_it_is_sto
     browser.chmod(0o700)
     # Whoever runs the tests in the background has Ctrl+C ignored, and so would each child.
     start = (
-        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); os.execv(*eval(sys.argv[1]))"
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
     command = [sys.executable, "-c", start, str(PROGRAMS[0]), "--serve"]
     environ = {**os.environ, "BROWSER": str(browser)}
