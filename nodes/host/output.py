@@ -21,14 +21,6 @@ LINE = 44
 """Characters that fit a node's width."""
 
 
-def fal_folders() -> dict[str, Any]:
-    """Return `folder` for finished videos, in the output folder, and `journal`, whose records no browser can read."""
-    from ...pipeline.fal import Journal
-
-    records = Path(folder_paths.get_system_user_directory("cosmos_predict25"), "fal_jobs")
-    return {"folder": Path(folder_paths.get_output_directory(), "cosmos_fal"), "journal": Journal(records)}
-
-
 def prompt_folder() -> Path:
     """Return the folder for the embeddings of prompts, which no browser can read."""
     return Path(folder_paths.get_system_user_directory("cosmos_predict25"), "prompt_embeds")

@@ -1,7 +1,7 @@
 """A video longer than fal makes at once: each part is a job of its own, paid for once."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from .client import FalClient
 from .endpoints import VIDEO_TO_VIDEO, Endpoint
 from .generation import generate
 from .journal import Journal
+from .paid_job import log
 from .queue.policy import NetworkPolicy
 from .start import SIZE, EncodeClip, start_to_send
 
@@ -40,6 +41,7 @@ async def extend(
     policy: NetworkPolicy | None = None,
     observer: Observer | None = None,
     ram: float = math.inf,
+    on_charge: Callable[[float], object] = log.debug,
 ) -> ExtendedVideo:
     """Make `new_frames` frames, 1 to 440 at 16 a second, that follow those of `start`, on fal.
 
@@ -69,6 +71,7 @@ async def extend(
             key=key,
             policy=policy,
             observer=PartObserver(observer, part.index, len(extension), f", {cost}"),
+            on_charge=on_charge,
         )
         used, skipped = min(part.num_conditioning_frames + part.length, video.num_frames), sent.notes_on(video)
         first = 0 if skipped else part.num_conditioning_frames
