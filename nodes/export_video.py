@@ -115,9 +115,14 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
     ) -> list[str]:
         """Refuse wrong values before the frames are made, and blame no widget."""
         from ..pipeline.export.encodings import find_encoding
+        from ..pipeline.formats import find_format
+        from .host.canvas import why_disconnected
+        from .host.output import check_output
 
+        if reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id, connected):
+            raise InvalidRequestError(reason)
         check_connections("video" in connected, "images" in connected)
-        cls.fill_in_prefix(filename_prefix)
+        check_output(cls.fill_in_prefix(filename_prefix), find_format(format).suffix)
         read_colour(background)
         if "images" in connected:
             find_encoding(format).check_fps(Fraction(fps))

@@ -50,8 +50,10 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
         """Refuse to run without a key before anything else has run. Raises `MissingKeyError`."""
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
+        from .host.output import check_fal_folder
 
         key_for(NetworkPolicy.from_environment())
+        check_fal_folder()
         return ["prompt", "settings", "video"]
 
     @classmethod

@@ -134,6 +134,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
         from .host.clips import refuse_two_starts
+        from .host.output import check_fal_folder
 
         if endpoint is None:
             raise InvalidRequestError(f"endpoint must be {' or '.join(ENDPOINTS)}.")
@@ -145,6 +146,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 f"{DISTILLED.name} makes videos from text only: choose {TEXT_TO_VIDEO.name}, or disconnect {starts[0]}."
             )
         key_for(NetworkPolicy.from_environment())
+        check_fal_folder()
         return ["prompt", "settings", *starts]
 
     @classmethod
