@@ -16,6 +16,7 @@ from ..pipeline.request import (
 from .sockets import CATEGORY, UPLOADED, VIDEO_ALIASES, CosmosPrompt, CosmosSettings
 
 if TYPE_CHECKING:
+    from ..pipeline.fal import Journal
     from ..pipeline.fal.start import SentStart
 
 ENDPOINTS = {endpoint.name: endpoint for endpoint in (TEXT_TO_VIDEO, DISTILLED)}
@@ -170,10 +171,11 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         from .host.videos import video_of, with_values
 
         request = GenerationRequest.combine(prompt, settings_for(endpoint, settings), **fields)
-        start, observer = start_at_fal(image, video), FalObserver(cls.hidden.unique_id)
+        folders, observer = fal_folders(), FalObserver(cls.hidden.unique_id)
+        start = start_at_fal(image, video, folders["journal"])
         used = start.endpoint if start else ENDPOINTS[endpoint["endpoint"]]
         options: Any = {"media": start and start.media, "webhook_url": webhook_url or None, "store": store}
-        job = fal.generate(request, endpoint=used, observer=observer, **fal_folders(), **options)
+        job = fal.generate(request, endpoint=used, observer=observer, **folders, **options)
         made = await in_background(job, observer)
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
         notes = [*made.notes, *(start.notes_on(made) if start else [])]
@@ -189,11 +191,11 @@ def settings_for(endpoint: dict[str, Any], settings: SamplerSettings) -> Sampler
     return replace(settings, num_inference_steps=endpoint["num_inference_steps"], schedule=STANDARD)
 
 
-def start_at_fal(image: Input.Image | None, video: Input.Video | None) -> "SentStart | None":
+def start_at_fal(image: Input.Image | None, video: Input.Video | None, journal: "Journal") -> "SentStart | None":
     """Return the picture or clip to send, or None where nothing is connected."""
     from ..pipeline.export import mp4_bytes
     from ..pipeline.fal.start import start_to_send
     from .host.clips import start_from
 
     start = start_from(image, video)
-    return start_to_send(start, mp4_bytes) if start else None
+    return start_to_send(start, mp4_bytes, journal) if start else None

@@ -201,8 +201,8 @@ PAID_PATH = (
     ),
     Mutation(
         "the second part of a video at fal is paid for again when it is run again",
-        "pipeline/fal/extension.py",
-        'f"continues:{video.job_name}:{used}"',
+        "pipeline/fal/chain.py",
+        'f"continues:{job_name}:{used}"',
         '""',
         "test_fal_node.py::test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once",
         COMFYUI,
