@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from cosmos_predict25.devtools.clip import moving_clip
+from cosmos_predict25.pipeline.clip import FileClip
 from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import export, remux
 from cosmos_predict25.pipeline.export.encodings import ENCODINGS
 from cosmos_predict25.pipeline.export.export import frame_rate
-from cosmos_predict25.pipeline.export.source import FileClip
 from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from cosmos_predict25.pipeline.video import VideoFile

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..clip.pictures import thin
+
 STRIP_PIXELS = 8000
 """Few enough for all of their values to stay in a core's cache, and below the 32768 from which torch starts threads:
 they would spin on the cores that the encoder needs."""
@@ -54,12 +56,6 @@ class FrameWithAlpha:
 
 
 Frame = Tensor | FrameWithAlpha
-
-
-def thin(frame: Tensor, step: int) -> Tensor:
-    """Every `step`-th row and column, from the middle of the first `step`, and at least one of each."""
-    top, left = (min(step // 2, side - 1) for side in frame.shape[:2])
-    return frame[top::step, left::step]
 
 
 class FloatConverter:
