@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .source import FileClip
+from ..clip.pictures import FileClip
 from .tensors import Clip, FloatConverter, Frame
 
 TRANSPARENT = 255

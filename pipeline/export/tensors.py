@@ -7,9 +7,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from ..clip.pictures import thin
+
 TILE_VALUES = 32767
-"""Few enough to stay in a core's cache, and for torch to start no threads, which would spin on the cores that the encoder
-needs. A product of matrices starts them at any size."""
+"""Few enough to stay in a core's cache, and for torch to start no threads, which would spin on the cores that the
+encoder needs. A product of matrices starts them at any size."""
 Tile = tuple[slice, slice]
 """Rows and columns."""
 
@@ -35,7 +37,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class FrameWithAlpha:
-    """`rgb`, (H, W, 3), float or uint8, and `alpha`, (H, W), as one frame whose pixels are joined when they are taken."""
+    """`rgb`, (H, W, 3), float or uint8, and `alpha`, (H, W), as one frame, joined a tile at a time."""
 
     rgb: Tensor
     alpha: Tensor
@@ -56,12 +58,6 @@ class FrameWithAlpha:
 
 
 Frame = Tensor | FrameWithAlpha
-
-
-def thin(frame: Tensor, step: int) -> Tensor:
-    """Every `step`-th row and column, from the middle of the first `step`, and at least one of each."""
-    top, left = (min(step // 2, side - 1) for side in frame.shape[:2])
-    return frame[top::step, left::step]
 
 
 class FloatConverter:

@@ -1,27 +1,15 @@
 """Float RGB to limited-range BT.709 YCbCr, rounded once, from the floats."""
 
-from dataclasses import dataclass
-
 import av
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..clip.colours import Colours
 from .tensors import FloatConverter, Frame, composite, pad_to_even
 
 RED, GREEN, BLUE = 0.2126, 0.7152, 0.0722
 """What each adds to luma: ITU-R BT.709-6, item 3.2."""
-
-
-@dataclass(frozen=True)
-class Colours:
-    """How the samples of a picture are to be understood: numbers of ITU-T H.273, the rest as FFmpeg says it."""
-
-    primaries: int
-    transfer: int
-    matrix: int
-    color_range: int
-    chroma_location: str
 
 
 OURS = Colours(primaries=1, transfer=1, matrix=1, color_range=1, chroma_location="center")
