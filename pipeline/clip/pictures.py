@@ -172,7 +172,7 @@ def to_tensor(picture: av.VideoFrame, reformatter: VideoReformatter) -> Tensor:
     else:
         form = "gbrapf32le" if alpha else "gbrpf32le"
     image = reformatter.reformat(picture, format=form, interpolation=EXACT, threads=1).to_ndarray()
-    return torch.from_numpy(image).rot90(round(picture.rotation // 90))
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(image, round(picture.rotation // 90))))
 
 
 def thin(frame: Tensor, step: int) -> Tensor:
