@@ -3,7 +3,10 @@
 import logging
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from ..errors import FalError
 from ..observer import Observer
 from .queue.status import Completed, InProgress, Queued, Status
 
@@ -64,6 +67,16 @@ class Display:
 def with_seed(text: str, seed: int) -> str:
     """Return a text for the user with the seed at its end, where it says to run the same again."""
     return f"{re.sub(SEED, '', text)} Seed: {seed}." if "un the same again" in text else text
+
+
+@contextmanager
+def naming_seed(seed: int) -> Iterator[None]:
+    """Name the seed in an error of fal's that says to run the same again."""
+    try:
+        yield
+    except FalError as error:
+        error.args = (with_seed(str(error), seed),)
+        raise
 
 
 def status_text(status: Status) -> str:

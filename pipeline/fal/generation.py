@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import FalError
 from ..observer import NullObserver, Observer
 from ..request import GenerationRequest
 from ..video import RemoteVideo
 from .client import FalClient
-from .display import Display, with_seed
+from .display import Display, naming_seed
 from .endpoints import TEXT_TO_VIDEO, Endpoint
 from .journal import Journal
 from .media.upload import Media
@@ -64,9 +63,6 @@ async def generate(
         limit = client.policy.wait_limit
         async with journal.claim(submission.fingerprint, submission.target, observer, limit):
             job = PaidJob(client, journal, submission, observer, display, options, on_charge)
-            try:
+            with naming_seed(submission.seed):
                 video = await job.run()
-            except FalError as error:
-                error.args = (with_seed(str(error), submission.seed),)
-                raise
     return replace(video, job_name=submission.fingerprint)

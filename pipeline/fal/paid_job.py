@@ -273,9 +273,10 @@ class PaidJob:
             if record.state is JobState.DONE:
                 self._display.announce("Made before, and the file is gone: fetching it again, nothing to pay")
             return record.result
-        async for status in self._client.follow(job):
-            if not self._is_stopping:
-                self._display.show_status(status)
+        if not record.result:  # so it is not known whether fal has finished
+            async for status in self._client.follow(job):
+                if not self._is_stopping:
+                    self._display.show_status(status)
         return await self._read_result(job)
 
     async def _read_result(self, job: Job) -> dict[str, Any]:
