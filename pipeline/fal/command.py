@@ -15,7 +15,7 @@ from .budget import in_dollars, spent_today
 from .journal import Charge, JobState, Journal, Record
 from .past_jobs import fetch_past_jobs, past_jobs
 
-PACK = Path(__file__).resolve().parents[2]
+PACK = Path(__file__).absolute().parents[2]
 DESCRIPTION = "The jobs on fal that you paid for."
 EPILOG = (
     "The folders are those of the ComfyUI that this pack is installed in, or of the one in the present folder. Give "
