@@ -410,6 +410,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [environment.NEWEST.comfyui, environment.OLDEST.comfyui])
 def test_a_part_of_a_file_is_what_comfyui_takes_and_is_decoded_picture_by_picture(source, version):
     command, values = [sys.executable, "-c", PART, str(source)], {**os.environ, "TESTED_COMFYUI": version}
