@@ -3,7 +3,7 @@
 import hashlib
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -29,11 +29,12 @@ EncodeClip = Callable[[Tensor], bytes]
 
 @dataclass(frozen=True, eq=False)
 class SentStart:
-    """A picture or clip as it is sent. `frames`: (1 or 5, height, width, 3), uint8."""
+    """A picture or clip as it is sent. `frames`: (1 or 5, height, width, 3), uint8. `notes`: for the user."""
 
     frames: Tensor
     media: Media
     endpoint: Endpoint
+    notes: Sequence[str] = ()
 
     def is_kept_in(self, video: RemoteVideo) -> bool:
         """Return whether the first frames of fal's file are `frames`."""
@@ -58,8 +59,8 @@ def start_to_send(start: Start, encode_clip: EncodeClip, identity: str = "", siz
     pixels = hashlib.sha256(f"{tuple(frames.shape)}".encode() + frames.numpy().tobytes())
     identity = identity or f"sha256:{pixels.hexdigest()}"
     if len(frames) == 1:
-        return SentStart(frames, Media(identity, "image/png", png_of(frames[0])), IMAGE_TO_VIDEO)
-    return SentStart(frames, Media(identity, "video/mp4", encode_clip(frames)), VIDEO_TO_VIDEO)
+        return SentStart(frames, Media(identity, "image/png", png_of(frames[0])), IMAGE_TO_VIDEO, start.notes)
+    return SentStart(frames, Media(identity, "video/mp4", encode_clip(frames)), VIDEO_TO_VIDEO, start.notes)
 
 
 def png_of(frame: Tensor) -> bytes:
