@@ -6,6 +6,7 @@ from contextlib import closing
 from fractions import Fraction
 
 import av
+import numpy as np
 import torch
 from av.container import InputContainer
 from av.video.reformatter import Interpolation, VideoReformatter
