@@ -1,6 +1,5 @@
 """Files in ComfyUI's folders, and how a node shows them."""
 
-import json
 import os
 import secrets
 import textwrap
@@ -49,10 +48,12 @@ def next_output_file(filename_prefix: str, extension: str, width: int, height: i
 
 def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dict[str, Any] | None) -> dict[str, str]:
     """Return the graph, for a file that is dropped on ComfyUI's canvas, and the values that the video was made with."""
+    from ...pipeline.export.metadata import to_json
+
     if args.disable_metadata:
         return {}
     kept = {**(extra_pnginfo or {}), "prompt": prompt, "comment": values}
-    return {name: json.dumps(value) for name, value in kept.items() if value is not None}
+    return {name: to_json(value) for name, value in kept.items() if value is not None}
 
 
 def make_proxy(source: Source, path: Path, background: tuple[float, float, float], observer: NodeObserver) -> Path:

@@ -1,10 +1,9 @@
 """One video file from frames."""
 
-import json
 import os
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
 from ..video import VideoFile
 from .encodings import Encoding, check_suffix, find_encoding
-from .file import as_export_error, finished_file, video_file
+from .file import finished_file
 from .gif import GifConverter
+from .metadata import metadata_for, video_file_with_sidecar
 from .sound import SoundEncoder, sound_of
 from .tensors import Clip
 from .yuv import OURS, YuvConverter
@@ -88,7 +88,7 @@ def export(
             str(temporary), "w", format=target.format.container, options=dict(target.container_options)
         ) as output:
             if target.keeps_metadata:
-                output.metadata.update(metadata or {})
+                output.metadata.update(metadata_for(target, metadata or {}))
             stream = add_video(output, target, rate, size, clip.channels == 4, options, colours)
             heard = SoundEncoder(sound, output, target.audio_encoder) if sound and target.audio_encoder else None
             with closing(made_ahead(pictures)) as ready, closing(heard) if heard else nullcontext():
@@ -250,45 +250,3 @@ def encode(
     if sound:
         output.mux(sound.finish())
     return done
-
-
-@contextmanager
-def video_file_with_sidecar(path: Path, target: Encoding, metadata: Mapping[str, str]) -> Iterator[Path]:
-    """As `video_file`, and where the format keeps no metadata they lie beside the file, in `sidecar_of` it."""
-    if target.keeps_metadata:
-        with video_file(path) as temporary:
-            yield temporary
-        return
-    sidecar = sidecar_of(path)
-    if metadata:
-        with video_file(sidecar) as text, video_file(path) as temporary:
-            with as_export_error(sidecar):
-                text.write_text(json.dumps(as_workflow(metadata)), encoding="utf-8")
-            yield temporary
-        return
-    with video_file(path) as temporary:
-        yield temporary
-    if sidecar.is_file():
-        # That of the file that was replaced.
-        with as_export_error(sidecar):
-            sidecar.unlink()
-
-
-def sidecar_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def as_workflow(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The workflow itself, which can be dropped on ComfyUI's canvas as JSON, and the rest under its `extra`."""
-    values = {key: read_json(text) for key, text in metadata.items()}
-    workflow = values.pop("workflow", None)
-    if isinstance(workflow, dict):
-        values = {**workflow, "extra": {**(workflow.get("extra") or {}), **values}}
-    return values
-
-
-def read_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
