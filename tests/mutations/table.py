@@ -201,8 +201,8 @@ PAID_PATH = (
     ),
     Mutation(
         "the second part of a video at fal is paid for again when it is run again",
-        "pipeline/fal/extension.py",
-        'f"continues:{video.job_name}:{used}"',
+        "pipeline/fal/chain.py",
+        'f"continues:{job_name}:{used}"',
         '""',
         "test_fal_node.py::test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once",
         COMFYUI,
@@ -606,7 +606,7 @@ NODES = (
         f"{HOST}/notes.py",
         "and not names_a_demo_shape(asked.prompt)",
         "and names_a_demo_shape(asked.prompt)",
-        "test_comfyui.py::test_without_a_checkpoint_of_ones_own_auto_takes_the_demo_at_its_size",
+        "test_comfyui.py::test_the_demo_makes_a_video_of_its_size_and_says_what_it_knows",
         COMFYUI,
     ),
     Mutation(
@@ -646,7 +646,7 @@ JAVASCRIPT = (
     Mutation(
         "results of a job show in another workflow",
         WEB,
-        "[undefined, root()?.id].includes(workflows.get(prompt_id))",
+        "[undefined, root()?.id].includes(jobs.get(prompt_id)?.workflow)",
         "true",
         "test_fal_browser.py::test_a_result_stays_off_another_workflow_with_the_same_ids",
         BROWSER,
@@ -662,8 +662,8 @@ JAVASCRIPT = (
     Mutation(
         "a template that costs money comes first",
         WEB,
-        "isPaid(a) - isPaid(b)",
-        "isPaid(b) - isPaid(a)",
+        "rank(a) - rank(b)",
+        "rank(b) - rank(a)",
         "test_browser.py::test_template_browser_shows_the_thumbnail_and_paid_ones_last",
         BROWSER,
     ),
@@ -678,8 +678,8 @@ JAVASCRIPT = (
     Mutation(
         "a refusal stays on its node after the next run",
         WEB,
-        "refusing.forEach(hide)",
-        "",
+        "hide(id)\n    texts.delete(id)",
+        "texts.delete(id)",
         "test_browser.py::test_a_refusal_is_read_on_the_node_until_the_next_run",
         BROWSER,
     ),
