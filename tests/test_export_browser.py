@@ -44,7 +44,8 @@ BUILD = """({ image, count, values }) => {
 }"""
 GRAPH = """() => {
     const { nodes, links } = app.graph.serialize()
-    return { nodes: nodes.map(({ id, type, title, pos, widgets_values }) => [id, type, title, pos, widgets_values]), links }
+    const shown = ({ id, type, title, pos, widgets_values }) => [id, type, title, pos, widgets_values]
+    return { nodes: nodes.map(shown), links }
 }"""
 
 
