@@ -481,7 +481,7 @@ EXPORTING = (
     ),
     Mutation(
         "the workflow of the GIF before lies beside a new one",
-        f"{EXPORT}/export.py",
+        f"{EXPORT}/metadata.py",
         "sidecar.unlink()",
         "pass",
         "test_export.py::test_a_gif_keeps_no_workflow_of_the_one_before",
