@@ -53,7 +53,8 @@ function show(id, text) {
   if (node && !node.subgraph && !OURS.test(node.type)) return // the job is that of a workflow which is not shown now
   if (!isOnCanvas(node)) return
   const lines = wrapped(text, node)
-  api.dispatchCustomEvent?.('progress_text', { nodeId: id, text: lines.join('\n'), [RESULT]: true })
+  // Two spaces, as Nodes 2.0 reads it as Markdown, where they end a line.
+  api.dispatchCustomEvent?.('progress_text', { nodeId: id, text: lines.join('  \n'), [RESULT]: true })
   requestAnimationFrame(() => growToShow(nodeOf(id), lines.length))
 }
 
@@ -97,10 +98,16 @@ function refuse(id, message) {
   if (isForm()) tell(nodeOf(id)?.title, text)
 }
 
-function tell(summary = '', detail) {
-  const toast = { severity: 'error', summary, detail }
-  app.extensionManager?.toast?.add?.(toast)
-  toasts.add(toast)
+function tell(title = '', text) {
+  const toast = app.extensionManager?.toast
+  const older = { severity: 'error', summary: title, detail: text }
+  if (toast?.error) toasts.add(toast.error(title, { description: text }))
+  else toasts.add(older) && toast?.add?.(older)
+}
+
+function takeBack(toast) {
+  const { dismiss, remove } = app.extensionManager?.toast ?? {}
+  dismiss ? dismiss(toast) : remove?.(toast)
 }
 
 function forgetRefusals() {
@@ -109,7 +116,7 @@ function forgetRefusals() {
     texts.delete(id)
   }
   refusing.clear()
-  toasts.forEach((toast) => app.extensionManager?.toast?.remove?.(toast))
+  toasts.forEach(takeBack)
   toasts.clear()
 }
 
