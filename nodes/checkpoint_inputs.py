@@ -1,4 +1,4 @@
-"""The inputs by which a loader is told what to load, and the files that they mean."""
+"""The loaders' inputs that choose a checkpoint, and the files they stand for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +47,9 @@ def checkpoint_input() -> io.Combo.Input:
         "checkpoint",
         options=[AUTO, *find_checkpoints(_roots("diffusers")), SINGLE_FILES],
         default=AUTO,
-        tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there and refuses "
-        "to run where there is none. 'Demo' is a tiny model that comes with the pack. 'single files' takes the three "
-        "files chosen in the advanced inputs.",
+        tooltip="A folder in diffusers layout in models/diffusers. 'auto' takes the largest one there and refuses to "
+        "run if there is none. 'Demo' is a tiny model that comes with the pack. 'single files' takes the three files "
+        "chosen in the advanced inputs.",
     )
 
 
@@ -80,8 +80,8 @@ def single_file_inputs(text_encoder_files: bool = False) -> list[io.Combo.Input]
             ],
             default=NONE,
             advanced=True,
-            tooltip="For 'single files': a folder below models/text_encoders with Cosmos-Reason1-7B (or the "
-            "text encoder that the transformer was trained with) and its tokenizer"
+            tooltip="For 'single files': a folder in models/text_encoders with Cosmos-Reason1-7B (or the text "
+            "encoder that the transformer was trained with) and its tokenizer"
             + (", or a .safetensors file there." if text_encoder_files else "."),
         ),
     ]
@@ -93,9 +93,9 @@ def variant_input() -> io.Combo.Input:
         options=[AUTO, *VARIANTS],
         default=AUTO,
         optional=True,
-        tooltip="Which of NVIDIA's trainings the checkpoint comes from: each runs with other settings. 'auto' knows "
-        "the 14B model by its size and the 2B ones by NVIDIA's names of files and folders, and without such a name "
-        "takes 2B post-trained. The node says which it took.",
+        tooltip="The NVIDIA training that the checkpoint comes from. Each runs with its own settings. 'auto' "
+        "recognises the 14B model by its size and the 2B ones by NVIDIA's names of files and folders. Without such a "
+        "name it takes 2B post-trained. The node shows the variant.",
     )
 
 

@@ -34,14 +34,14 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
                     "prompt_writer",
                     default=False,
                     advanced=True,
-                    tooltip="Let Generate Text write prompts with this CLIP, from an idea and a picture. It takes "
+                    tooltip="Lets Generate Text write prompts with this CLIP, from an idea and a picture. It takes "
                     "2.4 GB more for Cosmos-Reason1-7B.",
                 ),
                 variant_input(),
             ],
             outputs=[
-                io.Model.Output("model", tooltip="For KSampler and whatever else takes a MODEL."),
-                io.Clip.Output("clip", tooltip="For CLIP Text Encode, and with prompt_writer for Generate Text."),
+                io.Model.Output("model", tooltip="For KSampler and other nodes with a MODEL input."),
+                io.Clip.Output("clip", tooltip="For CLIP Text Encode, and for Generate Text if prompt_writer is on."),
                 io.Vae.Output("vae", tooltip="The Wan 2.1 VAE, for VAE Decode."),
             ],
             hidden=[io.Hidden.unique_id],

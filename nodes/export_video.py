@@ -52,35 +52,35 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
                     "images",
                     optional=True,
                     lazy=True,
-                    tooltip="The frames to save, RGB or RGBA. WebM and ProRes keep transparency, a GIF's pixels are "
-                    "transparent or not, and MP4 gets the background.",
+                    tooltip="The frames to save, RGB or RGBA. WebM and ProRes keep transparency. A GIF's pixels are "
+                    "either transparent or opaque, and an MP4 shows the background colour instead.",
                 ),
                 io.Audio.Input(
                     "audio",
                     optional=True,
                     lazy=True,
-                    tooltip="The sound for images, or instead of the video's own. A GIF has none.",
+                    tooltip="The sound for images, or a replacement for the video's own. A GIF has none.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=list(VIDEO_OUTPUT_TYPES),
                     default=VIDEO_OUTPUT_TYPES[0],
-                    tooltip="X264 plays everywhere, VP9 is the smallest, ProRes 4444 is for editing, GIF for pages "
-                    "that take images only.",
+                    tooltip="X264 plays everywhere, VP9 makes the smallest files, ProRes 4444 is for editing, and GIF "
+                    "for websites that accept only images.",
                 ),
                 io.Combo.Input(
                     "quality",
                     options=[*VIDEO_QUALITIES, AS_IS],
                     default=HIGH,
-                    tooltip="Higher looks better and makes larger files. 'as is' copies a video "
-                    "that came from a file of this format, without encoding it again; others are saved at high.",
+                    tooltip="Higher looks better and makes larger files. 'as is' copies a video from a file of the "
+                    "same format without encoding it again, and saves any other at high.",
                 ),
                 io.String.Input(
                     "filename_prefix",
                     default="video/cosmos",
-                    tooltip="Subfolders and the start of the file's name; a number follows. %year%, %month%, %day%, "
-                    "%hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd% and widgets' values such as "
-                    "%Sampler Settings.seed% are filled in.",
+                    tooltip="Subfolders and the start of the file name, followed by a number. You can use %year%, "
+                    "%month%, %day%, %hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd% and values of "
+                    "widgets such as %Sampler Settings.seed%.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -89,7 +89,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
                     max=1000.0,
                     step=0.01,
                     optional=True,
-                    tooltip=f"Frames per second of images: the model makes {FPS}. A video keeps its own.",
+                    tooltip=f"The frame rate of images: the model makes {FPS} fps. A video keeps its own.",
                 ),
                 io.Color.Input(
                     "background",
@@ -177,9 +177,9 @@ def copy_or_encode(
     background: tuple[float, float, float],
     options: dict[str, Any],
 ) -> tuple["VideoFile", list[str]]:
-    """Save the video at `path`, and return it with a note where it could not be saved as it is.
+    """Save the video at `path`, and return it with a note if it had to be encoded although `quality` is 'as is'.
 
-    `file`: which holds just what is to be saved, if any does. `options`: of `export` and `remux` both.
+    `file`: a file with exactly this video, or None. `options`: for both `export` and `remux`.
     """
     from ..pipeline.export import export, remux
 
@@ -188,7 +188,7 @@ def copy_or_encode(
         if file and (copied := remux(file, path, **options)):
             return copied, notes
         quality = HIGH
-        notes = [f"Encoded at {HIGH}: only a whole file that is {options['format']} already can be saved as it is."]
+        notes = [f"Encoded at {HIGH}: '{AS_IS}' copies only a whole, unchanged file of the format {options['format']}."]
     return export(**vars(source()), path=path, quality=quality, background=background, **options), notes
 
 
@@ -197,21 +197,21 @@ def check_connections(video: bool, images: bool) -> None:
     if video and images:
         raise InvalidRequestError("Both video and images are connected: disconnect one of them.")
     if not (video or images):
-        raise InvalidRequestError("Neither video nor images is connected: connect the one that is to be saved.")
+        raise InvalidRequestError("Neither video nor images is connected: connect one of them.")
 
 
 def check_prefix(filename_prefix: str) -> None:
-    """Raise `InvalidRequestError` for what does not name a file in the output folder."""
+    """Raise `InvalidRequestError` unless the prefix names a file in the output folder."""
     folder = Path(folder_paths.get_output_directory()).resolve()
     if folder not in (folder / filename_prefix).resolve().parents:
         raise InvalidRequestError(
-            f"filename_prefix is {filename_prefix!r}, but must name a file in the output folder, links followed: try "
-            "video/cosmos."
+            f"filename_prefix is {filename_prefix!r}, but must name a file in the output folder, also after following "
+            "links: try video/cosmos."
         )
 
 
 def read_colour(background: str) -> tuple[float, float, float]:
-    """Return RGB in 0..1. Raises `InvalidRequestError` for what is no colour."""
+    """Return RGB in 0..1. Raises `InvalidRequestError` for anything that is not a colour."""
     try:
         red, green, blue, *_ = ImageColor.getrgb(background)
     except ValueError as error:

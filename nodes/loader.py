@@ -34,8 +34,8 @@ class CosmosPredict25Loader(io.ComfyNode):
                     "guardrail",
                     default=False,
                     advanced=True,
-                    tooltip="Check the prompt and blur faces with NVIDIA's guardrail. Needs the package "
-                    "cosmos-guardrail, which downloads its own models when it is first used.",
+                    tooltip="Checks the prompt and blurs faces with NVIDIA's guardrail. Needs the package "
+                    "cosmos-guardrail, which downloads its models on first use.",
                 ),
                 *single_file_inputs(),
                 io.Boolean.Input(
@@ -43,8 +43,8 @@ class CosmosPredict25Loader(io.ComfyNode):
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="Keep what the text encoder makes of a prompt in ComfyUI's user folder, 1 MB each and "
-                    "512 MB at most, so that a known prompt needs no text encoder. The text itself is not kept.",
+                    tooltip="Keeps the embeddings of prompts in ComfyUI's user folder, 1 MB each and 512 MB at most. A "
+                    "prompt that you used before then needs no text encoder. The text itself is not kept.",
                 ),
                 variant_input(),
             ],

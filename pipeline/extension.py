@@ -70,29 +70,53 @@ class Extension:
         """
         self.request = replace(request, seed=request.seed_or_random())
         self._clip = clip.as_long() if isinstance(clip, Start) else clip
-        self._overlap = overlap
-        self._lengths = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)
+        self.overlap = overlap
+        self.lengths = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)
+        """Of the parts, without the frames that they start from. As many others may take their place."""
         self._num_source = self._done = len(clip.frame_indices())
         self._shape = (self._num_source + new_frames + spare * len(self), request.height, request.width, 3)
+        self._frames = torch.empty(0)
         self._check_memory(new_frames, ram)
 
     def __len__(self) -> int:
         """Return the number of parts."""
-        return len(self._lengths)
+        return len(self.lengths)
+
+    def begin(self, observer: Observer) -> Start:
+        """Scale the clip, and return its end: the start of the first part."""
+        self._frames = torch.empty(self._shape)
+        self._scale_clip(observer)
+        return Start(self.last(self.overlap))
 
     def parts(self, observer: Observer) -> Iterator[Part]:
         """Yield each part. Append its frames before the next one is asked for."""
-        self._frames = torch.empty(self._shape)
-        self._scale_clip(observer)
-        for index, length in enumerate(self._lengths):
-            start = Start(self._frames[max(0, self._done - self._overlap) : self._done])
-            yield Part(index, start, length, self._request_of(index, len(start.conditioning_indices()) + length))
+        if not len(self._frames):
+            self.begin(observer)
+        for index, length in enumerate(self.lengths):
+            start = Start(self.last(self.overlap))
+            num_frames = len(start.conditioning_indices()) + length
+            yield Part(index, start, length, self.request_of(index, num_frames))
 
-    def append(self, frames: Iterable[Tensor]) -> None:
-        """Add frames, (height, width, 3) each."""
+    def num_conditioning_frames(self, before: Iterable[int]) -> int:
+        """Return the number of frames that a part starts from, which follows parts with `before` new frames."""
+        return self.overlap if self._num_source + sum(before) >= self.overlap else 1
+
+    def request_of(self, index: int, num_frames: int) -> GenerationRequest:
+        """Return the request for `num_frames` of a part, with the seed of that part."""
+        seed = (self.request.seed_or_random() + index) % (SEED.maximum + 1)
+        return replace(self.request, num_frames=max(NUM_FRAMES.minimum, num_frames), seed=seed)
+
+    def append(self, frames: Iterable[Tensor]) -> int:
+        """Add frames, (height, width, 3) each, and return how many they were."""
+        before = self._done
         for frame in frames:
             self._frames[self._done] = frame
             self._done += 1
+        return self._done - before
+
+    def last(self, count: int) -> Tensor:
+        """Return the last frames so far, (`count`, height, width, 3), or all where there are no more."""
+        return self._frames[max(0, self._done - count) : self._done]
 
     def video(self, notes: Iterable[str] = ()) -> ExtendedVideo:
         """Return the clip with all parts that were appended."""
@@ -121,10 +145,6 @@ class Extension:
                 done += times[index]
         if done != self._num_source:
             raise InvalidRequestError("The source changed while it was read: run the same again.")
-
-    def _request_of(self, index: int, num_frames: int) -> GenerationRequest:
-        seed = (self.request.seed_or_random() + index) % (SEED.maximum + 1)
-        return replace(self.request, num_frames=max(NUM_FRAMES.minimum, num_frames), seed=seed)
 
 
 def lengths_of_parts(new_frames: int, num_frames: int, overlap: int, even_parts: bool = True) -> list[int]:

@@ -282,7 +282,7 @@ def test_the_demo_makes_a_video_of_its_size_and_says_what_it_knows(comfyui):
     assert lines[0].startswith("9 frames of 96x96 in ")
     rest = " ".join(lines[1:])
     assert "This checkpoint makes at most 96x96 and 25 frames." in rest
-    assert "The demo draws only circles, squares and triangles, and the prompt names none." in rest
+    assert "circles, squares and triangles" in rest
     loaded = said(comfyui.run(shared_workflow(comfyui, seed=402)), prompt, "CosmosPredict25Loader")
     assert loaded == RANDOM_LOADED
 
@@ -290,7 +290,7 @@ def test_the_demo_makes_a_video_of_its_size_and_says_what_it_knows(comfyui):
 def test_a_prompt_that_is_cut_is_told_with_the_word_where_it_was_cut(comfyui):
     prompt = shared_workflow(comfyui, seed=411, prompt=" ".join(f"word{number}" for number in range(600)))
     lines = " ".join(said(comfyui.run(prompt), prompt, "CosmosPredict25Generate"))
-    assert re.search(r"prompt was cut at 512 tokens, at the word 'word\d+'\.", lines)
+    assert re.search(r"\bprompt .* 512 tokens.* 'word\d+'", lines)
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.clip import moving_clip
+from cosmos_predict25.pipeline.clip import FileClip, FileSound
 from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.export import export
-from cosmos_predict25.pipeline.export.source import FileClip, FileSound
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
 from cosmos_predict25.tests.test_export import GIF, PRORES, SUFFIX, VP9, X264, StoppedError, StopsAfter
 
@@ -364,7 +364,7 @@ PEAK = """
 import sys
 from cosmos_predict25.devtools.peak import PeakRss
 from cosmos_predict25.pipeline.export import export
-from cosmos_predict25.pipeline.export.source import FileClip, FileSound
+from cosmos_predict25.pipeline.clip import FileClip, FileSound
 short, long, format, target = sys.argv[1:]
 export(FileClip(short), target, format=format, audio=FileSound.of(short))
 with PeakRss() as rss:
@@ -397,7 +397,7 @@ import torch
 from cosmos_predict25.devtools import comfy_on_cpu
 from comfy_api.latest import InputImpl
 from cosmos_predict25.nodes.host.videos import source_of
-from cosmos_predict25.pipeline.export.source import FileClip
+from cosmos_predict25.pipeline.clip import FileClip
 
 found = []
 for part in ({}, {"start_time": 0.25, "duration": 0.25}, {"start_time": 0.5}, {"start_time": -0.25}):

@@ -71,10 +71,10 @@ def test_a_replaced_file_is_noticed_and_what_does_not_fit_is_told(any_comfyui):
     assert node_id(prompt, LORA_NODE) not in cached["nodes"]
     changed, *rest = said(entry, prompt, LORA_NODE)
     assert changed == "own changes 40 layers."
-    assert " ".join(rest) == (
-        "The file has no alpha: alpha / rank was taken as 1. 1 of its tensors fit nothing in this model, such as "
-        "text_encoder.q.lora_A.weight."
-    )
+    no_alpha, left_out = " ".join(rest).split(". ")
+    assert "alpha / rank" in no_alpha
+    assert left_out.startswith("1 of its tensors")
+    assert left_out.endswith("text_encoder.q.lora_A.weight.")
 
 
 def test_a_lora_for_another_model_is_refused_on_the_node(any_comfyui):

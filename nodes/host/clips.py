@@ -16,7 +16,7 @@ from ...pipeline.request import FPS
 from .videos import end_of, start_of, window_of, with_gif_frame_rate, with_values
 
 if TYPE_CHECKING:
-    from ...pipeline.export.source import FileClip, FileSound
+    from ...pipeline.clip import FileClip, FileSound
     from ...pipeline.start import LongClip, Start
     from ...pipeline.video import ExtendedVideo
 
@@ -42,7 +42,7 @@ def video_from(frames: Tensor, fps: Fraction | float = FPS, audio: Input.Audio |
 
 def dimensions_of(video: Input.Video) -> tuple[int, int]:
     """Return width and height. Raises `InvalidRequestError` for a file that cannot be read."""
-    from ...pipeline.export.file import as_invalid_request
+    from ...pipeline.clip.file import as_invalid_request
 
     with as_invalid_request("The video"):
         return video.get_dimensions()
@@ -69,7 +69,7 @@ def clip_of(video: Input.Video | Tensor, raise_if_stopped: Callable[[], None]) -
 
 
 def clip_of_file(video: Input.Video, raise_if_stopped: Callable[[], None]) -> tuple["LongClip", Input.Audio | None]:
-    from ...pipeline.export.source import FileClip, FileSound
+    from ...pipeline.clip import FileClip, FileSound
     from ...pipeline.start import LongClip
 
     window = window_of(video)

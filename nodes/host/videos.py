@@ -17,7 +17,7 @@ from ...pipeline.request import FPS
 from ...pipeline.video import gif_frame_rate
 
 if TYPE_CHECKING:
-    from ...pipeline.export.source import FileClip, FileSound
+    from ...pipeline.clip import FileClip, FileSound
     from ...pipeline.start import Start
     from ...pipeline.video import VideoFile
 
@@ -119,7 +119,7 @@ class Source:
 
 def source_of(video: Input.Video, audio: Input.Audio | None, raise_if_stopped: Callable[[], None]) -> Source:
     """The video with its sound, or with `audio`. Raises `InvalidRequestError` for a file that cannot be read."""
-    from ...pipeline.export.source import FileClip, FileSound
+    from ...pipeline.clip import FileClip, FileSound
 
     window = window_of(video)
     if window is None:
@@ -180,7 +180,7 @@ def end_of(video: Input.Video) -> "Start":
 
 def end_of_stream(video: Input.Video) -> "Start":
     """Return the end of a file that does not say how long it is: all of it is decoded, and only the end is held."""
-    from ...pipeline.export.source import FileClip
+    from ...pipeline.clip import FileClip
     from ...pipeline.start import CLIP_FRAMES, Start
 
     window = window_of(video)
@@ -192,7 +192,7 @@ def end_of_stream(video: Input.Video) -> "Start":
 
 def alpha_of(components: Types.VideoComponents) -> Tensor | None:
     """(F, H, W, 1), or None where all is opaque. ComfyUI's older versions keep no alpha of a video."""
-    from ...pipeline.export.source import OPAQUE
+    from ...pipeline.clip.pictures import OPAQUE
 
     alpha = getattr(components, "alpha", None)
     return None if alpha is None or alpha.amin() >= OPAQUE else alpha

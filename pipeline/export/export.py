@@ -15,6 +15,9 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from ..clip.colours import Colours
+from ..clip.pictures import FileClip
+from ..clip.sound import LAYOUTS, FileSound
 from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
 from ..video import VideoFile
@@ -22,9 +25,8 @@ from .encodings import Encoding, check_suffix, find_encoding
 from .file import as_export_error, finished_file, video_file
 from .gif import GifConverter
 from .sound import SoundEncoder, sound_of
-from .source import LAYOUTS, FileClip, FileSound
 from .tensors import Clip
-from .yuv import OURS, Colours, YuvConverter
+from .yuv import OURS, YuvConverter
 
 MAX_THREADS = 4
 """Of the encoder. Each holds frames of its own."""

@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from av.error import FFmpegError
 
 from ..disk import atomic_write
-from ..errors import ExportError, InvalidRequestError
+from ..errors import ExportError
 from ..formats import VideoFormat
 from ..video import VideoFile
 
@@ -48,15 +48,6 @@ def as_export_error(path: Path) -> Iterator[None]:
             raise ExportError(f"{path} could not be written: the encoder refused it ({error}).") from error
         advice = advice or "look at the disk and the folder, then try again"
         raise ExportError(f"{path} could not be written ({error.strerror}): {advice}.") from error
-
-
-@contextmanager
-def as_invalid_request(source: object) -> Iterator[None]:
-    """What goes wrong inside is raised as `InvalidRequestError` with `source`."""
-    try:
-        yield
-    except (OSError, FFmpegError) as error:
-        raise InvalidRequestError(f"{source} cannot be read ({error.strerror}): choose another file.") from error
 
 
 def finished_file(

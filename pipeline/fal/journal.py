@@ -113,8 +113,17 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def starts(self) -> Path:
+        """Return the folder of the pictures and clips that jobs started from."""
+        return self.folder / "starts"
+
     def path_of(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"
+
+    def end_of(self, fingerprint: str) -> Path:
+        """Return the file with the last frames of a part that another part follows."""
+        return self.folder / "ends" / f"{fingerprint}.mkv"
 
     def how_to_send_again(self, record: Record) -> str:
         """Return the step that only the user may take: it pays for another job."""
@@ -151,6 +160,14 @@ class Journal:
         """
         path = self.path_of(fingerprint)
         return self._read(path) if path.exists() else None
+
+    def has_job(self, fingerprint: str) -> bool:
+        """Return whether there is a record of a job that is not over, or of a finished one."""
+        try:
+            record = self.load(fingerprint)
+        except JobKeptError:
+            return True
+        return record is not None and record.state is not JobState.ENDED
 
     def records(self) -> list[Record]:
         """Return the records that can be read, the oldest first."""

@@ -201,8 +201,8 @@ PAID_PATH = (
     ),
     Mutation(
         "the second part of a video at fal is paid for again when it is run again",
-        "pipeline/fal/extension.py",
-        'f"continues:{video.job_name}:{used}"',
+        "pipeline/fal/chain.py",
+        'f"continues:{job_name}:{used}"',
         '""',
         "test_fal_node.py::test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once",
         COMFYUI,
@@ -411,7 +411,7 @@ CONDITIONING = (
 EXPORTING = (
     Mutation(
         "another sound track is saved than ComfyUI plays",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/file.py",
         "return [stream for stream in container.streams.audio if stream.codec_context is not None]",
         "return [stream for stream in container.streams.audio if stream.codec_context is not None][:1]",
         "test_export_file.py::test_of_several_sounds_the_one_is_taken_that_comfyui_plays",
@@ -439,21 +439,21 @@ EXPORTING = (
     ),
     Mutation(
         "a video that a phone filmed upright lies on its side",
-        f"{EXPORT}/source.py",
-        "rot90(round(picture.rotation // 90))",
-        "rot90(0)",
+        "pipeline/clip/pictures.py",
+        "np.rot90(image, round(picture.rotation // 90))",
+        "image",
         "test_export_file.py::test_a_picture_that_lies_on_its_side_is_put_upright",
     ),
     Mutation(
         "sound that begins late comes too early",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/sound.py",
         "if late > 0:",
         "if late > 10**9:",
         "test_export_file.py::test_sound_stays_with_the_pictures",
     ),
     Mutation(
         "an opaque ProRes file is saved as a transparent one",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/pictures.py",
         "OPAQUE = 1 - 0.5 / 255",
         "OPAQUE = 1",
         "test_export_file.py::test_a_file_has_alpha_only_where_something_is_seen_through",

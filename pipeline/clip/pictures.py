@@ -1,34 +1,25 @@
-"""A video file as what is to be exported: pictures and sound, decoded as they are asked for, however long it is."""
+"""The pictures of a video file, decoded as they are asked for, however long it is."""
 
 import copy
-import io
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from fractions import Fraction
 
 import av
 import numpy as np
 import torch
 from av.container import InputContainer
-from av.error import InvalidDataError
 from av.video.reformatter import Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 from torch import Tensor
 
 from ..errors import InvalidRequestError
-from .file import as_invalid_request
-from .tensors import thin
-from .yuv import Colours
-
-File = str | os.PathLike[str] | io.BytesIO
+from .colours import Colours, chroma_location
+from .file import File, decoded, first_video, in_ticks, opened
 
 OPAQUE = 1 - 0.5 / 255
 """What a ProRes decoder gives for opaque is a little less than 1."""
 DECODER_THREADS = 2
 """Each holds frames of its own, and the encoder needs the other cores."""
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
-"""By the number of channels of a sound."""
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG."""
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -134,85 +125,6 @@ class FileClip:
         return True
 
 
-class FileSound:
-    """The sound of a video file from `start`, in seconds, decoded anew each time that it is gone through.
-
-    `sample_rate`: samples per second. `channels`: how many, `in_file`: of how many in the file: more than 5.1 has are
-    mixed down to it.
-    """
-
-    def __init__(self, file: File, start: float, sample_rate: int, in_file: int) -> None:
-        self._file, self._start, self.sample_rate, self.in_file = file, start, sample_rate, in_file
-        self.channels = min(in_file, max(LAYOUTS))
-
-    @classmethod
-    def of(cls, file: File, start: float = 0.0) -> "FileSound | None":
-        """The last that can be decoded, which is ComfyUI's choice too. None where there is no sound."""
-        with opened(file) as container:
-            streams = decodable_audio(container)
-            return cls(file, start, streams[-1].rate, len(streams[-1].layout.channels)) if streams else None
-
-    def chunks(self) -> Generator[np.ndarray, None, None]:
-        """(channels, samples), float32 in -1..1, from the first picture on: silence where the sound begins later."""
-        begun = False
-        with opened(self._file) as container:
-            stream, begin = decodable_audio(container)[-1], max(self._start, first_time(container))
-            if self._start:
-                container.seek(in_ticks(self._start, stream), stream=stream)
-            layout = stream.layout if self.channels == self.in_file else LAYOUTS[self.channels]
-            resampler = av.AudioResampler("fltp", layout, self.sample_rate)
-            for frame in decoded(container, stream):
-                for part in resampler.resample(frame):
-                    samples = part.to_ndarray()
-                    if not begun:
-                        late = 0 if part.time is None else round((part.time - begin) * self.sample_rate)
-                        if late > 0:
-                            yield np.zeros((self.channels, late), np.float32)
-                        samples = samples[:, max(0, -late) :]
-                        begun = samples.shape[1] > 0
-                    yield samples
-
-
-@contextmanager
-def opened(file: File) -> Iterator[InputContainer]:
-    """A file in memory may be open several times at once. Raises `InvalidRequestError` for one that cannot be read."""
-    name, source = file, file
-    if isinstance(file, io.BytesIO):
-        name, source = "The video", io.BytesIO(file.getvalue())
-    with as_invalid_request(name), av.open(source) as container:
-        yield container
-
-
-def first_video(container: InputContainer) -> VideoStream:
-    if not container.streams.video:
-        raise InvalidRequestError("The file has no video: choose another one.")
-    return container.streams.video[0]
-
-
-def first_time(container: InputContainer) -> float:
-    """When the file's first picture is shown, in seconds: a stream that was cut out of another may begin late."""
-    stream = first_video(container)
-    return float((stream.start_time or 0) * (stream.time_base or 0))
-
-
-def decodable_audio(container: InputContainer) -> list[av.AudioStream]:
-    return [stream for stream in container.streams.audio if stream.codec_context is not None]
-
-
-def in_ticks(seconds: float, stream: av.VideoStream | av.AudioStream) -> int:
-    assert stream.time_base
-    return int(seconds / stream.time_base)
-
-
-def decoded(container: InputContainer, stream: av.VideoStream | av.AudioStream) -> Iterator:
-    """All frames of the stream but those that are broken, which ComfyUI leaves out too."""
-    for packet in container.demux(stream):
-        try:
-            yield from packet.decode()
-        except InvalidDataError:
-            continue
-
-
 def in_time(pictures: Iterable[av.VideoFrame], frame_rate: Fraction) -> Iterator[av.VideoFrame]:
     """So many a second as they are shown: one that stays for longer comes again, and one too many is left out.
 
@@ -261,20 +173,10 @@ def to_tensor(picture: av.VideoFrame, reformatter: VideoReformatter) -> Tensor:
     else:
         form = "gbrapf32le" if alpha else "gbrpf32le"
     image = reformatter.reformat(picture, format=form, interpolation=EXACT, threads=1).to_ndarray()
-    return torch.from_numpy(image).rot90(round(picture.rotation // 90))
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(image, round(picture.rotation // 90))))
 
 
-def chroma_location(picture: av.VideoFrame) -> str:
-    """Left or center, of 4:2:0: what the file says, or what ComfyUI takes it to be. Paints over the picture.
-
-    PyAV does not tell it, but swscale heeds it. Where the samples lie in the centre between their pixels, an edge of
-    colour comes out as far to the left of its middle as to the right.
-    """
-    luma, blue, red = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in picture.planes[:3])  # pyright: ignore
-    luma[:] = red[:] = 128
-    blue[:] = 96
-    edge = picture.width // 4
-    blue[:, edge:] = 160
-    line = picture.reformat(format="gbrpf32le", threads=1).to_ndarray()[0, :, 2]
-    rise = line[-1] - line[0]
-    return "left" if line[2 * edge - 1] + line[2 * edge] - line[0] - line[-1] > rise / 4 else "center"
+def thin(frame: Tensor, step: int) -> Tensor:
+    """Every `step`-th row and column, from the middle of the first `step`, and at least one of each."""
+    top, left = (min(step // 2, side - 1) for side in frame.shape[:2])
+    return frame[top::step, left::step]
