@@ -68,8 +68,8 @@ REFUSE = """(message) => {
                 traceback: [], executed: [], current_inputs: {}, current_outputs: {}
             })
 }"""
-REFUSED = """(count) => app.graph.nodes.filter(({ widgets }) =>
-    widgets?.some(({ name, value }) => name === '$$node-text-preview' && value.startsWith('⚠'))).length >= count"""
+REFUSED = """(count) => count <= app.graph.nodes.filter(({ widgets }) =>
+    widgets?.some(({ name, value }) => name === '$$node-text-preview' && value.startsWith('\\u26a0'))).length"""
 # Whether the video of a run is on its node, with the line below it.
 SHOWN = """() => document.querySelector('video')?.videoWidth && app.graph.nodes.some(({ type, widgets }) =>
     type === 'CosmosPredict25ExportVideo' && widgets.some(({ name }) => name === '$$node-text-preview'))"""

@@ -120,9 +120,8 @@ FAL_LINKS = [
 ]
 NOTE_AT = [COLUMNS[0], 0]
 TEXT_TO_VIDEO_DEMO = local(DEMO_NAME, DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, NOTE_AT, 260), "cosmos_demo")
-TEXT_TO_VIDEO_LOCAL = local(
-    AUTO, FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, NOTE_AT, 600), "cosmos"
-)
+MODEL_NOTE = note("How to get the model", LOCAL_NOTE, NOTE_AT, 600)
+TEXT_TO_VIDEO_LOCAL = local(AUTO, FULL, EXAMPLE_PROMPT, MODEL_NOTE, "cosmos")
 TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "nodes": {
         **inputs(FULL, EXAMPLE_PROMPT),
@@ -133,7 +132,10 @@ TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "links": FAL_LINKS,
 }
 TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
-    "nodes": {**TEXT_TO_VIDEO_LOCAL["nodes"], **fal_beside(TEXT_TO_VIDEO_LOCAL)},
+    "nodes": {
+        **local(AUTO, FULL, EXAMPLE_PROMPT, MODEL_NOTE, "cosmos_local")["nodes"],
+        **fal_beside(TEXT_TO_VIDEO_LOCAL),
+    },
     "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
