@@ -664,7 +664,7 @@ JAVASCRIPT = (
         WEB,
         "rank(a) - rank(b)",
         "rank(b) - rank(a)",
-        "test_browser.py::test_template_browser_shows_the_thumbnail_and_paid_ones_last",
+        "test_browser.py::test_template_browser_shows_the_thumbnail_the_demo_first_and_paid_ones_last",
         BROWSER,
     ),
     Mutation(
