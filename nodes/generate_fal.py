@@ -188,7 +188,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         fetch_in_background(PAUSE)
         made = await in_background(job, observer)
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
-        notes = [*made.notes, *(start.notes_on(made) if start else [])]
+        notes = [*made.notes, *([*start.notes, *start.notes_on(made)] if start else [])]
         notes += await jobs.end(cls.hidden.unique_id)
         shown = result_on_node(f"{size}, seed {made.seed}.", f"{made.path.name}.", *notes)
         values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
