@@ -43,7 +43,11 @@ def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_the_languages
     folders = ("nodes", "pipeline", "web", "workflows", "subgraphs", "demo/moving-shapes", "demo/loras")
     languages = [f"locales/{path.name}" for path in (REPO / "locales").iterdir() if path.is_dir()]
     assert files(installed, *folders, "locales") == files(REPO, *folders, *languages)
-    assert {path.name for path in installed.iterdir() if path.is_file()} == {"__init__.py", "requirements.txt"}
+    assert {path.name for path in installed.iterdir() if path.is_file()} == {
+        "__init__.py",
+        "fal.py",
+        "requirements.txt",
+    }
 
 
 def needed(installed: Path, extra: str) -> set[str]:
