@@ -65,6 +65,11 @@ class Charge:
     priced: float
     request_id: str | None = None
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Charge":
+        """Return a charge of a record, which a later version may have written."""
+        return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
+
     def __post_init__(self) -> None:
         if not all(isinstance(value, int | float) for value in (self.at, self.price, self.priced)):
             raise ValueError("a charge in it is no number")
@@ -110,7 +115,7 @@ class Record:
         if self.v == 1:
             self.v, self.state = VERSION, STATES_OF_VERSION_1.get(self.state, self.state)
         self.state = JobState(self.state)
-        self.charges = [Charge(**charge) if isinstance(charge, dict) else charge for charge in self.charges]
+        self.charges = [Charge.of(charge) if isinstance(charge, dict) else charge for charge in self.charges]
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
         texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256, self.suffix)
