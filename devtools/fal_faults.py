@@ -46,8 +46,10 @@ FAST = NetworkPolicy(
     gone_patience=0.2,
     media_patience=0.2,
     reconcile_pauses=(0, 0.01),
+    look_time=0,
 )
-"""As in production but for the pauses. What may not take long there may not here, as the machine may be busy."""
+"""As in production but for the pauses, and without the look for a job that another run has sent, so that a fault of the
+listing meets the search for a lost one. What may not take long there may not here, as the machine may be busy."""
 
 
 class Ending(enum.Enum):

@@ -68,6 +68,11 @@ class FalClient:
         """Return the seconds that fal's clock is ahead of this computer's, None while fal has not told its time."""
         return self._transport.clock_offset
 
+    @property
+    def account(self) -> str | None:
+        """Return `FalKey.account` of the key, None with a relay."""
+        return self._transport.key and self._transport.key.account
+
     async def upload(self, media: Media, progress: Callable[[str], None] = log.debug) -> str:
         """Upload a picture or a clip and return its address in fal's storage, where it is for a day. Costs nothing.
 
@@ -225,10 +230,12 @@ class FalClient:
         """Return the price of a job now, None where fal does not tell."""
         return await read_price(self._transport, endpoint_id)
 
-    def requests(self, endpoint_id: str, start: datetime, end: datetime) -> AsyncIterator[dict[str, Any]]:
+    def requests(
+        self, endpoint_id: str, start: datetime | None = None, end: datetime | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """Yield fal's list of the account's jobs that were sent from `start` to `end`, with their inputs.
 
-        Raises `FalError` where fal does not give it.
+        Without a start, those of the last 24 hours. Raises `FalError` where fal does not give it, or not all of it.
         """
         return list_requests(self._transport, endpoint_id, start, end)
 

@@ -46,7 +46,8 @@ class Record:
     `request_sha256`: of the same without a seed that was drawn, by which the same request finds its job again.
     `created`: seconds since 1970 when the job was sent. `clock_offset`: seconds that fal's clock was ahead by then, if
     that is known. `past_ids`: the jobs of before, which are over. `is_adopted`: the job was found in fal's list.
-    `result`: what is used of fal's output object.
+    `result`: what is used of fal's output object. `listed_for`: the account whose list at fal shows the job, as
+    `FalKey.account`, None where none does or that is not known. `is_shared`: another run has sent the job.
     """
 
     fingerprint: str
@@ -66,6 +67,8 @@ class Record:
     response_url: str | None = None
     cancel_url: str | None = None
     result: dict[str, Any] | None = None
+    listed_for: str | None = None
+    is_shared: bool = False
 
     def __post_init__(self) -> None:
         self.state = JobState(self.state)
@@ -73,11 +76,12 @@ class Record:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
         texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256)
         texts = (*texts, *self.input_keys, *self.past_ids)
-        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url)
+        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url, self.listed_for)
         if not (
             all(isinstance(text, str) for text in texts)
             and all(text is None or isinstance(text, str) for text in optional)
             and isinstance(self.result, dict | None)
+            and isinstance(self.is_shared, bool)
             and isinstance(self.seed, int)
             and isinstance(self.created, int | float)
             and 0 <= self.created < YEAR_5000
@@ -100,7 +104,13 @@ class Record:
         if self.request_id:
             self.past_ids.append(self.request_id)
         self.request_id = self.status_url = self.response_url = self.cancel_url = self.result = None
-        self.state, self.is_adopted = state, False
+        self.state, self.is_adopted, self.is_shared = state, False, False
+
+    def text(self) -> str:
+        """Return the record as JSON. What version 0.2 did not know is left out where it tells nothing."""
+        values = asdict(self)
+        later = {name: value for name in ("listed_for", "is_shared") if (value := values.pop(name))}
+        return json.dumps({**values, **later}, indent=1)
 
 
 class Journal:
@@ -124,6 +134,21 @@ class Journal:
     def end_of(self, fingerprint: str) -> Path:
         """Return the file with the last frames of a part that another part follows."""
         return self.folder / "ends" / f"{fingerprint}.mkv"
+
+    def set_aside(self, request_id: str) -> None:
+        """Note that the user may have another video than that of this job, which then is not taken up again."""
+        if request_id not in self.ids_set_aside():
+            with suppress(OSError), self._aside.open("a", encoding="utf-8") as file:
+                file.write(f"{request_id}\n")
+
+    def ids_set_aside(self) -> set[str]:
+        with suppress(OSError, UnicodeError):
+            return set(self._aside.read_text(encoding="utf-8").split())
+        return set()
+
+    @property
+    def _aside(self) -> Path:
+        return self.folder / "set_aside.txt"
 
     def how_to_send_again(self, record: Record) -> str:
         """Return the step that only the user may take: it pays for another job."""
@@ -190,7 +215,7 @@ class Journal:
             writable(self.folder, "The records of jobs"),
             atomic_write(self.path_of(record.fingerprint), mode=0o600) as path,
         ):
-            path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+            path.write_text(record.text(), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
         """Remove a record. One that cannot be removed stays as it was saved last."""

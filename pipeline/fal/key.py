@@ -1,5 +1,6 @@
 """fal's API key: where it comes from, and that it goes nowhere else."""
 
+import hashlib
 import os
 import stat
 from contextlib import suppress
@@ -25,6 +26,11 @@ class FalKey:
     @property
     def header(self) -> str:
         return f"Key {self.key_id}:{self.secret}"
+
+    @property
+    def account(self) -> str:
+        """Return a name for the account, of which nothing of the key can be told."""
+        return hashlib.sha256(self.key_id.encode()).hexdigest()[:16]
 
     def is_in(self, text: str) -> bool:
         return self.key_id in text or self.secret in text

@@ -16,7 +16,7 @@ from .client import FalClient
 from .display import Display
 from .endpoints import sha256_of
 from .journal import JobState, Journal
-from .lost_job import find_lost_job
+from .lost_job import NotTakenError, find_lost_job, find_same_job
 from .media.download import DownloadError, MediaGoneError, MediaRefusedError, is_data_uri, video_url
 from .media.probe import probe
 from .media.save import save_video
@@ -108,15 +108,31 @@ class PaidJob:
 
     async def _make(self) -> RemoteVideo:
         while True:
-            if self._record.state is JobState.ENDED:
+            if self._record.state is JobState.ENDED and not await self._share_job():
                 self._sending = asyncio.ensure_future(self._send())
                 await asyncio.shield(self._sending)
             if not self._job:
-                await self._find_lost_job()
+                try:
+                    await self._find_lost_job()
+                except NotTakenError as error:
+                    self._display.announce(f"{error} Sending it again")
+                    self._end_job(JobState.ENDED)
+                    continue
             try:
                 return await self._finish()
             except JobCancelledError:
                 self._display.announce("The job of before was cancelled, so a new one is sent")
+
+    async def _share_job(self) -> bool:
+        """Go on with a job that another run has sent for the same, if there is one. It is not cancelled on Stop."""
+        if not self._options["store"]:  # then fal's list shows none
+            return False
+        job = await find_same_job(self._client, self._journal, self._submission)
+        if job:
+            self._display.announce("fal has a job with the same values, sent by another run: no new one is sent")
+            self._record.is_shared = True
+            self._take_job(job)
+        return job is not None
 
     async def _send(self) -> None:
         """Leave a record with the job, or of an unknown outcome, or none when nothing was taken.
@@ -127,6 +143,8 @@ class PaidJob:
         request = self._client.prepare(self._submission.endpoint.id, arguments, **self._options)
         record = self._record
         record.input_sha256, record.state = sha256_of(arguments), JobState.SUBMIT_UNKNOWN
+        is_listed = self._options["store"] and not arguments["sync_mode"]
+        record.listed_for = self._client.account if is_listed else None
         record.created, record.clock_offset = time.time(), self._client.clock_offset
         self._journal.save(record)
         try:
@@ -190,7 +208,7 @@ class PaidJob:
     def _keep_expired(self, error: JobExpiredError) -> NoReturn:
         """Keep the record until the user dismisses it, but for a job that was cancelled from here."""
         record = self._record
-        if record.state is JobState.CANCEL_REQUESTED:
+        if record.state is JobState.CANCEL_REQUESTED or (record.is_shared and record.state is not JobState.DONE):
             self._end_job(JobState.ENDED)
             raise JobCancelledError(str(error), stage=error.stage) from None
         made = ""
@@ -207,6 +225,8 @@ class PaidJob:
         ) from None
 
     def _how_to_have_another(self) -> str:
+        if self._record.request_id:
+            self._journal.set_aside(self._record.request_id)
         return f"For a new video, which is a new charge, {self._journal.how_to_send_again(self._record)}."
 
     async def _result(self) -> dict[str, Any]:
@@ -295,7 +315,9 @@ class PaidJob:
             if not self._job:
                 with anyio.fail_after(self._client.policy.cancel_wait):
                     await self._find_lost_job()
-            if self._job:
+            if self._job and self._record.is_shared:
+                self._display.announce("Stopped. Another run sent the job, so it goes on: run the same again for it")
+            elif self._job:
                 await self._cancel(self._job)
         except JobCancelledError:
             self._display.announce("Stopped, and cancelled at fal")

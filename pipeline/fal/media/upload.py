@@ -8,19 +8,22 @@ import binascii
 import hashlib
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 
 from ...errors import FalError, InvalidRequestError
 from ...formats import FORMATS
 from ..queue.errors import error_from
 from ..queue.policy import NetworkPolicy, is_plain_https
-from ..queue.reply import Reply, TransportFailure
-from ..queue.transport import Transport
+from ..queue.reply import Reply, TransportFailure, raw_chunks
+from ..queue.transport import Transport, UnloggedURL, certificates, connect
 from .download import DATA_URI, MediaRefusedError, checked_url, is_data_uri
 
 MAX_UPLOAD = 64 * 2**20
@@ -143,6 +146,34 @@ async def put_file(
 
     headers = {"Content-Type": media.content_type, "Content-Length": str(len(media.content))}
     return await transport.put_without_key(url, headers, blocks())
+
+
+async def is_at(address: Any, media: Media, policy: NetworkPolicy) -> bool:
+    """Return whether the file at an address of fal's storage has the content of `media`."""
+    try:
+        url = checked_url(address, policy.media_hosts)
+        with anyio.fail_after(policy.media_deadline):
+            async with connect("*/*", certificates()) as http:
+                request = http.build_request("GET", url, timeout=policy.timeout(policy.api_timeout))
+                request.url = UnloggedURL(url)
+                async with aclosing(await http.send(request, stream=True)) as response:
+                    length = response.headers.get("content-length")
+                    if response.status_code != 200 or length not in (None, str(len(media.content))):
+                        return False
+                    return await is_body(response, media.content)
+    except (MediaRefusedError, TypeError, TimeoutError, httpx.TransportError, httpx.InvalidURL, ssl.SSLError):
+        return False
+
+
+async def is_body(response: httpx.Response, content: bytes) -> bool:
+    """Return whether a body is `content`, without reading more than that."""
+    read = 0
+    async with raw_chunks(response) as chunks:
+        async for chunk in chunks:
+            if content[read : read + len(chunk)] != chunk:
+                return False
+            read += len(chunk)
+    return read == len(content)
 
 
 def not_uploaded(reply: Reply | TransportFailure, has_place: bool) -> FalError:

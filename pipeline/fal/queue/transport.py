@@ -35,15 +35,14 @@ class UnloggedURL(httpx.URL):
 class Transport:
     """A connection to fal, to be used in `async with`.
 
-    Raises `MissingKeyError` when it is made without a key. With a relay no key is read. `clock_offset`: the seconds
-    that fal's clock is ahead of this computer's, None while no reply has told its date. `private`: see `Reply`.
+    Raises `MissingKeyError` when it is made without a key. With a relay no key is read. `private`: see `Reply`.
     """
 
     def __init__(self, key: str | None, policy: NetworkPolicy, private: Mapping[str, str]) -> None:
         self.policy = policy
         self.key = key_for(policy, key)
         self._private = private
-        self.clock_offset: float | None = None
+        self._fals_time: tuple[float, float] | None = None
         self._certificates = certificates()
 
     async def __aenter__(self) -> "Transport":
@@ -52,6 +51,14 @@ class Transport:
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Return the seconds that fal's clock is ahead of this computer's, None while no reply has told its date."""
+        if not self._fals_time:
+            return None
+        date, moment = self._fals_time
+        return date + time.monotonic() - moment - time.time()
 
     async def send(
         self, method: str, url: str, *, timeout: float, deadline: float, max_bytes: int | None = None, **what: Any
@@ -139,7 +146,7 @@ class Transport:
     def _look_at_the_clock(self, response: httpx.Response) -> None:
         try:
             date = email.utils.parsedate_to_datetime(response.headers.get("date", ""))
-            self.clock_offset = date.timestamp() - time.time()
+            self._fals_time = date.timestamp(), time.monotonic()
         except (TypeError, ValueError, OverflowError):
             return
 
