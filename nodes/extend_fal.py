@@ -22,22 +22,22 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
             node_id="CosmosPredict25ExtendFal",
             display_name="Extend Video on fal (Cosmos Predict2.5)",
             category=CATEGORY,
-            description="Goes on from the end of a video with Cosmos-Predict2.5 on fal.ai, for money, in at most 5 "
-            "parts. The key comes from the environment variable FAL_KEY.",
+            description="Continues a video from its end with Cosmos-Predict2.5 on fal.ai, for money, in up to 5 "
+            "segments. The key comes from the environment variable FAL_KEY.",
             search_aliases=["cosmos", "nvidia", "fal", "extend video", "video to video", "v2v", "continue"],
             inputs=[
-                CosmosPrompt.Input("prompt", lazy=True, tooltip="What is to happen next, from the Prompt node."),
+                CosmosPrompt.Input("prompt", lazy=True, tooltip="From the Prompt node: what happens next."),
                 CosmosSettings.Input(
                     "settings",
                     lazy=True,
-                    tooltip="From the Sampler Settings node. num_frames is the most that a part has; further parts "
-                    "have the seeds after this one. fal makes 1280 x 704, whatever width and height say.",
+                    tooltip="From the Sampler Settings node. num_frames is the maximum length of a segment. Later "
+                    "segments use the following seeds. fal always makes 1280 x 704 and ignores width and height.",
                 ),
                 *extend_inputs(
-                    video="The video to go on from, or images, 16 a second. They are kept as they are, or scaled and "
-                    f"cropped in the middle to 1280 x 704. Only the end is sent. {UPLOADED}",
-                    new_frames="Frames to add, at 16 a second: 88 are one part and 5.5 seconds, about $0.20. The node "
-                    "shows what all parts cost while it runs. At most 5 parts, 440 frames.",
+                    video="The video to continue, or images at 16 fps. They are kept unchanged, or scaled and "
+                    f"center-cropped to 1280 x 704. Only the end is sent. {UPLOADED}",
+                    new_frames="The number of frames to add, at 16 fps: 88 are one segment of 5.5 seconds, about "
+                    "$0.20. The node shows the total price while it runs. At most 5 segments, 440 frames.",
                     lazy=True,
                 ),
             ],
@@ -50,8 +50,10 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
         """Refuse to run without a key before anything else has run. Raises `MissingKeyError`."""
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
+        from .host.output import check_fal_folder
 
         key_for(NetworkPolicy.from_environment())
+        check_fal_folder()
         return ["prompt", "settings", "video"]
 
     @classmethod

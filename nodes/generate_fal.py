@@ -30,8 +30,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             display_name="Generate on fal (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Makes a video from text, a picture or a clip with Cosmos-Predict2.5 on fal.ai, for money, and "
-            "saves it in the output folder. The key comes from the environment variable FAL_KEY. Several of these run "
-            "at once.",
+            "saves it in the output folder. The key comes from the environment variable FAL_KEY. Several of these "
+            "nodes run at once.",
             search_aliases=[
                 *("cosmos", "nvidia", "fal", "api", "remote", "cloud", "text to video", "t2v"),
                 *("image to video", "i2v", "video to video", "v2v"),
@@ -42,7 +42,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 CosmosSettings.Input(
                     "settings",
                     lazy=True,
-                    tooltip="From the Sampler Settings node. fal makes 1280 x 704, whatever width and height say.",
+                    tooltip="From the Sampler Settings node. fal always makes 1280 x 704 and ignores width and height.",
                 ),
                 io.DynamicCombo.Input(
                     "endpoint",
@@ -56,20 +56,21 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                                     default=DISTILLED.default_steps,
                                     min=DISTILLED.num_inference_steps.minimum,
                                     max=DISTILLED.num_inference_steps.maximum,
-                                    tooltip="Denoising steps of the distilled model, instead of those of the settings.",
+                                    tooltip="Denoising steps of the distilled model, instead of the number in the "
+                                    "settings.",
                                 )
                             ],
                         ),
                     ],
-                    tooltip="The full model, about $0.20 a video and 7 minutes, or the distilled one, about $0.08 and "
-                    "2 minutes, which has no guidance_scale and starts from text only. The node shows fal's price of "
-                    "today while it runs.",
+                    tooltip="The full model, about $0.20 and 7 minutes per video, or the distilled one, about $0.08 "
+                    "and 2 minutes. The distilled one has no guidance_scale and starts from text only. The node shows "
+                    "fal's current price while it runs.",
                 ),
                 io.Combo.Input(
                     "video_output_type",
                     options=list(VIDEO_OUTPUT_TYPES),
                     default=VIDEO_OUTPUT_TYPES[0],
-                    tooltip="What fal encodes: the file is kept as it comes.",
+                    tooltip="The format of fal's file, which is kept as it comes.",
                 ),
                 io.Combo.Input(
                     "video_quality",
@@ -81,15 +82,15 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                     "sync_mode",
                     default=False,
                     advanced=True,
-                    tooltip="The video comes inside fal's reply and is not kept in the request history. After a crash "
-                    "there may then be nothing to fetch.",
+                    tooltip="fal sends the video inside its reply and does not keep it in the request history. After a "
+                    "crash, there may be nothing to fetch.",
                 ),
                 io.Boolean.Input(
                     "store",
                     default=True,
                     advanced=True,
-                    tooltip="fal keeps prompt and video for 30 days. Without, a finished video must be fetched within "
-                    "minutes, and a job whose answer was lost cannot be found again.",
+                    tooltip="fal keeps the prompt and the video for 30 days. When off, a finished video must be "
+                    "fetched within minutes, and a job whose reply was lost cannot be found again.",
                 ),
                 io.String.Input(
                     "webhook_url",
@@ -101,23 +102,23 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                     "image",
                     optional=True,
                     lazy=True,
-                    tooltip="The picture that the video begins with, scaled and cropped in the middle to 1280 x 704. "
-                    f"Several are a clip of 16 frames a second. {UPLOADED}",
+                    tooltip="The first frame of the video, scaled and center-cropped to 1280 x 704. Several images are "
+                    f"a clip at 16 fps. {UPLOADED}",
                 ),
                 io.Video.Input(
                     "video",
                     optional=True,
                     lazy=True,
-                    tooltip="The clip that the video goes on from: it begins with the clip's last 5 frames at 16 a "
-                    f"second. {UPLOADED}",
+                    tooltip="The clip to continue. The video begins with the clip's last 5 frames at 16 fps. "
+                    f"{UPLOADED}",
                 ),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="fal's own file, not encoded again."),
-                io.Int.Output("seed", tooltip="The seed that was used."),
+                io.Int.Output("seed", tooltip="The seed of this video."),
                 io.String.Output(
                     "url",
-                    tooltip="Where fal keeps the file, for anyone who knows the address. Empty where the video came "
+                    tooltip="The URL of fal's file. Anyone who knows it can open the file. Empty if the video came "
                     "from this disk or inside fal's reply.",
                 ),
             ],
@@ -134,6 +135,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
         from .host.clips import refuse_two_starts
+        from .host.output import check_fal_folder
 
         if endpoint is None:
             raise InvalidRequestError(f"endpoint must be {' or '.join(ENDPOINTS)}.")
@@ -145,6 +147,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 f"{DISTILLED.name} makes videos from text only: choose {TEXT_TO_VIDEO.name}, or disconnect {starts[0]}."
             )
         key_for(NetworkPolicy.from_environment())
+        check_fal_folder()
         return ["prompt", "settings", *starts]
 
     @classmethod
@@ -175,7 +178,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         job = fal.generate(request, endpoint=used, observer=observer, **folders, **options)
         made = await in_background(job, observer)
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
-        notes = [*made.notes, *(start.notes_on(made) if start else [])]
+        notes = [*made.notes, *([*start.notes, *start.notes_on(made)] if start else [])]
         shown = result_on_node(f"{size}, seed {made.seed}.", f"{made.path.name}.", *notes)
         values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
         return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=shown)

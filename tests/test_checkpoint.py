@@ -244,7 +244,9 @@ def test_float8_with_scales_is_refused_with_the_loader_that_takes_it(
     original_weights, text_encoder, vae_file, tmp_path
 ):
     scaled = {**original_weights, "net.blocks.0.mlp.layer1.scale_weight": torch.ones(1)}
-    with pytest.raises(WrongCheckpointError, match=r"in float8 with scales.*Checkpoint Loader \(Cosmos Predict2\.5\)"):
+    with pytest.raises(
+        WrongCheckpointError, match=r"in scaled float8.* template 'Cosmos Text to Video \(core nodes\)'"
+    ):
         load_single_files(write(scaled, tmp_path / "scaled.pt"), vae_file, text_encoder)
 
 
@@ -452,15 +454,16 @@ def test_find_text_encoders_takes_the_first_of_a_name(text_encoder, tmp_path):
 
 def test_nothing_found_says_what_to_download_and_where_to():
     message = str(nothing_found([Path("models") / "diffusers", Path("more")]))
-    assert "nvidia/Cosmos-Predict2.5-2B" in message
+    assert message.startswith("There is no Cosmos-Predict2.5 model in models/diffusers or more. ")
+    assert "huggingface.co/nvidia/Cosmos-Predict2.5-2B" in message
     assert "--revision diffusers/base/post-trained" in message
     assert str(Path("models/diffusers/Cosmos-Predict2.5-2B")) in message
-    assert "models/diffusers or more" in message
-    assert "token" in message
+    assert "auth login" in message
+    assert DEMO in message
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "web/docs/CosmosPredict25Loader.md", "workflows/Text to Video (local).json"]
+    "file", ["README.md", "web/docs/CosmosPredict25Loader.md", "workflows/NVIDIA Cosmos Text to Video (local).json"]
 )
 def test_the_download_command_is_the_same_everywhere(file):
     text = (environment.REPO / file).read_text(encoding="utf-8")

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from cosmos_predict25.devtools.clip import moving_clip
+from cosmos_predict25.pipeline.clip import FileClip
 from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import export, remux
-from cosmos_predict25.pipeline.export.encodings import ENCODINGS
-from cosmos_predict25.pipeline.export.export import frame_rate
-from cosmos_predict25.pipeline.export.source import FileClip
+from cosmos_predict25.pipeline.export.encodings import ENCODINGS, find_encoding
+from cosmos_predict25.pipeline.export.export import converted, frame_rate, make_converter
+from cosmos_predict25.pipeline.export.tensors import Clip
 from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from cosmos_predict25.pipeline.video import VideoFile
@@ -36,6 +37,7 @@ CODEC = {X264: "h264", VP9: "vp9", PRORES: "prores", GIF: "gif"}
 PIXELS = {X264: "yuv420p", VP9: "yuv420p", PRORES: "yuv444p12le", GIF: "bgra"}
 PIXELS_WITH_ALPHA = {**PIXELS, VP9: "yuva420p", PRORES: "yuva444p12le"}
 AUDIO_CODEC = {X264: "aac", VP9: "opus", PRORES: "pcm_s16le"}
+THREADS = Path("/proc/self/task")
 METADATA = {"prompt": '{"1": {"class_type": "A"}}', "workflow": '{"nodes": [], "title": "Rocks \u2013 \u5ca9"}'}
 
 
@@ -562,6 +564,43 @@ def test_torch_keeps_its_threads(clip, tmp_path):
     for thread in exports:
         thread.join()
     assert threads_here_and_in_a_later_thread() == [3, 3]
+
+
+def a_file(frames: Tensor, folder: Path) -> FileClip:
+    return FileClip(str(export(frames, folder / "a.mp4").path))
+
+
+CLIPS = {
+    "float32": lambda frames, _: Clip(frames, None),
+    "half": lambda frames, _: Clip(frames.half(), None),
+    "bytes": lambda frames, _: Clip(frames.mul(255).byte(), None),
+    "rgba": lambda frames, _: Clip(torch.cat((frames, frames[..., :1]), 3), None),
+    "alpha beside": lambda frames, _: Clip(frames, frames[..., 0]),
+    "odd": lambda frames, _: Clip(frames[:, 1:, 1:], None),
+    "wide": lambda frames, _: Clip(frames[:, :4].repeat(1, 1, 8, 1), None),
+    "a file": a_file,
+}
+
+
+@pytest.mark.skipif(not THREADS.is_dir(), reason="only Linux lists threads")
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("format", [X264, PRORES, GIF])
+@pytest.mark.parametrize("kind", CLIPS)
+def test_the_thread_that_converts_starts_none_beside_the_encoder(tmp_path, format, kind):
+    """They would spin on the cores that the encoder needs: on a busy machine an export took five times as long."""
+    clip = CLIPS[kind](moving_clip(2, 64, 1280), tmp_path)
+    converter = make_converter(find_encoding(format), "high", clip, (0, 0, 0), StopsAfter(9))
+    started = []
+
+    def convert() -> None:
+        before = set(THREADS.iterdir())
+        list(converted(clip, converter))
+        started.extend(set(THREADS.iterdir()) - before)
+
+    thread = threading.Thread(target=convert)
+    thread.start()
+    thread.join()
+    assert not started
 
 
 @pytest.mark.usefixtures("three_threads")

@@ -502,14 +502,14 @@ def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(comfyui, name, 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"video": None}, "Neither video nor images is connected: connect the one"),
+        ({"video": None}, "Neither video nor images is connected: connect one"),
         ({"images": ["parts", 0]}, "Both video and images are connected: disconnect one"),
         ({"background": "reddish"}, "background is 'reddish', but must be a colour: try #000000 or white."),
         ({"filename_prefix": "%Nobody.seed%"}, "filename_prefix has %Nobody.seed%, but no node called 'Nobody' has"),
         ({"filename_prefix": "%LoadVideo.size%"}, "filename_prefix has %LoadVideo.size%, but no node called 'LoadVide"),
         ({"filename_prefix": "../outside"}, "filename_prefix is '../outside', but must name a file in the output"),
         ({"filename_prefix": "/tmp/outside"}, "filename_prefix is '/tmp/outside', but must name a file in the output"),
-        ({"filename_prefix": ""}, "filename_prefix is '', but must name a file in the output folder, links followed"),
+        ({"filename_prefix": ""}, "filename_prefix is '', but must name a file in the output folder"),
     ],
     ids=str,
 )

@@ -57,13 +57,15 @@ def test_every_workflow_has_a_form_with_what_it_starts_from_and_what_it_makes(fi
     shown = {widget for _, widget in form["inputs"]}
     assert shown & {"prompt", "text"}
     assert ("image" in shown) == file.stem.startswith("Image to Video")
-    assert file.stem == "Write a Prompt" or (shown & {"num_frames", "new_frames"} and shown & {"seed", "noise_seed"})
+    assert file.stem == "NVIDIA Cosmos Write a Prompt" or (
+        shown & {"num_frames", "new_frames"} and shown & {"seed", "noise_seed"}
+    )
     assert form["outputs"]
     assert all(info[nodes[node]]["output_node"] for node in form["outputs"])
 
 
 def test_a_workflow_is_a_form_that_makes_a_video(page: Page) -> None:
-    open_template(page, "Text to Video (demo)")
+    open_template(page, "Cosmos Text to Video (demo)")
     page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
     text = page.get_by_test_id("app-mode-widget-item").locator("textarea")
     # before that the form is drawn a second time

@@ -94,7 +94,7 @@ def server(
 
 @pytest.fixture
 def template(page: Page) -> Page:
-    open_template(page, "Text to Video (on fal)")
+    open_template(page, "NVIDIA Cosmos Text to Video (on fal)")
     return page
 
 
@@ -240,7 +240,7 @@ def test_a_result_stays_off_another_workflow_with_the_same_ids(template: Page, f
     set_values(template, SETTINGS, {"seed": 10})
     press_run(template)
     expect(template.get_by_text("Running at fal")).to_be_visible(timeout=60_000)
-    open_template(template, "Text to Video (local)")
+    open_template(template, "NVIDIA Cosmos Text to Video (local)")
     fal.complete(last_job(fal).request_id)
     assert wait_for_end(template)[-1]["name"] == "execution_success"
     template.evaluate(NEXT_PICTURE)
@@ -256,7 +256,7 @@ def choose_endpoint(page: Page, name: str) -> None:
 
 
 def test_one_prompt_feeds_the_local_node_and_fal(page: Page, fal: FalStandIn, server: ComfyUI) -> None:
-    open_template(page, "Text to Video (locally or on fal)")
+    open_template(page, "NVIDIA Cosmos Text to Video (locally or on fal)")
     assert_nothing_is_wrong(page)
     take_screenshot(page, "local-or-fal")
     assert page.evaluate(MUTED) == ["CosmosPredict25GenerateFal", "CosmosPredict25ExportVideo"]
@@ -277,7 +277,7 @@ def test_one_prompt_feeds_the_local_node_and_fal(page: Page, fal: FalStandIn, se
 
 
 def test_a_picture_is_uploaded_and_what_starts_from_it_plays(page: Page, fal: FalStandIn) -> None:
-    open_template(page, "Image to Video (locally or on fal)")
+    open_template(page, "NVIDIA Cosmos Image to Video (locally or on fal)")
     page.evaluate(ON_FAL_ONLY)
     set_values(page, SETTINGS, {"num_frames": 9, "seed": 6})
     fal.fault("upload", Hang(2, accept=True))

@@ -187,7 +187,8 @@ def test_auto_makes_no_video_of_the_demo_where_another_model_is_meant(core, held
     from cosmos_predict25.nodes import checkpoint_inputs
 
     monkeypatch.setattr(checkpoint_inputs, "_roots", lambda kind: [held.empty])
-    assert checkpoint_inputs.folder_of("auto").name == "moving-shapes"
+    with pytest.raises(CheckpointNotFoundError, match=r"There is no Cosmos-Predict2\.5 model in"):
+        checkpoint_inputs.folder_of("auto")
     held.write("Cosmos-Predict2.5-2B/base/post-trained/81edfebe_ema_bf16.pt", b"")
     with pytest.raises(CheckpointNotFoundError, match=r"--revision diffusers/base/post-trained.* Or choose 'Demo"):
         checkpoint_inputs.folder_of("auto")

@@ -43,6 +43,14 @@ def test_rooms_of_the_pipeline_do_not_know_each_other(room):
             assert not name.startswith(tuple(others)), f"{file} imports {name}"
 
 
+def test_the_room_that_reads_videos_knows_no_other_room():
+    others = tuple(f"pack.pipeline.{other}" for other in PIPELINE_ROOMS)
+    assert files("pipeline/clip")
+    for file in files("pipeline/clip"):
+        for name in imports(file):
+            assert not name.startswith(others), f"{file} imports {name}"
+
+
 STEPS = ["encode", "condition", "denoise", "decode"]
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import textwrap
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from .observers import NodeObserver
 from .videos import Source
 
 PROXY_SIDE = 960
-LINE = 44
-"""Characters that fit a node's width."""
 
 
 def fal_folders() -> dict[str, Any]:
@@ -32,6 +29,23 @@ def fal_folders() -> dict[str, Any]:
 def prompt_folder() -> Path:
     """Return the folder for the embeddings of prompts, which no browser can read."""
     return Path(folder_paths.get_system_user_directory("cosmos_predict25"), "prompt_embeds")
+
+
+def check_output(filename_prefix: str, suffix: str) -> None:
+    """Raise `ExportError` where a file of this start of its name cannot be written to the output folder."""
+    from ...pipeline.export.file import check_room
+
+    try:
+        check_room(Path(folder_paths.get_output_directory(), f"{filename_prefix}_00001_{suffix}"))
+    except ExportError as error:
+        raise ExportError(f"{error} The node's filename_prefix says where.") from error
+
+
+def check_fal_folder() -> None:
+    """Raise `ExportError` where fal's videos cannot be written, before one is paid for."""
+    from ...pipeline.export.file import check_room
+
+    check_room(fal_folders()["folder"] / "cosmos.mp4")
 
 
 def next_output_file(filename_prefix: str, extension: str, width: int, height: int) -> Path:
@@ -62,14 +76,14 @@ def make_proxy(source: Source, path: Path, background: tuple[float, float, float
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     proxy = folder / f"{path.stem}{secrets.token_hex(4)}.mp4"
-    small = source.thinned(max(1, ceil(source.longest_side / PROXY_SIDE)))
+    small = source.thinned(max(1, ceil(max(source.size) / PROXY_SIDE)))
     export(**vars(small), path=proxy, quality="low", background=background, observer=observer)
     return proxy
 
 
 def result_on_node(*lines: str) -> dict[str, Any]:
     """Return the `ui` of a node with `lines` below it, which web/js shows. Progress texts go when a job ends."""
-    return {"cosmos_predict25": [part for line in lines for part in textwrap.wrap(line, LINE, break_long_words=False)]}
+    return {"cosmos_predict25": list(lines)}
 
 
 def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:

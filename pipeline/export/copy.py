@@ -12,12 +12,13 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from ..clip.file import as_invalid_request
 from ..formats import VideoFormat
 from ..observer import NullObserver, Observer
 from ..video import VideoFile, gif_frame_rate
 from .encodings import Encoding, check_suffix, find_encoding
 from .export import video_file_with_sidecar
-from .file import as_invalid_request, finished_file
+from .file import finished_file
 
 GRAPH = {"prompt", "workflow"}
 """ComfyUI's own keys. Those of the source tell how the source was made, not this file."""

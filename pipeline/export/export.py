@@ -15,6 +15,9 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from ..clip.colours import Colours
+from ..clip.pictures import FileClip
+from ..clip.sound import LAYOUTS, FileSound
 from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
 from ..video import VideoFile
@@ -22,9 +25,9 @@ from .encodings import Encoding, check_suffix, find_encoding
 from .file import as_export_error, finished_file, video_file
 from .gif import GifConverter
 from .sound import SoundEncoder, sound_of
-from .source import LAYOUTS, FileClip, FileSound
 from .tensors import Clip
-from .yuv import OURS, Colours, YuvConverter
+from .timing import Timing
+from .yuv import OURS, YuvConverter
 
 MAX_THREADS = 4
 """Of the encoder. Each holds frames of its own."""
@@ -52,11 +55,11 @@ def export(
     """Write `frames` to `path`, which appears when it is complete; a file that was there is replaced.
 
     `frames`: (F, H, W, 3 or 4), float in 0..1 or uint8, RGB or RGBA with straight alpha, on any device; values outside
-    are clipped and NaN is black. Or the pictures of a file, which keep their samples and the file's colours where the
-    format has the same samples. VP9 and ProRes keep alpha, a GIF makes each pixel opaque or not, and X264 puts
-    `background`, RGB in 0..1, behind it.
+    are clipped and NaN is black. Or the pictures of a file, which keep their times, and their samples and the file's
+    colours where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes each pixel opaque or not, and
+    X264 puts `background`, RGB in 0..1, behind it.
     `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
-    `fps`: frames per second. A float becomes the fraction that it stands for, 30000/1001 for 29.97003.
+    `fps`: frames per second of a tensor. A float becomes the fraction that it stands for, 30000/1001 for 29.97003.
     `format`, `quality`: of `VIDEO_OUTPUT_TYPES` and `VIDEO_QUALITIES`.
     `audio`: the sound of a file, or ComfyUI's AUDIO: {"waveform": (1, channels, samples) in -1..1, "sample_rate": int}.
     What is longer than the pictures is cut.
@@ -68,8 +71,12 @@ def export(
     observer = observer or NullObserver()
     target = find_encoding(format)
     rate = frame_rate(fps)
-    clip = frames if isinstance(frames, FileClip) else tensor_clip(frames, alpha)
-    target.check_fps(rate)
+    if isinstance(frames, FileClip):
+        clip = frames if target.keeps_pixel_aspect else frames.with_square_pixels()
+    else:
+        clip = tensor_clip(frames, alpha)
+        target.check_fps(rate)
+    timing = Timing.of(clip, rate, target)
     target.check_size(clip.width, clip.height)
     options = target.options(quality, clip.width * clip.height)
     path = Path(path)
@@ -79,7 +86,7 @@ def export(
 
     with video_file_with_sidecar(path, target, metadata or {}) as temporary:
         converter = make_converter(target, quality, clip, background, observer)
-        pictures, colours = converted(clip, converter), OURS
+        pictures, colours = converted(clip, converter, timing), OURS
         if isinstance(clip, FileClip) and goes_through(clip, target):
             pictures, colours = clip.pictures(), clip.colours
         with av.open(
@@ -87,10 +94,13 @@ def export(
         ) as output:
             if target.keeps_metadata:
                 output.metadata.update(metadata or {})
-            stream = add_video(output, target, rate, size, clip.channels == 4, options, colours)
+            stream = add_video(output, target, timing, size, clip.channels == 4, options, colours)
+            if isinstance(clip, FileClip) and clip.pixel_aspect != 1:
+                stream.codec_context.sample_aspect_ratio = clip.pixel_aspect
             heard = SoundEncoder(sound, output, target.audio_encoder) if sound and target.audio_encoder else None
             with closing(made_ahead(pictures)) as ready, closing(heard) if heard else nullcontext():
-                num_frames = encode(output, stream, ready, heard, clip.num_frames, f"Writing {path.name}", observer)
+                message = f"Writing {path.name}"
+                num_frames, rate = encode(output, stream, timing, ready, heard, clip.num_frames, message, observer)
     notes = tuple(notes_on_export(clip, target, audio, converter.floats.found_nan))
     return finished_file(path, target.format, size, rate, num_frames, notes)
 
@@ -173,6 +183,8 @@ def notes_on_export(clip: Clip | FileClip, target: Encoding, audio: Any, found_n
         yield "A GIF has no sound: the audio was left out."
     elif isinstance(audio, FileSound) and audio.in_file > audio.channels:
         yield f"The sound's {audio.in_file} channels became {audio.channels} ({LAYOUTS[audio.channels]})."
+    if isinstance(clip, FileClip):
+        yield from clip.notes
     if found_nan:
         yield "Some values in the frames were not numbers (NaN) and became black."
 
@@ -188,17 +200,17 @@ def make_converter(
 def add_video(
     output: OutputContainer,
     target: Encoding,
-    rate: Fraction,
+    timing: Timing,
     size: tuple[int, int],
     with_alpha: bool,
     options: dict[str, str],
     colours: Colours,
 ) -> VideoStream:
     options = {**options, "chroma_sample_location": colours.chroma_location}
-    stream: VideoStream = output.add_stream(target.encoder, rate=rate, options=options)  # pyright: ignore
+    stream: VideoStream = output.add_stream(target.encoder, rate=timing.rate, options=options)  # pyright: ignore
     stream.width, stream.height = size
     stream.pix_fmt = target.pixel_formats[with_alpha]
-    stream.codec_context.time_base = 1 / rate
+    stream.codec_context.time_base = timing.interval
     stream.codec_context.thread_count = THREADS
     stream.codec_context.thread_type = target.thread_type
     if target.format.container != "gif":
@@ -208,10 +220,21 @@ def add_video(
     return stream
 
 
-def converted(clip: Clip | FileClip, converter: YuvConverter | GifConverter) -> Generator[av.VideoFrame, None, None]:
-    with closing(clip.frames()) as frames:
-        for frame in frames:
-            yield converter.convert(frame)
+def converted(
+    clip: Clip | FileClip, converter: YuvConverter | GifConverter, timing: Timing
+) -> Generator[av.VideoFrame, None, None]:
+    """The pictures to encode, each with its time."""
+    if isinstance(clip, FileClip):
+        with closing(clip.pictures()) as pictures:
+            for picture in pictures:
+                made = converter.convert(clip.tensor(picture))
+                made.pts, made.time_base = picture.pts, picture.time_base
+                yield made
+    else:
+        for index, frame in enumerate(clip.frames()):
+            made = converter.convert(frame)
+            made.pts, made.time_base = index, timing.interval
+            yield made
 
 
 def made_ahead(pictures: Generator[av.VideoFrame, None, None]) -> Generator[av.VideoFrame, None, None]:
@@ -226,28 +249,29 @@ def made_ahead(pictures: Generator[av.VideoFrame, None, None]) -> Generator[av.V
 def encode(
     output: OutputContainer,
     stream: VideoStream,
+    timing: Timing,
     pictures: Iterator[av.VideoFrame],
     sound: SoundEncoder | None,
     num_frames: int,
     message: str,
     observer: Observer,
-) -> int:
-    """Returns how many pictures there were. `num_frames`: how many there should be."""
-    interval = stream.codec_context.time_base
-    done = 0
-    for picture in pictures:
+) -> tuple[int, Fraction]:
+    """Returns how many pictures there were, and how many a second. `num_frames`: how many there should be."""
+    done, seconds = 0, timing.interval
+    for tick, picture in timing.shown(pictures):
         observer.raise_if_stopped()
-        picture.pts, picture.time_base = done, interval
+        picture.pts, picture.time_base = tick, timing.interval
         picture.pict_type = 0  # the encoder chooses, whatever it was in the file that it came from
         output.mux(stream.encode(picture))
         done += 1
+        seconds = (tick + timing.step) * timing.interval
         if sound:
-            output.mux(sound.encode_until(done * interval))
+            output.mux(sound.encode_until(seconds))
         observer.progress(message, done, max(done, num_frames))
     output.mux(stream.encode(None))
     if sound:
         output.mux(sound.finish())
-    return done
+    return done, done / seconds
 
 
 @contextmanager

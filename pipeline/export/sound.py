@@ -12,8 +12,8 @@ from av.codec import Codec
 from av.container import OutputContainer
 from av.packet import Packet
 
+from ..clip.sound import LAYOUTS, FileSound
 from ..errors import InvalidRequestError
-from .source import LAYOUTS, FileSound
 
 OPUS_LAYOUTS = {**LAYOUTS, 4: "quad"}
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000

@@ -38,14 +38,17 @@ CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
 
 
 def save(page: Page, name: str) -> None:
-    page.evaluate(BUILD, {"id": stable_id(name), **GRAPHS[name], "app": APPS[name]})
+    graph = {"id": stable_id(name), "first": first_id(list(GRAPHS).index(name)), **GRAPHS[name], "app": APPS[name]}
+    page.evaluate(BUILD, graph)
     page.evaluate(FRAME, MARGIN)
     (WORKFLOWS / f"{name}.json").write_text(exported(page), encoding="utf-8")
 
 
 def save_subgraph(page: Page, name: str) -> None:
     graph = BLUEPRINTS[name]
-    ids = page.evaluate(BUILD, {"id": stable_id(name), "nodes": graph["nodes"], "links": graph["links"]})
+    first = first_id(len(GRAPHS) + list(BLUEPRINTS).index(name))
+    made = {"id": stable_id(name), "first": first, "nodes": graph["nodes"], "links": graph["links"]}
+    ids = page.evaluate(BUILD, made)
     page.evaluate(CONVERT, {"name": name, "ids": ids, **graph})
     page.evaluate(FRAME, MARGIN)
     text = exported(page)
@@ -54,6 +57,11 @@ def save_subgraph(page: Page, name: str) -> None:
     saved = json.loads(text)
     saved["definitions"]["subgraphs"][0]["category"] = CATEGORY
     (SUBGRAPHS / f"{name}.json").write_text(json.dumps(saved, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def first_id(place: int) -> int:
+    """The number of the first node. A job's progress goes to the node of its number in any workflow that is open."""
+    return 100 * (place + 1) + 1
 
 
 def stable_id(name: str) -> str:

@@ -411,7 +411,7 @@ CONDITIONING = (
 EXPORTING = (
     Mutation(
         "another sound track is saved than ComfyUI plays",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/file.py",
         "return [stream for stream in container.streams.audio if stream.codec_context is not None]",
         "return [stream for stream in container.streams.audio if stream.codec_context is not None][:1]",
         "test_export_file.py::test_of_several_sounds_the_one_is_taken_that_comfyui_plays",
@@ -439,21 +439,21 @@ EXPORTING = (
     ),
     Mutation(
         "a video that a phone filmed upright lies on its side",
-        f"{EXPORT}/source.py",
-        "rot90(round(picture.rotation // 90))",
-        "rot90(0)",
+        "pipeline/clip/pictures.py",
+        "np.rot90(image, round(picture.rotation // 90))",
+        "image",
         "test_export_file.py::test_a_picture_that_lies_on_its_side_is_put_upright",
     ),
     Mutation(
         "sound that begins late comes too early",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/sound.py",
         "if late > 0:",
         "if late > 10**9:",
         "test_export_file.py::test_sound_stays_with_the_pictures",
     ),
     Mutation(
         "an opaque ProRes file is saved as a transparent one",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/pictures.py",
         "OPAQUE = 1 - 0.5 / 255",
         "OPAQUE = 1",
         "test_export_file.py::test_a_file_has_alpha_only_where_something_is_seen_through",
@@ -606,7 +606,7 @@ NODES = (
         f"{HOST}/notes.py",
         "and not names_a_demo_shape(asked.prompt)",
         "and names_a_demo_shape(asked.prompt)",
-        "test_comfyui.py::test_without_a_checkpoint_of_ones_own_auto_takes_the_demo_at_its_size",
+        "test_comfyui.py::test_the_demo_makes_a_video_of_its_size_and_says_what_it_knows",
         COMFYUI,
     ),
     Mutation(
@@ -646,7 +646,7 @@ JAVASCRIPT = (
     Mutation(
         "results of a job show in another workflow",
         WEB,
-        "[undefined, root()?.id].includes(workflows.get(prompt_id))",
+        "[undefined, root()?.id].includes(jobs.get(prompt_id)?.workflow)",
         "true",
         "test_fal_browser.py::test_a_result_stays_off_another_workflow_with_the_same_ids",
         BROWSER,
@@ -662,8 +662,8 @@ JAVASCRIPT = (
     Mutation(
         "a template that costs money comes first",
         WEB,
-        "isPaid(a) - isPaid(b)",
-        "isPaid(b) - isPaid(a)",
+        "rank(a) - rank(b)",
+        "rank(b) - rank(a)",
         "test_browser.py::test_template_browser_shows_the_thumbnail_and_paid_ones_last",
         BROWSER,
     ),
@@ -678,8 +678,8 @@ JAVASCRIPT = (
     Mutation(
         "a refusal stays on its node after the next run",
         WEB,
-        "refusing.forEach(hide)",
-        "",
+        "hide(id)\n    texts.delete(id)",
+        "texts.delete(id)",
         "test_browser.py::test_a_refusal_is_read_on_the_node_until_the_next_run",
         BROWSER,
     ),
