@@ -80,6 +80,11 @@ def index_in_list() -> int:
     return (context.list_index if context else None) or 0
 
 
+def is_in_list(node_id: str) -> bool:
+    """Return whether a node is mapped over a list of more than one."""
+    return sum(name == node_id for name, _ in jobs_of_run().planned) > 1
+
+
 def runs_in_queue() -> int:
     """Return how many runs wait behind this one."""
     queue = getattr(PromptServer.instance, "prompt_queue", None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import errno
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ..disk import atomic_write, flush_folder, make_folder
 from ..errors import JobKeptError
@@ -24,6 +25,8 @@ VERSION = 2
 LATER_FIELDS = ("charges", "suffix", "sync_mode", "refusal", "is_news", "listed_for", "is_shared")
 """Written only where they say something: a record without them is as the first packs of version 2 wrote it."""
 LOCK_PAUSE = 0.1
+NO_LOCKS = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+"""Said by a drive that has no locks; filelock itself knows ENOSYS."""
 YEAR_5000 = 95_000_000_000
 DAY = 86400
 
@@ -234,12 +237,11 @@ class Journal:
             yield
 
     def is_claimed(self, fingerprint: str) -> bool:
-        lock = FileLock(self._lock_of(fingerprint), timeout=0, thread_local=False)
         with writable(self.folder, "The records of jobs"):
-            is_free = acquire(lock)
-        if is_free:
+            lock = acquire(self._lock_of(fingerprint))
+        if lock:
             release(lock)
-        return not is_free
+        return lock is None
 
     def load(self, fingerprint: str) -> Record | None:
         """Return the record of a video, None where there is none.
@@ -330,10 +332,10 @@ class Journal:
         return record
 
 
-async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLock:
+async def wait_for_lock(path: Path, observer: Observer, limit: float) -> BaseFileLock:
     """Return a lock that is held. Raises `JobKeptError` after `limit` seconds."""
-    lock, start = FileLock(path, timeout=0, thread_local=False), time.monotonic()
-    while not acquire(lock):
+    start = time.monotonic()
+    while not (lock := acquire(path)):
         waited = time.monotonic() - start
         if waited > limit:
             raise JobKeptError(
@@ -347,18 +349,32 @@ async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLoc
     return lock
 
 
-def acquire(lock: FileLock) -> bool:
-    """Take a lock, and return whether that was possible."""
+def acquire(path: Path) -> BaseFileLock | None:
+    """Take a lock and return it, None where another one holds it.
+
+    On a drive that has no locks, such as some of networks and clouds, another file beside it is the lock.
+    """
+    try:
+        return taken(FileLock(path, timeout=0, thread_local=False))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return taken(SoftFileLock(path.with_name(f"{path.name}.soft"), timeout=0, thread_local=False))
+
+
+def taken(lock: BaseFileLock) -> BaseFileLock | None:
+    """Return `lock`, held, or None where another one holds it. Raises `OSError`."""
     with suppress(Timeout):
         lock.acquire()
-        return True
-    return False
+        return lock
+    return None
 
 
-def release(lock: FileLock) -> None:
+def release(lock: BaseFileLock) -> None:
     """Release a lock. Its file goes before, which filelock notices where another process has opened it already."""
-    with suppress(OSError):  # on Windows the release removes it
-        Path(lock.lock_file).unlink()
+    if not isinstance(lock, SoftFileLock):
+        with suppress(OSError):  # on Windows the release removes it
+            Path(lock.lock_file).unlink()
     lock.release()
 
 

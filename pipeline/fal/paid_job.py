@@ -184,7 +184,7 @@ class PaidJob:
         self._price = price
         try:
             self._display.announce("Sending the job to fal")
-            job = await self._client.send(request)
+            job = await self._client.send(request, self._note_try)
         except OutcomeUnknownError as error:
             log.warning("%s", error)
             if record.clock_offset is None and self._client.clock_offset is not None:
@@ -195,6 +195,14 @@ class PaidJob:
             raise
         else:
             self._take_job(job)
+
+    def _note_try(self, is_next: bool) -> None:
+        """Note on disk whether a job may be on its way: in a pause, after fal had no place for it, none is."""
+        record = self._record
+        if is_next:
+            record.created, record.clock_offset = time.time(), self._client.clock_offset
+        record.state = JobState.SUBMIT_UNKNOWN if is_next else JobState.ENDED
+        self._journal.save(record)
 
     async def _upload(self) -> dict[str, Any]:
         """Return the arguments with the address of their media, uploaded when all else is known to be right."""

@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
 from ..errors import FalError, JobExpiredError, JobKeptError
 from ..formats import FORMATS, VideoFormat, format_of_suffix
 from ..observer import NullObserver
@@ -51,8 +49,8 @@ async def fetch_past_jobs(
     this already, and without a request where there is nothing. Raises `MissingKeyError`.
     """
     waiting, found = [record.fingerprint for record in past_jobs(journal)], []
-    only_one = FileLock(journal.folder / "past_jobs.lock", timeout=0, thread_local=False)
-    if not waiting or not acquire(only_one):
+    only_one = acquire(journal.folder / "past_jobs.lock") if waiting else None
+    if not only_one:
         return found
     try:
         async with FalClient(key, policy, on_trouble=log.info) as client:

@@ -125,8 +125,8 @@ PAID_PATH = (
     Mutation(
         "a server that asks for an hour's pause gets it",
         f"{QUEUE}/retry.py",
-        "RETRY_AFTER_LIMITS = (1.0, 120.0)",
-        "RETRY_AFTER_LIMITS = (1.0, 7200.0)",
+        "MAX_RETRY_AFTER = 120.0",
+        "MAX_RETRY_AFTER = 7200.0",
         "test_fal_retry.py::test_retry_after",
     ),
     Mutation(

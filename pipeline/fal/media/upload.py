@@ -6,17 +6,20 @@ An upload costs nothing, so it is repeated whole until it is there. Whoever know
 import base64
 import binascii
 import hashlib
+import io
 import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
+import av
 import httpx
+from av.error import FFmpegError
 
 from ...errors import FalError, InvalidRequestError
 from ...formats import FORMATS
@@ -27,6 +30,8 @@ from ..queue.transport import Transport, UnloggedURL, certificates, connect
 from .download import DATA_URI, MediaRefusedError, checked_url, is_data_uri
 
 MAX_UPLOAD = 64 * 2**20
+MAX_START_PIXELS = 100 * 10**6
+MAX_STREAMS = 1024
 MAX_DATA_URI = 256 * 2**10
 """Bytes of content. fal advises data URIs for a few kilobytes only ("Working with files")."""
 BLOCK = 64 * 2**10
@@ -75,8 +80,9 @@ def media_from(source: Path | bytes | str | Media, input_name: str) -> Media:
     if len(content) > limit:
         sizes = f"{len(content) / 2**20:.2f} MiB, but must have at most {limit / 2**20:g} MiB"
         raise InvalidRequestError(f"{input_name} has {sizes}{': give its bytes instead' if address else ''}.")
-    identity = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return Media(identity, content_type_of(content, input_name), content, address)
+    identity, content_type = f"sha256:{hashlib.sha256(content).hexdigest()}", content_type_of(content, input_name)
+    check_first_frame(content, input_name)
+    return Media(identity, content_type, content, address)
 
 
 def content_of(uri: str, input_name: str) -> bytes:
@@ -105,6 +111,21 @@ def content_type_of(content: bytes, input_name: str) -> str:
         known = ", ".join(dict.fromkeys(kind for _, kind in KINDS if kind.startswith(wanted)))
         raise InvalidRequestError(f"The file for {input_name} is none of {known}: save it as one of them.")
     return found
+
+
+def check_first_frame(content: bytes, input_name: str) -> None:
+    """Raise `InvalidRequestError` for a file that cannot be decoded, or that is far larger than what fal makes."""
+    limits = {"max_pixels": str(MAX_START_PIXELS)}
+    with suppress(FFmpegError, LookupError, StopIteration, ValueError, OSError):
+        options = [limits] * MAX_STREAMS
+        with av.open(io.BytesIO(content), stream_options=options) as container:  # pyright: ignore
+            container.streams.video[0].codec_context.options = limits
+            next(container.decode(video=0))
+            return
+    raise InvalidRequestError(
+        f"The file for {input_name} is damaged, not whole, or has more than {MAX_START_PIXELS // 10**6} megapixels: "
+        "save it again, at best with 1280 x 704 pixels, which is what fal makes."
+    )
 
 
 async def initiate_upload(transport: Transport, media: Media) -> Reply | TransportFailure:
