@@ -171,9 +171,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         """Make the video. `fields`: the fields of the request that only fal has."""
         from ..pipeline import fal
         from ..pipeline.fal.endpoints import arguments
-        from ..pipeline.fal.queue.errors import is_lasting
         from .host.background import in_background
-        from .host.many_jobs import NodeJobs, is_in_list, jobs_of_run
+        from .host.many_jobs import NodeJobs, is_refused_item, jobs_of_run, refused_item
         from .host.observers import FalObserver
         from .host.output import result_on_node
         from .host.past_jobs import PAUSE, fal_folders, fetch_in_background
@@ -190,23 +189,15 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         try:
             made = await in_background(job, observer)
         except FalError as error:
-            if not (is_in_list(cls.hidden.unique_id) and is_lasting(error)):
+            if not is_refused_item(cls.hidden.unique_id, error):
                 raise
-            return refused_of_list(error, request.seed, await jobs.end(cls.hidden.unique_id))
+            return refused_item(error, request.seed, await jobs.end(cls.hidden.unique_id))
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
         notes = [*made.notes, *([*start.notes, *start.notes_on(made)] if start else [])]
         notes += await jobs.end(cls.hidden.unique_id)
         shown = result_on_node(f"{size}, seed {made.seed}.", f"{made.path.name}.", *notes)
         values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
         return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=shown)
-
-
-def refused_of_list(error: FalError, seed: int | None, notes: list[str]) -> io.NodeOutput:
-    """Return no video for one item of a list, which stops only what would use it. ComfyUI shows the message there."""
-    from .host.output import result_on_node
-
-    message = f"One of the list was refused{'' if seed is None else f', seed {seed}'}: {error}"
-    return io.NodeOutput(None, None, None, ui=result_on_node(message, *notes), block_execution=message)
 
 
 def settings_for(endpoint: dict[str, Any], settings: SamplerSettings) -> SamplerSettings:
