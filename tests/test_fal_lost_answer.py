@@ -14,6 +14,7 @@ import pytest
 from cosmos_predict25.devtools.fal_faults import FAST, NOT_FOUND, OTHER_ID
 from cosmos_predict25.devtools.fal_standin import (
     FOREVER,
+    SERVER_ERROR,
     Body,
     FalStandIn,
     Fault,
@@ -233,7 +234,7 @@ def cancel_one(fal: FalStandIn) -> None:
 
 
 def fail_one(fal: FalStandIn) -> None:
-    fal.fail_next(content_policy)
+    fal.fail_next(SERVER_ERROR)
     error_of(fal)
     assert records_of(fal) == []
 

@@ -34,7 +34,7 @@ from cosmos_predict25.tests.fal import (
 
 
 def png(level: int) -> bytes:
-    return png_of(torch.full((8, 8, 3), level, dtype=torch.uint8))
+    return png_of(torch.full((64, 96, 3), level, dtype=torch.uint8))
 
 
 def another(fal: FalStandIn) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_a_start_is_the_same_by_its_content_and_not_by_its_address(fal: FalStand
     run(look(fal, **start, **another(fal)))
     run(look(fal, **start))
     assert (fal.accepted, len(fal.uploads)) == (1, 1)
-    for other in (png(2), png(1) + b"x"):
+    for other in (png(2), png(200)):
         run(look(fal, endpoint=IMAGE_TO_VIDEO, media=other))
     assert fal.accepted == 3
 

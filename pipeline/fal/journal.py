@@ -4,6 +4,7 @@ import asyncio
 import enum
 import errno
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 VERSION = 2
 LATER_FIELDS = ("charges", "suffix", "sync_mode", "refusal", "is_news", "listed_for", "is_shared")
 """Written only where they say something: a record without them is as the first packs of version 2 wrote it."""
+BLOCK = 4096
+"""Bytes that a file of any size takes on the disk."""
 LOCK_PAUSE = 0.1
 NO_LOCKS = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 """Said by a drive that has no locks; filelock itself knows ENOSYS."""
@@ -292,6 +295,21 @@ class Journal:
             atomic_write(self.path_of(record.fingerprint), mode=0o600) as path,
         ):
             path.write_text(record.to_json(), encoding="utf-8")
+
+    def overwrite(self, record: Record) -> bool:
+        """Write over the record on disk in the room that it has there, and return whether that was possible.
+
+        For a full disk, which takes no new file. Not all or nothing, but for what fits into one block.
+        """
+        content = record.to_json().encode()
+        with suppress(OSError), self.path_of(record.fingerprint).open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            if len(content) <= max(size, BLOCK):
+                file.write(content.ljust(size))
+                file.flush()
+                os.fsync(file.fileno())
+                return True
+        return False
 
     def remove(self, record: Record) -> None:
         """Remove a record. One that cannot be removed stays as it was saved last."""

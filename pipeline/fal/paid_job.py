@@ -448,7 +448,8 @@ class PaidJob:
         try:
             self._journal.save(self._record)
         except JobKeptError as error:
-            log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
+            if not self._journal.overwrite(self._record):
+                log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
 
     def _end_job(self, state: JobState) -> None:
         """End the record of a job that is over. Where that cannot be written, the next run finds it out again.
