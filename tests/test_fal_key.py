@@ -433,7 +433,7 @@ def test_an_error_survives_pickling_without_the_key(fal: FalStandIn) -> None:
 
 def test_what_httpx_logs_shows_nothing_of_the_key(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
     """Nor where fal says it again in a URL that is asked for later."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
 
     def echo(reply: dict[str, Any]) -> dict[str, Any]:
         return {**reply, "status_url": f"{reply['status_url']}?key={fal.key}"}

