@@ -54,6 +54,7 @@ class Start:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        check_batch(self.frames)
         shape = tuple(self.frames.shape)
         if len(shape) != 4 or shape[3] not in (1, 3, 4) or 0 in shape:
             raise InvalidRequestError(
@@ -103,6 +104,16 @@ class Start:
     def conditioning_frames(self, width: int, height: int) -> Tensor:
         """(1 or 5, height, width, 3), as of `fit`."""
         return torch.stack([fit(self.frames[index], width, height) for index in self.conditioning_indices()])
+
+
+def check_batch(images: object) -> None:
+    """Raise `InvalidRequestError` for images that are no tensor."""
+    if isinstance(images, (list, tuple)):
+        raise InvalidRequestError(
+            f"The images are a list of {len(images)}, but must be one batch: join them with Batch Images."
+        )
+    if not isinstance(images, Tensor):
+        raise InvalidRequestError(f"The images are a {type(images).__name__}, but must be a batch of images.")
 
 
 def fit(frame: Tensor, width: int, height: int) -> Tensor:

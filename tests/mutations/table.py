@@ -481,7 +481,7 @@ EXPORTING = (
     ),
     Mutation(
         "the workflow of the GIF before lies beside a new one",
-        f"{EXPORT}/export.py",
+        f"{EXPORT}/metadata.py",
         "sidecar.unlink()",
         "pass",
         "test_export.py::test_a_gif_keeps_no_workflow_of_the_one_before",
@@ -664,7 +664,7 @@ JAVASCRIPT = (
         WEB,
         "rank(a) - rank(b)",
         "rank(b) - rank(a)",
-        "test_browser.py::test_template_browser_shows_the_thumbnail_and_paid_ones_last",
+        "test_browser.py::test_template_browser_shows_the_thumbnail_the_demo_first_and_paid_ones_last",
         BROWSER,
     ),
     Mutation(
