@@ -15,7 +15,7 @@ from .budget import in_dollars, spent_today
 from .journal import Charge, JobState, Journal, Record
 from .past_jobs import fetch_past_jobs, past_jobs
 
-PACK = Path(__file__).resolve().parents[2]
+PACK = Path(__file__).absolute().parents[2]
 DESCRIPTION = "The jobs on fal that you paid for."
 EPILOG = (
     "The folders are those of the ComfyUI that this pack is installed in, or of the one in the present folder. Give "
@@ -152,7 +152,7 @@ def forget_job(options: argparse.Namespace, journal: Journal, videos: Path) -> N
         record.past_ids.append(record.request_id)
     record.request_id = record.status_url = record.response_url = record.cancel_url = None
     record.result = record.refusal = None
-    record.state, record.is_adopted = JobState.ENDED, False
+    record.state, record.is_adopted, record.is_shared = JobState.ENDED, False, False
     journal.save(record)
     text = f"Forgotten: the same values with seed {record.seed} send a new job, which is a new charge."
     print(json.dumps({"forgotten": record.fingerprint}) if options.json else text)
