@@ -9,6 +9,7 @@ from .checkpoint_inputs import (
     files_of,
     folder_of,
     lines_on_loaded,
+    refusal_of,
     single_file_inputs,
     single_files,
     variant_input,
@@ -52,9 +53,9 @@ class CosmosPredict25Loader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None = None) -> bool:
-        """`execute` says which ones there are, where ComfyUI would only say that a checkpoint is not in its list."""
-        return True
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
+        """Refuse before anything runs, and say how to get the model, where ComfyUI would only say "not in list"."""
+        return refusal_of(checkpoint)
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
@@ -72,6 +73,10 @@ class CosmosPredict25Loader(io.ComfyNode):
         keep_prompts: bool = True,
         variant: str = AUTO,
     ) -> io.NodeOutput:
+        from .host.observers import NodeObserver
+
+        observer = NodeObserver(cls.hidden.unique_id)
+        observer.progress("Importing diffusers and transformers", 0, 1)
         with import_requirements():
             from ..pipeline.local.guardrail import import_guardrail
             from ..pipeline.local.load import checkpoint as loading
@@ -82,7 +87,7 @@ class CosmosPredict25Loader(io.ComfyNode):
             import_guardrail()
         found = canary.check_host()
         options: Any = {"dtype": weight_dtype(), "text_dtype": text_weight_dtype(), "vae_dtype": vae_weight_dtype()}
-        options |= {"variant": variant_of(variant), "ways": found.ways}
+        options |= {"variant": variant_of(variant), "ways": found.ways, "observer": observer}
         if checkpoint == SINGLE_FILES:
             model = loading.load_single_files(*single_files(transformer, vae, text_encoder), **options)
         else:

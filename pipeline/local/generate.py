@@ -26,6 +26,7 @@ from .plan import Plan, make_plan
 from .prompt_cache import PromptCache
 from .schedule import UniPC, make_solver, standard_sigmas
 from .tiles import finer_grid
+from .time_left import TimeLeft
 from .unfinished import UnfinishedVideo
 
 if TYPE_CHECKING:
@@ -225,10 +226,12 @@ class _Run:
             conditioning_latents = no_conditioning_latents(latents)
         conditioning_latents = conditioning_latents.to(device)
         inputs = latents, solver, positive, negative, request.guidance_scale, conditioning_latents
+        time_left = TimeLeft(request.num_inference_steps)
         with self.stoppable(transformer.transformer_blocks):
             for step in denoise(transformer, *inputs, self.model.variant.conditioning_timestep):
                 latents = step.latents
-                self.progress.advance(f", step {step.index + 1} of {request.num_inference_steps}", step.denoised)
+                count = f", step {step.index + 1} of {request.num_inference_steps}"
+                self.progress.advance(count + time_left.after_a_step(), step.denoised)
                 # Showing the preview may have loaded another model in the transformer's place.
                 self.placement.use(transformer, memory_required)
         return latents
