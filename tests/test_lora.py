@@ -159,7 +159,7 @@ def test_a_file_for_another_model_is_refused_with_what_it_seems_to_be(tmp_path, 
 
 def test_a_lora_for_another_size_is_refused_with_both_sizes(tmp_path):
     pairs = {"transformer_blocks.0.attn1.to_q": (torch.ones(16, 4), torch.ones(4, 16))}
-    with pytest.raises(WrongCheckpointError, match=r"another size: transformer_blocks\.0\.attn1\.to_q has shape \(16, 16\)"):
+    with pytest.raises(WrongCheckpointError, match=r"another size: transformer_blocks\.0\.attn1\.to_q .*\(16, 16\)"):
         read_lora(write_lora(tmp_path, "NVIDIA", pairs), SHAPES)
 
 

@@ -45,11 +45,10 @@ def load_pipeline_folder(
 ) -> LocalModel:
     """Load a folder in diffusers layout, with its weights in `dtype`, or in the files' dtype if None.
 
-    Its own scheduler is used if it is a UniPC with flow sigmas and `variant` is None.
+    Its own scheduler is used if it is a UniPC with flow sigmas and the variant needs no other.
     `variant`: None recognises it by shapes and names.
     `text_dtype`, `vae_dtype`: for the text encoder and the VAE, if different. The text encoder's files are in bfloat16,
-    and in that dtype its weights are not copied. `ways`: from `canary.check`. `observer`:
-    receives the progress of reading.
+    and in that dtype its weights are not copied. `ways`: from `canary.check`. `observer`: is told the progress.
     Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for a part of another model.
     """
     own_config = read_config(folder, "scheduler", "scheduler_config.json")
