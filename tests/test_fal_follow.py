@@ -142,7 +142,7 @@ def test_states_that_are_not_known_end_the_run_only_where_nothing_else_comes(fal
 
 def test_a_state_that_stays_unknown_keeps_the_job(fal: FalStandIn) -> None:
     fal.fault("status", Json(paused), times=FOREVER)
-    assert "a state that is not known" in str(failed(fal, JobKeptError))
+    assert "an unknown state" in str(failed(fal, JobKeptError))
     assert goes_on(fal).num_frames == 9
 
 

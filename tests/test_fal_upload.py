@@ -226,7 +226,7 @@ def test_an_upload_that_fails_costs_nothing(fal: FalStandIn, stage: str, fault: 
     error = error_of(fal, **FROM_PICTURE)
     assert (type(error), error.stage) == (FalError, "upload")
     assert says in str(error)
-    assert "nothing to pay" in str(error)
+    assert "no charge" in str(error)
     assert len(fal.requests("storage")) == asked
     assert (fal.accepted, records_of(fal), fal.requests("evil")) == (0, [], [])
     fal.clear_faults()

@@ -28,7 +28,7 @@ async def find_lost_job(
     again = journal.how_to_send_again(record)
     next_step = f"if the job is not there, {again}"
     for pause in client.policy.reconcile_pauses:
-        announce("Looking for the job, as fal's answer was lost")
+        announce("Looking for the job, since fal's reply was lost")
         await asyncio.sleep(pause)
         try:
             matches, ended = await matching_requests(client, journal, record)
@@ -40,8 +40,8 @@ async def find_lost_job(
         seen = describe(matches, ended, stored)
         next_step = f"if {'that was this job' if ended and not matches else 'the job is not there'}, {again}"
     raise OutcomeUnknownError(
-        "The job was sent to fal and the answer was lost, so it may be running and may be charged. "
-        f"{seen or listing_error} Run the same again to look once more, without paying. Or look at "
+        "The job was sent to fal, but the reply was lost: it may be running and may be charged. "
+        f"{seen or listing_error} Run the same again to look once more, at no charge. Or look at "
         f"https://fal.ai/dashboard/requests: {next_step}. Another seed makes another job.",
         stage="submit",
     )
@@ -50,7 +50,7 @@ async def find_lost_job(
 def describe(matches: set[str], ended: set[str], stored: bool) -> str:
     """Return a sentence on a list that does not show just one job."""
     if matches:
-        return f"fal's list shows {len(matches)} jobs like it, so which is not clear."
+        return f"fal's list shows {len(matches)} jobs like it, so it is not clear which one it is."
     if ended:
         return f"fal's list shows a job like it that failed or was cancelled: {', '.join(sorted(ended))}."
     if stored:

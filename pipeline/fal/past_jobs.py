@@ -91,7 +91,7 @@ class PastJobs:
             return error.stage not in ("journal", "status")  # another run has it, or fal does not answer
         except FalError as error:
             seed = record and record.seed
-            self._announce(f"The job that you paid for before, with seed {seed}, gave no video. {error}")
+            self._announce(f"An earlier job that you paid for, with seed {seed}, gave no video. {error}")
             return True
 
     async def _is_fetched(self, record: Record, format: VideoFormat) -> bool:
