@@ -19,6 +19,7 @@ from cosmos_predict25.devtools.fal_standin import Clock, Drip, FalStandIn, Fault
 from cosmos_predict25.devtools.fal_standin.wire import Response, Wire
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError
 from cosmos_predict25.pipeline.fal import Journal, NetworkPolicy, generate
+from cosmos_predict25.pipeline.fal.budget import LIMIT_VARIABLE
 from cosmos_predict25.pipeline.fal.journal import JobState, Record
 from cosmos_predict25.pipeline.fal.queue.policy import RELAY_VARIABLE
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, GenerationRequest
@@ -44,7 +45,7 @@ APP = "fal-ai/cosmos-predict-2.5"
 QUEUE = "https://queue.fal.run"
 NO_PLATFORM = "https://127.0.0.1:1/v1"
 """Nobody is there, so that every connection to the stand-in is one of the queue."""
-OTHER_KEYS = ("FAL_KEY_ID", "FAL_KEY_SECRET", "ALL_PROXY", "all_proxy", RELAY_VARIABLE)
+OTHER_KEYS = ("FAL_KEY_ID", "FAL_KEY_SECRET", "ALL_PROXY", "all_proxy", RELAY_VARIABLE, LIMIT_VARIABLE)
 T = TypeVar("T")
 
 if importlib.util.find_spec("sniffio") is None:

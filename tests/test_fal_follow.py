@@ -198,7 +198,7 @@ def test_a_key_that_is_refused_pauses_the_job(fal: FalStandIn, stage: str, statu
     assert (error.stage, error.status) == (stage, status)
     assert "FAL_KEY" in str(error)
     assert "billing" in str(error)
-    assert len(fal.requests(stage)) == 1
+    assert len(fal.requests(stage)) == 3
     assert record_of(fal).state is JobState.SUBMITTED
     assert fal.requests("cancel") == []
     assert goes_on(fal).num_frames == 9

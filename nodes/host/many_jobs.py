@@ -30,11 +30,11 @@ class JobsOfRun:
     today: float = 0.0
 
     def describe(self) -> str:
-        """Return the count and the sum in words, where there is more than one job, or a queue."""
+        """Return the count and the sum in words, where there is more than one video, or a queue."""
         from ...pipeline.fal.budget import in_dollars
 
         total, waiting, parts = sum(self.planned.values()), runs_in_queue(), []
-        if total > 1:
+        if len(self.planned) > 1:
             parts.append(f"{self.done} of {total}, {in_dollars(sum(self.charges))} in all so far")
         elif waiting and self.today:
             parts.append(f"{in_dollars(self.today)} today")

@@ -15,7 +15,7 @@ from .budget import in_dollars, spent_today
 from .journal import Charge, JobState, Journal, Record
 from .past_jobs import fetch_past_jobs, past_jobs
 
-PACK = Path(__file__).resolve().parents[2]
+PACK = Path(__file__).absolute().parents[2]
 DESCRIPTION = "The jobs on fal that you paid for."
 EPILOG = (
     "By default, the folders are those of the ComfyUI with this pack, or of the one in the current folder. Give "
