@@ -134,7 +134,7 @@ class Transport:
         else:
             request.url = UnloggedURL(request.url)  # there may be a webhook in it, or what a relay is to know
             return request
-        raise InvalidRequestError(f"The request to fal cannot be made ({reason}): its address is too long or none.")
+        raise InvalidRequestError(f"The request to fal cannot be made ({reason}): its URL is too long or invalid.")
 
     async def _exchange(
         self,
@@ -162,7 +162,7 @@ class Transport:
         except UnreadableReplyError as error:
             return TransportFailure("UNREADABLE", str(error))
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-            return TransportFailure("UNREADABLE", "it redirects to what is no URL")
+            return TransportFailure("UNREADABLE", "it redirects to something that is not a URL")
         except TimeoutError:
             return TransportFailure("LOST", "ReadTimeout")
         except (httpx.TransportError, ssl.SSLError) as error:  # httpx translates those of the handshake only
