@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
+from math import ceil
 
 import av
 import numpy as np
@@ -62,6 +63,12 @@ class FileClip:
         thinned._step = self._step * step
         thinned.height, thinned.width = -(-self.height // step), -(-self.width // step)
         return thinned
+
+    def resampled(self, before: Fraction, after: Fraction) -> "FileClip":
+        """At `after` frames per second, fewer than `before`."""
+        fewer = copy.copy(self)
+        fewer._frame_rate, fewer.num_frames = after, ceil(self.num_frames * after / before)
+        return fewer
 
     def is_in(self, pixel_format: str) -> bool:
         """Whether the pictures can be encoded as they were decoded, in the file's own `colours`."""

@@ -21,7 +21,7 @@ from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
 from ..start import check_batch
 from ..video import VideoFile
-from .encodings import Encoding, check_suffix, find_encoding
+from .encodings import Encoding, check_fps, check_suffix, find_encoding
 from .file import finished_file
 from .gif import GifConverter
 from .metadata import metadata_for, video_file_with_sidecar
@@ -59,7 +59,8 @@ def export(
     colours where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes each pixel opaque or not, and
     X264 puts `background`, RGB in 0..1, behind it.
     `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
-    `fps`: frames per second. A float becomes the fraction that it stands for, 30000/1001 for 29.97003.
+    `fps`: frames per second. A float becomes the fraction that it stands for, 30000/1001 for 29.97003. Of more than the
+    format takes, some frames are left out.
     `format`, `quality`: of `VIDEO_OUTPUT_TYPES` and `VIDEO_QUALITIES`.
     `audio`: the sound of a file, or ComfyUI's AUDIO: {"waveform": (1, channels, samples), "sample_rate": int}, floats
     in -1..1, int16 or int32. What is longer than the pictures is cut.
@@ -70,9 +71,12 @@ def export(
     """
     observer = observer or NullObserver()
     target = find_encoding(format)
-    rate = frame_rate(fps)
+    given_rate = frame_rate(fps)
+    check_fps(given_rate)
+    rate = min(given_rate, Fraction(target.max_fps))
     clip = frames if isinstance(frames, FileClip) else tensor_clip(frames, alpha)
-    target.check_fps(rate)
+    if rate < given_rate:
+        clip = clip.resampled(given_rate, rate)
     target.check_size(clip.width, clip.height)
     options = target.options(quality, clip.width * clip.height)
     path = Path(path)
@@ -97,6 +101,10 @@ def export(
             with closing(made_ahead(pictures)) as ready, closing(heard) if heard else nullcontext():
                 num_frames = encode(output, stream, ready, heard, clip.num_frames, f"Writing {path.name}", observer)
     notes = tuple(notes_on_export(clip, target, sound, converter.floats.found_nan))
+    if rate < given_rate:
+        notes += (
+            f"{float(given_rate):g} fps became {rate}, the most in a {target.format.name}: frames were left out.",
+        )
     return finished_file(path, target.format, size, rate, num_frames, notes)
 
 
