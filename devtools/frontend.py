@@ -58,7 +58,8 @@ BUILD = """({ id, first = 1, nodes, links, app: [inputs, outputs] = [[], []] }) 
         made[from].connect(made[from].findOutputSlot(output), made[to], made[to].findInputSlot(input))
     for (const [name, widget, label] of inputs) {
         const input = made[name].inputs.find((each) => each.widget?.name === widget)
-        for (const each of [made[name].widgets.find((each) => each.name === widget), input]) if (each) each.label = label
+        const shown = made[name].widgets.find((each) => each.name === widget)
+        for (const each of [shown, input]) if (each) each.label = label
     }
     const idOf = (name) => Number(made[name].id) // as frontends of all ages read it
     const linearData = { inputs: inputs.map(([name, widget]) => [idOf(name), widget]), outputs: outputs.map(idOf) }

@@ -47,9 +47,9 @@ def checkpoint_input() -> io.Combo.Input:
         "checkpoint",
         options=[AUTO, *find_checkpoints(_roots("diffusers")), SINGLE_FILES],
         default=AUTO,
-        tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there and refuses "
-        "to run where there is none. 'Demo' is a tiny model that comes with the pack. 'single files' takes the three "
-        "files chosen in the advanced inputs.",
+        tooltip="A folder in diffusers layout in models/diffusers. 'auto' takes the largest one there and refuses to "
+        "run if there is none. 'Demo' is a tiny model that comes with the pack. 'single files' takes the three files "
+        "chosen in the advanced inputs.",
     )
 
 

@@ -1,7 +1,5 @@
 import os
-from collections.abc import Callable
 from fractions import Fraction
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -152,7 +150,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         background: str = BLACK,
     ) -> io.NodeOutput:
         from ..pipeline.formats import find_format
-        from .host.clips import dimensions_of, video_from
+        from .host.clips import video_from
         from .host.observers import NodeObserver
         from .host.output import file_metadata, make_proxy, next_output_file, result_on_node, shown_on_node
         from .host.videos import file_of, source_of, values_of, video_of, with_gif_frame_rate
@@ -160,13 +158,13 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         target, colour = find_format(format), read_colour(background)
         metadata = file_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, values_of(video))
         video = with_gif_frame_rate(video) if video is not None else video_from(cast(Input.Image, images), fps)
-        prefix, notes = cls.fill_in_prefix(filename_prefix)
-        path = next_output_file(prefix, target.suffix, *dimensions_of(video))
         observer = NodeObserver(cls.hidden.unique_id)
-        source = cache(partial(source_of, video, audio, observer.raise_if_stopped))
+        source = source_of(video, audio, observer.raise_if_stopped)
+        prefix, notes = cls.fill_in_prefix(filename_prefix)
+        path = next_output_file(prefix, target.suffix, *source.size)
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
         # A <video> shows neither ProRes nor a GIF. Made first: nothing comes between a saved file and the run's end.
-        proxy = make_proxy(source(), colour, observer) if target.html_element != "video" else None
+        proxy = make_proxy(source, colour, observer) if target.html_element != "video" else None
         file = None if audio else file_of(video)
         saved, more = copy_or_encode(file, source, path, quality, colour, options)
         result = result_on_node(f"{path.name}, {saved.file_size / 1000:,.0f} kB.", *notes, *more, *saved.notes)
@@ -175,7 +173,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
 
 def copy_or_encode(
     file: str | os.PathLike[str] | None,
-    source: Callable[[], "Source"],
+    source: "Source",
     path: Path,
     quality: str,
     background: tuple[float, float, float],
@@ -193,7 +191,7 @@ def copy_or_encode(
             return copied, notes
         quality = HIGH
         notes = [f"Encoded at {HIGH}: '{AS_IS}' copies only a whole, unchanged file of the format {options['format']}."]
-    return export(**vars(source()), path=path, quality=quality, background=background, **options), notes
+    return export(**vars(source), path=path, quality=quality, background=background, **options), notes
 
 
 def check_connections(video: bool, images: bool) -> None:

@@ -178,7 +178,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         job = fal.generate(request, endpoint=used, observer=observer, **folders, **options)
         made = await in_background(job, observer)
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
-        notes = [*made.notes, *(start.notes_on(made) if start else [])]
+        notes = [*made.notes, *([*start.notes, *start.notes_on(made)] if start else [])]
         shown = result_on_node(f"{size}, seed {made.seed}.", f"{made.path.name}.", *notes)
         values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
         return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=shown)

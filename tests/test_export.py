@@ -25,6 +25,7 @@ from cosmos_predict25.pipeline.export import export, remux
 from cosmos_predict25.pipeline.export.encodings import ENCODINGS, find_encoding
 from cosmos_predict25.pipeline.export.export import converted, frame_rate, make_converter
 from cosmos_predict25.pipeline.export.tensors import Clip
+from cosmos_predict25.pipeline.export.timing import Timing
 from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from cosmos_predict25.pipeline.video import VideoFile
@@ -323,7 +324,7 @@ def test_a_gif_of_more_than_50_fps_leaves_frames_out_evenly(tmp_path, fps, shown
     frames = with_numbers(moving_clip(60, 64, 96))
     rate = Fraction(fps)
     file = export(frames, tmp_path / "video.mp4", fps=rate, quality="maximum").path
-    gif = save(FileClip(str(file), frame_rate=rate) if from_a_file else frames, tmp_path, GIF, fps=rate)
+    gif = save(FileClip(str(file)) if from_a_file else frames, tmp_path, GIF, fps=rate)
     numbers = [number_in(picture.to_ndarray(format="rgb24") / 255) for picture in pictures(gif.path)]
     # The times of a file are heeded within a frame.
     assert abs(len(numbers) - len(shown)) <= from_a_file
@@ -644,12 +645,16 @@ CLIPS = {
 def test_the_thread_that_converts_starts_none_beside_the_encoder(tmp_path, format, kind):
     """They would spin on the cores that the encoder needs: on a busy machine an export took five times as long."""
     clip = CLIPS[kind](moving_clip(2, 64, 1280), tmp_path)
-    converter = make_converter(find_encoding(format), "high", clip, (0, 0, 0), StopsAfter(9))
+    target = find_encoding(format)
+    converter, timing = (
+        make_converter(target, "high", clip, (0, 0, 0), StopsAfter(9)),
+        Timing.of(clip, Fraction(16), target),
+    )
     started = []
 
     def convert() -> None:
         before = set(THREADS.iterdir())
-        list(converted(clip, converter))
+        list(converted(clip, converter, timing))
         started.extend(set(THREADS.iterdir()) - before)
 
     thread = threading.Thread(target=convert)

@@ -234,6 +234,8 @@ def test_other_frames_than_were_asked_for_are_noted(fal: FalStandIn) -> None:
     assert video.notes == ("9 frames were asked for, and the file has 12",)
 
 
+@pytest.mark.sample(10)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(
     "location", ["https://{host}{target}", "{target}", "//{host}{target}", "HTTPS://V2.fal.media:443{target}"]
@@ -272,6 +274,8 @@ ASTRAY = [
 ]
 
 
+@pytest.mark.sample(23)
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("location", ASTRAY)
 @pytest.mark.parametrize("after", [0, 2])
 def test_redirects_astray_are_refused(fal: FalStandIn, location: str, after: int) -> None:
@@ -379,6 +383,7 @@ ILLEGAL = [
 ]
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("address", ILLEGAL, ids=lambda address: ascii(address)[:50])
 def test_illegal_addresses_are_never_asked(fal: FalStandIn, address: str) -> None:
     fal.fault("result", at(address))

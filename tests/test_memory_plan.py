@@ -62,7 +62,7 @@ def accounted(models):
     return peak
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("gib", BUDGETS)
 @pytest.mark.parametrize("name", SHAPES)
@@ -75,6 +75,7 @@ def test_a_stage_takes_what_the_plan_predicts(sizes, accounted, name, gib):
         assert counted <= 0.82 * gib * GIB
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [1, 5])
 def test_what_a_start_takes_is_predicted_too(models, sizes, given):
@@ -138,6 +139,7 @@ def test_a_streamed_text_encoder_needs_little_of_the_gpu(sizes, accounted):
     assert counted <= 1.3 * GIB
 
 
+@pytest.mark.slow
 def test_a_pass_needs_little_beside_the_weights(sizes, accounted):
     plan = make_plan(sizes["2b"], **VIDEO, memory=card(24))
     beside = accounted("2b", plan, "denoise") - plan.denoise.weights

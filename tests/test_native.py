@@ -22,7 +22,13 @@ START_REFUSAL = (
 )
 
 
-@pytest.fixture(scope="module", params=[pytest.param(each, marks=pytest.mark.slow) for each in ("0.30.0", "0.18.2")])
+REPORTS = [
+    pytest.param("0.30.0", marks=pytest.mark.slow),
+    pytest.param("0.18.2", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+]
+
+
+@pytest.fixture(scope="module", params=REPORTS)
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What tests/native_worker.py finds in this ComfyUI."""
     worker = Path(__file__).with_name("native_worker.py")

@@ -129,6 +129,7 @@ print(files.get_or_encode("a cat", lambda text: torch.ones(1, 512, 8)).shape)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of a file")
 def test_a_full_disk_does_no_harm(checkpoint, tmp_path):
     command = [sys.executable, "-c", LIMITED, str(checkpoint), str(tmp_path)]

@@ -106,7 +106,7 @@ def make_proxy(source: Source, background: tuple[float, float, float], observer:
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     proxy = folder / f"cosmos_{secrets.token_hex(8)}.mp4"
-    small = source.thinned(max(1, ceil(source.longest_side / PROXY_SIDE)))
+    small = source.thinned(max(1, ceil(max(source.size) / PROXY_SIDE)))
     export(**vars(small), path=proxy, quality="low", background=background, observer=observer)
     return proxy
 

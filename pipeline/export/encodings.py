@@ -54,6 +54,11 @@ class Encoding:
         large = self.large_options if pixels > LARGE else {}
         return {**self.encoder_options, **large, **self.qualities[quality]}
 
+    @property
+    def keeps_pixel_aspect(self) -> bool:
+        """Whether PyAV can write the shape of pixels that are not square."""
+        return self.format.container in ("mp4", "mov")
+
     def check_size(self, width: int, height: int) -> None:
         """Raise `InvalidRequestError` for frames that the format cannot hold."""
         if not (1 <= width <= self.max_side and 1 <= height <= self.max_side):

@@ -27,6 +27,7 @@ from .gif import GifConverter
 from .metadata import metadata_for, video_file_with_sidecar
 from .sound import SoundEncoder, Waveform, check_sound, sound_of
 from .tensors import Clip
+from .timing import Timing
 from .yuv import OURS, YuvConverter
 
 MAX_THREADS = 4
@@ -55,12 +56,12 @@ def export(
     """Write `frames` to `path`, which appears when it is complete; a file that was there is replaced.
 
     `frames`: (F, H, W, 1, 3 or 4), float in 0..1 or uint8, on any device: gray, RGB, or RGBA with straight alpha.
-    Values outside are clipped and NaN is black. Or the pictures of a file, which keep their samples and the file's
-    colours where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes each pixel opaque or not, and
-    X264 puts `background`, RGB in 0..1, behind it.
+    Values outside are clipped and NaN is black. Or the pictures of a file, which keep their times, and their samples
+    and the file's colours where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes each pixel
+    opaque or not, and X264 puts `background`, RGB in 0..1, behind it.
     `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
-    `fps`: frames per second. A float becomes the fraction that it stands for, 30000/1001 for 29.97003. Of more than the
-    format takes, some frames are left out.
+    `fps`: frames per second of a tensor. A float becomes the fraction that it stands for, 30000/1001 for 29.97003. Of
+    more than the format takes, some frames are left out.
     `format`, `quality`: of `VIDEO_OUTPUT_TYPES` and `VIDEO_QUALITIES`.
     `audio`: the sound of a file, or ComfyUI's AUDIO: {"waveform": (1, channels, samples), "sample_rate": int}, floats
     in -1..1, int16 or int32. What is longer than the pictures is cut.
@@ -71,12 +72,13 @@ def export(
     """
     observer = observer or NullObserver()
     target = find_encoding(format)
-    given_rate = frame_rate(fps)
-    check_fps(given_rate)
-    rate = min(given_rate, Fraction(target.max_fps))
-    clip = frames if isinstance(frames, FileClip) else tensor_clip(frames, alpha)
-    if rate < given_rate:
-        clip = clip.resampled(given_rate, rate)
+    if isinstance(frames, FileClip):
+        clip, rate = frames if target.keeps_pixel_aspect else frames.with_square_pixels(), frames.frame_rate
+    else:
+        clip, rate = tensor_clip(frames, alpha), frame_rate(fps)
+        check_fps(rate)
+        clip = clip.at_most(target.max_fps, rate)
+    timing = Timing.of(clip, rate, target)
     target.check_size(clip.width, clip.height)
     options = target.options(quality, clip.width * clip.height)
     path = Path(path)
@@ -88,7 +90,7 @@ def export(
 
     with video_file_with_sidecar(path, target, metadata or {}) as temporary:
         converter = make_converter(target, quality, clip, background, observer)
-        pictures, colours = converted(clip, converter), OURS
+        pictures, colours = converted(clip, converter, timing), OURS
         if isinstance(clip, FileClip) and goes_through(clip, target):
             pictures, colours = clip.pictures(), clip.colours
         with av.open(
@@ -96,16 +98,15 @@ def export(
         ) as output:
             if target.keeps_metadata:
                 output.metadata.update(metadata_for(target, metadata or {}))
-            stream = add_video(output, target, rate, size, clip.channels == 4, options, colours)
+            stream = add_video(output, target, timing, size, clip.channels == 4, options, colours)
+            if isinstance(clip, FileClip) and clip.pixel_aspect != 1:
+                stream.codec_context.sample_aspect_ratio = clip.pixel_aspect
             heard = SoundEncoder(sound, output, target.audio_encoder) if sound and target.audio_encoder else None
             with closing(made_ahead(pictures)) as ready, closing(heard) if heard else nullcontext():
-                num_frames = encode(output, stream, ready, heard, clip.num_frames, f"Writing {path.name}", observer)
-    notes = tuple(notes_on_export(clip, target, sound, converter.floats.found_nan))
-    if rate < given_rate:
-        notes += (
-            f"{float(given_rate):g} fps became {rate}, the most in a {target.format.name}: frames were left out.",
-        )
-    return finished_file(path, target.format, size, rate, num_frames, notes)
+                message = f"Writing {path.name}"
+                num_frames, average = encode(output, stream, timing, ready, heard, clip.num_frames, message, observer)
+    notes = tuple(notes_on_export(clip, target, sound, rate, converter.floats.found_nan))
+    return finished_file(path, target.format, size, average, num_frames, notes)
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
@@ -168,9 +169,13 @@ def goes_through(clip: FileClip, target: Encoding) -> bool:
 
 
 def notes_on_export(
-    clip: Clip | FileClip, target: Encoding, sound: Waveform | FileSound | None, found_nan: bool
+    clip: Clip | FileClip,
+    target: Encoding,
+    sound: Waveform | FileSound | None,
+    rate: Fraction,
+    found_nan: bool,
 ) -> Iterator[str]:
-    """What had to be done to the frames or the sound, each a sentence for the user."""
+    """What had to be done to the frames or the sound, each a sentence for the user. `rate`: as given."""
     width, height, channels = clip.width, clip.height, clip.channels
     padded = encoded_size(clip, target)
     if padded != (width, height):
@@ -184,6 +189,10 @@ def notes_on_export(
         yield "A GIF has no sound: the audio was left out."
     elif isinstance(sound, FileSound) and sound.in_file > sound.channels:
         yield f"The sound's {sound.in_file} channels became {sound.channels} ({LAYOUTS[sound.channels]})."
+    if rate > target.max_fps:
+        yield f"{float(rate):g} fps became {target.max_fps}, the most in a {target.format.name}: frames were left out."
+    if isinstance(clip, FileClip):
+        yield from clip.notes
     if found_nan:
         yield "Some values in the frames were not numbers (NaN) and became black."
 
@@ -199,17 +208,17 @@ def make_converter(
 def add_video(
     output: OutputContainer,
     target: Encoding,
-    rate: Fraction,
+    timing: Timing,
     size: tuple[int, int],
     with_alpha: bool,
     options: dict[str, str],
     colours: Colours,
 ) -> VideoStream:
     options = {**options, "chroma_sample_location": colours.chroma_location}
-    stream: VideoStream = output.add_stream(target.encoder, rate=rate, options=options)  # pyright: ignore
+    stream: VideoStream = output.add_stream(target.encoder, rate=timing.rate, options=options)  # pyright: ignore
     stream.width, stream.height = size
     stream.pix_fmt = target.pixel_formats[with_alpha]
-    stream.codec_context.time_base = 1 / rate
+    stream.codec_context.time_base = timing.interval
     stream.codec_context.thread_count = THREADS
     stream.codec_context.thread_type = target.thread_type
     if target.format.container != "gif":
@@ -219,10 +228,21 @@ def add_video(
     return stream
 
 
-def converted(clip: Clip | FileClip, converter: YuvConverter | GifConverter) -> Generator[av.VideoFrame, None, None]:
-    with closing(clip.frames()) as frames:
-        for frame in frames:
-            yield converter.convert(frame)
+def converted(
+    clip: Clip | FileClip, converter: YuvConverter | GifConverter, timing: Timing
+) -> Generator[av.VideoFrame, None, None]:
+    """The pictures to encode, each with its time."""
+    if isinstance(clip, FileClip):
+        with closing(clip.pictures()) as pictures:
+            for picture in pictures:
+                made = converter.convert(clip.tensor(picture))
+                made.pts, made.time_base = picture.pts, picture.time_base
+                yield made
+    else:
+        for index, frame in enumerate(clip.frames()):
+            made = converter.convert(frame)
+            made.pts, made.time_base = index, timing.interval
+            yield made
 
 
 def made_ahead(pictures: Generator[av.VideoFrame, None, None]) -> Generator[av.VideoFrame, None, None]:
@@ -237,25 +257,26 @@ def made_ahead(pictures: Generator[av.VideoFrame, None, None]) -> Generator[av.V
 def encode(
     output: OutputContainer,
     stream: VideoStream,
+    timing: Timing,
     pictures: Iterator[av.VideoFrame],
     sound: SoundEncoder | None,
     num_frames: int,
     message: str,
     observer: Observer,
-) -> int:
-    """Returns how many pictures there were. `num_frames`: how many there should be."""
-    interval = stream.codec_context.time_base
-    done = 0
-    for picture in pictures:
+) -> tuple[int, Fraction]:
+    """Returns how many pictures there were, and how many a second. `num_frames`: how many there should be."""
+    done, seconds = 0, timing.interval
+    for tick, picture in timing.shown(pictures):
         observer.raise_if_stopped()
-        picture.pts, picture.time_base = done, interval
+        picture.pts, picture.time_base = tick, timing.interval
         picture.pict_type = 0  # the encoder chooses, whatever it was in the file that it came from
         output.mux(stream.encode(picture))
         done += 1
+        seconds = (tick + timing.step) * timing.interval
         if sound:
-            output.mux(sound.encode_until(done * interval))
+            output.mux(sound.encode_until(seconds))
         observer.progress(message, done, max(done, num_frames))
     output.mux(stream.encode(None))
     if sound:
         output.mux(sound.finish())
-    return done
+    return done, done / seconds

@@ -36,11 +36,11 @@ class Clip:
     def num_frames(self) -> int:
         return len(self._shown)
 
-    def resampled(self, before: Fraction, after: Fraction) -> "Clip":
-        """At `after` frames per second, fewer than `before`: the frames that are shown at the new times."""
+    def at_most(self, fps: int, rate: Fraction) -> "Clip":
+        """Of `rate` frames per second at most `fps`, evenly: those that are shown at the new times."""
+        share = max(Fraction(1), rate / fps)
         fewer = copy.copy(self)
-        count = ceil(self.num_frames * after / before)
-        fewer._shown = [self._shown[floor(index * before / after)] for index in range(count)]
+        fewer._shown = [self._shown[floor(index * share)] for index in range(ceil(self.num_frames / share))]
         return fewer
 
     def frames(self, step: int = 1) -> Generator["Tensor | FrameWithAlpha", None, None]:

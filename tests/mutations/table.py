@@ -440,8 +440,8 @@ EXPORTING = (
     Mutation(
         "a video that a phone filmed upright lies on its side",
         "pipeline/clip/pictures.py",
-        "rot90(round(picture.rotation // 90))",
-        "rot90(0)",
+        "np.rot90(image, round(picture.rotation // 90))",
+        "image",
         "test_export_file.py::test_a_picture_that_lies_on_its_side_is_put_upright",
     ),
     Mutation(

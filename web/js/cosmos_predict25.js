@@ -89,7 +89,7 @@ function hide(id) {
 
 /** Keeps why a node refuses to run, for the node and for the subgraphs around it. A form shows no nodes. */
 function refuse(id, message) {
-  const text = `⚠ ${message.trim()}`
+  const text = `\u26a0 ${message.trim()}`
   for (const each of idsAround(id)) {
     texts.set(each, text)
     refusing.add(each)
