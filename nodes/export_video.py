@@ -116,7 +116,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         from .host.canvas import why_disconnected
         from .host.output import check_output
 
-        if reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id, connected):
+        if not connected and (reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id)):
             raise InvalidRequestError(reason)
         check_connections("video" in connected, "images" in connected)
         check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))
@@ -158,9 +158,9 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         target, colour = find_format(format), read_colour(background)
         metadata = file_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, values_of(video))
         video = with_gif_frame_rate(video) if video is not None else video_from(cast(Input.Image, images), fps)
+        prefix, notes = cls.fill_in_prefix(filename_prefix)
         observer = NodeObserver(cls.hidden.unique_id)
         source = source_of(video, audio, observer.raise_if_stopped)
-        prefix, notes = cls.fill_in_prefix(filename_prefix)
         path = next_output_file(prefix, target.suffix, *source.size)
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
         # A <video> shows neither ProRes nor a GIF. Made first: nothing comes between a saved file and the run's end.

@@ -58,7 +58,7 @@ def template(page: Page) -> Page:
     return page
 
 
-def test_template_browser_shows_the_thumbnail_and_paid_ones_last(page: Page) -> None:
+def test_template_browser_shows_the_thumbnail_the_demo_first_and_paid_ones_last(page: Page) -> None:
     open_template_browser(page)
     thumbnail = page.get_by_test_id("template-workflow-NVIDIA Cosmos Text to Video (local)").get_by_role("img")
     expect(thumbnail).to_be_visible()
@@ -68,6 +68,22 @@ def test_template_browser_shows_the_thumbnail_and_paid_ones_last(page: Page) -> 
     cost_money = ["on fal" in str(card.get_attribute("data-testid")) for card in cards]
     assert len(cards) == len(list((environment.REPO / "workflows").glob("*.json")))
     assert cost_money == sorted(cost_money)
+    assert cards[0].get_attribute("data-testid") == "template-workflow-Cosmos Text to Video (demo)"
+
+
+def test_the_template_search_finds_the_workflows(page: Page) -> None:
+    """Among ComfyUI's hundreds. It looks in the names of files alone."""
+    names = {file.stem for file in (environment.REPO / "workflows").glob("*.json")}
+    page.get_by_role("button", name="Templates", exact=True).click()
+    search = page.get_by_role("dialog").get_by_placeholder("Search")
+    for words, expected in {
+        "cosmos": names,
+        "nvidia": {name for name in names if "NVIDIA" in name},
+        "nvidia cosmos text to video": {name for name in names if name.startswith("NVIDIA Cosmos Text to Video")},
+    }.items():
+        search.fill(words)
+        for name in expected:
+            expect(page.get_by_test_id(f"template-workflow-{name}")).to_have_count(1)
 
 
 def test_template_makes_a_video(template: Page) -> None:

@@ -598,10 +598,34 @@ def test_a_name_too_long_for_the_workflow_beside_a_gif_is_refused_before_the_vid
     assert failed.value.entry["status"]["messages"][-1][1]["executed"] == []
 
 
-def test_a_folder_that_is_a_file_is_explained(comfyui):
+@pytest.mark.parametrize(
+    ("prefix", "says"),
+    [
+        ("taken/clip", r"taken/clip_00001_\.mp4 could not be written \(.*\): choose another folder"),
+        ("%LoadVideo.file%" * 40, r"could not be written \(.*\): choose a shorter name"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_video_is_made(comfyui, prefix, says):
+    make_clip(comfyui.base / "input" / "clip.mp4")
     (comfyui.output / "taken").write_text("")
-    with pytest.raises(PromptFailedError, match=r"The folder of 'taken/clip' in .* choose another filename_prefix"):
-        run(comfyui, prompt_with(filename_prefix="taken/clip"))
+    with pytest.raises(PromptFailedError, match=says) as failed:
+        comfyui.run(prompt_with(filename_prefix=prefix))
+    (error,) = events(failed.value.entry, "execution_error")
+    assert error["executed"] == []
+    assert "filename_prefix" in error["exception_message"]
+
+
+@pytest.mark.parametrize(("mode", "says"), [(2, "muted. Select that node and press Ctrl+M"), (4, "bypassed. Select")])
+def test_a_node_that_is_switched_off_before_the_export_is_named(comfyui, mode, says):
+    """The frontend leaves it out of the prompt, and draws its wire as ever."""
+    generate = {"id": 7, "type": "CosmosPredict25Generate", "title": "My video", "mode": mode, "inputs": []}
+    saver = {"id": 8, "type": "CosmosPredict25ExportVideo", "mode": 0, "inputs": [{"name": "video", "link": 3}]}
+    workflow = {**WORKFLOW, "nodes": [generate, saver], "links": [[3, 7, 0, 8, 0, "VIDEO"]]}
+    prompt = {"8": prompt_with(video=None)["export"]}
+    body = {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
+    entry = comfyui.wait(comfyui.request("/prompt", body)["prompt_id"])
+    (error,) = events(entry, "execution_error")
+    assert error["exception_message"].startswith(f"Nothing comes to video, since the node 'My video' is {says}")
 
 
 def stop_while_writing(server: ComfyUI, prompt: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused_before_the_first_step(report, what, says):
 
 
 def test_nan_ends_a_run_of_comfyuis_own_samplers_at_its_first_step(report):
-    assert report["refusals"]["NaN"].startswith("The transformer gave values that are not numbers (NaN) in this step.")
+    assert report["refusals"]["NaN"].startswith("The transformer produced NaN in this step.")
 
 
 @pytest.mark.parametrize(("name", "least"), [("uni_pc_bh2", 50), ("deis", 58), ("dpmpp_2m", 47), ("euler", 28)])

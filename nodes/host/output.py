@@ -22,14 +22,6 @@ EXAMPLES = ("video/cosmos", "cosmos")
 """Of a prefix. The second one is in no folder, which could be a link."""
 
 
-def fal_folders() -> dict[str, Any]:
-    """Return `folder` for finished videos, in the output folder, and `journal`, whose records no browser can read."""
-    from ...pipeline.fal import Journal
-
-    records = Path(folder_paths.get_system_user_directory("cosmos_predict25"), "fal_jobs")
-    return {"folder": Path(folder_paths.get_output_directory(), "cosmos_fal"), "journal": Journal(records)}
-
-
 def prompt_folder() -> Path:
     """Return the folder for the embeddings of prompts, which no browser can read."""
     return Path(folder_paths.get_system_user_directory("cosmos_predict25"), "prompt_embeds")
@@ -72,6 +64,7 @@ def check_output(filename_prefix: str, target: "VideoFormat") -> None:
 def check_fal_folder() -> None:
     """Raise `ExportError` where fal's videos cannot be written, before one is paid for."""
     from ...pipeline.export.file import check_room
+    from .past_jobs import fal_folders
 
     check_room(fal_folders()["folder"] / "cosmos.mp4")
 

@@ -56,9 +56,9 @@ def export(
     """Write `frames` to `path`, which appears when it is complete; a file that was there is replaced.
 
     `frames`: (F, H, W, 1, 3 or 4), float in 0..1 or uint8, on any device: gray, RGB, or RGBA with straight alpha.
-    Values outside are clipped and NaN is black. Or the pictures of a file, which keep their times, and their samples
-    and the file's colours where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes each pixel
-    opaque or not, and X264 puts `background`, RGB in 0..1, behind it.
+    Values outside are clipped and NaN is black. Or the pictures of a file, which keep their times. They keep their
+    samples and the file's colours too where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes
+    each pixel opaque or not, and X264 puts `background`, RGB in 0..1, behind it.
     `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
     `fps`: frames per second of a tensor. A float becomes the fraction that it stands for, 30000/1001 for 29.97003. Of
     more than the format takes, some frames are left out.

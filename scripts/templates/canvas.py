@@ -17,8 +17,9 @@ CATEGORY = "Cosmos Predict2.5"
 """Of the subgraphs in the node library."""
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-# Makes one node of all in the graph, whose widgets and sockets are those named: `ids` are the nodes' by name.
-CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
+# Makes one node of all in the graph, whose widgets and sockets are those named: `ids` are the nodes' by name, `ends`
+# the places of what stands for its sockets inside.
+CONVERT = """({ name, description, ids, sockets, promoted, outputs, ends }) => {
     const { subgraph, node } = app.graph.convertToSubgraph(new Set(app.graph.nodes))
     const inner = (name) => subgraph.getNodeById(ids[name])
     for (const chosen of [...subgraph.inputs]) subgraph.removeInput(chosen) // by the frontend, such as a seed
@@ -31,6 +32,7 @@ CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
         subgraph.addOutput(output, slot.type).connect(slot, inner(from))
     }
     Object.assign(subgraph, { name, description })
+    ;[subgraph.inputNode.pos, subgraph.outputNode.pos] = ends
     node.title = name
     app.graph.extra.BlueprintDescription = description
     node.setSize([400, node.computeSize()[1]])

@@ -24,7 +24,7 @@ INPUT, COLUMN, GAP = 440, 340, 120
 """Widths: of the nodes that are filled in, of those that work, and between columns, where the wires are."""
 LEFT, *COLUMNS = [0, *(INPUT + GAP + place * (COLUMN + GAP) for place in range(4))]
 """Where the columns begin. What is filled in is in the left one. Wires go to the next one, or above what is there."""
-BELOW_PROMPT, BELOW_SETTINGS, BELOW_PICTURE = 490, 370, 450
+BELOW_PROMPT, BELOW_SETTINGS, BELOW_PICTURE = 490, 410, 450
 """From one node's top to the next one's: they grow by what they say, and are higher in Nodes 2.0."""
 NOTE_GAP = 100
 GROWN = 760
@@ -120,9 +120,8 @@ FAL_LINKS = [
 ]
 NOTE_AT = [COLUMNS[0], 0]
 TEXT_TO_VIDEO_DEMO = local(DEMO_NAME, DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, NOTE_AT, 260), "cosmos_demo")
-TEXT_TO_VIDEO_LOCAL = local(
-    AUTO, FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, NOTE_AT, 560), "cosmos"
-)
+MODEL_NOTE = note("How to get the model", LOCAL_NOTE, NOTE_AT, 600)
+TEXT_TO_VIDEO_LOCAL = local(AUTO, FULL, EXAMPLE_PROMPT, MODEL_NOTE, "cosmos")
 TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "nodes": {
         **inputs(FULL, EXAMPLE_PROMPT),
@@ -133,7 +132,10 @@ TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "links": FAL_LINKS,
 }
 TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
-    "nodes": {**TEXT_TO_VIDEO_LOCAL["nodes"], **fal_beside(TEXT_TO_VIDEO_LOCAL)},
+    "nodes": {
+        **local(AUTO, FULL, EXAMPLE_PROMPT, MODEL_NOTE, "cosmos_local")["nodes"],
+        **fal_beside(TEXT_TO_VIDEO_LOCAL),
+    },
     "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
@@ -176,13 +178,13 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
         "sampler": {"type": "CosmosPredict25Sampler", "pos": [1000, 520], "size": [300, 60]},
         "noise": {
             "type": "RandomNoise",
-            "pos": [1000, 700],
+            "pos": [1000, 800],
             "size": [300, 82],
             "values": {"noise_seed": 42, "control_after_generate": "fixed"},
         },
         "latent": {
             "type": "CosmosPredict25EmptyLatent",
-            "pos": [1000, 880],
+            "pos": [1000, 980],
             "size": [300, 106],
             "values": {name: DEMO[name] for name in ("width", "height", "num_frames")},
         },
@@ -252,7 +254,7 @@ IMAGE_TO_VIDEO_LOCAL: dict[str, Any] = {
 }
 # What goes on is lower than what makes the first video, so that its wires pass below that.
 NEXT_TOP = BELOW_PROMPT + BELOW_SETTINGS
-EXTEND_TOP = 1000
+EXTEND_TOP = 1040
 EXTEND_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
         **inputs(DEMO, DEMO_SQUARE_PROMPT),
@@ -349,6 +351,8 @@ APPS: dict[str, tuple[list[list[str]], list[str]]] = {
 """What app mode shows of a workflow: widgets to fill in, with their labels, and nodes whose output it shows."""
 SUBGRAPH_SETTINGS = ["num_frames", "num_inference_steps", "guidance_scale", "seed", "width", "height"]
 PROMOTED = [["prompt", "prompt"], *(["settings", name] for name in SUBGRAPH_SETTINGS), ["loader", "checkpoint"]]
+FAR, ABOVE = COLUMNS[0] + 60, -360
+"""Where a subgraph has the node that makes the video, so that wires from outside reach it above the inputs."""
 SAVE_IT = "Connect its output video to Export Video, which saves it."
 
 
@@ -359,9 +363,10 @@ def subgraph(description: str, maker: str, sockets: list[str], widgets: list[str
         "nodes": {
             **inputs(FULL, ""),
             "loader": loader(AUTO, BELOW_PROMPT + BELOW_SETTINGS),
-            "generate": {"type": maker, "pos": [COLUMNS[0], 0], "size": [COLUMN, 200]},
+            "generate": {"type": maker, "pos": [FAR, ABOVE], "size": [COLUMN, 200]},
         },
         "links": LOCAL_LINKS[:3],
+        "ends": [[LEFT - 300, ABOVE + 40], [FAR + COLUMN + GAP, ABOVE]],
         "sockets": [["generate", name] for name in sockets],
         "promoted": [PROMOTED[0], *(["generate", name] for name in widgets), *PROMOTED[1:]],
         "outputs": [["generate", "video"], ["generate", "seed"]],

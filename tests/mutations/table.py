@@ -33,9 +33,9 @@ PAID_PATH = (
     ),
     Mutation(
         "a program that is killed while it sends a job forgets it",
-        f"{FAL}/paid_job.py",
-        "sha256_of(arguments), JobState.SUBMIT_UNKNOWN",
-        "sha256_of(arguments), JobState.ENDED",
+        f"{FAL}/budget.py",
+        "record.state = JobState.SUBMIT_UNKNOWN",
+        "record.state = JobState.ENDED",
         "test_fal_journal.py::test_the_record_is_on_disk_before_the_job_is_sent",
     ),
     Mutation(
@@ -664,7 +664,7 @@ JAVASCRIPT = (
         WEB,
         "rank(a) - rank(b)",
         "rank(b) - rank(a)",
-        "test_browser.py::test_template_browser_shows_the_thumbnail_and_paid_ones_last",
+        "test_browser.py::test_template_browser_shows_the_thumbnail_the_demo_first_and_paid_ones_last",
         BROWSER,
     ),
     Mutation(

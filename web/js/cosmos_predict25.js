@@ -30,9 +30,6 @@ const root = () => app.rootGraph ?? app.graph
 /** Of an id such as 5:3, node 3 in the subgraph 5. */
 const nodeOf = (id) => id.split(':').reduce((node, part) => (node?.subgraph ?? node)?.getNodeById?.(part), root())
 
-/** The id, and those of the subgraphs around it: 5:3 and 5. */
-const idsAround = (id) => id.split(':').map((_, place, parts) => parts.slice(0, place + 1).join(':'))
-
 /** Jobs go on while another workflow is open, whose nodes may have the same ids. */
 const isOpen = ({ prompt_id }) => [undefined, root()?.id].includes(jobs.get(prompt_id)?.workflow)
 
@@ -50,10 +47,11 @@ function change(name, make) {
 
 function show(id, text) {
   const node = nodeOf(id)
-  if (node && !node.subgraph && !OURS.test(node.type)) return // the job is that of a workflow which is not shown now
+  if (node && !OURS.test(node.type)) return // the job is that of a workflow which is not shown now
   if (!isOnCanvas(node)) return
   const lines = wrapped(text, node)
-  api.dispatchCustomEvent?.('progress_text', { nodeId: id, text: lines.join('\n'), [RESULT]: true })
+  // Two spaces, as Nodes 2.0 reads it as Markdown, where they end a line.
+  api.dispatchCustomEvent?.('progress_text', { nodeId: id, text: lines.join('  \n'), [RESULT]: true })
   requestAnimationFrame(() => growToShow(nodeOf(id), lines.length))
 }
 
@@ -87,20 +85,24 @@ function hide(id) {
   if (widget) node.removeWidget?.(widget)
 }
 
-/** Keeps why a node refuses to run, for the node and for the subgraphs around it. A form shows no nodes. */
+/** Keeps why a node refuses to run. A form shows no nodes, and a subgraph none of its own from outside. */
 function refuse(id, message) {
   const text = `\u26a0 ${message.trim()}`
-  for (const each of idsAround(id)) {
-    texts.set(each, text)
-    refusing.add(each)
-  }
-  if (isForm()) tell(nodeOf(id)?.title, text)
+  texts.set(id, text)
+  refusing.add(id)
+  if (isForm() || !isOnCanvas(nodeOf(id))) tell(nodeOf(id)?.title, text)
 }
 
-function tell(summary = '', detail) {
-  const toast = { severity: 'error', summary, detail }
-  app.extensionManager?.toast?.add?.(toast)
-  toasts.add(toast)
+function tell(title = '', text) {
+  const toast = app.extensionManager?.toast
+  const older = { severity: 'error', summary: title, detail: text }
+  if (toast?.error) toasts.add(toast.error(title, { description: text }))
+  else toasts.add(older) && toast?.add?.(older)
+}
+
+function takeBack(toast) {
+  const { dismiss, remove } = app.extensionManager?.toast ?? {}
+  dismiss ? dismiss(toast) : remove?.(toast)
 }
 
 function forgetRefusals() {
@@ -109,7 +111,7 @@ function forgetRefusals() {
     texts.delete(id)
   }
   refusing.clear()
-  toasts.forEach((toast) => app.extensionManager?.toast?.remove?.(toast))
+  toasts.forEach(takeBack)
   toasts.clear()
 }
 

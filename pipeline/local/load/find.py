@@ -143,8 +143,9 @@ def nothing_found(roots: Sequence[Path], wanted: str = "") -> CheckpointNotFound
     """Return the error to raise if no root has a checkpoint, or none called `wanted`: how to download the model."""
     what = f"The checkpoint {wanted!r} is not" if wanted else "There is no Cosmos-Predict2.5 model"
     return CheckpointNotFoundError(
-        f"{what} in {' or '.join(map(str, roots))}. {how_to_download(roots[0])}\n"
-        f"To try the nodes without a download, choose '{DEMO}' as checkpoint: it draws coloured shapes."
+        f"{what} in {' or '.join(map(str, roots))}.\n"
+        f"To try the nodes without it, choose '{DEMO}' as checkpoint, which draws coloured shapes.\n"
+        f"{how_to_download(roots[0])}"
     )
 
 
@@ -152,7 +153,7 @@ def how_to_download(root: Path) -> str:
     """Return the steps by which NVIDIA's model gets into `root`."""
     hf = f'"{sys.executable}" -m huggingface_hub.cli.hf'  # portable Windows has no `hf`
     return (
-        f"Get NVIDIA's 2B model (20 GB):\n1. Accept its license: https://huggingface.co/{REPOSITORY}\n"
+        f"To get NVIDIA's 2B model (20 GB):\n1. Accept its license: https://huggingface.co/{REPOSITORY}\n"
         f"2. Log in with a token: {hf} auth login\n"
         f'3. Download it: {hf} {DOWNLOAD} "{root / REPOSITORY.split("/")[1]}"\n4. Press R in ComfyUI, then Run.'
     )
