@@ -30,6 +30,8 @@ class Waveform:
         shape = tuple(self._waveform.shape)
         if len(shape) != 3 or shape[0] != 1:
             raise InvalidRequestError(f"The audio's shape is {shape}, but must be (1, channels, samples).")
+        if not self._waveform.is_floating_point():
+            raise InvalidRequestError(f"The audio is {self._waveform.dtype}, but must be floats in -1..1: convert it.")
         self.channels = shape[1]
 
     def chunks(self) -> Generator[np.ndarray, None, None]:
