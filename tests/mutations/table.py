@@ -422,7 +422,7 @@ CONDITIONING = (
     Mutation(
         "the sound of an extended clip comes too late",
         f"{HOST}/clips.py",
-        "audio=sound_from(audio, clip.skipped())",
+        "audio=sound_from(audio, clip.skipped)",
         "audio=audio",
         "test_extend_node.py::test_a_clip_goes_on_with_its_sound",
         COMFYUI,
@@ -447,8 +447,8 @@ EXPORTING = (
     Mutation(
         "another sound track is saved than ComfyUI plays",
         "pipeline/clip/file.py",
-        "return [stream for stream in container.streams.audio if stream.codec_context is not None]",
-        "return [stream for stream in container.streams.audio if stream.codec_context is not None][:1]",
+        "return streams[-1] if streams else None",
+        "return streams[0] if streams else None",
         "test_export_file.py::test_of_several_sounds_the_one_is_taken_that_comfyui_plays",
     ),
     Mutation(
@@ -474,16 +474,16 @@ EXPORTING = (
     ),
     Mutation(
         "a video that a phone filmed upright lies on its side",
-        "pipeline/clip/pictures.py",
-        "np.rot90(image, round(picture.rotation // 90))",
-        "image",
+        "pipeline/clip/look.py",
+        "return (3 if b > 0 else 1), is_mirrored",
+        "return 0, is_mirrored",
         "test_export_file.py::test_a_picture_that_lies_on_its_side_is_put_upright",
     ),
     Mutation(
         "sound that begins late comes too early",
         "pipeline/clip/sound.py",
-        "if late > 0:",
-        "if late > 10**9:",
+        "if at - done > allowed:",
+        "if at - done > 10**9:",
         "test_export_file.py::test_sound_stays_with_the_pictures",
     ),
     Mutation(
