@@ -1,11 +1,8 @@
 import os
-from collections.abc import Callable
 from fractions import Fraction
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import folder_paths
 from comfy_api.latest import Input, io
 from PIL import ImageColor
 
@@ -122,19 +119,23 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         if not connected and (reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id)):
             raise InvalidRequestError(reason)
         check_connections("video" in connected, "images" in connected)
-        check_output(cls.fill_in_prefix(filename_prefix), find_format(format).suffix)
+        check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))
         read_colour(background)
         if "images" in connected:
             find_encoding(format).check_fps(Fraction(fps))
         return [name for name in ("video", "images", "audio") if name in connected]
 
     @classmethod
-    def fill_in_prefix(cls, filename_prefix: str) -> str:
-        from .host.filenames import fill_in
+    def fill_in_prefix(cls, filename_prefix: str) -> tuple[str, list[str]]:
+        """Return the prefix of the file, and a note where it had to differ."""
+        from .host.filenames import as_portable, fill_in
+        from .host.output import check_prefix
 
-        filled = fill_in(filename_prefix, cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        filled = fill_in(filename_prefix, cls.hidden.prompt, cls.hidden.extra_pnginfo).replace("\\", "/")
         check_prefix(filled)
-        return filled
+        portable = as_portable(filled)
+        note = f"filename_prefix {filled!r} became {portable!r}: Windows forbids the other name."
+        return portable, [note] if portable != filled else []
 
     @classmethod
     def execute(
@@ -149,7 +150,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         background: str = BLACK,
     ) -> io.NodeOutput:
         from ..pipeline.formats import find_format
-        from .host.clips import dimensions_of, video_from
+        from .host.clips import video_from
         from .host.observers import NodeObserver
         from .host.output import file_metadata, make_proxy, next_output_file, result_on_node, shown_on_node
         from .host.videos import file_of, source_of, values_of, video_of, with_gif_frame_rate
@@ -157,21 +158,22 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         target, colour = find_format(format), read_colour(background)
         metadata = file_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, values_of(video))
         video = with_gif_frame_rate(video) if video is not None else video_from(cast(Input.Image, images), fps)
-        path = next_output_file(cls.fill_in_prefix(filename_prefix), target.suffix, *dimensions_of(video))
+        prefix, notes = cls.fill_in_prefix(filename_prefix)
         observer = NodeObserver(cls.hidden.unique_id)
-        source = cache(partial(source_of, video, audio, observer.raise_if_stopped))
+        source = source_of(video, audio, observer.raise_if_stopped)
+        path = next_output_file(prefix, target.suffix, *source.size)
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
         # A <video> shows neither ProRes nor a GIF. Made first: nothing comes between a saved file and the run's end.
-        proxy = make_proxy(source(), path, colour, observer) if target.html_element != "video" else None
+        proxy = make_proxy(source, colour, observer) if target.html_element != "video" else None
         file = None if audio else file_of(video)
-        saved, notes = copy_or_encode(file, source, path, quality, colour, options)
-        result = result_on_node(f"{path.name}, {saved.file_size / 1000:,.0f} kB.", *notes, *saved.notes)
+        saved, more = copy_or_encode(file, source, path, quality, colour, options)
+        result = result_on_node(f"{path.name}, {saved.file_size / 1000:,.0f} kB.", *notes, *more, *saved.notes)
         return io.NodeOutput(video_of(saved), ui={**shown_on_node(path, proxy), **result})
 
 
 def copy_or_encode(
     file: str | os.PathLike[str] | None,
-    source: Callable[[], "Source"],
+    source: "Source",
     path: Path,
     quality: str,
     background: tuple[float, float, float],
@@ -189,7 +191,7 @@ def copy_or_encode(
             return copied, notes
         quality = HIGH
         notes = [f"Encoded at {HIGH}: '{AS_IS}' copies only a whole, unchanged file of the format {options['format']}."]
-    return export(**vars(source()), path=path, quality=quality, background=background, **options), notes
+    return export(**vars(source), path=path, quality=quality, background=background, **options), notes
 
 
 def check_connections(video: bool, images: bool) -> None:
@@ -198,16 +200,6 @@ def check_connections(video: bool, images: bool) -> None:
         raise InvalidRequestError("Both video and images are connected: disconnect one of them.")
     if not (video or images):
         raise InvalidRequestError("Neither video nor images is connected: connect one of them.")
-
-
-def check_prefix(filename_prefix: str) -> None:
-    """Raise `InvalidRequestError` unless the prefix names a file in the output folder."""
-    folder = Path(folder_paths.get_output_directory()).resolve()
-    if folder not in (folder / filename_prefix).resolve().parents:
-        raise InvalidRequestError(
-            f"filename_prefix is {filename_prefix!r}, but must name a file in the output folder, also after following "
-            "links: try video/cosmos."
-        )
 
 
 def read_colour(background: str) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from .sockets import (
     UPLOADED,
     CosmosPrompt,
     CosmosSettings,
+    allow_many_jobs_input,
     extend_inputs,
     extend_outputs,
 )
@@ -40,19 +41,27 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
                     "$0.20. The node shows the total price while it runs. At most 5 segments, 440 frames.",
                     lazy=True,
                 ),
+                allow_many_jobs_input(),
             ],
             outputs=extend_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def check_lazy_status(cls, **_) -> list[str]:
-        """Refuse to run without a key before anything else has run. Raises `MissingKeyError`."""
+    def check_lazy_status(cls, **inputs) -> list[str]:
+        """Refuse to run without a key, or too many jobs, before anything else has run.
+
+        Raises `MissingKeyError` and `InvalidRequestError`.
+        """
+        from ..pipeline.fal.budget import day_limit
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
+        from .host.many_jobs import check_number_of_jobs, number_of_parts
         from .host.output import check_fal_folder
 
         key_for(NetworkPolicy.from_environment())
+        day_limit()
+        check_number_of_jobs(cls.hidden.unique_id, number_of_parts(**inputs), bool(inputs.get("allow_many_jobs")))
         check_fal_folder()
         return ["prompt", "settings", "video"]
 
@@ -64,21 +73,27 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
         video: Input.Video | Input.Image,
         new_frames: int = DEFAULT_NEW_FRAMES,
         overlap: int = DEFAULT_OVERLAP,
+        allow_many_jobs: bool = False,
     ) -> io.NodeOutput:
         from ..pipeline import fal
         from ..pipeline.export import mp4_bytes
         from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
         from .host.clips import clip_of, extended_videos, free_ram
+        from .host.many_jobs import NodeJobs, jobs_of_run
         from .host.notes import notes_on_source
         from .host.observers import FalObserver
-        from .host.output import fal_folders, result_on_node
+        from .host.output import result_on_node
+        from .host.past_jobs import PAUSE, fal_folders, fetch_in_background
 
-        request, observer = GenerationRequest.combine(prompt, settings), FalObserver(cls.hidden.unique_id)
+        folders, run, request = fal_folders(), jobs_of_run(), GenerationRequest.combine(prompt, settings)
+        jobs, observer = NodeJobs(run, folders["journal"]), FalObserver(cls.hidden.unique_id, run)
         clip, audio = clip_of(video, observer.raise_if_stopped)
-        options: Any = {**fal_folders(), "encode_clip": mp4_bytes, "observer": observer, "ram": free_ram()}
+        options: Any = {**folders, "encode_clip": mp4_bytes, "observer": observer, "ram": free_ram()}
+        options["on_charge"] = jobs.add
+        fetch_in_background(PAUSE)
         made = await in_background(fal.extend(request, clip, new_frames, overlap=overlap, **options), observer)
         values = {"endpoint": fal.VIDEO_TO_VIDEO.id, **arguments(fal.VIDEO_TO_VIDEO, request), "overlap": overlap}
         videos = extended_videos(made, clip, audio, values)
-        notes = [*notes_on_source(clip, made), *made.notes]
+        notes = [*notes_on_source(clip, made), *made.notes, *await jobs.end(cls.hidden.unique_id)]
         return io.NodeOutput(*videos, made.seed, ui=result_on_node(f"{made.summary}, seed {made.seed}.", *notes))

@@ -13,7 +13,7 @@ from ..pipeline.request import (
     Prompt,
     SamplerSettings,
 )
-from .sockets import CATEGORY, UPLOADED, VIDEO_ALIASES, CosmosPrompt, CosmosSettings
+from .sockets import CATEGORY, UPLOADED, VIDEO_ALIASES, CosmosPrompt, CosmosSettings, allow_many_jobs_input
 
 if TYPE_CHECKING:
     from ..pipeline.fal import Journal
@@ -112,6 +112,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                     tooltip="The clip to continue. The video begins with the clip's last 5 frames at 16 fps. "
                     f"{UPLOADED}",
                 ),
+                allow_many_jobs_input(),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="fal's own file, not encoded again."),
@@ -132,9 +133,11 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         ComfyUI leaves out an `endpoint` that is none of the options, and what is not connected. Raises
         `InvalidRequestError` and `MissingKeyError`.
         """
+        from ..pipeline.fal.budget import day_limit
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
         from .host.clips import refuse_two_starts
+        from .host.many_jobs import check_number_of_jobs
         from .host.output import check_fal_folder
 
         if endpoint is None:
@@ -147,6 +150,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 f"{DISTILLED.name} makes videos from text only: choose {TEXT_TO_VIDEO.name}, or disconnect {starts[0]}."
             )
         key_for(NetworkPolicy.from_environment())
+        day_limit()
+        check_number_of_jobs(cls.hidden.unique_id, 1, bool(inputs.get("allow_many_jobs")))
         check_fal_folder()
         return ["prompt", "settings", *starts]
 
@@ -160,25 +165,31 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         webhook_url: str,
         image: Input.Image | None = None,
         video: Input.Video | None = None,
+        allow_many_jobs: bool = False,
         **fields: Any,
     ) -> io.NodeOutput:
         """Make the video. `fields`: the fields of the request that only fal has."""
         from ..pipeline import fal
         from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
+        from .host.many_jobs import NodeJobs, jobs_of_run
         from .host.observers import FalObserver
-        from .host.output import fal_folders, result_on_node
+        from .host.output import result_on_node
+        from .host.past_jobs import PAUSE, fal_folders, fetch_in_background
         from .host.videos import video_of, with_values
 
         request = GenerationRequest.combine(prompt, settings_for(endpoint, settings), **fields)
-        folders, observer = fal_folders(), FalObserver(cls.hidden.unique_id)
+        folders, run = fal_folders(), jobs_of_run()
+        jobs, observer = NodeJobs(run, folders["journal"]), FalObserver(cls.hidden.unique_id, run)
         start = start_at_fal(image, video, folders["journal"])
         used = start.endpoint if start else ENDPOINTS[endpoint["endpoint"]]
         options: Any = {"media": start and start.media, "webhook_url": webhook_url or None, "store": store}
-        job = fal.generate(request, endpoint=used, observer=observer, **folders, **options)
+        job = fal.generate(request, endpoint=used, observer=observer, on_charge=jobs.add, **folders, **options)
+        fetch_in_background(PAUSE)
         made = await in_background(job, observer)
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
-        notes = [*made.notes, *(start.notes_on(made) if start else [])]
+        notes = [*made.notes, *([*start.notes, *start.notes_on(made)] if start else [])]
+        notes += await jobs.end(cls.hidden.unique_id)
         shown = result_on_node(f"{size}, seed {made.seed}.", f"{made.path.name}.", *notes)
         values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
         return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=shown)

@@ -96,6 +96,7 @@ class CosmosPredict25Generate(io.ComfyNode):
         made = generate(model.model, request, start=start, **options)
         size = f"{len(made.frames)} frames of {request.width}x{request.height}"
         summary = f"{size} in {time.monotonic() - begin:.0f} s, seed {made.seed}."
-        result = result_on_node(summary, *filter(None, [note]), *notes_on_video(model, asked, start))
+        notes = [*filter(None, [note]), *(start.notes if start else ()), *notes_on_video(model, asked, start)]
+        result = result_on_node(summary, *notes)
         shown = with_values(video_from(made.frames), made_with(model, prompt, settings, made))
         return io.NodeOutput(shown, {"samples": made.latents}, made.seed, ui=result)

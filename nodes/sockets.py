@@ -45,6 +45,18 @@ def side_inputs(more: str = "") -> list[io.Int.Input]:
     ]
 
 
+def allow_many_jobs_input() -> io.Boolean.Input:
+    """Return the switch of a node that sends jobs to fal."""
+    return io.Boolean.Input(
+        "allow_many_jobs",
+        default=False,
+        optional=True,
+        advanced=True,
+        tooltip="Off: a run of the graph that would send more than 10 jobs to fal, as with a list of prompts, is "
+        "refused before it costs anything.",
+    )
+
+
 def extend_inputs(video: str, new_frames: str, lazy: bool = False) -> list[io.Input]:
     """Return the inputs of a node that extends a video. `video`, `new_frames`: tooltips. `lazy`: of the video."""
     return [

@@ -9,9 +9,9 @@ Whoever makes the parts, on this machine or on fal, goes through them:
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class Extension:
         self.overlap = overlap
         self.lengths = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)
         """Of the parts, without the frames that they start from. As many others may take their place."""
-        self._num_source = self._done = len(clip.frame_indices())
+        self._num_source = self._done = self._clip.num_frames
         self._shape = (self._num_source + new_frames + spare * len(self), request.height, request.width, 3)
         self._frames = torch.empty(0)
         self._check_memory(new_frames, ram)
@@ -136,13 +136,12 @@ class Extension:
     def _scale_clip(self, observer: Observer) -> None:
         """Write the frames that are shown at 16 fps: a frame that stays for longer comes again."""
         _, height, width, _ = self._shape
-        times, done = Counter(self._clip.frame_indices()), 0
+        done, before = 0, None
         observer.progress("Scaling the source", 0, 1)
-        for index, frame in enumerate(self._clip.frames()):
+        for frame in islice(self._clip.frames(), self._num_source):
             observer.raise_if_stopped()
-            if times[index]:
-                self._frames[done : done + times[index]] = fit(frame, width, height)
-                done += times[index]
+            self._frames[done] = self._frames[done - 1] if frame is before else fit(frame, width, height)
+            done, before = done + 1, frame
         if done != self._num_source:
             raise InvalidRequestError("The source changed while it was read: run the same again.")
 

@@ -15,7 +15,6 @@ os.environ["COSMOS_PREDICT25_CHECKOUT"] = str(Path(__file__).resolve().parent.pa
 from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.comfyui import ComfyUI
 from cosmos_predict25.devtools.frontend import CHROMIUM_ARGUMENTS, SCREENSHOTS, open_page
-from cosmos_predict25.devtools.random_checkpoint import write_random_checkpoint
 from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
 
@@ -26,7 +25,8 @@ NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui", "
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks each test by what its fixtures start. Those named `comfyui...` start a ComfyUI.
 
-    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test.
+    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test; as
+    `slow` those that `quick` leaves out.
     """
     cases: dict[tuple[object, ...], list[pytest.Function]] = {}
     for item in items:
@@ -38,17 +38,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_oldest = params.get("any_comfyui") == "comfyui_oldest"
         cases.setdefault((item.path, item.originalname, is_oldest), []).append(item)
     for (*_, is_oldest), alike in cases.items():
-        sample = alike[0].get_closest_marker("sample")
-        count = 1 if is_oldest else sample.args[0] if sample else len(alike)
-        chosen = {place * len(alike) // count for place in range(count)}
-        for place, item in enumerate(alike):
-            if place not in chosen:
-                item.add_marker("exhaustive")
+        short = mark_others(alike, "exhaustive", 1 if is_oldest else count_of(alike, "sample"))
+        mark_others(short, "slow", count_of(short, "quick"))
+
+
+def count_of(alike: list[pytest.Function], marker: str) -> int:
+    found = alike[0].get_closest_marker(marker)
+    return found.args[0] if found else len(alike)
+
+
+def mark_others(alike: list[pytest.Function], marker: str, count: int) -> list[pytest.Function]:
+    """Chooses `count` of a test's cases, evenly spread, which are returned, and marks the others."""
+    chosen = {place * len(alike) // count for place in range(count)}
+    for place, item in enumerate(alike):
+        if place not in chosen:
+            item.add_marker(marker)
+    return [alike[place] for place in sorted(chosen)]
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with small random weights."""
+    # Takes seconds, and most of the processes that read this file need none.
+    from cosmos_predict25.devtools.random_checkpoint import write_random_checkpoint
+
     folder = tmp_path_factory.mktemp("checkpoint") / "random-weights-demo"
     write_random_checkpoint(folder)
     return folder

@@ -335,6 +335,31 @@ def test_a_gif_has_its_workflow_beside_it(clip, tmp_path):
     assert sidecar["extra"]["prompt"] == {"1": {"class_type": "A"}}
 
 
+def test_nothing_that_is_not_json_lies_beside_a_gif(clip, tmp_path):
+    graph = {"prompt": '{"1": {"is_changed": [NaN]}}', "workflow": '{"nodes": [-Infinity, 1e999, "NaN"]}'}
+    save(clip, tmp_path, GIF, metadata=graph)
+    text = (tmp_path / "video.gif.json").read_text(encoding="utf-8")
+    sidecar = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert sidecar["nodes"] == [None, None, "NaN"]
+    assert sidecar["extra"]["prompt"] == {"1": {"is_changed": [None]}}
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_webm_has_no_brace_within_the_texts_of_its_graph(clip, tmp_path, copied):
+    """ComfyUI's frontend counts them to find the graph's end."""
+    graph = {"title": 'a } b { \\" } {{', "{": {}}
+    metadata = {"workflow": json.dumps(graph), "comment": "not JSON {"}
+    file = save(clip, tmp_path, VP9, metadata=metadata).path
+    if copied:
+        remux(file, tmp_path / "copy.webm", format=VP9, metadata=metadata)
+        file = tmp_path / "copy.webm"
+    with av.open(str(file)) as container:
+        found = {key.lower(): text for key, text in container.metadata.items()}
+    assert json.loads(found["workflow"]) == graph
+    assert (found["workflow"].count("{"), found["workflow"].count("}")) == (2, 2)
+    assert found["comment"] == "not JSON {"
+
+
 def test_a_gif_whose_workflow_cannot_be_written_changes_nothing(clip, tmp_path):
     (tmp_path / "video.gif").write_bytes(b"an older video")
     (tmp_path / "video.gif.json").mkdir()
@@ -435,6 +460,8 @@ def test_a_frame_of_8k_is_written_whole(small_frame, tmp_path, format):
         ({"frames": torch.zeros(8, 8, 3)}, r"\(8, 8, 3\)"),
         ({"frames": torch.zeros(1, 8, 8, 2)}, r"\(1, 8, 8, 2\)"),
         ({"frames": torch.zeros(1, 8, 8, 3, dtype=torch.int64)}, "int64"),
+        ({"frames": [torch.zeros(1, 8, 8, 3)] * 2}, "list of 2, but must be one batch: join them with Batch Images"),
+        ({"frames": None}, "are a NoneType, but must be a batch of images"),
         ({"frames": torch.zeros(1, 0, 8, 3)}, "8x0"),
         ({"frames": torch.zeros(1, 2, 20000, 3)}, "16384"),
         ({"fps": 0}, "fps is 0"),
@@ -447,7 +474,14 @@ def test_a_frame_of_8k_is_written_whole(small_frame, tmp_path, format):
         ({"fps": Fraction(2**31, 2**27 - 1)}, "2147483647"),
         ({"audio": tone(1, 8000, 7)}, "at most 6"),
         ({"audio": tone(1, 8000, 9)}, "at most 6"),
-        ({"audio": {"waveform": torch.zeros(2, 1, 100), "sample_rate": 8000}}, r"\(2, 1, 100\)"),
+        (
+            {"audio": {"waveform": torch.zeros(2, 1, 100), "sample_rate": 8000}},
+            r"\(2, 1, 100\).* one sound, not a batch",
+        ),
+        ({"audio": [tone(1, 8000, 2)] * 2}, "is a list without a waveform: connect one sound"),
+        ({"audio": {"sample_rate": 8000}}, "is a dict without a waveform"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 100)}}, "sample_rate is None, but must be a number"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 9, dtype=torch.uint8), "sample_rate": 8000}}, "uint8, .* int32"),
         ({"audio": {"waveform": torch.zeros(1, 100), "sample_rate": 8000}}, r"\(1, 100\)"),
         ({"audio": {"waveform": torch.zeros(1, 1, 100), "sample_rate": 1}}, "8000 to 192000"),
         ({"audio": {"waveform": torch.zeros(1, 1, 100), "sample_rate": 192001}}, "8000 to 192000"),
@@ -760,6 +794,26 @@ def test_sound_of_every_rate_and_number_of_channels_is_kept(clip, tmp_path, form
         seconds = sum(frame.samples for frame in container.decode(audio=0)) / stream.rate
     # It is shorter than the pictures, which take 9/16 s, and stays so.
     assert seconds == pytest.approx(0.3, abs=max(0.03, 1024 / stream.rate))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_integer_sound_is_scaled(clip, tmp_path, dtype):
+    sound = tone(0.5)
+    full = -int(torch.iinfo(dtype).min)
+    integers = {**sound, "waveform": (sound["waveform"].double() * full).to(dtype)}
+    wanted, samples = (decoded_sound(save(clip, tmp_path, PRORES, audio=each).path) for each in (sound, integers))
+    assert np.abs(samples - wanted).max() <= 1 / 2**15
+
+
+def decoded_sound(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1) / 2**15
+
+
+def test_gray_frames_are_written_as_rgb(clip, tmp_path):
+    gray = clip[..., :1]
+    first, second = (save(frames, tmp_path, PRORES).path.read_bytes() for frames in (gray, gray.repeat(1, 1, 1, 3)))
+    assert first == second
 
 
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])

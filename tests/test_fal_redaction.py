@@ -17,6 +17,7 @@ ECHOES = {
     "twice": (PROMPT, f"{PROMPT[:15]}, and {PROMPT[30:]}", "[prompt], and [prompt]"),
     "of a short prompt": ("a red cat", "flagged: 'a red cat' (cats are not)", "flagged: '[prompt]' (cats are not)"),
     "of one word": ("cat", "No cat, no category", "No [prompt], no category"),
+    "of an unprintable prompt": ("\u200b", "flagged: it is blank", "flagged: it is blank"),
     "with line breaks": ("A red\n\ncube\ton a belt", "flagged: A red cube on a belt", "flagged: [prompt]"),
 }
 

@@ -290,6 +290,7 @@ def test_without_pyav_nothing_can_be_paid_for() -> None:
     assert "import of av halted" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_module_takes_the_place_of_a_public_name() -> None:
     """An import of a submodule makes its name the package's attribute."""
     program = (

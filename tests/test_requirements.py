@@ -95,6 +95,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 def test_diffusers_own_error_about_a_neighbour_names_it(install):
     folder = install("xformers", BROKEN["xformers"])
     (folder / "xformers" / "ops.py").write_text("")

@@ -52,6 +52,7 @@ def notes_on_source(clip: "LongClip", made: "ExtendedVideo") -> Iterator[str]:
     height, width = made.frames.shape[1:3]
     if (clip.width, clip.height) != (width, height):
         yield f"The source was scaled and cropped from {clip.width}x{clip.height} to {width}x{height}."
+    yield from clip.notes
     if clip.frame_rate != FPS:
         yield f"The source was converted from {float(clip.frame_rate):.5g} fps to {FPS} fps."
 

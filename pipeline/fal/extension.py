@@ -1,7 +1,7 @@
 """A video longer than fal makes at once: each part is a job of its own, paid for once."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,10 +22,12 @@ from ..start import CLIP_FRAMES, LongClip, Start, fit
 from ..video import ExtendedVideo, RemoteVideo
 from .chain import choose_chain, name_of_end
 from .client import FalClient
+from .display import naming_seed
 from .endpoints import VIDEO_TO_VIDEO, Endpoint
 from .frames import read_frames, write_frames
 from .generation import generate
 from .journal import Journal
+from .paid_job import log
 from .queue.policy import NetworkPolicy
 from .start import SIZE, EncodeClip, SentStart, start_to_send
 
@@ -54,6 +56,7 @@ async def extend(
     policy: NetworkPolicy | None = None,
     observer: Observer | None = None,
     ram: float = math.inf,
+    on_charge: Callable[[float], object] = log.debug,
 ) -> ExtendedVideo:
     """Make `new_frames` frames, 1 to 440 at 16 a second, that follow those of `start`, on fal.
 
@@ -81,10 +84,12 @@ async def extend(
         if part.index:
             sent = start_to_send(part.start, encode_clip, journal, identity, SIZE)
         options: Any = {"endpoint": sent.endpoint, "media": sent.media, "key": key, "policy": policy}
+        options["on_charge"] = on_charge
         options["observer"] = PartObserver(observer, part.index, len(extension), f", {cost}")
         end = journal.end_of(chain.submissions[part.index].fingerprint)
         try:
-            video = await generate(chain.requests[part.index], folder=folder, journal=journal, **options)
+            with naming_seed(extension.request.seed_or_random()):
+                video = await generate(chain.requests[part.index], folder=folder, journal=journal, **options)
         except JobExpiredError:
             made = kept_end(end, part) if chain.is_there_after(part.index) else None
             if not made:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -30,11 +30,12 @@ EncodeClip = Callable[[Tensor], bytes]
 
 @dataclass(frozen=True, eq=False)
 class SentStart:
-    """A picture or clip as it is sent. `frames`: (1 or 5, height, width, 3), uint8."""
+    """A picture or clip as it is sent. `frames`: (1 or 5, height, width, 3), uint8. `notes`: for the user."""
 
     frames: Tensor
     media: Media
     endpoint: Endpoint
+    notes: Sequence[str] = ()
 
     def is_kept_in(self, video: RemoteVideo) -> bool:
         """Return whether the first frames of fal's file are `frames`."""
@@ -62,8 +63,8 @@ def start_to_send(
     frames = levels.round().to(torch.uint8) if identity else as_kept(levels, journal.starts)
     identity = identity or f"sha256:{hash_of(frames)}"
     if len(frames) == 1:
-        return SentStart(frames, Media(identity, "image/png", png_of(frames[0])), IMAGE_TO_VIDEO)
-    return SentStart(frames, Media(identity, "video/mp4", encode_clip(frames)), VIDEO_TO_VIDEO)
+        return SentStart(frames, Media(identity, "image/png", png_of(frames[0])), IMAGE_TO_VIDEO, start.notes)
+    return SentStart(frames, Media(identity, "video/mp4", encode_clip(frames)), VIDEO_TO_VIDEO, start.notes)
 
 
 def png_of(frame: Tensor) -> bytes:

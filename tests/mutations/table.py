@@ -33,9 +33,9 @@ PAID_PATH = (
     ),
     Mutation(
         "a program that is killed while it sends a job forgets it",
-        f"{FAL}/paid_job.py",
-        "sha256_of(arguments), JobState.SUBMIT_UNKNOWN",
-        "sha256_of(arguments), JobState.ENDED",
+        f"{FAL}/budget.py",
+        "record.state = JobState.SUBMIT_UNKNOWN",
+        "record.state = JobState.ENDED",
         "test_fal_journal.py::test_the_record_is_on_disk_before_the_job_is_sent",
     ),
     Mutation(
@@ -481,7 +481,7 @@ EXPORTING = (
     ),
     Mutation(
         "the workflow of the GIF before lies beside a new one",
-        f"{EXPORT}/export.py",
+        f"{EXPORT}/metadata.py",
         "sidecar.unlink()",
         "pass",
         "test_export.py::test_a_gif_keeps_no_workflow_of_the_one_before",
