@@ -41,12 +41,13 @@ BROKEN_NODES = """() => app.graph.nodes
 # After what waits for the end of the event at hand.
 NEXT_PICTURE = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done))))"
 
-# Puts an empty workflow in the place of all that are open, and closes the panel beside them.
+# Puts an empty workflow in the place of all that are open, and closes the panels beside them.
 START_OVER = """async () => {
-    const { command, sidebarTab, workflow } = app.extensionManager
+    const { command, setting, sidebarTab, workflow } = app.extensionManager
     const before = [...workflow.openWorkflows]
     await command.execute('Comfy.NewBlankWorkflow')
     for (const each of before) await workflow.closeWorkflow(each)
+    await setting.set('Comfy.RightSidePanel.IsOpen', false)
     if (sidebarTab.activeSidebarTabId) sidebarTab.toggleSidebarTab(sidebarTab.activeSidebarTabId)
     window.events = []
 }"""
