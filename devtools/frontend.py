@@ -41,25 +41,28 @@ BROKEN_NODES = """() => app.graph.nodes
 # After what waits for the end of the event at hand.
 NEXT_PICTURE = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done))))"
 
-# Puts an empty workflow in the place of all that are open, and closes the panels beside them.
+# Puts an empty workflow in the place of all that are open, and closes panels and messages.
 START_OVER = """async () => {
-    const { command, setting, sidebarTab, workflow } = app.extensionManager
+    const { command, setting, sidebarTab, toast, workflow } = app.extensionManager
     const before = [...workflow.openWorkflows]
     await command.execute('Comfy.NewBlankWorkflow')
     for (const each of before) await workflow.closeWorkflow(each)
     await setting.set('Comfy.RightSidePanel.IsOpen', false)
     if (sidebarTab.activeSidebarTabId) sidebarTab.toggleSidebarTab(sidebarTab.activeSidebarTabId)
+    toast.removeAll()
     window.events = []
 }"""
 OPEN = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
 
-# Replaces the graph by one of these nodes and links, and returns the nodes' ids by name.
-BUILD = """({ id, nodes, links, app: [inputs, outputs] = [[], []] }) => {
+# Replaces the graph by one of these nodes, numbered from `first` on, and links, and returns the nodes' ids by name.
+# `app`: the widgets of the form, with their labels, and the nodes whose output it shows.
+BUILD = """({ id, first = 1, nodes, links, app: [inputs, outputs] = [[], []] }) => {
     app.graph.clear()
     app.graph.id = id
     const made = {}
     for (const [name, { type, title, pos, size, values, mode }] of Object.entries(nodes)) {
         const node = LiteGraph.createNode(type, title)
+        node.id = first + Object.keys(made).length
         app.graph.add(node)
         node.pos = pos
         for (const [widget, value] of Object.entries(values ?? {}))
@@ -70,6 +73,11 @@ BUILD = """({ id, nodes, links, app: [inputs, outputs] = [[], []] }) => {
     }
     for (const [from, output, to, input] of links)
         made[from].connect(made[from].findOutputSlot(output), made[to], made[to].findInputSlot(input))
+    for (const [name, widget, label] of inputs) {
+        const input = made[name].inputs.find((each) => each.widget?.name === widget)
+        const shown = made[name].widgets.find((each) => each.name === widget)
+        for (const each of [shown, input]) if (each) each.label = label
+    }
     const idOf = (name) => Number(made[name].id) // as frontends of all ages read it
     const linearData = { inputs: inputs.map(([name, widget]) => [idOf(name), widget]), outputs: outputs.map(idOf) }
     if (inputs.length) app.graph.extra.linearData = linearData

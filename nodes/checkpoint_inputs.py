@@ -1,5 +1,6 @@
-"""The inputs by which a loader is told what to load, and the files that they mean."""
+"""The loaders' inputs that choose a checkpoint, and the files they stand for."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..pipeline.local.load.find import (
     files_below,
     find_checkpoints,
     find_text_encoders,
+    how_to_download,
     nothing_found,
     shards_of,
     why_not_found,
@@ -25,13 +27,28 @@ SINGLE_FILES = "single files"
 NONE = "none"
 
 
+@dataclass(frozen=True)
+class SingleFile:
+    """A part of the model by itself. `folder`: ComfyUI's name of the folder that it belongs in."""
+
+    folder: str
+    what: str
+
+
+FILES = {
+    "transformer": SingleFile("diffusion_models", "NVIDIA's file that ends in _ema_bf16.pt, or a .safetensors file,"),
+    "vae": SingleFile("vae", "wan_2.1_vae.safetensors"),
+    "text_encoder": SingleFile("text_encoders", "a folder with all of nvidia/Cosmos-Reason1-7B"),
+}
+
+
 def checkpoint_input() -> io.Combo.Input:
     return io.Combo.Input(
         "checkpoint",
         options=[AUTO, *find_checkpoints(_roots("diffusers")), SINGLE_FILES],
         default=AUTO,
-        tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there, "
-        "or the demo that comes with the pack where there is none; 'single files' takes the three files "
+        tooltip="A folder in diffusers layout in models/diffusers. 'auto' takes the largest one there and refuses to "
+        "run if there is none. 'Demo' is a tiny model that comes with the pack. 'single files' takes the three files "
         "chosen in the advanced inputs.",
     )
 
@@ -63,8 +80,8 @@ def single_file_inputs(text_encoder_files: bool = False) -> list[io.Combo.Input]
             ],
             default=NONE,
             advanced=True,
-            tooltip="For 'single files': a folder below models/text_encoders with Cosmos-Reason1-7B (or the "
-            "text encoder that the transformer was trained with) and its tokenizer"
+            tooltip="For 'single files': a folder in models/text_encoders with Cosmos-Reason1-7B (or the text "
+            "encoder that the transformer was trained with) and its tokenizer"
             + (", or a .safetensors file there." if text_encoder_files else "."),
         ),
     ]
@@ -76,9 +93,9 @@ def variant_input() -> io.Combo.Input:
         options=[AUTO, *VARIANTS],
         default=AUTO,
         optional=True,
-        tooltip="Which of NVIDIA's trainings the checkpoint comes from: each runs with other settings. 'auto' knows "
-        "the 14B model by its size and the 2B ones by NVIDIA's names of files and folders, and without such a name "
-        "takes 2B post-trained. The node says which it took.",
+        tooltip="The NVIDIA training that the checkpoint comes from. Each runs with its own settings. 'auto' "
+        "recognises the 14B model by its size and the 2B ones by NVIDIA's names of files and folders. Without such a "
+        "name it takes 2B post-trained. The node shows the variant.",
     )
 
 
@@ -109,34 +126,50 @@ def files_of(checkpoint: str, transformer: str, vae: str, text_encoder: str) -> 
     return [(str(file), file.stat().st_mtime_ns) for file in files]
 
 
+def refusal_of(checkpoint: str | None) -> bool | str:
+    """Return why a checkpoint cannot be loaded, or True. None stands for a linked input."""
+    try:
+        if checkpoint not in (None, SINGLE_FILES):
+            folder_of(checkpoint)
+    except CheckpointNotFoundError as error:
+        return str(error)
+    return True
+
+
 def folder_of(checkpoint: str) -> Path:
+    """Return the folder of a checkpoint; 'auto' is the largest one of the user's, and never the demo.
+
+    Raises `CheckpointNotFoundError` with the reason, or with how to download the model.
+    """
     roots = _roots("diffusers")
     found = find_checkpoints(roots)
-    if not found:
-        raise nothing_found(roots)
-    if checkpoint == AUTO and next(iter(found)) != DEMO:
-        return next(iter(found.values()))
     if checkpoint in found:
         return found[checkpoint]
+    own = [name for name in found if name != DEMO]
+    if checkpoint == AUTO and own:
+        return found[own[0]]
     reasons = why_not_found(roots)
     if checkpoint == AUTO and reasons:
-        # Not the demo's shapes in place of the model that was meant.
         raise CheckpointNotFoundError(f"{next(iter(reasons.values()))} Or choose '{DEMO}' here.")
     if checkpoint == AUTO:
-        return found[DEMO]
-    raise CheckpointNotFoundError(
-        reasons.get(checkpoint, f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}.")
-        + f" Found there: {', '.join(found)}. Choose one of these, or '{AUTO}'."
-    )
+        raise nothing_found(roots)
+    if checkpoint in reasons:
+        raise CheckpointNotFoundError(reasons[checkpoint])
+    if own:
+        raise CheckpointNotFoundError(
+            f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}. Choose one that is there: "
+            f"{', '.join(own)}. Or download one. {how_to_download(roots[0])}"
+        )
+    raise nothing_found(roots, checkpoint)
 
 
 def single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, Path, Path]:
-    chosen = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
-    for name, value in chosen.items():
+    for name, value in {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}.items():
         if value == NONE:
             raise InvalidRequestError(
-                f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose one of the files listed there, or "
-                f"another checkpoint."
+                f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose it in the advanced inputs. What is "
+                f"listed there is {FILES[name].what} in {' or '.join(map(str, _roots(FILES[name].folder)))}: put it "
+                f"there and press R.{_note_on_gguf()}"
             )
     folders = find_text_encoders(_roots("text_encoders"))
     names = [*folders, *_single_text_encoders()]
@@ -156,8 +189,21 @@ def _single_text_encoders() -> list[str]:
     return [name for name in names if name.endswith(".safetensors") and not name.startswith(folders)]
 
 
+def _note_on_gguf() -> str:
+    """Name a GGUF file among the transformers, which ComfyUI does not list."""
+    found = [file.name for root in _roots("diffusion_models") for file in files_below(root) if file.suffix == ".gguf"]
+    return f" {found[0]} is a GGUF file, which is not read here: take a .pt or .safetensors file." if found else ""
+
+
 def _file(kind: str, name: str) -> Path:
-    return Path(folder_paths.get_full_path_or_raise(kind, name))
+    path = folder_paths.get_full_path(kind, name)
+    if path is None:
+        input_name = next(name for name, file in FILES.items() if file.folder == kind)
+        raise CheckpointNotFoundError(
+            f"{input_name} is {name!r}, which is not in {' or '.join(map(str, _roots(kind)))}. What is meant is "
+            f"{FILES[input_name].what}: put it there and press R, or choose another one in the advanced inputs."
+        )
+    return Path(path)
 
 
 def _roots(kind: str) -> list[Path]:

@@ -1,7 +1,7 @@
-"""Cosmos-Predict2.5, without ComfyUI: video from text, from a picture, and from a clip.
+"""Cosmos-Predict2.5 without ComfyUI: video from text, a picture or a clip.
 
-`request` says what to generate; `local` does it on this machine and `fal` on fal.ai. What needs torch is imported when
-it is first asked for.
+`request` describes the video, `local` makes it on this machine, and `fal` makes it on fal.ai. Modules that need torch
+are imported on first use.
 """
 
 from importlib import import_module
@@ -76,7 +76,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of `_MODULES` when it is first used (PEP 562)."""
+    """Import a name in `_MODULES` on first use (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name], __name__), name)

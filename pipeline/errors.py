@@ -48,8 +48,9 @@ class MissingKeyError(CosmosError, ValueError):
 class FalError(CosmosError):
     """fal's final answer is no: it refused a job, or a job failed. Also the base of the other errors of fal.
 
-    `stage`: connect, journal, upload, submit, listing, status, result, cancel or download. `status`: the HTTP status.
-    `error_type`: fal's name of the error. `retryable`: whether a new try can help, None where fal does not say.
+    `stage`: connect, journal, price, limit, upload, submit, listing, status, result, cancel or download. `status`: the
+    HTTP status. `error_type`: fal's name of the error. `retryable`: whether a new try can help, None where fal does not
+    say.
     `request_id`: fal's name of the job.
     """
 

@@ -9,9 +9,9 @@ Whoever makes the parts, on this machine or on fal, goes through them:
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -70,29 +70,53 @@ class Extension:
         """
         self.request = replace(request, seed=request.seed_or_random())
         self._clip = clip.as_long() if isinstance(clip, Start) else clip
-        self._overlap = overlap
-        self._lengths = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)
-        self._num_source = self._done = len(clip.frame_indices())
+        self.overlap = overlap
+        self.lengths = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)
+        """Of the parts, without the frames that they start from. As many others may take their place."""
+        self._num_source = self._done = self._clip.num_frames
         self._shape = (self._num_source + new_frames + spare * len(self), request.height, request.width, 3)
+        self._frames = torch.empty(0)
         self._check_memory(new_frames, ram)
 
     def __len__(self) -> int:
         """Return the number of parts."""
-        return len(self._lengths)
+        return len(self.lengths)
+
+    def begin(self, observer: Observer) -> Start:
+        """Scale the clip, and return its end: the start of the first part."""
+        self._frames = torch.empty(self._shape)
+        self._scale_clip(observer)
+        return Start(self.last(self.overlap))
 
     def parts(self, observer: Observer) -> Iterator[Part]:
         """Yield each part. Append its frames before the next one is asked for."""
-        self._frames = torch.empty(self._shape)
-        self._scale_clip(observer)
-        for index, length in enumerate(self._lengths):
-            start = Start(self._frames[max(0, self._done - self._overlap) : self._done])
-            yield Part(index, start, length, self._request_of(index, len(start.conditioning_indices()) + length))
+        if not len(self._frames):
+            self.begin(observer)
+        for index, length in enumerate(self.lengths):
+            start = Start(self.last(self.overlap))
+            num_frames = len(start.conditioning_indices()) + length
+            yield Part(index, start, length, self.request_of(index, num_frames))
 
-    def append(self, frames: Iterable[Tensor]) -> None:
-        """Add frames, (height, width, 3) each."""
+    def num_conditioning_frames(self, before: Iterable[int]) -> int:
+        """Return the number of frames that a part starts from, which follows parts with `before` new frames."""
+        return self.overlap if self._num_source + sum(before) >= self.overlap else 1
+
+    def request_of(self, index: int, num_frames: int) -> GenerationRequest:
+        """Return the request for `num_frames` of a part, with the seed of that part."""
+        seed = (self.request.seed_or_random() + index) % (SEED.maximum + 1)
+        return replace(self.request, num_frames=max(NUM_FRAMES.minimum, num_frames), seed=seed)
+
+    def append(self, frames: Iterable[Tensor]) -> int:
+        """Add frames, (height, width, 3) each, and return how many they were."""
+        before = self._done
         for frame in frames:
             self._frames[self._done] = frame
             self._done += 1
+        return self._done - before
+
+    def last(self, count: int) -> Tensor:
+        """Return the last frames so far, (`count`, height, width, 3), or all where there are no more."""
+        return self._frames[max(0, self._done - count) : self._done]
 
     def video(self, notes: Iterable[str] = ()) -> ExtendedVideo:
         """Return the clip with all parts that were appended."""
@@ -112,19 +136,14 @@ class Extension:
     def _scale_clip(self, observer: Observer) -> None:
         """Write the frames that are shown at 16 fps: a frame that stays for longer comes again."""
         _, height, width, _ = self._shape
-        times, done = Counter(self._clip.frame_indices()), 0
+        done, before = 0, None
         observer.progress("Scaling the source", 0, 1)
-        for index, frame in enumerate(self._clip.frames()):
+        for frame in islice(self._clip.frames(), self._num_source):
             observer.raise_if_stopped()
-            if times[index]:
-                self._frames[done : done + times[index]] = fit(frame, width, height)
-                done += times[index]
+            self._frames[done] = self._frames[done - 1] if frame is before else fit(frame, width, height)
+            done, before = done + 1, frame
         if done != self._num_source:
             raise InvalidRequestError("The source changed while it was read: run the same again.")
-
-    def _request_of(self, index: int, num_frames: int) -> GenerationRequest:
-        seed = (self.request.seed_or_random() + index) % (SEED.maximum + 1)
-        return replace(self.request, num_frames=max(NUM_FRAMES.minimum, num_frames), seed=seed)
 
 
 def lengths_of_parts(new_frames: int, num_frames: int, overlap: int, even_parts: bool = True) -> list[int]:

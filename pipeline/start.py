@@ -1,7 +1,7 @@
 """What a video starts from: a picture, or the end of a clip. It travels beside the request, which is fal's JSON."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -17,11 +17,60 @@ CLIP_FRAMES = 5
 """Of a clip's end that the model is given: two latent frames. It was trained with one, two or none."""
 
 
-class Timed:
-    """A clip of `num_frames` frames at `frame_rate`, and which of them are shown at 16 a second."""
+@dataclass(frozen=True, eq=False)
+class LongClip:
+    """A clip at 16 frames a second that are too many to hold: `frames` gives them, each time that it is called.
+
+    `num_frames`: exactly how many, up to the last frame of the source. `frames`: of each (H, W, C), as of `Start`, the
+    same object where one stays. `height`, `width`: pixels. `frame_rate`: of the source, frames per second. `skipped`:
+    its seconds before the first frame, less than 1/16. `notes`: for the user; reading the frames may add to it.
+    """
 
     num_frames: int
+    height: int
+    width: int
     frame_rate: Fraction | float
+    skipped: Fraction
+    frames: Callable[[], Iterable[Tensor]]
+    notes: Sequence[str] = ()
+
+    def is_short(self) -> bool:
+        """Whether it is a clip of which there are too few frames to tell how things move."""
+        return 1 < self.num_frames < CLIP_FRAMES
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A picture, the first frame of the video to make, or a clip that the video goes on from.
+
+    `frames`: (F, H, W, C), uint8, or floats in 0..1: gray with 1 channel, RGB with 3, RGBA with 4, which is put on
+    black. One frame is a picture. `frame_rate`: of a clip, frames per second. `notes`: for the user.
+
+    Raises `InvalidRequestError` for another shape, type or rate.
+    """
+
+    frames: Tensor
+    frame_rate: Fraction | float = FPS
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_batch(self.frames)
+        shape = tuple(self.frames.shape)
+        if len(shape) != 4 or shape[3] not in (1, 3, 4) or 0 in shape:
+            raise InvalidRequestError(
+                f"The shape of the picture or clip to start from is {shape}, but must be (frames, height, width, "
+                "channels) with 1, 3 or 4 channels: connect an image or a video."
+            )
+        if not (self.frames.is_floating_point() or self.frames.dtype == torch.uint8):
+            raise InvalidRequestError(
+                f"The picture or clip to start from is {self.frames.dtype}, but must be floats in 0..1 or uint8."
+            )
+        if not (math.isfinite(self.frame_rate) and self.frame_rate > 0):
+            raise InvalidRequestError(f"frame_rate is {self.frame_rate}, but must be a number above 0.")
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
 
     def frame_indices(self) -> list[int]:
         """The indices of the frames that are shown 1/16 s apart, up to the last one."""
@@ -37,57 +86,15 @@ class Timed:
         """Whether it is a clip of which there are too few frames to tell how things move."""
         return self.num_frames > 1 and len(self.frame_indices()) < CLIP_FRAMES
 
-
-@dataclass(frozen=True, eq=False)
-class LongClip(Timed):
-    """A clip whose frames are too many to hold: `frames` gives one after the other, each time that it is called.
-
-    `num_frames`: exactly how many. `frames`: of each (H, W, C), as of `Start`. `height`, `width`: pixels.
-    `frame_rate`: frames per second.
-    """
-
-    num_frames: int
-    height: int
-    width: int
-    frame_rate: Fraction | float
-    frames: Callable[[], Iterable[Tensor]]
-
-
-@dataclass(frozen=True, eq=False)
-class Start(Timed):
-    """A picture, the first frame of the video to make, or a clip that the video goes on from.
-
-    `frames`: (F, H, W, C), uint8, or floats in 0..1: gray with 1 channel, RGB with 3, RGBA with 4, which is put on
-    black. One frame is a picture. `frame_rate`: of a clip, frames per second.
-
-    Raises `InvalidRequestError` for another shape, type or rate.
-    """
-
-    frames: Tensor
-    frame_rate: Fraction | float = FPS
-
-    def __post_init__(self) -> None:
-        shape = tuple(self.frames.shape)
-        if len(shape) != 4 or shape[3] not in (1, 3, 4) or 0 in shape:
-            raise InvalidRequestError(
-                f"The shape of the picture or clip to start from is {shape}, but must be (frames, height, width, "
-                "channels) with 1, 3 or 4 channels: connect an image or a video."
-            )
-        if not (self.frames.is_floating_point() or self.frames.dtype == torch.uint8):
-            raise InvalidRequestError(
-                f"The picture or clip to start from is {self.frames.dtype}, but must be floats in 0..1 or uint8."
-            )
-        if not (math.isfinite(self.frame_rate) and self.frame_rate > 0):
-            raise InvalidRequestError(f"frame_rate is {self.frame_rate}, but must be a number above 0.")
-
-    @property
-    def num_frames(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return len(self.frames)
-
     def as_long(self) -> LongClip:
         """Return the same clip, frame by frame."""
-        num_frames, height, width = self.frames.shape[:3]
-        return LongClip(num_frames, height, width, self.frame_rate, lambda: self.frames)
+        height, width = self.frames.shape[1:3]
+        indices = self.frame_indices()
+
+        def frames() -> Iterator[Tensor]:
+            return (self.frames[index] for index in indices)
+
+        return LongClip(len(indices), height, width, self.frame_rate, self.skipped(), frames, self.notes)
 
     def conditioning_indices(self) -> list[int]:
         """The indices of what the model is given: the last 5 frames at 16 a second, or of fewer the last."""
@@ -97,6 +104,16 @@ class Start(Timed):
     def conditioning_frames(self, width: int, height: int) -> Tensor:
         """(1 or 5, height, width, 3), as of `fit`."""
         return torch.stack([fit(self.frames[index], width, height) for index in self.conditioning_indices()])
+
+
+def check_batch(images: object) -> None:
+    """Raise `InvalidRequestError` for images that are no tensor."""
+    if isinstance(images, (list, tuple)):
+        raise InvalidRequestError(
+            f"The images are a list of {len(images)}, but must be one batch: join them with Batch Images."
+        )
+    if not isinstance(images, Tensor):
+        raise InvalidRequestError(f"The images are a {type(images).__name__}, but must be a batch of images.")
 
 
 def fit(frame: Tensor, width: int, height: int) -> Tensor:

@@ -55,7 +55,11 @@ WORKFLOWS = sorted(file.stem for file in (environment.REPO / "workflows").glob("
 SUBGRAPHS = sorted(file.stem for file in (environment.REPO / "subgraphs").glob("*.json"))
 LANGUAGES = ["en", *sorted(folder.name for folder in (environment.REPO / "locales").iterdir() if folder.is_dir())]
 NODES = sorted(file.stem for file in HELP.glob("*.md"))
-DEMO, LOCAL, FAL = "Text to Video (demo)", "Text to Video (local)", "Text to Video (on fal)"
+DEMO, LOCAL, FAL = (
+    "Cosmos Text to Video (demo)",
+    "NVIDIA Cosmos Text to Video (local)",
+    "NVIDIA Cosmos Text to Video (on fal)",
+)
 SEARCHES = ["text to video", "image to video", "extend video", "save video", "prores", "gif"]
 PROMPT, SAMPLER, LOADER = "CosmosPredict25Prompt", "CosmosPredict25SamplerSettings", "CosmosPredict25Loader"
 EXPORT, GENERATE_FAL = "CosmosPredict25ExportVideo", "CosmosPredict25GenerateFal"

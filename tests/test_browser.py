@@ -56,13 +56,13 @@ USE_CORE_NODES = """() => {
 @pytest.fixture
 def template(page: Page) -> Page:
     """The page with the pack's workflow."""
-    open_workflow(page, "Text to Video (local)")
+    open_workflow(page, "NVIDIA Cosmos Text to Video (local)")
     return page
 
 
-def test_template_browser_shows_the_thumbnail_and_paid_ones_last(page: Page) -> None:
+def test_template_browser_shows_the_thumbnail_the_demo_first_and_paid_ones_last(page: Page) -> None:
     open_template_browser(page)
-    thumbnail = page.get_by_test_id("template-workflow-Text to Video (local)").get_by_role("img")
+    thumbnail = page.get_by_test_id("template-workflow-NVIDIA Cosmos Text to Video (local)").get_by_role("img")
     expect(thumbnail).to_be_visible()
     page.wait_for_function("(image) => image.naturalWidth > 0", arg=thumbnail.element_handle())
     take_screenshot(page, "templates")
@@ -70,10 +70,26 @@ def test_template_browser_shows_the_thumbnail_and_paid_ones_last(page: Page) -> 
     cost_money = ["on fal" in str(card.get_attribute("data-testid")) for card in cards]
     assert len(cards) == len(list((environment.REPO / "workflows").glob("*.json")))
     assert cost_money == sorted(cost_money)
+    assert cards[0].get_attribute("data-testid") == "template-workflow-Cosmos Text to Video (demo)"
+
+
+def test_the_template_search_finds_the_workflows(page: Page) -> None:
+    """Among ComfyUI's hundreds. It looks in the names of files alone."""
+    names = {file.stem for file in (environment.REPO / "workflows").glob("*.json")}
+    page.get_by_role("button", name="Templates", exact=True).click()
+    search = page.get_by_role("dialog").get_by_placeholder("Search")
+    for words, expected in {
+        "cosmos": names,
+        "nvidia": {name for name in names if "NVIDIA" in name},
+        "nvidia cosmos text to video": {name for name in names if name.startswith("NVIDIA Cosmos Text to Video")},
+    }.items():
+        search.fill(words)
+        for name in expected:
+            expect(page.get_by_test_id(f"template-workflow-{name}")).to_have_count(1)
 
 
 def test_template_makes_a_video(page: Page) -> None:
-    open_template(page, "Text to Video (local)")
+    open_template(page, "NVIDIA Cosmos Text to Video (local)")
     assert_nothing_is_wrong(page)
     take_screenshot(page, "workflow")
     set_values(page, "CosmosPredict25SamplerSettings", SMALL)
@@ -218,7 +234,7 @@ def test_results_and_refusals_stay_with_other_frontends(other_frontend: ComfyUI,
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     assert page.evaluate(SEED_CONTROL) == "fixed"
-    open_workflow(page, "Text to Video (local)")
+    open_workflow(page, "NVIDIA Cosmos Text to Video (local)")
     set_values(page, "CosmosPredict25SamplerSettings", {**SMALL, "seed": 10 + nodes2})
     set_values(page, "CosmosPredict25ExportVideo", {"format": "GIF (.gif)"})
     press_run(page)
@@ -254,7 +270,7 @@ def test_stop_button_stops_and_the_next_run_works(template: Page) -> None:
 
 
 def test_comfyuis_own_nodes_make_a_video_with_the_demo_and_stop(page: Page) -> None:
-    open_workflow(page, "Text to Video (core nodes)")
+    open_workflow(page, "Cosmos Text to Video (core nodes)")
     assert_nothing_is_wrong(page)
     set_values(page, "CosmosPredict25CheckpointLoader", {"checkpoint": "Demo: moving shapes (CPU)"})
     press_run(page)

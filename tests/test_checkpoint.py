@@ -4,6 +4,7 @@ Files with original names are made from ComfyUI's own Cosmos and Wan modules, an
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from cosmos_predict25.pipeline.local.load.original_names import diffusers_name, 
 from cosmos_predict25.pipeline.local.load.parts import folder_parts, transformer_config, vae_file_parts
 from cosmos_predict25.pipeline.local.load.weights import Source, check_same_tensors
 from cosmos_predict25.tests.posix import only_posix
+from cosmos_predict25.tests.test_generate import Recorder, StoppedError
 
 HEADS, HEAD_DIM, BLOCKS, TEXT_DIM = 4, 32, 2, 64
 
@@ -244,7 +246,9 @@ def test_float8_with_scales_is_refused_with_the_loader_that_takes_it(
     original_weights, text_encoder, vae_file, tmp_path
 ):
     scaled = {**original_weights, "net.blocks.0.mlp.layer1.scale_weight": torch.ones(1)}
-    with pytest.raises(WrongCheckpointError, match=r"in float8 with scales.*Checkpoint Loader \(Cosmos Predict2\.5\)"):
+    with pytest.raises(
+        WrongCheckpointError, match=r"in scaled float8.* template 'Cosmos Text to Video \(core nodes\)'"
+    ):
         load_single_files(write(scaled, tmp_path / "scaled.pt"), vae_file, text_encoder)
 
 
@@ -452,15 +456,16 @@ def test_find_text_encoders_takes_the_first_of_a_name(text_encoder, tmp_path):
 
 def test_nothing_found_says_what_to_download_and_where_to():
     message = str(nothing_found([Path("models") / "diffusers", Path("more")]))
-    assert "nvidia/Cosmos-Predict2.5-2B" in message
+    assert message.startswith("There is no Cosmos-Predict2.5 model in models/diffusers or more.\n")
+    assert "huggingface.co/nvidia/Cosmos-Predict2.5-2B" in message
     assert "--revision diffusers/base/post-trained" in message
     assert str(Path("models/diffusers/Cosmos-Predict2.5-2B")) in message
-    assert "models/diffusers or more" in message
-    assert "token" in message
+    assert "auth login" in message
+    assert DEMO in message
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "web/docs/CosmosPredict25Loader.md", "workflows/Text to Video (local).json"]
+    "file", ["README.md", "web/docs/CosmosPredict25Loader.md", "workflows/NVIDIA Cosmos Text to Video (local).json"]
 )
 def test_the_download_command_is_the_same_everywhere(file):
     text = (environment.REPO / file).read_text(encoding="utf-8")
@@ -549,3 +554,15 @@ def test_the_config_of_the_real_shapes_is_read_off_them(name):
         transformer = CosmosTransformer3DModel.from_config(config)
     assert (config["num_attention_heads"], config["num_layers"], config["attention_head_dim"]) == (heads, blocks, 128)
     check_same_tensors(transformer.state_dict().items(), sources, "the transformer")
+
+
+def test_reading_a_checkpoint_reports_its_bytes_and_can_be_stopped(checkpoint):
+    observer = Recorder()
+    load_pipeline_folder(checkpoint, torch.bfloat16, observer=observer)
+    for part in ("the Cosmos-Predict2.5 transformer", "Qwen2.5-VL", "the Wan 2.1 VAE"):
+        reports = [report for report in observer.reports if report[0].startswith(f"Reading {part}, ")]
+        assert [done for _, done, _ in reports] == sorted({done for _, done, _ in reports})
+        assert reports[-1][1:] == (100, 100)
+        assert re.search(r", (\d+\.\d) of \1 GB$", reports[-1][0])
+    with pytest.raises(StoppedError):
+        load_pipeline_folder(checkpoint, observer=Recorder(stop_at=2))

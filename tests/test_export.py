@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from cosmos_predict25.devtools.clip import moving_clip
+from cosmos_predict25.pipeline.clip import FileClip
 from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import export, remux
-from cosmos_predict25.pipeline.export.encodings import ENCODINGS
-from cosmos_predict25.pipeline.export.export import frame_rate
-from cosmos_predict25.pipeline.export.source import FileClip
+from cosmos_predict25.pipeline.export.encodings import ENCODINGS, find_encoding
+from cosmos_predict25.pipeline.export.export import converted, frame_rate, make_converter
+from cosmos_predict25.pipeline.export.tensors import Clip
 from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from cosmos_predict25.pipeline.video import VideoFile
@@ -36,6 +37,7 @@ CODEC = {X264: "h264", VP9: "vp9", PRORES: "prores", GIF: "gif"}
 PIXELS = {X264: "yuv420p", VP9: "yuv420p", PRORES: "yuv444p12le", GIF: "bgra"}
 PIXELS_WITH_ALPHA = {**PIXELS, VP9: "yuva420p", PRORES: "yuva444p12le"}
 AUDIO_CODEC = {X264: "aac", VP9: "opus", PRORES: "pcm_s16le"}
+THREADS = Path("/proc/self/task")
 METADATA = {"prompt": '{"1": {"class_type": "A"}}', "workflow": '{"nodes": [], "title": "Rocks \u2013 \u5ca9"}'}
 
 
@@ -333,6 +335,31 @@ def test_a_gif_has_its_workflow_beside_it(clip, tmp_path):
     assert sidecar["extra"]["prompt"] == {"1": {"class_type": "A"}}
 
 
+def test_nothing_that_is_not_json_lies_beside_a_gif(clip, tmp_path):
+    graph = {"prompt": '{"1": {"is_changed": [NaN]}}', "workflow": '{"nodes": [-Infinity, 1e999, "NaN"]}'}
+    save(clip, tmp_path, GIF, metadata=graph)
+    text = (tmp_path / "video.gif.json").read_text(encoding="utf-8")
+    sidecar = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert sidecar["nodes"] == [None, None, "NaN"]
+    assert sidecar["extra"]["prompt"] == {"1": {"is_changed": [None]}}
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_webm_has_no_brace_within_the_texts_of_its_graph(clip, tmp_path, copied):
+    """ComfyUI's frontend counts them to find the graph's end."""
+    graph = {"title": 'a } b { \\" } {{', "{": {}}
+    metadata = {"workflow": json.dumps(graph), "comment": "not JSON {"}
+    file = save(clip, tmp_path, VP9, metadata=metadata).path
+    if copied:
+        remux(file, tmp_path / "copy.webm", format=VP9, metadata=metadata)
+        file = tmp_path / "copy.webm"
+    with av.open(str(file)) as container:
+        found = {key.lower(): text for key, text in container.metadata.items()}
+    assert json.loads(found["workflow"]) == graph
+    assert (found["workflow"].count("{"), found["workflow"].count("}")) == (2, 2)
+    assert found["comment"] == "not JSON {"
+
+
 def test_a_gif_whose_workflow_cannot_be_written_changes_nothing(clip, tmp_path):
     (tmp_path / "video.gif").write_bytes(b"an older video")
     (tmp_path / "video.gif.json").mkdir()
@@ -433,6 +460,8 @@ def test_a_frame_of_8k_is_written_whole(small_frame, tmp_path, format):
         ({"frames": torch.zeros(8, 8, 3)}, r"\(8, 8, 3\)"),
         ({"frames": torch.zeros(1, 8, 8, 2)}, r"\(1, 8, 8, 2\)"),
         ({"frames": torch.zeros(1, 8, 8, 3, dtype=torch.int64)}, "int64"),
+        ({"frames": [torch.zeros(1, 8, 8, 3)] * 2}, "list of 2, but must be one batch: join them with Batch Images"),
+        ({"frames": None}, "are a NoneType, but must be a batch of images"),
         ({"frames": torch.zeros(1, 0, 8, 3)}, "8x0"),
         ({"frames": torch.zeros(1, 2, 20000, 3)}, "16384"),
         ({"fps": 0}, "fps is 0"),
@@ -445,7 +474,14 @@ def test_a_frame_of_8k_is_written_whole(small_frame, tmp_path, format):
         ({"fps": Fraction(2**31, 2**27 - 1)}, "2147483647"),
         ({"audio": tone(1, 8000, 7)}, "at most 6"),
         ({"audio": tone(1, 8000, 9)}, "at most 6"),
-        ({"audio": {"waveform": torch.zeros(2, 1, 100), "sample_rate": 8000}}, r"\(2, 1, 100\)"),
+        (
+            {"audio": {"waveform": torch.zeros(2, 1, 100), "sample_rate": 8000}},
+            r"\(2, 1, 100\).* one sound, not a batch",
+        ),
+        ({"audio": [tone(1, 8000, 2)] * 2}, "is a list without a waveform: connect one sound"),
+        ({"audio": {"sample_rate": 8000}}, "is a dict without a waveform"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 100)}}, "sample_rate is None, but must be a number"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 9, dtype=torch.uint8), "sample_rate": 8000}}, "uint8, .* int32"),
         ({"audio": {"waveform": torch.zeros(1, 100), "sample_rate": 8000}}, r"\(1, 100\)"),
         ({"audio": {"waveform": torch.zeros(1, 1, 100), "sample_rate": 1}}, "8000 to 192000"),
         ({"audio": {"waveform": torch.zeros(1, 1, 100), "sample_rate": 192001}}, "8000 to 192000"),
@@ -562,6 +598,43 @@ def test_torch_keeps_its_threads(clip, tmp_path):
     for thread in exports:
         thread.join()
     assert threads_here_and_in_a_later_thread() == [3, 3]
+
+
+def a_file(frames: Tensor, folder: Path) -> FileClip:
+    return FileClip(str(export(frames, folder / "a.mp4").path))
+
+
+CLIPS = {
+    "float32": lambda frames, _: Clip(frames, None),
+    "half": lambda frames, _: Clip(frames.half(), None),
+    "bytes": lambda frames, _: Clip(frames.mul(255).byte(), None),
+    "rgba": lambda frames, _: Clip(torch.cat((frames, frames[..., :1]), 3), None),
+    "alpha beside": lambda frames, _: Clip(frames, frames[..., 0]),
+    "odd": lambda frames, _: Clip(frames[:, 1:, 1:], None),
+    "wide": lambda frames, _: Clip(frames[:, :4].repeat(1, 1, 8, 1), None),
+    "a file": a_file,
+}
+
+
+@pytest.mark.skipif(not THREADS.is_dir(), reason="only Linux lists threads")
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("format", [X264, PRORES, GIF])
+@pytest.mark.parametrize("kind", CLIPS)
+def test_the_thread_that_converts_starts_none_beside_the_encoder(tmp_path, format, kind):
+    """They would spin on the cores that the encoder needs: on a busy machine an export took five times as long."""
+    clip = CLIPS[kind](moving_clip(2, 64, 1280), tmp_path)
+    converter = make_converter(find_encoding(format), "high", clip, (0, 0, 0), StopsAfter(9))
+    started = []
+
+    def convert() -> None:
+        before = set(THREADS.iterdir())
+        list(converted(clip, converter))
+        started.extend(set(THREADS.iterdir()) - before)
+
+    thread = threading.Thread(target=convert)
+    thread.start()
+    thread.join()
+    assert not started
 
 
 @pytest.mark.usefixtures("three_threads")
@@ -721,6 +794,26 @@ def test_sound_of_every_rate_and_number_of_channels_is_kept(clip, tmp_path, form
         seconds = sum(frame.samples for frame in container.decode(audio=0)) / stream.rate
     # It is shorter than the pictures, which take 9/16 s, and stays so.
     assert seconds == pytest.approx(0.3, abs=max(0.03, 1024 / stream.rate))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_integer_sound_is_scaled(clip, tmp_path, dtype):
+    sound = tone(0.5)
+    full = -int(torch.iinfo(dtype).min)
+    integers = {**sound, "waveform": (sound["waveform"].double() * full).to(dtype)}
+    wanted, samples = (decoded_sound(save(clip, tmp_path, PRORES, audio=each).path) for each in (sound, integers))
+    assert np.abs(samples - wanted).max() <= 1 / 2**15
+
+
+def decoded_sound(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1) / 2**15
+
+
+def test_gray_frames_are_written_as_rgb(clip, tmp_path):
+    gray = clip[..., :1]
+    first, second = (save(frames, tmp_path, PRORES).path.read_bytes() for frames in (gray, gray.repeat(1, 1, 1, 3)))
+    assert first == second
 
 
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])

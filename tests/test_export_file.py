@@ -18,10 +18,12 @@ from torch import Tensor
 
 from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.clip import moving_clip
-from cosmos_predict25.pipeline.errors import InvalidRequestError
+from cosmos_predict25.pipeline.clip import FileClip
+from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import export
-from cosmos_predict25.pipeline.export.source import FileClip, FileSound
+from cosmos_predict25.pipeline.export.file import check_room
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
+from cosmos_predict25.tests.posix import only_posix
 from cosmos_predict25.tests.test_export import GIF, PRORES, SUFFIX, VP9, X264, StoppedError, StopsAfter
 
 NUM_FRAMES, HEIGHT, WIDTH, FPS = 12, 64, 96, 16
@@ -45,6 +47,26 @@ def source(frames: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(frames, path, quality="maximum", audio=tone(NUM_FRAMES / FPS)).path
 
 
+def test_a_file_is_refused_before_it_is_made_where_it_cannot_be_written(tmp_path):
+    check_room(tmp_path / "new folder" / "clip.mp4")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "taken").touch()
+    for path, says in {
+        tmp_path / f"{'a' * 260}.mp4": "choose a shorter name",
+        tmp_path / "taken" / "clip.mp4": "choose another folder",
+    }.items():
+        with pytest.raises(ExportError, match=says):
+            check_room(path)
+    with pytest.raises(ExportError, match=r"MB free and 1,000,000,000,000 are the least\. Free some disk space"):
+        check_room(tmp_path / "clip.mp4", least=10**18)
+
+
+@only_posix
+def test_a_folder_that_nobody_may_write_to_is_refused_before():
+    with pytest.raises(ExportError, match=r"/proc/cosmos/clip\.mp4 could not be written"):
+        check_room(Path("/proc/cosmos/clip.mp4"))
+
+
 def decoded(file: Path | io.BytesIO) -> list[Tensor]:
     return [frame.float() / (255 if frame.dtype == torch.uint8 else 1) for frame in FileClip(file).frames()]
 
@@ -57,7 +79,7 @@ def luma(file: Path) -> np.ndarray:
 @pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
 def test_a_file_gives_the_pictures_and_the_sound_that_are_in_it(frames, source, tmp_path, format):
     copy = tmp_path / f"copy{SUFFIX[format]}"
-    saved = export(FileClip(source), copy, format=format, quality="maximum", audio=FileSound.of(source))
+    saved = export(FileClip(source), copy, format=format, quality="maximum", audio=FileClip(source).sound())
     assert (saved.num_frames, saved.width, saved.height, saved.fps) == (NUM_FRAMES, WIDTH, HEIGHT, FPS)
     for shown, wanted in zip(decoded(copy), frames, strict=True):
         assert (shown[..., :3] - wanted).abs().mean() * 255 < (6 if format == GIF else 3)
@@ -91,7 +113,7 @@ def test_samples_and_colour_tags_stay_where_the_format_has_the_same_samples(tmp_
 
 def test_a_part_of_a_file_has_the_frames_of_that_time(frames, source, tmp_path):
     clip = FileClip(source, 4 / FPS, 5 / FPS)
-    saved = export(clip, tmp_path / "part.mov", format=PRORES, audio=FileSound.of(source, 4 / FPS))
+    saved = export(clip, tmp_path / "part.mov", format=PRORES, audio=clip.sound())
     assert (clip.num_frames, saved.num_frames) == (5, 5)
     for shown, wanted in zip(decoded(saved.path), frames[4:9], strict=True):
         assert (shown - wanted).abs().mean() * 255 < 2
@@ -115,7 +137,7 @@ def test_sound_stays_with_the_pictures(tmp_path):
                 packet.stream = streams[packet.stream.index]
                 output.mux(packet)
     for start in (0.0, 0.125, 0.375):
-        sound = FileSound.of(late, start)
+        sound = FileClip(late, start).sound()
         assert sound is not None
         assert (sound.channels, sound.sample_rate) == (1, RATE)
         heard = np.concatenate(list(sound.chunks()), 1)[0]
@@ -138,9 +160,9 @@ def test_pictures_and_sound_that_begin_late_begin_together(tmp_path, suffix):
         heard = av.AudioFrame.from_ndarray(click, format="fltp", layout="mono")
         heard.sample_rate, heard.pts, heard.time_base = RATE, 5 * RATE, Fraction(1, RATE)
         container.mux([*sound.encode(heard), *sound.encode(None), *video.encode(None)])
-    saved = export(FileClip(file), tmp_path / "copy.mov", format=PRORES, audio=FileSound.of(file)).path
+    saved = export(FileClip(file), tmp_path / "copy.mov", format=PRORES, audio=FileClip(file).sound()).path
     assert [round(frame.mean().item() * 255) > 100 for frame in decoded(saved)] == [False] * 8 + [True] * 8
-    sound = FileSound.of(saved)
+    sound = FileClip(saved).sound()
     assert sound
     assert np.abs(np.concatenate(list(sound.chunks()), 1)[0]).argmax() / RATE == pytest.approx(0.5, abs=0.03)
 
@@ -161,35 +183,42 @@ def file_of(path: Path, times: list[float]) -> Path:
     return path
 
 
-def test_a_picture_is_shown_when_the_file_shows_it(tmp_path):
-    """A recording that rests for two seconds, at the rate of its densest part and at the mean one."""
-    times = [index / 30 + 2 * (index >= 60) for index in range(120)]
-    file = file_of(tmp_path / "rests.mkv", times)
-    levels = [frame.mean().item() for frame in decoded(file)]
-    for rate in (30, 20):
-        shown = [frame.mean().item() for frame in FileClip(file, frame_rate=Fraction(rate)).frames()]
-        assert len(shown) == pytest.approx(6 * rate, abs=2)
-        for place, level in enumerate(shown):
-            index = int(np.abs(np.array(levels) - level).argmin())
-            until = times[index + 1] if index + 1 < len(times) else 6.0
-            assert times[index] - 1.05 / rate <= place / rate <= until + 1.05 / rate
+def times_in(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    return [time - times[0] for time in times]
+
+
+@pytest.mark.parametrize("format", VIDEO_OUTPUT_TYPES)
+def test_a_picture_is_shown_when_the_file_shows_it(tmp_path, format):
+    """A recording that rests for two seconds, and one in which nothing is regular."""
+    rests = [index / 30 + 2 * (index >= 30) for index in range(60)]
+    uneven = [0.0, 0.9, 1.0, 1.033, 1.1, 2.35, 2.4, 3.75]
+    for times in (rests, uneven):
+        saved = export(
+            FileClip(file_of(tmp_path / "source.mkv", times)), tmp_path / f"c{SUFFIX[format]}", format=format
+        )
+        assert times_in(saved.path) == pytest.approx(times, abs=0.011 if format == GIF else 0.001)
+        assert saved.num_frames == len(times)
 
 
 def test_the_last_picture_stays_as_long_as_in_the_file(tmp_path):
     file = tmp_path / "held.gif"
     first, *others = [Image.new("RGB", (WIDTH, HEIGHT), (level, 0, 0)) for level in (40, 120, 200)]
     first.save(file, save_all=True, append_images=others, duration=[100, 100, 1000])
-    reds = [frame[..., 0].float().mean().item() for frame in FileClip(file, frame_rate=Fraction(10)).frames()]
-    assert len(reds) == pytest.approx(12, abs=1)
-    assert sum(red > 180 for red in reds) == pytest.approx(10, abs=1)
+    saved = export(FileClip(file), tmp_path / "held.mp4")
+    assert times_in(saved.path) == pytest.approx([0, 0.1, 0.2, 1.1], abs=0.001)
+    assert saved.duration == pytest.approx(1.2, abs=0.001)
 
 
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30), Fraction(60)], ids=str)
-def test_times_that_a_file_rounds_neither_repeat_a_picture_nor_leave_one_out(tmp_path, rate):
+def test_times_that_a_file_rounds_become_even_again(tmp_path, rate):
     file = file_of(tmp_path / "rounded.mkv", [float(index / rate) for index in range(200)])
-    clip = FileClip(file, frame_rate=rate)
-    shown = [picture.pts for picture in clip.pictures()]
-    assert len(shown) == len(set(shown)) == 200
+    clip = FileClip(file)
+    assert (clip.frame_rate, clip.num_frames) == (rate, 200)
+    saved = export(clip, tmp_path / "even.mp4", quality="low")
+    assert (saved.fps, saved.num_frames) == (rate, 200)
+    assert times_in(saved.path) == pytest.approx([float(index / rate) for index in range(200)], abs=1e-5)
 
 
 def test_a_file_with_alpha_in_the_formats_own_samples_is_written(tmp_path):
@@ -216,7 +245,7 @@ def test_more_channels_than_5_1_has_are_mixed_down(frames, tmp_path, format):
         loud = av.AudioFrame.from_ndarray(np.full((1, 8 * RATE), 8000, np.int16), format="s16", layout="7.1")
         loud.sample_rate, loud.pts = RATE, 0
         container.mux([*sound.encode(loud), *sound.encode(None), *video.encode(None)])
-    saved = export(FileClip(file), tmp_path / f"copy{SUFFIX[format]}", format=format, audio=FileSound.of(file))
+    saved = export(FileClip(file), tmp_path / f"copy{SUFFIX[format]}", format=format, audio=FileClip(file).sound())
     assert "The sound's 8 channels became 6 (5.1)." in saved.notes
     with av.open(str(saved.path)) as container:
         assert container.streams.audio[0].layout.name == "5.1"
@@ -239,7 +268,7 @@ def test_of_several_sounds_the_one_is_taken_that_comfyui_plays(core, tmp_path, f
             heard.sample_rate, heard.pts = RATE, 0
             container.mux([*sound.encode(heard), *sound.encode(None)])
     audio: Any = InputImpl.VideoFromFile(str(file)).get_components().audio
-    played, sound = audio["waveform"].abs().max().item(), FileSound.of(file)
+    played, sound = audio["waveform"].abs().max().item(), FileClip(file).sound()
     assert played in [pytest.approx(level, abs=0.01) for level in loudness]
     assert sound
     assert np.abs(np.concatenate(list(sound.chunks()), 1)).max() == pytest.approx(played, abs=0.01)
@@ -261,12 +290,12 @@ def test_an_all_intra_file_does_not_become_another_one(frames, tmp_path):
 
 
 def test_a_silent_file_has_no_sound(frames, tmp_path):
-    assert FileSound.of(export(frames, tmp_path / "silent.mp4").path) is None
+    assert FileClip(export(frames, tmp_path / "silent.mp4").path).sound() is None
 
 
 def test_a_file_in_memory_is_as_one_on_disk(source, tmp_path):
     inside = io.BytesIO(source.read_bytes())
-    export(FileClip(inside), tmp_path / "copy.mp4", audio=FileSound.of(inside))
+    export(FileClip(inside), tmp_path / "copy.mp4", audio=FileClip(inside).sound())
     for one, other in zip(decoded(inside), decoded(source), strict=True):
         assert (one == other).all()
 
@@ -318,7 +347,7 @@ def test_progress_and_stop(source, tmp_path, format):
     observer = StopsAfter(4)
     stopped = tmp_path / f"stopped{SUFFIX[format]}"
     with pytest.raises(StoppedError):
-        export(FileClip(source), stopped, format=format, audio=FileSound.of(source), observer=observer)
+        export(FileClip(source), stopped, format=format, audio=FileClip(source).sound(), observer=observer)
     assert len(observer.seen) == 4
     assert not stopped.exists()
 
@@ -326,7 +355,7 @@ def test_progress_and_stop(source, tmp_path, format):
 def test_stop_ends_the_look_for_transparency(frames, tmp_path):
     file = export(frames, tmp_path / "opaque.mov", format=PRORES, alpha=torch.ones(frames.shape[:3])).path
     with pytest.raises(StoppedError):
-        FileClip(file, raise_if_stopped=StopsAfter(0).raise_if_stopped)
+        _ = FileClip(file, raise_if_stopped=StopsAfter(0).raise_if_stopped).channels
 
 
 @pytest.mark.parametrize("name", ["broken.mp4", "missing.mp4"])
@@ -364,11 +393,11 @@ PEAK = """
 import sys
 from cosmos_predict25.devtools.peak import PeakRss
 from cosmos_predict25.pipeline.export import export
-from cosmos_predict25.pipeline.export.source import FileClip, FileSound
+from cosmos_predict25.pipeline.clip import FileClip
 short, long, format, target = sys.argv[1:]
-export(FileClip(short), target, format=format, audio=FileSound.of(short))
+export(FileClip(short), target, format=format, audio=FileClip(short).sound())
 with PeakRss() as rss:
-    export(FileClip(long), target, format=format, audio=FileSound.of(long))
+    export(FileClip(long), target, format=format, audio=FileClip(long).sound())
 print(rss.mib)
 """
 
@@ -397,7 +426,7 @@ import torch
 from cosmos_predict25.devtools import comfy_on_cpu
 from comfy_api.latest import InputImpl
 from cosmos_predict25.nodes.host.videos import source_of
-from cosmos_predict25.pipeline.export.source import FileClip
+from cosmos_predict25.pipeline.clip import FileClip
 
 found = []
 for part in ({}, {"start_time": 0.25, "duration": 0.25}, {"start_time": 0.5}, {"start_time": -0.25}):

@@ -396,6 +396,40 @@ def test_illegal_addresses_are_never_asked(fal: FalStandIn, address: str) -> Non
     assert fal.accepted == 1
 
 
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("address", ILLEGAL, ids=lambda address: ascii(address)[:50])
+def test_an_address_that_was_refused_is_read_again_in_the_next_run(fal: FalStandIn, address: str) -> None:
+    fal.fault("result", at(address))
+    failed(fal, JobKeptError)
+    assert record_of(fal).result == {"video": {}}
+    goes_on(fal)
+    assert len(fal.requests("result")) == 2
+
+
+def test_a_refused_address_in_a_record_of_before_is_read_again(fal: FalStandIn) -> None:
+    fal.fault("media", Reply(500), FOREVER)
+    failed(fal, JobKeptError)
+    record = record_of(fal)
+    record.result = {"video": {"url": "http://v3b.fal.media/files/a.mp4"}}
+    journal_of(fal).save(record)
+    goes_on(fal)
+
+
+def test_a_file_that_was_refused_has_its_address_read_again_in_the_next_run(fal: FalStandIn) -> None:
+    fal.fault("media", Reply(200, {"content-type": "text/html"}, b"<html>"))
+    failed(fal, JobKeptError)
+    goes_on(fal)
+    assert len(fal.requests("result")) == 2
+
+
+def test_a_video_whose_address_was_refused_is_not_taken_for_failed(fal: FalStandIn) -> None:
+    fal.fault("result", at("http://v3b.fal.media/a.mp4"))
+    failed(fal, JobKeptError)
+    fal.fault("result", Reply(500, {"x-fal-request-id": "1"}, {"detail": "Runner died"}), FOREVER)
+    failed(fal, JobKeptError)
+    goes_on(fal)
+
+
 @pytest.mark.parametrize("code", [403, 404, 410])
 def test_an_address_that_is_over_is_asked_for_again(fal: FalStandIn, code: int) -> None:
     fal.fault("media", Reply(code))

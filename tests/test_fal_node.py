@@ -42,7 +42,7 @@ from cosmos_predict25.pipeline.formats import FORMATS
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
 
 REPO = Path(__file__).resolve().parents[1]
-LOCAL = json.loads((REPO / "workflows" / "Text to Video (local).json").read_text(encoding="utf-8"))
+LOCAL = json.loads((REPO / "workflows" / "NVIDIA Cosmos Text to Video (local).json").read_text(encoding="utf-8"))
 TEXT = "A red cube on a conveyor belt that turns slowly."
 TEXT_TO_VIDEO, DISTILLED = "text-to-video", "distilled/text-to-video"
 SEEDS = itertools.count(1000)

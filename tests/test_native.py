@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused_before_the_first_step(report, what, says):
 
 
 def test_nan_ends_a_run_of_comfyuis_own_samplers_at_its_first_step(report):
-    assert report["refusals"]["NaN"].startswith("The transformer gave values that are not numbers (NaN) in this step.")
+    assert report["refusals"]["NaN"].startswith("The transformer produced NaN in this step.")
 
 
 @pytest.mark.parametrize(("name", "least"), [("uni_pc_bh2", 50), ("deis", 58), ("dpmpp_2m", 47), ("euler", 28)])
@@ -197,7 +197,10 @@ def test_the_writer_changes_no_embedding_and_is_not_loaded_unless_asked_for(repo
 
 def test_a_clip_that_cannot_write_says_so(report):
     assert report["writer"]["not switched on"].startswith("This CLIP encodes prompts and does not write them.")
-    assert "cannot write prompts: its tokenizer has no token for a picture" in report["writer"]["demo"]
+    demo = report["writer"]["demo"]
+    assert demo.startswith("The demo cannot write prompts: its tokenizer has no token for a picture.")
+    assert "Choose NVIDIA's model" in demo
+    assert "--revision diffusers/base/post-trained" in demo
 
 
 def test_scaled_float8_files_compute_what_their_weights_mean(report):

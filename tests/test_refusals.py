@@ -234,24 +234,24 @@ LORAS = {
 NAN = {
     "the text encoder": Case(
         lambda held: make(with_nan(held.load_folder(), "text_encoder", "language_model.layers.1.mlp.up_proj.weight")),
-        ["The text encoder gave values that are not numbers (NaN) for the prompt", "Cosmos-Reason1-7B", "bfloat16"],
+        ["The text encoder produced NaN for the prompt", "Cosmos-Reason1-7B", "bfloat16"],
         never="transformer",
     ),
     "the transformer": Case(
         lambda held: make(with_nan(held.load_folder(), "transformer", "transformer_blocks.1.ff.net.2.weight")),
-        ["The transformer gave values that are not numbers (NaN) in step 1", "LoRA", "float16"],
+        ["The transformer produced NaN in step 1", "LoRA", "float16"],
         never="VAE",
     ),
     "the VAE": Case(
         lambda held: make(with_nan(held.load_folder(), "vae", "decoder.up_blocks.1.resnets.0.conv1.weight")),
-        ["The VAE gave values that are not numbers (NaN) in frame 1", "Wan 2.1 VAE", "float32"],
+        ["The VAE produced NaN in frame 1", "Wan 2.1 VAE", "float32"],
         never="LoRA",
     ),
     "the VAE with a start": Case(
         lambda held: make(
             with_nan(held.load_folder(), "vae", "encoder.down_blocks.1.conv1.weight"), Start(torch.rand(1, 32, 48, 3))
         ),
-        ["The VAE gave values that are not numbers (NaN) for the picture or clip to start from", "Wan 2.1 VAE"],
+        ["The VAE produced NaN for the picture or clip to start from", "Wan 2.1 VAE"],
         never="LoRA",
     ),
 }

@@ -43,6 +43,14 @@ def test_rooms_of_the_pipeline_do_not_know_each_other(room):
             assert not name.startswith(tuple(others)), f"{file} imports {name}"
 
 
+def test_the_room_that_reads_videos_knows_no_other_room():
+    others = tuple(f"pack.pipeline.{other}" for other in PIPELINE_ROOMS)
+    assert files("pipeline/clip")
+    for file in files("pipeline/clip"):
+        for name in imports(file):
+            assert not name.startswith(others), f"{file} imports {name}"
+
+
 STEPS = ["encode", "condition", "denoise", "decode"]
 
 
@@ -74,7 +82,8 @@ def test_a_part_of_local_generation_knows_no_other_step_and_not_the_whole(file, 
 
 FLOORS_OF_FAL = [
     *("key", "redaction", "endpoints", "queue", "media", "client"),
-    *("journal", "submission", "display", "lost_job", "paid_job", "start", "generation", "extension"),
+    *("journal", "budget", "submission", "display", "lost_job", "paid_job", "past_jobs"),
+    *("frames", "start", "generation", "chain", "extension", "command"),
 ]
 """A module, or a folder of them, imports what stands before it."""
 

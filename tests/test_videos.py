@@ -51,7 +51,7 @@ def test_a_plain_video_is_read_from_its_file(core, file):
     from comfy_api.latest import InputImpl
 
     from cosmos_predict25.nodes.host.videos import file_of, source_of, with_values
-    from cosmos_predict25.pipeline.export.source import FileClip
+    from cosmos_predict25.pipeline.clip import FileClip
 
     video = with_values(InputImpl.VideoFromFile(str(file)), {"seed": 1})
     vars(video)["_VideoFromFile__crop"] = None  # as a later ComfyUI has it where nothing is cropped

@@ -1,4 +1,4 @@
-"""What stands for something in a file name: dates, and values of other nodes, as ComfyUI's frontend fills them in."""
+"""Names of files: with dates and values of other nodes, as ComfyUI's frontend fills them in, for every system."""
 
 import re
 from collections.abc import Iterator
@@ -14,6 +14,10 @@ SINGLE_PARTS = {"M": "month", "d": "day", "h": "hour", "m": "minute", "s": "seco
 DATE_PART = re.compile("|".join([*DATE_PARTS, *SINGLE_PARTS]))
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 """What Windows forbids in a name, and what would make a folder of it."""
+LAST = re.compile(r"[. ]+$")
+"""What Windows leaves out at the end of a name."""
+DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)", re.IGNORECASE)
+"""A name that Windows keeps for a device, with any ending."""
 
 
 def fill_in(filename_prefix: str, prompt: dict[str, Any], extra_pnginfo: dict[str, Any] | None) -> str:
@@ -25,6 +29,18 @@ def fill_in(filename_prefix: str, prompt: dict[str, Any], extra_pnginfo: dict[st
     now = datetime.now().astimezone()
     filled = DATE.sub(lambda match: _safe(_date(match[1], now)), filename_prefix)
     return VALUE.sub(lambda match: _safe(_value(match[1], match[2], prompt, extra_pnginfo or {})), filled)
+
+
+def as_portable(filename_prefix: str) -> str:
+    """Return the prefix with "_" for anything that Windows forbids in a name, so that the file can go to any system."""
+    return "/".join(_as_portable_name(name) for name in re.split(r"[/\\]", filename_prefix))
+
+
+def _as_portable_name(name: str) -> str:
+    if name in ("", ".", ".."):
+        return name
+    kept = LAST.sub(lambda match: "_" * len(match[0]), FORBIDDEN.sub("_", name))
+    return DEVICE.sub(r"\1_", kept)
 
 
 def _date(format: str, now: datetime) -> str:

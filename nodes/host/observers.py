@@ -13,6 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
+    from .many_jobs import JobsOfRun
     from .memory import HostedModel
 
 
@@ -58,8 +59,10 @@ class FalObserver:
     It leaves ComfyUI's flag of Stop up for the other nodes, which ComfyUI's own ProgressBar would not.
     """
 
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, run: "JobsOfRun") -> None:
+        """`run`: the jobs of the graph, told below the progress."""
         self._node_id = node_id
+        self._run = run
         self.graph_has_ended = False
         self.was_stopped = False
 
@@ -68,7 +71,7 @@ class FalObserver:
             with suppress(RuntimeError):  # ComfyUI goes through all nodes' progress, while its thread may add one
                 get_progress_state().update_progress(self._node_id, done, total)
         if self.was_stopped or not self.graph_has_ended:
-            show_text(message, self._node_id)
+            show_text("\n".join(filter(None, [message, self._run.describe()])), self._node_id)
 
     def raise_if_stopped(self) -> None:
         if not self.graph_has_ended and model_management.processing_interrupted():

@@ -1,12 +1,10 @@
 """ComfyUI's VIDEO: from the pipeline's files, and what a node asks of one that it is given."""
 
 import os
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from io import BytesIO
-from math import ceil
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
@@ -17,12 +15,12 @@ from ...pipeline.request import FPS
 from ...pipeline.video import gif_frame_rate
 
 if TYPE_CHECKING:
-    from ...pipeline.export.source import FileClip, FileSound
+    from ...pipeline.clip import FileClip, FileSound
     from ...pipeline.start import Start
     from ...pipeline.video import VideoFile
 
-END_SECONDS = 0.5
-"""Enough for five frames at 16 a second, where each is shown as long as the others and the sound ends with them."""
+END_SECONDS = 2.0
+"""Enough for five frames at 16 a second, where the file ends about when it says."""
 VALUES = "cosmos_predict25"
 CROP = "_VideoFromFile__crop"
 KNOWN = {f"_VideoFromFile__{name}" for name in ("file", "start_time", "duration")} | {CROP, "_true_frame_rate", VALUES}
@@ -104,10 +102,13 @@ class Source:
     fps: Fraction
 
     @property
-    def longest_side(self) -> int:
-        """In pixels."""
-        frames = self.frames
-        return max(frames.shape[1:3]) if isinstance(frames, Tensor) else max(frames.width, frames.height)
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as a player shows them."""
+        if isinstance(self.frames, Tensor):
+            height, width = self.frames.shape[1:3]
+            return width, height
+        shown = self.frames.with_square_pixels()
+        return shown.width, shown.height
 
     def thinned(self, step: int) -> "Source":
         """Every `step`-th pixel both ways."""
@@ -119,33 +120,32 @@ class Source:
 
 def source_of(video: Input.Video, audio: Input.Audio | None, raise_if_stopped: Callable[[], None]) -> Source:
     """The video with its sound, or with `audio`. Raises `InvalidRequestError` for a file that cannot be read."""
-    from ...pipeline.export.source import FileClip, FileSound
+    clip = clip_in_file(video, raise_if_stopped)
+    if clip is None:
+        components = video.get_components()
+        return Source(components.images, alpha_of(components), audio or components.audio, components.frame_rate)
+    return Source(clip, None, audio or clip.sound(), clip.frame_rate)
+
+
+def clip_in_file(video: Input.Video, raise_if_stopped: Callable[[], None] | None = None) -> "FileClip | None":
+    """The video's part of its file. None for a video that has to give its frames itself."""
+    from ...pipeline.clip import FileClip
 
     window = window_of(video)
     if window is None:
-        components = video.get_components()
-        return Source(components.images, alpha_of(components), audio or components.audio, components.frame_rate)
-    file, start, duration = window
-    frame_rate = video.get_frame_rate()
-    clip = FileClip(file, start, duration, frame_rate, raise_if_stopped)
-    return Source(clip, None, audio or FileSound.of(file, start), frame_rate)
+        return None
+    return FileClip(*window, raise_if_stopped) if raise_if_stopped else FileClip(*window)
 
 
 def window_of(video: Input.Video) -> tuple[str | os.PathLike[str] | BytesIO, float, float] | None:
-    """The file, and the start and duration of what is taken of it, in seconds, where 0 is all that follows.
+    """The file, and the start and duration of what is taken of it, in seconds, as `FileClip` takes them.
 
     None for a video that has to give its frames itself.
     """
     if not is_in_file(video):
         return None
-    source = video.get_stream_source()
-    if hasattr(video, "get_active_trim_window"):
-        return source, *video.get_active_trim_window()
-    # ComfyUI 0.18 tells it in no other way.
-    start, duration = (vars(video)[f"_VideoFromFile__{name}"] for name in ("start_time", "duration"))
-    if start < 0:
-        start = max(InputImpl.VideoFromFile(source).get_duration() + start, 0.0)
-    return source, start, duration
+    start, duration = (float(vars(video)[f"_VideoFromFile__{name}"]) for name in ("start_time", "duration"))
+    return video.get_stream_source(), start, duration
 
 
 def start_of(components: Types.VideoComponents) -> "Start":
@@ -158,41 +158,23 @@ def start_of(components: Types.VideoComponents) -> "Start":
 
 
 def end_of(video: Input.Video) -> "Start":
-    """What another video starts from. Of a file only the end is decoded: ComfyUI keeps in memory what it decodes."""
-    from ...pipeline.start import CLIP_FRAMES
-
-    video, seconds = with_gif_frame_rate(video), END_SECONDS
-    window = None if isinstance(video, GifVideo) else window_of(video)
-    whole = seconds_of(video) if window else 0.0
-    if whole is None:
-        return end_of_stream(video)
-    # Of a part of a file, its end; of a whole one all that follows, as it may end later than it says.
-    ends_early = bool(window) and not is_whole(*window)
-    while seconds < whole:
-        part = video.as_trimmed(whole - seconds, seconds if ends_early else 0.0, strict_duration=False)
-        assert part
-        components = part.get_components()
-        if len(components.images) and len((start := start_of(components)).frame_indices()) >= CLIP_FRAMES:
-            return start
-        seconds *= 4
-    return start_of(video.get_components())
-
-
-def end_of_stream(video: Input.Video) -> "Start":
-    """Return the end of a file that does not say how long it is: all of it is decoded, and only the end is held."""
-    from ...pipeline.export.source import FileClip
+    """What another video starts from. Of a file only the end is decoded, and its sound not at all."""
     from ...pipeline.start import CLIP_FRAMES, Start
 
-    window = window_of(video)
-    assert window
-    clip, rate = FileClip(*window), video.get_frame_rate()
-    last = deque(clip.frames(), maxlen=ceil(rate * CLIP_FRAMES / FPS) + 1)
-    return Start(torch.stack(list(last)), rate)
+    clip = clip_in_file(video)
+    if clip is None:
+        return start_of(video.get_components())
+    clip = clip.with_square_pixels()
+    for part in (clip.last(END_SECONDS), clip):
+        moments = part.times.moments()
+        if len(moments) >= CLIP_FRAMES:
+            return Start(torch.stack(list(part.frames_at(moments[-CLIP_FRAMES:]))), FPS, clip.notes)
+    return Start(torch.stack(list(clip.frames())), clip.frame_rate, clip.notes)
 
 
 def alpha_of(components: Types.VideoComponents) -> Tensor | None:
     """(F, H, W, 1), or None where all is opaque. ComfyUI's older versions keep no alpha of a video."""
-    from ...pipeline.export.source import OPAQUE
+    from ...pipeline.clip.pictures import OPAQUE
 
     alpha = getattr(components, "alpha", None)
     return None if alpha is None or alpha.amin() >= OPAQUE else alpha
@@ -205,4 +187,7 @@ def file_of(video: Input.Video) -> str | os.PathLike[str] | None:
 
 
 def is_whole(file: str | os.PathLike[str] | BytesIO, start: float, duration: float) -> bool:
-    return not start and (not duration or duration >= InputImpl.VideoFromFile(cast(str, file)).get_duration())
+    if start:
+        return False
+    seconds = seconds_of(InputImpl.VideoFromFile(cast(str, file))) if duration else 0.0
+    return seconds is not None and duration >= seconds

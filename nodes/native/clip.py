@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...pipeline.errors import WrongCheckpointError
-from ...pipeline.local.load.find import shards_of
+from ...pipeline.local.load.find import DEMO_FOLDER, how_to_download, shards_of
 from ...pipeline.local.load.original_names import bare_name, name_of_other_model
 from ...pipeline.local.load.parts import Parts, check_text_features, language_model_name
 from ...pipeline.local.load.text_encoder import read_text_config, rope_of
@@ -126,10 +126,12 @@ def _check_tensors(found: TextEncoderFiles, writer: bool) -> None:
     sources = weights_alone(index_tensors(found.files, writer_name if writer else encoder_name))
     what = "Qwen2.5-VL with lm_head and vision tower, which prompt_writer needs" if writer else "Qwen2.5-VL"
     check_same_tensors(expected.items(), sources, what)
+    folder = found.files[0].parent
     if writer and PICTURE_TOKENS[1] not in found.tokenizer.get_vocab():
         raise WrongCheckpointError(
-            f"{found.files[0].parent} cannot write prompts: its tokenizer has no token for a picture. "
-            "Switch prompt_writer off."
+            f"{'The demo' if DEMO_FOLDER in folder.parents else folder} cannot write prompts: its "
+            "tokenizer has no token for a picture. Choose NVIDIA's model as the checkpoint: its text encoder, "
+            f"Cosmos-Reason1-7B, writes them. {how_to_download(Path('models', 'diffusers'))}"
         )
 
 

@@ -1,7 +1,6 @@
 """ComfyUI's MODEL: its Cosmos-Predict2 network with Predict2.5's schedule, noise and rotary embedding."""
 
-import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.model_patcher
@@ -12,9 +11,7 @@ from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...pipeline.errors import InvalidRequestError
 from ...pipeline.local.finite import TRANSFORMER, check_finite
-from ...pipeline.local.latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION
 from ...pipeline.local.load.original_names import diffusers_name
 from ...pipeline.local.load.parts import Parts
 from ...pipeline.local.load.weights import Source, check_same_tensors
@@ -25,9 +22,11 @@ from .compat import (
     CosmosPredict2,
     MiniTrainDIT,
     ModelSamplingCosmosRFlow,
+    WrappersMP,
     calculate_parameters,
     detect_layer_quantization,
 )
+from .refusals import refuse
 from .tensors import read_tensors, weights_alone
 
 PROJECTION = "crossattn_proj."
@@ -56,6 +55,27 @@ class ShiftedNoise(UnitNoise):
         self.register_buffer("log_sigmas", sigmas.log())
 
 
+def keep_known(
+    sample: Callable[..., Tensor],
+    guider: Any,
+    sigmas: Tensor,
+    extra_args: dict[str, Any],
+    callback: Any,
+    noise: Tensor,
+    latent_image: Tensor | None = None,
+    denoise_mask: Tensor | None = None,
+    *more: Any,
+) -> Tensor:
+    """Samples whose known frames are those of `latent_image`, where ComfyUI leaves the noise of a first stage in them.
+
+    A second stage takes them for clean. Called by ComfyUI around its samplers.
+    """
+    samples = sample(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *more)
+    if denoise_mask is None or latent_image is None:
+        return samples
+    return torch.where(denoise_mask > 0, samples, latent_image.to(samples))
+
+
 class CosmosPredict25Model(CosmosPredict2):
     def __init__(self, model_config: "CosmosPredict25", device: torch.device | None = None) -> None:
         super().__init__(model_config, image_to_video=True, device=device)
@@ -63,22 +83,8 @@ class CosmosPredict25Model(CosmosPredict2):
         self.model_sampling = ShiftedNoise(model_config, shift) if shift else UnitNoise(model_config)
 
     def extra_conds(self, **conds: Any) -> dict[str, Any]:
-        """Called before the first step.
-
-        Raises `InvalidRequestError` for a video that learned positions end before, and for another model's prompt.
-        """
-        network: Any = self.diffusion_model
-        size = conds["noise"].shape[2:]
-        largest = (network.max_frames, network.max_img_h, network.max_img_w)
-        if network.extra_per_block_abs_pos_emb and any(map(operator.gt, size, largest)):
-            raise InvalidRequestError(f"This checkpoint makes at most {_video(*largest)}, got {_video(*size)}.")
-        got, taken = conds["cross_attn"].shape[-1], self.model_config.unet_config["crossattn_emb_channels"]
-        if got != taken:
-            raise InvalidRequestError(
-                f"The conditioning has {got} values for each token, but this model takes {taken}: it is that of "
-                "another model. Connect CLIP Text Encode (Prompt) to the CLIP of the same Checkpoint Loader (Cosmos "
-                "Predict2.5)."
-            )
+        """Called before the first step. Raises `InvalidRequestError` as `refuse` does."""
+        refuse(self, conds)
         return super().extra_conds(**conds)
 
     def apply_model(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -99,12 +105,6 @@ class CosmosPredict25(CosmosI2VPredict2):
 
     def get_model(self, state_dict: Mapping[str, Tensor], prefix: str = "", device: torch.device | None = None):
         return CosmosPredict25Model(self, device)
-
-
-def _video(frames: int, height: int, width: int) -> str:
-    """A video of so many latents."""
-    pixels = f"{width * SPATIAL_COMPRESSION}x{height * SPATIAL_COMPRESSION}"
-    return f"{pixels} and {(frames - 1) * TEMPORAL_COMPRESSION + 1} frames"
 
 
 def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,6 +214,7 @@ def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor], disable_dynami
     if not model_management.is_device_cpu(offload_device):
         model.to(offload_device)
     model.load_model_weights(tensors, "", assign=patcher.is_dynamic())
+    patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "cosmos_predict25", keep_known)
     return patcher
 
 

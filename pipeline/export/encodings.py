@@ -9,6 +9,7 @@ from ..errors import InvalidRequestError
 from ..formats import FORMATS, VideoFormat, find_format, format_of_suffix
 from ..request import VIDEO_QUALITIES
 
+MIN_FPS = Fraction(1, 100)
 LARGE = 1920 * 1088
 """Pixels."""
 
@@ -52,9 +53,14 @@ class Encoding:
         large = self.large_options if pixels > LARGE else {}
         return {**self.encoder_options, **large, **self.qualities[quality]}
 
+    @property
+    def keeps_pixel_aspect(self) -> bool:
+        """Whether PyAV can write the shape of pixels that are not square."""
+        return self.format.container in ("mp4", "mov")
+
     def check_fps(self, fps: Fraction) -> None:
         """Raise `InvalidRequestError` for a frame rate that the format cannot keep."""
-        if not Fraction(1, 100) <= fps <= self.max_fps:
+        if not MIN_FPS <= fps <= self.max_fps:
             raise InvalidRequestError(
                 f"fps is {float(fps):g}, but {self.format.name} takes 0.01 to {self.max_fps}: "
                 "change it, or choose another format."

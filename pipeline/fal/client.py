@@ -30,7 +30,7 @@ from .queue.verdict import Answer, Attempts, Stage, Verdict, classify
 
 UNKNOWN_STATES = 5
 """As many looks in a row may tell a state that is not known."""
-FALS_OWN = (Answer.IN_PROGRESS, Answer.NOT_FOUND, Answer.FAILED, Answer.CANCELLED)
+FALS_OWN = (Answer.IN_PROGRESS, Answer.NOT_FOUND, Answer.REJECTED, Answer.FAILED, Answer.CANCELLED)
 
 NOT_TAKEN = "fal did not take the job, so there is nothing to pay"
 

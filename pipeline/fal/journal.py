@@ -6,20 +6,26 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from ..disk import atomic_write, flush_folder, make_folder
 from ..errors import JobKeptError
 from ..observer import Observer
-from .queue.job import Job
+from .endpoints import documented_price
+
+if TYPE_CHECKING:
+    from .queue.job import Job
 
 VERSION = 2
+LATER_FIELDS = ("charges", "suffix", "sync_mode", "refusal", "is_news")
+"""Written only where they say something: a record without them is as the first packs of version 2 wrote it."""
 LOCK_PAUSE = 0.1
 YEAR_5000 = 95_000_000_000
+DAY = 86400
 
 
 class JobState(str, enum.Enum):
@@ -38,6 +44,32 @@ class JobState(str, enum.Enum):
     """The file was in place. Where it is gone, fal may still have it."""
 
 
+OVER = (JobState.ENDED, JobState.DONE)
+STATES_OF_VERSION_1 = {
+    "SUBMITTING": JobState.SUBMIT_UNKNOWN,
+    **dict.fromkeys(("QUEUED", "RUNNING", "PAUSED_AUTH", "RESULT_READY", "DOWNLOADING"), JobState.SUBMITTED),
+    "CANCEL_REQUESTED": JobState.SUBMITTED,  # fal may not have confirmed it
+}
+
+
+@dataclass(frozen=True)
+class Charge:
+    """The price of one job.
+
+    `at`: seconds since 1970 when it was sent. `price`: dollars. `priced`: when fal was asked for the price.
+    `request_id`: None as long as it is not known whether fal took the job.
+    """
+
+    at: float
+    price: float
+    priced: float
+    request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, int | float) for value in (self.at, self.price, self.priced)):
+            raise ValueError("a charge in it is no number")
+
+
 @dataclass
 class Record:
     """The record of one video. It holds a hash of the input and neither the prompt nor the key.
@@ -46,7 +78,9 @@ class Record:
     `request_sha256`: of the same without a seed that was drawn, by which the same request finds its job again.
     `created`: seconds since 1970 when the job was sent. `clock_offset`: seconds that fal's clock was ahead by then, if
     that is known. `past_ids`: the jobs of before, which are over. `is_adopted`: the job was found in fal's list.
-    `result`: what is used of fal's output object.
+    `result`: what is used of fal's output object. `charges`: of all jobs. `suffix`: of the video's file. `sync_mode`:
+    the video comes inside fal's reply. `refusal`: fal's last word on this input, see `PaidJob`. `is_news`: the video
+    was fetched, and no run has said so yet.
     """
 
     fingerprint: str
@@ -66,18 +100,27 @@ class Record:
     response_url: str | None = None
     cancel_url: str | None = None
     result: dict[str, Any] | None = None
+    charges: list[Charge] = field(default_factory=list)
+    suffix: str = ""
+    sync_mode: bool = False
+    refusal: dict[str, Any] | None = None
+    is_news: bool = False
 
     def __post_init__(self) -> None:
+        if self.v == 1:
+            self.v, self.state = VERSION, STATES_OF_VERSION_1.get(self.state, self.state)
         self.state = JobState(self.state)
+        self.charges = [Charge(**charge) if isinstance(charge, dict) else charge for charge in self.charges]
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
-        texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256)
+        texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256, self.suffix)
         texts = (*texts, *self.input_keys, *self.past_ids)
         optional = (self.request_id, self.status_url, self.response_url, self.cancel_url)
         if not (
             all(isinstance(text, str) for text in texts)
             and all(text is None or isinstance(text, str) for text in optional)
             and isinstance(self.result, dict | None)
+            and isinstance(self.refusal, dict | None)
             and isinstance(self.seed, int)
             and isinstance(self.created, int | float)
             and 0 <= self.created < YEAR_5000
@@ -90,7 +133,31 @@ class Record:
         if self.fingerprint != fingerprint:
             raise ValueError("it is that of another video")
 
-    def set_job(self, job: Job, is_adopted: bool = False) -> None:
+    @property
+    def is_over(self) -> bool:
+        return self.state in OVER
+
+    def to_json(self) -> str:
+        values = asdict(self)
+        return json.dumps({name: values[name] for name in values if values[name] or name not in LATER_FIELDS}, indent=1)
+
+    def add_charge(self, charge: Charge) -> None:
+        """Note the price of a job that is about to be sent. One that fal never took makes way for it."""
+        self.charges = [*self._charges_of_jobs(), charge]
+
+    def all_charges(self) -> list[Charge]:
+        """Return the charges, at the documented price for jobs of before records had prices."""
+        if self.charges or self.is_adopted:
+            return self.charges
+        current = [self.request_id] if self.request_id or self.state is JobState.SUBMIT_UNKNOWN else []
+        price = documented_price(self.endpoint)
+        return [Charge(self.created, price, 0, request_id) for request_id in [*self.past_ids, *current]]
+
+    def _charges_of_jobs(self) -> list[Charge]:
+        return [charge for charge in self.charges if charge.request_id]
+
+    def set_job(self, job: "Job", is_adopted: bool = False) -> None:
+        self.charges = [replace(one, request_id=one.request_id or job.request_id) for one in self.charges]
         self.state, self.is_adopted = JobState.SUBMITTED, is_adopted
         self.request_id, self.status_url = job.request_id, job.status_url
         self.response_url, self.cancel_url = job.response_url, job.cancel_url
@@ -101,6 +168,8 @@ class Record:
             self.past_ids.append(self.request_id)
         self.request_id = self.status_url = self.response_url = self.cancel_url = self.result = None
         self.state, self.is_adopted = state, False
+        if state is JobState.ENDED:
+            self.charges = self._charges_of_jobs()
 
 
 class Journal:
@@ -113,8 +182,17 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def starts(self) -> Path:
+        """Return the folder of the pictures and clips that jobs started from."""
+        return self.folder / "starts"
+
     def path_of(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"
+
+    def end_of(self, fingerprint: str) -> Path:
+        """Return the file with the last frames of a part that another part follows."""
+        return self.folder / "ends" / f"{fingerprint}.mkv"
 
     def how_to_send_again(self, record: Record) -> str:
         """Return the step that only the user may take: it pays for another job."""
@@ -152,17 +230,36 @@ class Journal:
         path = self.path_of(fingerprint)
         return self._read(path) if path.exists() else None
 
-    def records(self) -> list[Record]:
-        """Return the records that can be read, the oldest first."""
+    def has_job(self, fingerprint: str) -> bool:
+        """Return whether there is a record of a job that is not over, or of a finished one."""
+        try:
+            record = self.load(fingerprint)
+        except JobKeptError:
+            return True
+        return record is not None and record.state is not JobState.ENDED
+
+    def records(self, since: float = 0) -> list[Record]:
+        """Return the records that can be read, the oldest first. `since`: only those written then or later."""
         found = []
         for path in self.folder.glob("*.json"):
-            with suppress(JobKeptError):
-                found.append(self._read(path))
+            with suppress(JobKeptError, OSError):
+                if not since or path.stat().st_mtime >= since:
+                    found.append(self._read(path))
         return sorted(found, key=lambda record: record.created)
 
     def unfinished(self) -> list[Record]:
         """Return the records of jobs that are not over, the oldest first."""
-        return [record for record in self.records() if record.state not in (JobState.ENDED, JobState.DONE)]
+        over = tuple(f'"state": "{state.value}"' for state in OVER)
+        return [record for record in self._records_with("", but_for=over) if not record.is_over]
+
+    def news(self) -> list[Record]:
+        """Return the records of videos that were fetched without a run that asked for them, the oldest first."""
+        return [record for record in self._records_with('"is_news": true') if record.is_news]
+
+    def charges(self, since: float) -> list[Charge]:
+        """Return the charges of jobs that were sent from `since` on, in seconds since 1970."""
+        records = self.records(since - DAY)  # for a drive with another clock
+        return [charge for record in records for charge in record.all_charges() if charge.at >= since]
 
     def save(self, record: Record) -> None:
         """Replace the record on disk, all or nothing, and flush it.
@@ -173,13 +270,23 @@ class Journal:
             writable(self.folder, "The records of jobs"),
             atomic_write(self.path_of(record.fingerprint), mode=0o600) as path,
         ):
-            path.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
+            path.write_text(record.to_json(), encoding="utf-8")
 
     def remove(self, record: Record) -> None:
         """Remove a record. One that cannot be removed stays as it was saved last."""
         with suppress(OSError):
             self.path_of(record.fingerprint).unlink()
             flush_folder(self.folder)
+
+    def _records_with(self, mark: str, but_for: tuple[str, ...] = ()) -> list[Record]:
+        """Return the records whose text has `mark` and none of `but_for`, without parsing the thousands of others."""
+        found = []
+        for path in self.folder.glob("*.json"):
+            with suppress(JobKeptError, OSError, ValueError):
+                text = path.read_text(encoding="utf-8")
+                if mark in text and not any(other in text for other in but_for):
+                    found.append(self._read(path))
+        return sorted(found, key=lambda record: record.created)
 
     def _lock_of(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.lock"

@@ -33,9 +33,9 @@ PAID_PATH = (
     ),
     Mutation(
         "a program that is killed while it sends a job forgets it",
-        f"{FAL}/paid_job.py",
-        "sha256_of(arguments), JobState.SUBMIT_UNKNOWN",
-        "sha256_of(arguments), JobState.ENDED",
+        f"{FAL}/budget.py",
+        "record.state = JobState.SUBMIT_UNKNOWN",
+        "record.state = JobState.ENDED",
         "test_fal_journal.py::test_the_record_is_on_disk_before_the_job_is_sent",
     ),
     Mutation(
@@ -201,8 +201,8 @@ PAID_PATH = (
     ),
     Mutation(
         "the second part of a video at fal is paid for again when it is run again",
-        "pipeline/fal/extension.py",
-        'f"continues:{video.job_name}:{used}"',
+        "pipeline/fal/chain.py",
+        'f"continues:{job_name}:{used}"',
         '""',
         "test_fal_node.py::test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once",
         COMFYUI,
@@ -411,7 +411,7 @@ CONDITIONING = (
 EXPORTING = (
     Mutation(
         "another sound track is saved than ComfyUI plays",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/file.py",
         "return [stream for stream in container.streams.audio if stream.codec_context is not None]",
         "return [stream for stream in container.streams.audio if stream.codec_context is not None][:1]",
         "test_export_file.py::test_of_several_sounds_the_one_is_taken_that_comfyui_plays",
@@ -439,21 +439,21 @@ EXPORTING = (
     ),
     Mutation(
         "a video that a phone filmed upright lies on its side",
-        f"{EXPORT}/source.py",
-        "rot90(round(picture.rotation // 90))",
-        "rot90(0)",
+        "pipeline/clip/pictures.py",
+        "np.rot90(image, round(picture.rotation // 90))",
+        "image",
         "test_export_file.py::test_a_picture_that_lies_on_its_side_is_put_upright",
     ),
     Mutation(
         "sound that begins late comes too early",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/sound.py",
         "if late > 0:",
         "if late > 10**9:",
         "test_export_file.py::test_sound_stays_with_the_pictures",
     ),
     Mutation(
         "an opaque ProRes file is saved as a transparent one",
-        f"{EXPORT}/source.py",
+        "pipeline/clip/pictures.py",
         "OPAQUE = 1 - 0.5 / 255",
         "OPAQUE = 1",
         "test_export_file.py::test_a_file_has_alpha_only_where_something_is_seen_through",
@@ -481,7 +481,7 @@ EXPORTING = (
     ),
     Mutation(
         "the workflow of the GIF before lies beside a new one",
-        f"{EXPORT}/export.py",
+        f"{EXPORT}/metadata.py",
         "sidecar.unlink()",
         "pass",
         "test_export.py::test_a_gif_keeps_no_workflow_of_the_one_before",
@@ -606,7 +606,7 @@ NODES = (
         f"{HOST}/notes.py",
         "and not names_a_demo_shape(asked.prompt)",
         "and names_a_demo_shape(asked.prompt)",
-        "test_comfyui.py::test_without_a_checkpoint_of_ones_own_auto_takes_the_demo_at_its_size",
+        "test_comfyui.py::test_the_demo_makes_a_video_of_its_size_and_says_what_it_knows",
         COMFYUI,
     ),
     Mutation(
@@ -646,7 +646,7 @@ JAVASCRIPT = (
     Mutation(
         "results of a job show in another workflow",
         WEB,
-        "[undefined, root()?.id].includes(workflows.get(prompt_id))",
+        "[undefined, root()?.id].includes(jobs.get(prompt_id)?.workflow)",
         "true",
         "test_fal_browser.py::test_a_result_stays_off_another_workflow_with_the_same_ids",
         BROWSER,
@@ -662,9 +662,9 @@ JAVASCRIPT = (
     Mutation(
         "a template that costs money comes first",
         WEB,
-        "isPaid(a) - isPaid(b)",
-        "isPaid(b) - isPaid(a)",
-        "test_browser.py::test_template_browser_shows_the_thumbnail_and_paid_ones_last",
+        "rank(a) - rank(b)",
+        "rank(b) - rank(a)",
+        "test_browser.py::test_template_browser_shows_the_thumbnail_the_demo_first_and_paid_ones_last",
         BROWSER,
     ),
     Mutation(
@@ -678,8 +678,8 @@ JAVASCRIPT = (
     Mutation(
         "a refusal stays on its node after the next run",
         WEB,
-        "refusing.forEach(hide)",
-        "",
+        "hide(id)\n    texts.delete(id)",
+        "texts.delete(id)",
         "test_browser.py::test_a_refusal_is_read_on_the_node_until_the_next_run",
         BROWSER,
     ),

@@ -14,6 +14,8 @@ SAME_INPUT_SAME_ERROR = re.compile(
     "(greater|less)_than(_equal)?|multiple_of|one_of|sequence_too_(short|long)|feature_not_supported|missing|"
     "literal_error"
 )
+LASTING = re.compile("content_policy_violation|image_.*|face_detection_error|unsupported_.*|file_.*|invalid_archive")
+"""Types of errors that the same input meets again, unless fal says that a new try can help ("Model errors")."""
 ADVICE = {
     CONTENT_POLICY: "The same prompt will be refused again: change what it asks for.",
     "concurrent_requests_limit": "Too many jobs of this account run at once: try again later.",
@@ -51,6 +53,14 @@ def error_from(reply: Reply, stage: str, what: str, request_id: str | None = Non
         error_type=error_type,
         retryable=retryable,
         request_id=request_id,
+    )
+
+
+def is_lasting(error: FalError) -> bool:
+    """Return whether the same input will be refused again."""
+    named = LASTING.fullmatch(error.error_type or "") is not None
+    return (
+        error.stage == "result" and error.status == 422 and (error.retryable is False or named) and not error.retryable
     )
 
 

@@ -40,7 +40,8 @@ async def read_price(transport: Transport, endpoint_id: str) -> Price | None:
     """Return the price of a job now, None where fal does not tell."""
     query = urllib.parse.urlencode({"endpoint_id": endpoint_id})
     url = f"{transport.policy.platform_url}/models/pricing?{query}"
-    reply = await transport.send("GET", url, timeout=TIMEOUT, deadline=TIMEOUT)
+    timeout = transport.policy.price_timeout
+    reply = await transport.send("GET", url, timeout=timeout, deadline=timeout)
     if isinstance(reply, TransportFailure) or not reply.is_success:
         return None
     try:

@@ -18,7 +18,8 @@ class NetworkPolicy:
 
     `relay_url`: calls go there with the real URL in `x-fal-target-url` and without a key, which the relay adds.
     `media_hosts`: files go to and come from these and their subdomains, port 443, and nowhere else.
-    `submit_deadline`: the longest that one submission may take. `wait_limit`: how long a job is followed.
+    `price_timeout`: how long a job waits for its price. `submit_deadline`: the longest that one submission may take.
+    `wait_limit`: how long a job is followed.
     `poll_intervals`: pairs of the time since the job was followed and the pause between two looks from then on.
     `backoff`, `backoff_cap`: the pause after a failed try is drawn below backoff * 2**n and below the cap.
     `read_tries`: consecutive failures of one read before the trouble is reported. Following goes on after it.
@@ -34,6 +35,7 @@ class NetworkPolicy:
     media_hosts: tuple[str, ...] = ("fal.media",)
 
     connect_timeout: float = 10
+    price_timeout: float = 5
     api_timeout: float = 60
     result_timeout: float = 120
     submit_deadline: float = 120

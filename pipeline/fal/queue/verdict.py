@@ -76,7 +76,8 @@ READING = {
     A.OK: Rule(V.ANSWERED),
     **dict.fromkeys(TROUBLE, Rule(V.GIVE_UP, times="read_tries")),
     A.UNREADABLE: Rule(V.GIVE_UP, times=5),
-    **dict.fromkeys((A.BAD_CERTIFICATE, A.REDIRECT, A.NOT_ALLOWED), Rule(V.GIVE_UP)),
+    A.NOT_ALLOWED: Rule(V.GIVE_UP, times=3),
+    **dict.fromkeys((A.BAD_CERTIFICATE, A.REDIRECT), Rule(V.GIVE_UP)),
     A.NOT_FOUND: Rule(V.EXPIRED, times=2, seconds="gone_patience"),
 }
 TABLE: dict[Stage, dict[Answer, Rule]] = {
@@ -96,7 +97,7 @@ TABLE: dict[Stage, dict[Answer, Rule]] = {
     Stage.RESULT: {
         **READING,
         A.IN_PROGRESS: Rule(V.GIVE_UP, seconds="wait_limit"),
-        A.REJECTED: Rule(V.FAILED),
+        A.REJECTED: Rule(V.FAILED, times=3),
         A.FAILED: Rule(V.FAILED, times=2, seconds="gone_patience"),
         A.CANCELLED: Rule(V.EXPIRED, times=2, seconds="gone_patience"),
         A.CANCELLED_AS_ASKED: Rule(V.CANCELLED),

@@ -18,6 +18,8 @@ OF_NVIDIA = "_ema_bf16.pt"
 """End of the names of the files in the main revision."""
 SHARD = re.compile(r"(.+[-_])(\d+)-of-(\d+)(\.\w+)")
 
+FOR_CORE_NODES = "Cosmos Text to Video (core nodes)"
+"""The template that runs a MODEL, a CLIP and a VAE."""
 DEMO = "Demo: moving shapes (CPU)"
 DEMO_FOLDER = Path(__file__).parents[3] / "demo" / "moving-shapes"
 DEMO_LORA = "Demo: black shapes, for moving shapes"
@@ -137,13 +139,23 @@ def size_of_weights(folder: Path) -> int:
     return sum(file.stat().st_size for file in files_below(folder) if file.suffix == ".safetensors")
 
 
-def nothing_found(roots: Sequence[Path]) -> CheckpointNotFoundError:
-    """Return the error to raise if no root has a checkpoint; the first of `roots` is where to put one."""
-    hf = f'"{sys.executable}" -m huggingface_hub.cli.hf'  # portable Windows has no `hf`
+def nothing_found(roots: Sequence[Path], wanted: str = "") -> CheckpointNotFoundError:
+    """Return the error to raise if no root has a checkpoint, or none called `wanted`: how to download the model."""
+    what = f"The checkpoint {wanted!r} is not" if wanted else "There is no Cosmos-Predict2.5 model"
     return CheckpointNotFoundError(
-        f"No Cosmos-Predict2.5 checkpoint was found in {' or '.join(map(str, roots))}. The model is gated: accept its "
-        f"license at https://huggingface.co/{REPOSITORY}, log in with a token ({hf} auth login), then download it "
-        f'(about 20 GB) with: {hf} {DOWNLOAD} "{roots[0] / REPOSITORY.split("/")[1]}"'
+        f"{what} in {' or '.join(map(str, roots))}.\n"
+        f"To try the nodes without it, choose '{DEMO}' as checkpoint, which draws coloured shapes.\n"
+        f"{how_to_download(roots[0])}"
+    )
+
+
+def how_to_download(root: Path) -> str:
+    """Return the steps by which NVIDIA's model gets into `root`."""
+    hf = f'"{sys.executable}" -m huggingface_hub.cli.hf'  # portable Windows has no `hf`
+    return (
+        f"To get NVIDIA's 2B model (20 GB):\n1. Accept its license: https://huggingface.co/{REPOSITORY}\n"
+        f"2. Log in with a token: {hf} auth login\n"
+        f'3. Download it: {hf} {DOWNLOAD} "{root / REPOSITORY.split("/")[1]}"\n4. Press R in ComfyUI, then Run.'
     )
 
 

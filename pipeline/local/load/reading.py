@@ -44,7 +44,10 @@ def why_unreadable(path: Path, error: Exception) -> str:
             "download the file with `hf download`."
         )
     if start.startswith(b"GGUF"):
-        return f"{path} is a GGUF file, which this loader cannot read. Choose a .safetensors or .pt file."
+        return (
+            f"{path} is a GGUF file, which this loader cannot read. Choose a .safetensors or .pt file, or load it with "
+            "another pack's GGUF loader, as the help page of Checkpoint Loader (Cosmos Predict2.5) says."
+        )
     if code := CODE.search(str(error)):
         return (
             f"{path} holds {code[1] or code[2]}, which is code and is not run here. Save its weights alone, "

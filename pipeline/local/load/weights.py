@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from ...errors import CheckpointNotFoundError, WrongCheckpointError
-from .find import read_json
+from ...observer import NullObserver, Observer
+from .find import FOR_CORE_NODES, read_json
 from .reading import as_wrong_checkpoint, beginning, is_system_error
 
 SCALES = ("comfy_quant", "weight_scale", "scale_weight", "input_scale", "scale_input", "scaled_fp8")
@@ -162,8 +164,9 @@ def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str
     if any(name.endswith(SCALES) for name in sources):
         path = next(iter(sources.values())).file.path
         raise WrongCheckpointError(
-            f"{path} holds {what} in float8 with scales, which ComfyUI's own layers alone know. Load it with "
-            "Checkpoint Loader (Cosmos Predict2.5), for KSampler, or take a file in bfloat16 here."
+            f"{path} holds {what} in scaled float8, which only ComfyUI's own nodes can run. Open the template "
+            f"'{FOR_CORE_NODES}', choose 'single files' and this file in its Checkpoint Loader, or take a file in "
+            "bfloat16 here."
         )
     if problems:
         path = next((source.file.path for source in sources.values()), "The file")
@@ -171,20 +174,51 @@ def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str
         raise WrongCheckpointError(f"{path} does not hold {what}: {'; '.join(problems[:3])}{more}.")
 
 
-def load_tensors(module: nn.Module, sources: dict[str, Source], dtype: torch.dtype | None, what: str) -> None:
+def load_tensors(
+    module: nn.Module,
+    sources: dict[str, Source],
+    dtype: torch.dtype | None,
+    what: str,
+    observer: Observer | None = None,
+) -> None:
     """Give `module`, built on the meta device, the tensors of `sources`, in `dtype` or, for None, in their own.
 
     Raises `WrongCheckpointError` when they differ.
     """
+    reading = Reading(sources, what, observer or NullObserver())
     check_same_tensors(module.state_dict().items(), sources, what)
     dtype = dtype or one_compute_dtype(sources)
     in_float32 = tuple(getattr(module, "_keep_in_fp32_modules", None) or ())  # of diffusers' models
     tensors = {
-        name: source.file.read(source.name, torch.float32 if name.startswith(in_float32) and dtype else dtype)
+        name: reading.read(source, torch.float32 if name.startswith(in_float32) and dtype else dtype)
         for name, source in sources.items()
     }
     module.load_state_dict(tensors, assign=True)
     module.requires_grad_(False).eval()
+
+
+class Reading:
+    """Reads the tensors of a part one by one, and reports the bytes of its files."""
+
+    def __init__(self, sources: Mapping[str, Source], what: str, observer: Observer) -> None:
+        self._what = what
+        self._observer = observer
+        self._bytes = sum(file.stat().st_size for file in {source.file.path for source in sources.values()})
+        self._values = sum(math.prod(source.file.shape(source.name)) for source in sources.values())
+        self._read = 0
+
+    def read(self, source: Source, dtype: torch.dtype | None) -> Tensor:
+        """Return a tensor, as of `TensorFile.read`."""
+        self._observer.raise_if_stopped()
+        before, self._read = self._hundredths(), self._read + math.prod(source.file.shape(source.name))
+        tensor = source.file.read(source.name, dtype)
+        if (now := self._hundredths()) != before:
+            size = f"{now * self._bytes / 1e11:.1f} of {self._bytes / 1e9:.1f} GB"
+            self._observer.progress(f"Reading {self._what}, {size}", now, 100)
+        return tensor
+
+    def _hundredths(self) -> int:
+        return 100 * self._read // max(1, self._values)
 
 
 def one_compute_dtype(sources: Mapping[str, Source]) -> torch.dtype | None:
