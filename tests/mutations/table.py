@@ -606,16 +606,16 @@ LOADING = (
 NODES = (
     Mutation(
         "a file outside of the output folder is written",
-        "nodes/export_video.py",
-        "if folder not in (folder / filename_prefix).resolve().parents:",
-        "if not filename_prefix:",
+        "nodes/host/output.py",
+        "or not is_in_output(filename_prefix):",
+        "or not filename_prefix:",
         "test_export_node.py::test_bad_input_is_refused_on_the_node_before_the_video_is_made",
         COMFYUI,
     ),
     Mutation(
         "a name that is too long is found when the video is made",
         "nodes/export_video.py",
-        "check_output(cls.fill_in_prefix(filename_prefix), find_format(format).suffix)",
+        "check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))",
         "cls.fill_in_prefix(filename_prefix)",
         "test_export_node.py::test_a_file_that_cannot_be_written_is_refused_before_the_video_is_made",
         COMFYUI,
@@ -668,9 +668,9 @@ NODES = (
     ),
     Mutation(
         "of a clip that was cut the end of the whole file is gone on from",
-        f"{HOST}/videos.py",
-        "seconds if ends_early else 0.0",
-        "0.0",
+        "pipeline/clip/pictures.py",
+        "end = min(float(self._length or 0) + self._origin, self._end)",
+        "end = float(self._length or 0) + self._origin",
         "test_extend_node.py::test_of_a_long_file_only_the_end_is_decoded",
     ),
 )
