@@ -33,6 +33,7 @@ from cosmos_predict25.devtools.fal_standin import (
     FalStandIn,
     Hang,
     Job,
+    Outcome,
     Reset,
     content_policy,
 )
@@ -118,7 +119,7 @@ NODE_CLASS_MAPPINGS = {
 }
 """
 """Nodes of another pack: one tells what it gets, one keeps the graph's loop busy as core's sampler does, one
-only waits, one fails."""
+only waits, one fails, one gives a list."""
 
 
 @pytest.fixture
@@ -645,6 +646,20 @@ def test_a_content_policy_refusal_names_field_and_request_and_does_not_say_the_p
     assert record_of(server, seed) is None
 
 
+def test_one_refused_of_a_list_does_not_hold_back_the_others(server, fal):
+    fal.fail_next(lambda body: content_policy(body) if "cube 1" in body["prompt"] else Outcome(), times=3)
+    (seed,) = new_seeds()
+    prompt = graph(seed)
+    prompt["texts"] = {"class_type": "TestPrompts", "inputs": {"count": 3, "text": "A cube"}}
+    prompt["prompt"]["inputs"]["prompt"] = ["texts", 0]
+    entry = server.run(prompt, 60)
+    assert len(jobs_of(fal, seed)) == 3
+    assert len(server.saved_files(entry)) == 2
+    said = " ".join(entry["outputs"][f"fal{seed}"]["cosmos_predict25"])
+    assert f"One of the list was refused, seed {seed}, and the others go on:" in said
+    assert "content_policy_violation" in said
+
+
 def test_a_field_error_names_the_field_and_the_request(server, fal):
     fal.fail_next(FIELD_ERROR)
     (seed,) = new_seeds()
@@ -657,7 +672,7 @@ def test_a_failure_that_may_pass_says_that_a_new_try_can_help(server, fal):
     fal.fail_next(replace(TEXT_ERROR, headers={"x-fal-retryable": "true"}))
     (seed,) = new_seeds()
     said = error_of(server, graph(seed))["exception_message"]
-    assert "A new try is likely to help" in said
+    assert "A retry is likely to help" in said
     assert f"Request id: {job_of(fal, seed).request_id}" in said
     server.run(graph(seed))
     assert len(jobs_of(fal, seed)) == 2
@@ -839,7 +854,7 @@ def test_a_video_of_fals_that_does_not_begin_with_what_was_sent_is_told(server, 
     monkeypatch.setattr(fal, "keeps_start", False)
     (seed,) = new_seeds()
     entry = server.run(with_start(graph(seed), seed, "image", color=0x808080), 60)
-    assert "does not begin with what was sent" in said(entry, seed)
+    assert "does not begin with the frames that were sent" in said(entry, seed)
 
 
 @pytest.mark.parametrize(
@@ -904,7 +919,7 @@ def test_more_than_five_parts_are_refused_before_any_traffic(server, fal):
     (seed,) = new_seeds()
     before = len(fal.journal)
     message = error_of(server, extending(seed, 21))["exception_message"]
-    assert "would be 6 videos to pay for, but at most 5" in message
+    assert "takes 6 paid videos, but the limit is 5" in message
     assert "with num_frames 9, 20 frames" in message
     assert len(fal.journal) == before
 
