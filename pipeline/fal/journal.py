@@ -162,7 +162,7 @@ class Record:
 
     def all_charges(self) -> list[Charge]:
         """Return the charges, at the documented price for jobs of before records had prices."""
-        if self.charges or self.is_adopted or self.is_shared:
+        if self.charges or self.is_shared:
             return self.charges
         current = [self.request_id] if self.request_id or self.state is JobState.SUBMIT_UNKNOWN else []
         price = documented_price(self.endpoint)
