@@ -213,7 +213,7 @@ REDIRECTS: dict[str, tuple[int, str, int]] = {
 FOLLOWING = [
     *(Case("status", f"{what}, four times", fault, Ending.VIDEO, 4) for what, fault in ODD_STATES.items()),
     *(
-        Case("status", f"{what}, for ever", fault, Ending.KEPT, FOREVER, 5, "a state that is not known")
+        Case("status", f"{what}, for ever", fault, Ending.KEPT, FOREVER, 5, "an unknown state")
         for what, fault in ODD_STATES.items()
         if what != "a state that is not known"
     ),

@@ -197,7 +197,7 @@ def test_a_refused_job_whose_record_cannot_be_removed_can_be_sent_again(
 
     monkeypatch.setattr(Path, "unlink", unlink)
     fal.locked = True
-    with pytest.raises(FalError, match="nothing to pay"):
+    with pytest.raises(FalError, match="no charge"):
         run(make(fal))
     assert [record.state for record in journal_of(fal).records()] == [JobState.ENDED]
     fal.locked = False

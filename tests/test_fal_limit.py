@@ -58,7 +58,7 @@ def test_a_job_above_the_limit_of_the_day_is_not_sent(fal: FalStandIn, monkeypat
     for seed in (1, 2):
         run(make(fal, with_seed(seed), on_charge=charged.append))
     error = error_of(fal, with_seed(3))
-    said = "it costs $0.20, $0.40 were spent on fal today, and the limit of a day is $0.40"
+    said = "it costs $0.20, you spent $0.40 on fal today, and the daily limit is $0.40"
     assert said in str(error)
     assert LIMIT_VARIABLE in str(error)
     assert str(error).endswith("Seed: 3.")
@@ -85,7 +85,7 @@ def test_a_limit_that_is_no_amount_is_refused_before_anything_is_sent(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv(LIMIT_VARIABLE, text)
-    with pytest.raises(InvalidRequestError, match=f"{LIMIT_VARIABLE} is '{text}', but must be dollars a day"):
+    with pytest.raises(InvalidRequestError, match=f"{LIMIT_VARIABLE} is '{text}', but must be dollars per day"):
         run(make(fal))
     assert fal.requests("submit") == []
 

@@ -72,7 +72,7 @@ def test_a_lost_job_is_found_in_the_same_run(fal: FalStandIn, fault: Fault) -> N
     observer = Recorder()
     run(make(fal, observer=observer))
     check_one_job(fal)
-    assert [message for message in observer.messages if "answer was lost" in message]
+    assert [message for message in observer.messages if "reply was lost" in message]
 
 
 def test_another_seed_is_another_job_while_one_is_unknown(fal: FalStandIn) -> None:

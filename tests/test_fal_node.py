@@ -672,7 +672,7 @@ def test_a_failure_that_may_pass_says_that_a_new_try_can_help(server, fal):
     fal.fail_next(replace(TEXT_ERROR, headers={"x-fal-retryable": "true"}))
     (seed,) = new_seeds()
     said = error_of(server, graph(seed))["exception_message"]
-    assert "A new try is likely to help" in said
+    assert "A retry is likely to help" in said
     assert f"Request id: {job_of(fal, seed).request_id}" in said
     server.run(graph(seed))
     assert len(jobs_of(fal, seed)) == 2
@@ -854,7 +854,7 @@ def test_a_video_of_fals_that_does_not_begin_with_what_was_sent_is_told(server, 
     monkeypatch.setattr(fal, "keeps_start", False)
     (seed,) = new_seeds()
     entry = server.run(with_start(graph(seed), seed, "image", color=0x808080), 60)
-    assert "does not begin with what was sent" in said(entry, seed)
+    assert "does not begin with the frames that were sent" in said(entry, seed)
 
 
 @pytest.mark.parametrize(
@@ -919,7 +919,7 @@ def test_more_than_five_parts_are_refused_before_any_traffic(server, fal):
     (seed,) = new_seeds()
     before = len(fal.journal)
     message = error_of(server, extending(seed, 21))["exception_message"]
-    assert "would be 6 videos to pay for, but at most 5" in message
+    assert "takes 6 paid videos, but the limit is 5" in message
     assert "with num_frames 9, 20 frames" in message
     assert len(fal.journal) == before
 

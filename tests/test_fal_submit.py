@@ -104,7 +104,7 @@ def test_a_proxy_that_breaks_off_leaves_no_job(fal: FalStandIn, rst: bool) -> No
 def test_a_port_that_stays_closed_leaves_no_record(fal: FalStandIn) -> None:
     fal.close_port()
     error = error_of(fal)
-    assert "nothing was sent and there is nothing to pay" in str(error)
+    assert "nothing was sent and there is no charge" in str(error)
     assert (error.stage, error.retryable) == ("submit", True)
     assert records_of(fal) == []
     fal.open_port()
@@ -231,7 +231,7 @@ REFUSALS: dict[str, tuple[Fault, dict[str, Any], list[str]]] = {
     "403": (Reply(403, body={"detail": "User is locked"}), {"status": 403}, ["User is locked", "dashboard/billing"]),
     "404": (Reply(404, body={"detail": "No such app"}), {"status": 404}, ["No such app", "newer version"]),
     "409": (Reply(409, body={"detail": "Conflict"}), {"status": 409}, ["Conflict"]),
-    "425": (Reply(425), {"status": 425}, ["no reason that can be read"]),
+    "425": (Reply(425), {"status": 425}, ["no readable reason"]),
     "400-platform": (
         Reply(400, {"X-Fal-Error-Type": "bad_request"}, {"detail": "Bad", "error_type": "other"}),
         {"status": 400, "error_type": "bad_request"},
@@ -243,19 +243,19 @@ REFUSALS: dict[str, tuple[Fault, dict[str, Any], list[str]]] = {
         ["Too long; Not whole", "(prompt, seed)"],
     ),
     "422-string": (Reply(422, body={"detail": "Not so"}), {"status": 422}, ["Not so"]),
-    "422-html": (Reply(422, {"content-type": "text/html"}, b"<html>"), {"status": 422}, ["no reason"]),
-    "422-empty": (Reply(422), {"status": 422}, ["no reason"]),
-    "422-deep": (Reply(422, body=DEEP_JSON), {"status": 422}, ["no reason"]),
+    "422-html": (Reply(422, {"content-type": "text/html"}, b"<html>"), {"status": 422}, ["no readable reason"]),
+    "422-empty": (Reply(422), {"status": 422}, ["no readable reason"]),
+    "422-deep": (Reply(422, body=DEEP_JSON), {"status": 422}, ["no readable reason"]),
     "422-odd": (
         Reply(422, body={"detail": [1, None, {"loc": "x", "msg": {}, "type": 3}], "error_type": [], "error": 5}),
         {"status": 422, "error_type": None},
-        ["no reason"],
+        ["no readable reason"],
     ),
     "422-long": (Reply(422, body={"detail": "word " * 10_000}), {"status": 422}, ["word word"]),
     "422-retryable": (
         Reply(422, {"X-Fal-Retryable": "True"}, {"detail": "Later"}),
         {"retryable": True},
-        ["A new try is likely to help."],
+        ["A retry is likely to help."],
     ),
     "422-not-retryable": (
         Reply(422, {"X-Fal-Needs-Retry": "0"}, {"detail": "Never"}),
@@ -279,7 +279,7 @@ def test_a_refusal_is_told_and_not_repeated(
     assert type(error) is FalError
     assert {name: getattr(error, name) for name in facts} == facts
     assert error.stage == "submit"
-    assert [text for text in (*texts, "nothing to pay") if text not in str(error)] == []
+    assert [text for text in (*texts, "no charge") if text not in str(error)] == []
     assert len(str(error)) < 1000
     assert len(fal.requests("submit")) == 1
     assert records_of(fal) == []

@@ -1,4 +1,4 @@
-"""How many jobs on fal one run of a graph is, and what they cost so far."""
+"""The number of jobs that a run of a graph sends to fal, and their cost so far."""
 
 import math
 from dataclasses import dataclass, field
@@ -115,8 +115,8 @@ def check_number_of_jobs(node_id: str, count: int, is_allowed: bool) -> None:
     is_allowed |= any(node["inputs"].get(ALLOW) is True for node in jobs_in(graph).values())
     if total > MAX_JOBS and not is_allowed:
         raise InvalidRequestError(
-            f"This run would send {total} jobs or more to fal, each of which is charged, and {MAX_JOBS} are the limit. "
-            f"Nothing was sent from this node. Turn on {ALLOW} on it if you want them all."
+            f"This run would send at least {total} jobs to fal, and each is charged. The limit is {MAX_JOBS}. Nothing "
+            f"was sent from this node. To send them all, turn on {ALLOW} on it."
         )
 
 

@@ -32,7 +32,7 @@ UNKNOWN_STATES = 5
 """As many looks in a row may tell a state that is not known."""
 FALS_OWN = (Answer.IN_PROGRESS, Answer.NOT_FOUND, Answer.REJECTED, Answer.FAILED, Answer.CANCELLED)
 
-NOT_TAKEN = "fal did not take the job, so there is nothing to pay"
+NOT_TAKEN = "fal did not accept the job, so there is no charge"
 
 log = logging.getLogger("cosmos_predict25.fal")
 
@@ -90,7 +90,7 @@ class FalClient:
                 return file_url
             if verdict is not Verdict.AGAIN:
                 raise not_uploaded(reply, has_place=bool(file_url))
-            self._on_trouble(f"The upload to fal broke off ({reply.reason}), trying again")
+            self._on_trouble(f"The upload to fal was interrupted ({reply.reason}), trying again")
             await asyncio.sleep(self._pause(answer, attempts, reply))
 
     async def submit(self, endpoint_id: str, arguments: dict[str, Any], **options: Any) -> Job:
@@ -140,7 +140,7 @@ class FalClient:
                 return self._accepted(reply, verdict, prepared.endpoint_id)
             if cancellation:
                 raise cancellation
-            self._on_trouble(f"fal does not take the job yet ({reply.reason}), trying again")
+            self._on_trouble(f"fal does not accept the job yet ({reply.reason}), trying again")
             before_try(False)
             await asyncio.sleep(self._pause(answer, attempts, reply))
             before_try(True)
@@ -178,7 +178,7 @@ class FalClient:
                     return
                 unknown_states = 0 if status else unknown_states + 1
                 if unknown_states == UNKNOWN_STATES:
-                    raise not_understood(Stage.STATUS, "a state that is not known", job)
+                    raise not_understood(Stage.STATUS, "an unknown state", job)
             if waited > self.policy.wait_limit:
                 minutes = self.policy.wait_limit / 60
                 raise kept(Stage.STATUS, f"fal has not finished the job within {minutes:.0f} minutes", job)
@@ -196,7 +196,7 @@ class FalClient:
         timeout = self.policy.result_timeout
         reply = await self._read(Stage.RESULT, job.response_url, job, timeout, deadline, max_bytes, is_cancelled)
         if not isinstance(reply.json, dict):
-            raise not_understood(Stage.RESULT, "a result that is no object", job)
+            raise not_understood(Stage.RESULT, "a result that is not an object", job)
         return reply.json
 
     async def save(self, result: dict[str, Any], path: Path) -> RemoteVideo:
@@ -213,7 +213,7 @@ class FalClient:
         try:
             return await save_video(url, path, format, self.policy, seed if isinstance(seed, int) else None)
         except (MediaRefusedError, MediaGoneError, DownloadError) as reason:
-            raise JobKeptError(f"The video that fal made is not saved: {reason}.", stage="download") from None
+            raise JobKeptError(f"fal's video was not saved: {reason}.", stage="download") from None
 
     async def cancel(self, job: Job) -> Cancellation:
         """Ask fal to cancel a job. Raises `FalError` when three tries have failed."""

@@ -119,7 +119,7 @@ def kept_end(file: Path, part: Part, job_name: str) -> NewFrames | None:
     """Return the last frames of a part whose video is gone, or None where they were not kept."""
     with suppress(FFmpegError, OSError):
         frames = [frame / 255 for frame in read_frames(file)]
-        note = f"Part {part.index + 1} is gone, here and at fal: no more than its last {len(frames)} frames are left."
+        note = f"Part {part.index + 1} is gone, here and at fal: only its last {len(frames)} frames are left."
         return NewFrames(frames, name_of_end(job_name, part.num_conditioning_frames + part.length), [note])
     return None
 
@@ -129,8 +129,8 @@ def check_number_of_parts(request: GenerationRequest, new_frames: int, overlap: 
     count = len(lengths_of_parts(new_frames, request.num_frames, overlap))
     if count > MAX_PARTS:
         raise InvalidRequestError(
-            f"new_frames is {new_frames}, which would be {count} videos to pay for, but at most {MAX_PARTS} are "
-            f"made: with num_frames {request.num_frames}, {MAX_PARTS * (request.num_frames - overlap)} frames."
+            f"new_frames is {new_frames}, which takes {count} paid videos, but the limit is {MAX_PARTS}: with "
+            f"num_frames {request.num_frames}, that is {MAX_PARTS * (request.num_frames - overlap)} frames."
         )
 
 

@@ -73,7 +73,7 @@ class Charge:
 
     def __post_init__(self) -> None:
         if not all(isinstance(value, int | float) for value in (self.at, self.price, self.priced)):
-            raise ValueError("a charge in it is no number")
+            raise ValueError("a charge in it is not a number")
 
 
 @dataclass
@@ -137,11 +137,11 @@ class Record:
             and isinstance(self.clock_offset, int | float | None)
             and abs(self.clock_offset or 0) < YEAR_5000
         ):
-            raise ValueError("a value in it is not of its kind")
+            raise ValueError("a value in it has the wrong type")
 
     def check_name(self, fingerprint: str) -> None:
         if self.fingerprint != fingerprint:
-            raise ValueError("it is that of another video")
+            raise ValueError("it belongs to another video")
 
     @property
     def is_over(self) -> bool:
@@ -340,7 +340,8 @@ class Journal:
             reason, advice = error, ""
             if isinstance(error, OSError):  # then the record itself may be whole
                 reason = error.strerror
-                advice = "allow reading it, or end what holds it, and run the same again. If nothing helps, "
+                advice = "allow reading it, or close the program that uses it, and run the same again. If nothing "
+                "helps, "
             raise JobKeptError(
                 f"{path} is the record of a job on fal that may be charged, and it cannot be read ({reason}): "
                 f"{advice}look for the job at https://fal.ai/dashboard/requests. Once it is over, delete the file and "

@@ -12,8 +12,8 @@ from pathlib import Path
 from ..errors import InvalidRequestError, MissingKeyError
 
 HOW_TO_SET = (
-    "Make a key at https://fal.ai/dashboard/keys and set the environment variable FAL_KEY to it before you start "
-    "ComfyUI, or write it into ~/.fal/key, readable by you alone."
+    "Make a key at https://fal.ai/dashboard/keys, set the environment variable FAL_KEY to it (on Windows: setx FAL_KEY "
+    "your-key), and start ComfyUI again. Or write it into ~/.fal/key, readable only by you."
 )
 KEY_FILE = Path("~/.fal/key")
 AROUND_A_KEY = " \t\r\n\v\f;\"'`<>\u201c\u201d\u2018\u2019\ufeff"
@@ -52,10 +52,13 @@ def parse_key(text: str, source: str) -> FalKey:
     key_id, colon, secret = text.partition(":")
     if not text.isascii() or not all(33 <= ord(character) < 127 for character in key_id + secret):
         raise MissingKeyError(
-            f"{source} holds characters that no key has, such as a space, a line break or an accent. {HOW_TO_SET}"
+            f"{source} contains characters that a key cannot have, such as a space, a line break or an accent. "
+            f"{HOW_TO_SET}"
         )
     if not (key_id and colon and secret):
-        raise MissingKeyError(f"{source} is no fal key: a key is an id and a secret with a colon between. {HOW_TO_SET}")
+        raise MissingKeyError(
+            f"{source} is not a fal key: a key is an id and a secret with a colon in between. {HOW_TO_SET}"
+        )
     return FalKey(key_id, secret)
 
 

@@ -56,7 +56,7 @@ async def find_lost_job(
     """
     listing_error, search = "", None
     for pause in client.policy.reconcile_pauses:
-        announce("Looking for the job, as fal's answer was lost")
+        announce("Looking for the job, since fal's reply was lost")
         await asyncio.sleep(pause)
         try:
             search = await search_list(client, journal, record)
@@ -70,9 +70,9 @@ async def find_lost_job(
     again = journal.how_to_send_again(record)
     was_this = bool(search and search.ended and not search.matches)
     raise OutcomeUnknownError(
-        "The job was sent to fal and the answer was lost, so it may be running and may be charged. "
-        f"{describe(search, stored) if search else listing_error} Run the same again to look once more, without "
-        f"paying{when_due(client, record)}. Or look at https://fal.ai/dashboard/requests: "
+        "The job was sent to fal, but the reply was lost: it may be running and may be charged. "
+        f"{describe(search, stored) if search else listing_error} Run the same again to look once more, at no charge"
+        f"{when_due(client, record)}. Or look at https://fal.ai/dashboard/requests: "
         f"if {'that was this job' if was_this else 'the job is not there'}, {again}. Another seed makes another job.",
         stage="submit",
     )
@@ -81,7 +81,7 @@ async def find_lost_job(
 def describe(search: Search, stored: bool) -> str:
     """Return a sentence on a list that does not show just one job."""
     if search.matches:
-        return f"fal's list shows {len(search.matches)} jobs like it, so which is not clear."
+        return f"fal's list shows {len(search.matches)} jobs like it, so it is not clear which one it is."
     if search.ended:
         return f"fal's list shows a job like it that failed or was cancelled: {', '.join(sorted(search.ended))}."
     if stored:
@@ -183,7 +183,7 @@ async def has_input_of(given: Any, submission: Submission, client: FalClient) ->
     A file that is uploaded has another address each time, so its content is compared.
     """
     media, arguments = submission.media, dict(submission.arguments)
-    uploaded = media if media and not media.address else None
+    uploaded = None if media is None or media.address else media
     if uploaded:
         arguments.pop(submission.endpoint.media)
     if not is_same_input(given, sorted(arguments), sha256_of(arguments)):

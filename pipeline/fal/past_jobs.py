@@ -92,7 +92,7 @@ class PastJobs:
             return True
         except FalError as error:
             seed = record and record.seed
-            self._announce(f"The job that you paid for before, with seed {seed}, gave no video. {error}")
+            self._announce(f"An earlier job that you paid for, with seed {seed}, gave no video. {error}")
             return True
 
     async def _is_fetched(self, record: Record, format: VideoFormat) -> bool:

@@ -43,7 +43,7 @@ KINDS = (
     (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
     *((format.magic, format.content_type) for format in FORMATS.values()),
 )
-NOTHING_PAID = "so no job was sent and there is nothing to pay"
+NOTHING_PAID = "so no job was sent and there is no charge"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def content_type_of(content: bytes, input_name: str) -> str:
     found = next((kind for magic, kind in KINDS if magic.match(content) and kind.startswith(wanted)), None)
     if not found:
         known = ", ".join(dict.fromkeys(kind for _, kind in KINDS if kind.startswith(wanted)))
-        raise InvalidRequestError(f"The file for {input_name} is none of {known}: save it as one of them.")
+        raise InvalidRequestError(f"The file for {input_name} is not one of {known}: save it as one of them.")
     return found
 
 
@@ -200,6 +200,6 @@ async def is_body(response: httpx.Response, content: bytes) -> bool:
 def not_uploaded(reply: Reply | TransportFailure, has_place: bool) -> FalError:
     """Return why an upload failed. `has_place`: fal had said where to put it."""
     if isinstance(reply, Reply) and not has_place:
-        return error_from(reply, "upload", f"fal did not take the upload, {NOTHING_PAID}")
-    text = f"The upload to fal's storage failed ({reply.reason}), {NOTHING_PAID}: look at the network, and try again."
+        return error_from(reply, "upload", f"fal did not accept the upload, {NOTHING_PAID}")
+    text = f"The upload to fal's storage failed ({reply.reason}), {NOTHING_PAID}: check the network, and try again."
     return FalError(text, stage="upload", retryable=True)

@@ -46,8 +46,8 @@ class LogFilter(logging.Filter):
         self._key = key
 
     def filter(self, record: logging.LogRecord) -> bool:
-        method, url, *_ = (*record.args, None, None) if isinstance(record.args, tuple) else (None, None)
-        if method == "GET" and isinstance(url, UnloggedURL):
+        args: tuple[object, ...] = record.args if isinstance(record.args, tuple) else ()
+        if len(args) > 1 and args[0] == "GET" and isinstance(args[1], UnloggedURL):
             return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         if self._key and self._key.is_in(text := record.getMessage()):
             record.msg, record.args = without_key(text, self._key), ()
@@ -134,7 +134,7 @@ class Transport:
         else:
             request.url = UnloggedURL(request.url)  # there may be a webhook in it, or what a relay is to know
             return request
-        raise InvalidRequestError(f"The request to fal cannot be made ({reason}): its address is too long or none.")
+        raise InvalidRequestError(f"The request to fal cannot be made ({reason}): its URL is too long or invalid.")
 
     async def _exchange(
         self,
@@ -162,7 +162,7 @@ class Transport:
         except UnreadableReplyError as error:
             return TransportFailure("UNREADABLE", str(error))
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-            return TransportFailure("UNREADABLE", "it redirects to what is no URL")
+            return TransportFailure("UNREADABLE", "it redirects to something that is not a URL")
         except TimeoutError:
             return TransportFailure("LOST", "ReadTimeout")
         except (httpx.TransportError, ssl.SSLError) as error:  # httpx translates those of the handshake only
