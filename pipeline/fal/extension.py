@@ -36,10 +36,10 @@ MAX_PARTS = 5
 
 @dataclass(frozen=True, eq=False)
 class NewFrames:
-    """The frames that a part brings. `used`: where they end in its video. `notes`: for the user, sentences."""
+    """The frames that a part brings. `end`: what a job that goes on from them is named by. `notes`: sentences."""
 
     frames: Iterable[Tensor]
-    used: int
+    end: str
     notes: list[str]
 
 
@@ -87,12 +87,13 @@ async def extend(
         options: Any = {"endpoint": sent.endpoint, "media": sent.media, "key": key, "policy": policy}
         options["on_charge"] = on_charge
         options["observer"] = PartObserver(observer, part.index, len(extension), f", {cost}")
-        end = journal.end_of(chain.submissions[part.index].fingerprint)
+        job_name = chain.submissions[part.index].fingerprint
+        end = journal.end_of(job_name)
         try:
             with naming_seed(extension.request.seed_or_random()):
                 video = await generate(chain.requests[part.index], folder=folder, journal=journal, **options)
         except JobExpiredError:
-            made = kept_end(end, part) if chain.is_there_after(part.index) else None
+            made = kept_end(end, part, job_name) if chain.is_there_after(part.index) else None
             if not made:
                 raise
         else:
@@ -100,7 +101,7 @@ async def extend(
         num_new = extension.append(made.frames)
         if part.index + 1 < len(extension) and not end.exists():
             write_frames(end, (extension.last(min(num_new, CLIP_FRAMES)) * 255).round().to(torch.uint8))
-        identity = name_of_end(chain.submissions[part.index].fingerprint, made.used)
+        identity = made.end
         notes += made.notes
     return extension.video(notes)
 
@@ -111,15 +112,15 @@ def frames_to_use(video: RemoteVideo, sent: SentStart, part: Part) -> NewFrames:
     used = min(part.num_conditioning_frames + part.length, video.num_frames)
     first = 0 if skipped else part.num_conditioning_frames
     frames = (fit(frame, *SIZE) for frame in islice(frames_of(video.path), first, used))
-    return NewFrames(frames, used, [*video.notes, *skipped])
+    return NewFrames(frames, name_of_end(video.job_name or "", used), [*video.notes, *skipped])
 
 
-def kept_end(file: Path, part: Part) -> NewFrames | None:
+def kept_end(file: Path, part: Part, job_name: str) -> NewFrames | None:
     """Return the last frames of a part whose video is gone, or None where they were not kept."""
     with suppress(FFmpegError, OSError):
         frames = [frame / 255 for frame in read_frames(file)]
         note = f"Part {part.index + 1} is gone, here and at fal: only its last {len(frames)} frames are left."
-        return NewFrames(frames, part.num_conditioning_frames + part.length, [note])
+        return NewFrames(frames, name_of_end(job_name, part.num_conditioning_frames + part.length), [note])
     return None
 
 
