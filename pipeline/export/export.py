@@ -179,7 +179,7 @@ def notes_on_export(
     if channels == 4 and not target.format.has_alpha:
         yield f"{target.format.name} has no transparency: the frames were put on the background colour."
     if channels == 4 and target.format.container == "gif":
-        yield "A GIF's pixels are opaque or not: those below half alpha became transparent."
+        yield "A GIF's pixels are either opaque or transparent: pixels below half alpha became transparent."
     if sound and not target.format.has_sound:
         yield "A GIF has no sound: the audio was left out."
     elif isinstance(sound, FileSound) and sound.in_file > sound.channels:
@@ -187,7 +187,7 @@ def notes_on_export(
     if isinstance(clip, FileClip):
         yield from clip.notes
     if found_nan:
-        yield "Some values in the frames were not numbers (NaN) and became black."
+        yield "Some values in the frames were NaN and became black."
 
 
 def make_converter(

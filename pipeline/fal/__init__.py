@@ -1,6 +1,6 @@
-"""Videos from fal.ai: `generate` makes one and pays once, `extend` one in parts; `FalClient` is the queue's protocol.
+"""Videos from fal.ai: `generate` makes one, `extend` continues a clip, and `FalClient` is the queue protocol.
 
-What needs httpx is imported when it is first asked for, so that a node has the endpoints' names and limits without it.
+Modules that need httpx are imported on first use, so that a node has the endpoints' names and limits without it.
 """
 
 from importlib import import_module
@@ -53,7 +53,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of `_MODULES` when it is first used (PEP 562)."""
+    """Import a name in `_MODULES` on first use (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name], __name__), name)
