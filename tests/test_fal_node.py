@@ -33,6 +33,7 @@ from cosmos_predict25.devtools.fal_standin import (
     FalStandIn,
     Hang,
     Job,
+    Outcome,
     Reset,
     content_policy,
 )
@@ -118,7 +119,7 @@ NODE_CLASS_MAPPINGS = {
 }
 """
 """Nodes of another pack: one tells what it gets, one keeps the graph's loop busy as core's sampler does, one
-only waits, one fails."""
+only waits, one fails, one gives a list."""
 
 
 @pytest.fixture
@@ -643,6 +644,20 @@ def test_a_content_policy_refusal_names_field_and_request_and_does_not_say_the_p
     assert f"Request id: {job_of(fal, seed).request_id}" in said
     assert TEXT not in said
     assert record_of(server, seed) is None
+
+
+def test_one_refused_of_a_list_does_not_hold_back_the_others(server, fal):
+    fal.fail_next(lambda body: content_policy(body) if "cube 1" in body["prompt"] else Outcome(), times=3)
+    (seed,) = new_seeds()
+    prompt = graph(seed)
+    prompt["texts"] = {"class_type": "TestPrompts", "inputs": {"count": 3, "text": "A cube"}}
+    prompt["prompt"]["inputs"]["prompt"] = ["texts", 0]
+    entry = server.run(prompt, 60)
+    assert len(jobs_of(fal, seed)) == 3
+    assert len(server.saved_files(entry)) == 2
+    said = " ".join(entry["outputs"][f"fal{seed}"]["cosmos_predict25"])
+    assert f"One of the list was refused, seed {seed}, and the others go on:" in said
+    assert "content_policy_violation" in said
 
 
 def test_a_field_error_names_the_field_and_the_request(server, fal):

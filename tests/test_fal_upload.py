@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import re
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,18 @@ def picture(seed: int = 0, width: int = 300) -> bytes:
     return file.getvalue()
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
 PICTURE = picture()
+HUGE = (
+    PICTURE[:8]
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(bytes(60_001)))
+    + chunk(b"IEND", b"")
+)
+"""A picture of 20000 x 20000 pixels in a few bytes."""
 FROM_PICTURE: dict[str, Any] = {"endpoint": IMAGE_TO_VIDEO, "media": PICTURE}
 STARTS = {"picture": (IMAGE_TO_VIDEO, PICTURE, "image/png"), "clip": (VIDEO_TO_VIDEO, CLIP, "video/mp4")}
 
@@ -145,6 +158,10 @@ USELESS: dict[str, tuple[Endpoint, Any, str]] = {
     "text with a picture": (TEXT_TO_VIDEO, PICTURE, "takes no media"),
     "a clip for a picture": (IMAGE_TO_VIDEO, CLIP, "none of image/png, image/jpeg, image/webp"),
     "a picture for a clip": (VIDEO_TO_VIDEO, PICTURE, "none of video/mp4"),
+    "the head of a picture": (IMAGE_TO_VIDEO, PICTURE[:20], "damaged, not whole"),
+    "half a picture": (IMAGE_TO_VIDEO, PICTURE[: len(PICTURE) // 2], "damaged, not whole"),
+    "half a clip": (VIDEO_TO_VIDEO, CLIP[: len(CLIP) // 2], "damaged, not whole"),
+    "a huge picture": (IMAGE_TO_VIDEO, HUGE, "more than 100 megapixels"),
     "no file": (IMAGE_TO_VIDEO, Path("none.png"), "No such file"),
     "a name": (IMAGE_TO_VIDEO, "rock.png", "a Path for a file"),
     "plain http": (IMAGE_TO_VIDEO, "http://example.com/rock.png", "must be https"),

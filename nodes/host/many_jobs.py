@@ -4,14 +4,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfy_api.latest import io
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from ...pipeline.errors import InvalidRequestError
+from ...pipeline.errors import FalError, InvalidRequestError
 from ...pipeline.extension import DEFAULT_NEW_FRAMES
 from ...pipeline.request import NUM_FRAMES, SamplerSettings
 from ...pipeline.start import CLIP_FRAMES
+from .output import result_on_node
 
 MAX_JOBS = 10
 ALLOW = "allow_many_jobs"
@@ -78,6 +80,19 @@ def index_in_list() -> int:
     """Return which of its inputs a node that is mapped over a list is at."""
     context = get_executing_context()
     return (context.list_index if context else None) or 0
+
+
+def is_refused_item(node_id: str, error: FalError) -> bool:
+    """Return whether fal has refused one item of a list for good, which must not hold back the others."""
+    from ...pipeline.fal.queue.errors import is_lasting
+
+    return is_lasting(error) and sum(name == node_id for name, _ in jobs_of_run().planned) > 1
+
+
+def refused_item(error: FalError, seed: int | None, notes: list[str]) -> io.NodeOutput:
+    """Return no outputs for an item that was refused. ComfyUI shows the message instead of what would use them."""
+    message = f"One of the list was refused{'' if seed is None else f', seed {seed}'}, and the others go on: {error}"
+    return io.NodeOutput(None, None, None, ui=result_on_node(message, *notes), block_execution=message)
 
 
 def runs_in_queue() -> int:

@@ -22,7 +22,7 @@ from .queue.platform import Price, list_requests, read_price
 from .queue.policy import NetworkPolicy
 from .queue.prepared import DO_NOT_STORE, PreparedRequest, json_of, webhook_query
 from .queue.reply import Reply, TransportFailure
-from .queue.retry import backoff, jittered, retry_after
+from .queue.retry import MAX_RETRY_AFTER, backoff, jittered, retry_after
 from .queue.shielded import send_shielded
 from .queue.status import Completed, Status, parse_status
 from .queue.transport import Transport
@@ -67,6 +67,11 @@ class FalClient:
     def clock_offset(self) -> float | None:
         """Return the seconds that fal's clock is ahead of this computer's, or None until fal has sent its time."""
         return self._transport.clock_offset
+
+    @property
+    def account(self) -> str | None:
+        """Return `FalKey.account` of the key, None with a relay."""
+        return self._transport.key and self._transport.key.account
 
     async def upload(self, media: Media, progress: Callable[[str], None] = log.debug) -> str:
         """Upload a picture or a clip at no charge, and return its URL in fal's storage, valid for a day.
@@ -119,8 +124,12 @@ class FalClient:
         self._transport.build("POST", url, headers, prepared.content)
         return prepared
 
-    async def send(self, prepared: PreparedRequest) -> Job:
-        """Start a prepared job. Raises as `submit` does, except `InvalidRequestError`."""
+    async def send(self, prepared: PreparedRequest, before_try: Callable[[bool], object] = bool) -> Job:
+        """Start a prepared job. Raises as `submit` does, except `InvalidRequestError`.
+
+        If fal has no place for a job, this waits for one, up to the policy's wait limit. `before_try` is called with
+        False after a failed try, and with True before the next one.
+        """
         attempts = Attempts(Stage.SUBMIT, self.policy)
         while True:
             request = self._transport.build("POST", prepared.url, prepared.headers, prepared.content)
@@ -132,7 +141,9 @@ class FalClient:
             if cancellation:
                 raise cancellation
             self._on_trouble(f"fal does not accept the job yet ({reply.reason}), trying again")
+            before_try(False)
             await asyncio.sleep(self._pause(answer, attempts, reply))
+            before_try(True)
 
     def job(self, endpoint_id: str, request_id: str) -> Job:
         """Return an earlier job by its request id. Raises `InvalidRequestError`."""
@@ -225,10 +236,12 @@ class FalClient:
         """Return the current price of a job, or None if fal does not tell."""
         return await read_price(self._transport, endpoint_id)
 
-    def requests(self, endpoint_id: str, start: datetime, end: datetime) -> AsyncIterator[dict[str, Any]]:
+    def requests(
+        self, endpoint_id: str, start: datetime | None = None, end: datetime | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """Yield fal's list of the account's jobs that were sent from `start` to `end`, with their inputs.
 
-        Raises `FalError` if fal does not provide it.
+        Without `start`, the list covers the last 24 hours. Raises `FalError` if fal does not provide all of it.
         """
         return list_requests(self._transport, endpoint_id, start, end)
 
@@ -268,7 +281,8 @@ class FalClient:
         """Return the seconds before the next try."""
         if answer in FALS_OWN:
             return jittered(self.policy.poll_interval(0))
-        asked = retry_after(reply.headers) if isinstance(reply, Reply) else None
+        longest = self.policy.wait_limit if attempts.stage is Stage.SUBMIT else MAX_RETRY_AFTER
+        asked = retry_after(reply.headers, longest) if isinstance(reply, Reply) else None
         return asked or backoff(attempts.times[answer], self.policy.backoff, self.policy.backoff_cap)
 
 

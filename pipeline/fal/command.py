@@ -152,7 +152,7 @@ def forget_job(options: argparse.Namespace, journal: Journal, videos: Path) -> N
         record.past_ids.append(record.request_id)
     record.request_id = record.status_url = record.response_url = record.cancel_url = None
     record.result = record.refusal = None
-    record.state, record.is_adopted = JobState.ENDED, False
+    record.state, record.is_adopted, record.is_shared = JobState.ENDED, False, False
     journal.save(record)
     text = f"Forgotten: the same values with seed {record.seed} send a new job, which is a new charge."
     print(json.dumps({"forgotten": record.fingerprint}) if options.json else text)

@@ -79,7 +79,8 @@ async def extend(
     identity, notes = sent.media.identity, []
     chain = choose_chain(extension, identity, journal, folder)
     extension.lengths = chain.lengths
-    cost = await cost_of(chain.num_to_pay, VIDEO_TO_VIDEO, key, policy)
+    count = chain.num_to_pay
+    cost = await cost_of(count, VIDEO_TO_VIDEO, key, policy) if count else "nothing to pay"
     for part in extension.parts(observer):
         if part.index:
             sent = start_to_send(part.start, encode_clip, journal, identity, SIZE)

@@ -17,7 +17,7 @@ import httpx
 from ...formats import FORMATS, VideoFormat
 from ..queue.policy import NetworkPolicy
 from ..queue.reply import raw_chunks
-from ..queue.retry import backoff, may_repeat_download, retry_after
+from ..queue.retry import backoff, retry_after
 from ..queue.transport import UnloggedURL, certificates, connect
 from ..queue.verdict import Answer, Attempts, Stage, Verdict
 
@@ -135,10 +135,8 @@ def check_response(response: httpx.Response) -> None:
     status = response.status_code
     if status in (403, 404, 410):
         raise MediaGoneError(f"HTTP {status}")
-    if may_repeat_download(status):
-        raise DownloadError(f"HTTP {status}", retry_after(response.headers))
     if status != 200:
-        raise MediaRefusedError(f"its address answers HTTP {status}")
+        raise DownloadError(f"HTTP {status}", retry_after(response.headers))
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise MediaRefusedError("it is compressed, which was not asked for")
     if response.headers.get("content-type", "").lower().startswith(NOT_A_VIDEO):

@@ -162,6 +162,7 @@ def outcome_unknown(reason: str) -> OutcomeUnknownError:
 
 def unreachable(reply: TransportFailure) -> FalError:
     is_bad = reply.kind == "BAD_CERTIFICATE"
-    advice = "look at the proxy and the clock" if is_bad else "look at the network connection, and try again"
+    bad = "set SSL_CERT_FILE to the file with your network's certificate, or look at the proxy and the clock"
+    advice = bad if is_bad else "look at the network connection, and try again"
     text = f"fal could not be reached ({reply.reason}), so nothing was sent and there is no charge: {advice}."
     return FalError(text, stage="submit", retryable=True)
