@@ -71,8 +71,8 @@ async def find_lost_job(
     was_this = bool(search and search.ended and not search.matches)
     raise OutcomeUnknownError(
         "The job was sent to fal, but the reply was lost: it may be running and may be charged. "
-        f"{describe(search, stored) if search else listing_error} Run the same again to look once more, at no "
-        f"charge{when_due(client, record)}. Or look at https://fal.ai/dashboard/requests: "
+        f"{describe(search, stored) if search else listing_error} Run the same again to look once more, at no charge"
+        f"{when_due(client, record)}. Or look at https://fal.ai/dashboard/requests: "
         f"if {'that was this job' if was_this else 'the job is not there'}, {again}. Another seed makes another job.",
         stage="submit",
     )
