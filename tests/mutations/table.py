@@ -606,9 +606,9 @@ LOADING = (
 NODES = (
     Mutation(
         "a file outside of the output folder is written",
-        f"{HOST}/output.py",
-        "if PureWindowsPath(filename_prefix).is_absolute() or not is_in_output(filename_prefix):",
-        "if not filename_prefix:",
+        "nodes/host/output.py",
+        "or not is_in_output(filename_prefix):",
+        "or not filename_prefix:",
         "test_export_node.py::test_bad_input_is_refused_on_the_node_before_the_video_is_made",
         COMFYUI,
     ),
@@ -668,9 +668,9 @@ NODES = (
     ),
     Mutation(
         "of a clip that was cut the end of the whole file is gone on from",
-        f"{HOST}/videos.py",
-        "seconds if ends_early else 0.0",
-        "0.0",
+        "pipeline/clip/pictures.py",
+        "end = min(float(self._length or 0) + self._origin, self._end)",
+        "end = float(self._length or 0) + self._origin",
         "test_extend_node.py::test_of_a_long_file_only_the_end_is_decoded",
     ),
 )
