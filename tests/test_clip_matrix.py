@@ -254,7 +254,7 @@ CASES = {
         "mp4", cut(faststart, 0.75), flashes=MARKS[:2], beeps=MARKS[:2], note="", has_start=False
     ),
     "cut at 60 %, mkv": Case(
-        "mkv", cut(vary(**MKV), 0.6), flashes=MARKS[:2], beeps=MARKS[:2], note="breaks off", has_start=False
+        "mkv", cut(vary(**MKV), 0.6), flashes=MARKS[:2], beeps=MARKS[:2], note="ends early", has_start=False
     ),
     "damaged in the middle, mkv": Case(
         "mkv",

@@ -64,7 +64,7 @@ def why(file: object, error: OSError | FFmpegError) -> str:
         if not head:
             return "the file is empty): choose another file"
         if isinstance(error, InvalidDataError | EndOfFile) and head[4:] == MP4_BRAND:
-            return "its index is missing, as where a download or a recording broke off): get the whole file"
+            return "its index is missing, for example after an interrupted download or recording): get the whole file"
     return f"{error.strerror}): choose another file"
 
 
