@@ -611,9 +611,9 @@ NODES = (
     ),
     Mutation(
         "of a clip that was cut the end of the whole file is gone on from",
-        f"{HOST}/videos.py",
-        "seconds if ends_early else 0.0",
-        "0.0",
+        "pipeline/clip/times.py",
+        "if begin - EARLY <= second < end - EARLY",
+        "if begin - EARLY <= second",
         "test_extend_node.py::test_of_a_long_file_only_the_end_is_decoded",
     ),
 )
