@@ -12,25 +12,54 @@ and CUDA itself.
 import argparse
 import sys
 import time
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from cosmos_predict25.devtools.accounting import SHAPES, account, build_model, fake_gpu
+from cosmos_predict25.devtools.accounting import (
+    GPU,
+    SHAPES,
+    account,
+    build_model,
+    denoise,
+    empty_latents,
+    encode,
+    fake_gpu,
+)
 from cosmos_predict25.devtools.environment import NEWEST, REPO, source_folder
 from cosmos_predict25.devtools.report import publish
 from cosmos_predict25.pipeline.errors import NotEnoughMemoryError
+from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.model import LocalModel, sizes_of
 from cosmos_predict25.pipeline.local.plan import Plan, make_plan
 from cosmos_predict25.pipeline.local.sizes import GIB, DeviceMemory
 
 CARDS = (6, 8, 10, 12, 16, 24, 32)
+TFLOPS = {
+    6: ("RTX 4050 Laptop", 24.3),
+    8: ("RTX 4060", 30.2),
+    10: ("RTX 3080", 59.5),
+    12: ("RTX 3060", 25.5),
+    16: ("RTX 4060 Ti", 44.1),
+    24: ("RTX 4090", 165.2),
+    32: ("RTX 5090", 209.5),
+    141: ("H200", 989),
+}
+"""A card of each size in GB, and its dense bfloat16 rate in TFLOP/s, with sums in float32 and at boost clock."""
+PASSES = {"time, 35 steps": 70, "15 *few steps*": 30, "4 *distilled* steps": 4}
+"""Passes of the transformer. With guidance, a step is two."""
 TAKEN = 0.5
 RAM = 32
 VIDEO = {"num_frames": 93, "height": 704, "width": 1280}
 STAGES = ("encode", "denoise", "decode")
 COMPUTED = "Computed, not measured: no GPU was at hand."
+README_NOTE = (
+    "Computed, not measured. The times assume the card's full bfloat16 rate, so a real run takes longer: on an H200, "
+    "NVIDIA\nmeasured 3.7 minutes for 35 steps of Predict2-2B, a network of the same shape."
+)
 
 
 def import_comfyui() -> None:
@@ -47,7 +76,7 @@ def card(gib: float) -> DeviceMemory:
     return DeviceMemory((gib - TAKEN) * GIB, RAM * GIB, layers_in_flight=3)
 
 
-def computed_row(name: str, model: LocalModel, gib: int, known: dict) -> tuple[Plan, list[str]]:
+def computed_row(name: str, model: LocalModel, gib: int, known: dict) -> list[str]:
     """`known`: stages that were counted before."""
     plan = make_plan(sizes_of(model), **VIDEO, memory=card(gib))
     counted = []
@@ -57,7 +86,7 @@ def computed_row(name: str, model: LocalModel, gib: int, known: dict) -> tuple[P
             known[key] = account(model, plan, stage, **VIDEO)
         counted.append(known[key])
     predicted = " / ".join(f"{getattr(plan, stage).peak / GIB:.2f}" for stage in STAGES)
-    return plan, [name, f"{gib}", what_happens(plan), predicted, " / ".join(f"{peak / GIB:.2f}" for peak in counted)]
+    return [name, f"{gib}", what_happens(plan), predicted, " / ".join(f"{peak / GIB:.2f}" for peak in counted)]
 
 
 def what_happens(plan: Plan) -> str:
@@ -71,24 +100,60 @@ def does_it_run(plan: Plan) -> str:
     return f"yes, with {shares} in RAM" if shares else "yes"
 
 
+def decode_all(model: LocalModel) -> None:
+    for _ in decode_chunks(model.vae, empty_latents(**VIDEO)):
+        pass
+
+
+def flops_of_stages(model: LocalModel) -> list[float]:
+    """Count the FLOPs of one prompt, one pass of the transformer, and the decoding; to be called within `fake_gpu`."""
+    for part in (model.text_encoder, model.transformer, model.vae):
+        part.to(GPU)
+    flops = []
+    for work in (encode, partial(denoise, **VIDEO, known=0), decode_all):
+        with FlopCounterMode(display=False) as counter:
+            work(model)
+        flops.append(counter.get_total_flops())
+    return flops
+
+
+def shortest_time(flops: list[float], passes: int, tflops: float) -> str:
+    """Return the time of a video at a card's full rate, with two prompts, as the negative one counts too."""
+    encode_flops, pass_flops, decode_flops = flops
+    seconds = (2 * encode_flops + passes * pass_flops + decode_flops) / tflops / 1e12
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds > 600 else f"{seconds / 60:.1f} min"
+
+
+def cards_table(model: LocalModel) -> None:
+    """The README's: a card of each size, with the plan for it and the shortest time."""
+    flops = flops_of_stages(model)
+    rows = []
+    for gib, (name, tflops) in TFLOPS.items():
+        plan = make_plan(sizes_of(model), **VIDEO, memory=card(gib))
+        times = [shortest_time(flops, passes, tflops) for passes in PASSES.values()]
+        rows.append([f"{gib} GB, {name}", does_it_run(plan), f"{plan.peak / GIB:.1f} GiB", *times])
+    header = ["card", "does it run", "peak VRAM", *PASSES]
+    publish(header, rows, README_NOTE, REPO / "README.md", with_conditions=False)
+
+
 def computed_table() -> None:
     from cosmos_predict25.nodes.host.kernels import ComfyKernels
 
-    rows, cards = [], []
+    rows = []
     with fake_gpu():
         for name, shape in SHAPES.items():
             model, known = build_model(**shape), {}
             model.transformer.kernels = ComfyKernels()
             for gib in CARDS:
-                plan, row = computed_row(name, model, gib, known)
+                row = computed_row(name, model, gib, known)
                 rows.append(row)
-                if name == "2b":
-                    cards.append([f"{gib} GB", does_it_run(plan), f"{plan.peak / GIB:.1f} GiB"])
                 print(*row, flush=True)
+            if name == "2b":
+                cards_table(model)
     header = ["model", "card, GiB", "what happens", "predicted, GiB", "counted, GiB"]
     publish(header, rows, f"{COMPUTED} GiB are those of encoding / denoising / decoding.")
-    header = ["card", "does it run", "peak VRAM"]
-    publish(header, cards, COMPUTED, REPO / "README.md", with_conditions=False)
 
 
 def measured_row(gib: int, model: LocalModel, steps: int) -> list[str]:

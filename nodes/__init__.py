@@ -18,6 +18,12 @@ from .start_latent import CosmosPredict25StartLatent
 
 
 class CosmosPredict25Extension(ComfyExtension):
+    async def on_load(self) -> None:
+        """Fetch videos on fal that were paid for before ComfyUI ended, if there are any."""
+        from .host.past_jobs import fetch_in_background
+
+        fetch_in_background()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             CosmosPredict25Prompt,

@@ -1,5 +1,6 @@
-"""The inputs by which a loader is told what to load, and the files that they mean."""
+"""The loaders' inputs that choose a checkpoint, and the files they stand for."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..pipeline.local.load.find import (
     files_below,
     find_checkpoints,
     find_text_encoders,
+    how_to_download,
     nothing_found,
     shards_of,
     why_not_found,
@@ -25,13 +27,30 @@ SINGLE_FILES = "single files"
 NONE = "none"
 
 
+@dataclass(frozen=True)
+class SingleFile:
+    """A part of the model in its own file. `folder`: ComfyUI's name for its folder."""
+
+    folder: str
+    what: str
+
+
+FILES = {
+    "transformer": SingleFile(
+        "diffusion_models", "NVIDIA's file with a name ending in _ema_bf16.pt, or a .safetensors file,"
+    ),
+    "vae": SingleFile("vae", "wan_2.1_vae.safetensors"),
+    "text_encoder": SingleFile("text_encoders", "a folder with all of nvidia/Cosmos-Reason1-7B"),
+}
+
+
 def checkpoint_input() -> io.Combo.Input:
     return io.Combo.Input(
         "checkpoint",
         options=[AUTO, *find_checkpoints(_roots("diffusers")), SINGLE_FILES],
         default=AUTO,
-        tooltip="A folder in diffusers layout below models/diffusers. 'auto' takes the largest one there, "
-        "or the demo that comes with the pack where there is none; 'single files' takes the three files "
+        tooltip="A folder in diffusers layout in models/diffusers. 'auto' takes the largest one there and refuses to "
+        "run if there is none. 'Demo' is a tiny model that comes with the pack. 'single files' takes the three files "
         "chosen in the advanced inputs.",
     )
 
@@ -63,8 +82,8 @@ def single_file_inputs(text_encoder_files: bool = False) -> list[io.Combo.Input]
             ],
             default=NONE,
             advanced=True,
-            tooltip="For 'single files': a folder below models/text_encoders with Cosmos-Reason1-7B (or the "
-            "text encoder that the transformer was trained with) and its tokenizer"
+            tooltip="For 'single files': a folder in models/text_encoders with Cosmos-Reason1-7B (or the text "
+            "encoder that the transformer was trained with) and its tokenizer"
             + (", or a .safetensors file there." if text_encoder_files else "."),
         ),
     ]
@@ -76,21 +95,21 @@ def variant_input() -> io.Combo.Input:
         options=[AUTO, *VARIANTS],
         default=AUTO,
         optional=True,
-        tooltip="Which of NVIDIA's trainings the checkpoint comes from: each runs with other settings. 'auto' knows "
-        "the 14B model by its size and the 2B ones by NVIDIA's names of files and folders, and without such a name "
-        "takes 2B post-trained. The node says which it took.",
+        tooltip="The NVIDIA training that the checkpoint comes from. Each runs with its own settings. 'auto' "
+        "recognises the 14B model by its size and the 2B ones by NVIDIA's names of files and folders. Without such a "
+        "name it takes 2B post-trained. The node shows the variant.",
     )
 
 
 def variant_of(choice: str) -> Variant | None:
-    """None for 'auto'. Raises `InvalidRequestError` for what is not in the list."""
+    """Return the variant, or None for 'auto'. Raises `InvalidRequestError` if it is not in the list."""
     if choice != AUTO and choice not in VARIANTS:
         raise InvalidRequestError(f"variant is {choice!r}, but must be one of {', '.join([AUTO, *VARIANTS])}.")
     return VARIANTS.get(choice)
 
 
 def lines_on_loaded(name: str, variant: Variant) -> list[str]:
-    """What a loader says on its node."""
+    """Return a loader's lines on its node."""
     if name == DEMO_FOLDER.name:
         return [f"Loaded {name}.", "Demo: knows only coloured shapes."]
     lines = [f"Loaded {name}.", f"Variant: {variant.name}."]
@@ -100,7 +119,7 @@ def lines_on_loaded(name: str, variant: Variant) -> list[str]:
 
 
 def files_of(checkpoint: str, transformer: str, vae: str, text_encoder: str) -> list[Any]:
-    """What changes when a file on disk does. None stands for a linked input, whose changes ComfyUI sees."""
+    """Return a value that changes when a file on disk changes. None means a linked input, which ComfyUI tracks."""
     chosen = (transformer, vae, text_encoder) if checkpoint == SINGLE_FILES else (checkpoint,)
     if None in chosen:
         return list(chosen)
@@ -109,34 +128,50 @@ def files_of(checkpoint: str, transformer: str, vae: str, text_encoder: str) -> 
     return [(str(file), file.stat().st_mtime_ns) for file in files]
 
 
+def refusal_of(checkpoint: str | None) -> bool | str:
+    """Return the reason why a checkpoint cannot be loaded, or True. None means a linked input."""
+    try:
+        if checkpoint not in (None, SINGLE_FILES):
+            folder_of(checkpoint)
+    except CheckpointNotFoundError as error:
+        return str(error)
+    return True
+
+
 def folder_of(checkpoint: str) -> Path:
+    """Return the folder of a checkpoint; 'auto' is the largest one of the user's, and never the demo.
+
+    Raises `CheckpointNotFoundError` with the reason, or with how to download the model.
+    """
     roots = _roots("diffusers")
     found = find_checkpoints(roots)
-    if not found:
-        raise nothing_found(roots)
-    if checkpoint == AUTO and next(iter(found)) != DEMO:
-        return next(iter(found.values()))
     if checkpoint in found:
         return found[checkpoint]
+    own = [name for name in found if name != DEMO]
+    if checkpoint == AUTO and own:
+        return found[own[0]]
     reasons = why_not_found(roots)
     if checkpoint == AUTO and reasons:
-        # Not the demo's shapes in place of the model that was meant.
         raise CheckpointNotFoundError(f"{next(iter(reasons.values()))} Or choose '{DEMO}' here.")
     if checkpoint == AUTO:
-        return found[DEMO]
-    raise CheckpointNotFoundError(
-        reasons.get(checkpoint, f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}.")
-        + f" Found there: {', '.join(found)}. Choose one of these, or '{AUTO}'."
-    )
+        raise nothing_found(roots)
+    if checkpoint in reasons:
+        raise CheckpointNotFoundError(reasons[checkpoint])
+    if own:
+        raise CheckpointNotFoundError(
+            f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}. Choose one of these: "
+            f"{', '.join(own)}. Or download one. {how_to_download(roots[0])}"
+        )
+    raise nothing_found(roots, checkpoint)
 
 
 def single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, Path, Path]:
-    chosen = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
-    for name, value in chosen.items():
+    for name, value in {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}.items():
         if value == NONE:
             raise InvalidRequestError(
-                f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose one of the files listed there, or "
-                f"another checkpoint."
+                f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose a file in the advanced inputs. If it "
+                f"is not listed, put {FILES[name].what} into {' or '.join(map(str, _roots(FILES[name].folder)))} and "
+                f"press R.{_note_on_gguf()}"
             )
     folders = find_text_encoders(_roots("text_encoders"))
     names = [*folders, *_single_text_encoders()]
@@ -150,14 +185,27 @@ def single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, P
 
 
 def _single_text_encoders() -> list[str]:
-    """Files that are not part of a transformers folder."""
+    """Return the files that are not part of a transformers folder."""
     folders = tuple(f"{name}/" for name in find_text_encoders(_roots("text_encoders")))
     names = [name.replace("\\", "/") for name in folder_paths.get_filename_list("text_encoders")]
     return [name for name in names if name.endswith(".safetensors") and not name.startswith(folders)]
 
 
+def _note_on_gguf() -> str:
+    """Return a sentence on a GGUF file among the transformers, which ComfyUI does not list."""
+    found = [file.name for root in _roots("diffusion_models") for file in files_below(root) if file.suffix == ".gguf"]
+    return f" {found[0]} is a GGUF file, which cannot be read here: use a .pt or .safetensors file." if found else ""
+
+
 def _file(kind: str, name: str) -> Path:
-    return Path(folder_paths.get_full_path_or_raise(kind, name))
+    path = folder_paths.get_full_path(kind, name)
+    if path is None:
+        input_name = next(name for name, file in FILES.items() if file.folder == kind)
+        raise CheckpointNotFoundError(
+            f"{input_name} is {name!r}, which is not in {' or '.join(map(str, _roots(kind)))}. Put "
+            f"{FILES[input_name].what} there and press R, or choose another file in the advanced inputs."
+        )
+    return Path(path)
 
 
 def _roots(kind: str) -> list[Path]:

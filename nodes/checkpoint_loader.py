@@ -8,6 +8,7 @@ from .checkpoint_inputs import (
     files_of,
     folder_of,
     lines_on_loaded,
+    refusal_of,
     single_file_inputs,
     single_files,
     variant_input,
@@ -33,22 +34,23 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
                     "prompt_writer",
                     default=False,
                     advanced=True,
-                    tooltip="Let Generate Text write prompts with this CLIP, from an idea and a picture. It takes "
+                    tooltip="Lets Generate Text write prompts with this CLIP, from an idea and a picture. It takes "
                     "2.4 GB more for Cosmos-Reason1-7B.",
                 ),
                 variant_input(),
             ],
             outputs=[
-                io.Model.Output("model", tooltip="For KSampler and whatever else takes a MODEL."),
-                io.Clip.Output("clip", tooltip="For CLIP Text Encode, and with prompt_writer for Generate Text."),
+                io.Model.Output("model", tooltip="For KSampler and other nodes with a MODEL input."),
+                io.Clip.Output("clip", tooltip="For CLIP Text Encode, and for Generate Text if prompt_writer is on."),
                 io.Vae.Output("vae", tooltip="The Wan 2.1 VAE, for VAE Decode."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None = None) -> bool:
-        """`execute` says which ones there are, where ComfyUI would only say that a checkpoint is not in its list."""
-        return True
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
+        """Refuse before anything runs, with the download, where ComfyUI would only say "not in list"."""
+        return refusal_of(checkpoint)
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
@@ -66,8 +68,10 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
         variant: str = AUTO,
     ) -> io.NodeOutput:
         from ..pipeline.local.load.parts import file_parts, folder_parts
+        from .host.observers import NodeObserver
         from .host.output import result_on_node
 
+        observer = NodeObserver(cls.hidden.unique_id)
         with import_native():
             from .native.clip import load_clip
             from .native.model import load_transformer
@@ -77,9 +81,12 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
             parts = file_parts(*single_files(transformer, vae, text_encoder), variant_of(variant))
         else:
             parts = folder_parts(folder_of(checkpoint), variant_of(variant))
+        observer.progress("Reading the transformer", 0, 3)
         model, projection = load_transformer(parts)
         lines = lines_on_loaded(parts.name, parts.variant)
         if parts.variant is OTHERS:
             lines.append("Its scheduler is simple, not karras.")
+        observer.progress("Reading the text encoder", 1, 3)
         clip = load_clip(parts, projection, prompt_writer)
+        observer.progress("Reading the VAE", 2, 3)
         return io.NodeOutput(model, clip, load_vae(parts), ui=result_on_node(*lines))

@@ -23,11 +23,11 @@ class CosmosPredict25EmptyLatent(io.ComfyNode):
                     min=NUM_FRAMES.minimum,
                     max=NUM_FRAMES.maximum,
                     step=4,
-                    tooltip=f"Frames in the video, at {FPS} a second: 93 are 5.8 seconds. The model makes 4k+1 frames "
-                    "(9, 13, ... 93); another count makes the next of these.",
+                    tooltip=f"The number of frames, at {FPS} fps: 93 are 5.8 seconds. The model makes 4k+1 frames (9, "
+                    "13, ... 93). Another number is rounded up to the next of these.",
                 ),
             ],
-            outputs=[io.Latent.Output("latent", tooltip="Nothing yet, in the shape of the video.")],
+            outputs=[io.Latent.Output("latent", tooltip="An empty latent in the shape of the video.")],
         )
 
     @classmethod

@@ -3,7 +3,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import folder_paths
 from comfy_api.latest import Input, io
 from PIL import ImageColor
 
@@ -50,35 +49,35 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
                     "images",
                     optional=True,
                     lazy=True,
-                    tooltip="The frames to save, RGB or RGBA. WebM and ProRes keep transparency, a GIF's pixels are "
-                    "transparent or not, and MP4 gets the background.",
+                    tooltip="The frames to save, RGB or RGBA. WebM and ProRes keep transparency. A GIF's pixels are "
+                    "either transparent or opaque, and an MP4 shows the background colour instead.",
                 ),
                 io.Audio.Input(
                     "audio",
                     optional=True,
                     lazy=True,
-                    tooltip="The sound for images, or instead of the video's own. A GIF has none.",
+                    tooltip="The sound for images, or a replacement for the video's own. A GIF has none.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=list(VIDEO_OUTPUT_TYPES),
                     default=VIDEO_OUTPUT_TYPES[0],
-                    tooltip="X264 plays everywhere, VP9 is the smallest, ProRes 4444 is for editing, GIF for pages "
-                    "that take images only.",
+                    tooltip="X264 plays everywhere, VP9 makes the smallest files, ProRes 4444 is for editing, and GIF "
+                    "for websites that accept only images.",
                 ),
                 io.Combo.Input(
                     "quality",
                     options=[*VIDEO_QUALITIES, AS_IS],
                     default=HIGH,
-                    tooltip="Higher looks better and makes larger files. 'as is' copies a video "
-                    "that came from a file of this format, without encoding it again; others are saved at high.",
+                    tooltip="Higher looks better and makes larger files. 'as is' copies a video from a file of the "
+                    "same format without encoding it again, and saves any other at high.",
                 ),
                 io.String.Input(
                     "filename_prefix",
                     default="video/cosmos",
-                    tooltip="Subfolders and the start of the file's name; a number follows. %year%, %month%, %day%, "
-                    "%hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd% and widgets' values such as "
-                    "%Sampler Settings.seed% are filled in.",
+                    tooltip="Subfolders and the start of the file name, followed by a number. You can use %year%, "
+                    "%month%, %day%, %hour%, %minute%, %second%, %width%, %height%, %date:yyyy-MM-dd% and values of "
+                    "widgets such as %Sampler Settings.seed%.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -87,7 +86,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
                     max=1000.0,
                     step=0.01,
                     optional=True,
-                    tooltip=f"Frames per second of images: the model makes {FPS}. A video keeps its own.",
+                    tooltip=f"The frame rate of images: the model makes {FPS} fps. A video keeps its own.",
                 ),
                 io.Color.Input(
                     "background",
@@ -112,22 +111,31 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         **connected: object,
     ) -> list[str]:
         """Refuse wrong values before the frames are made, and blame no widget."""
-        from ..pipeline.export.encodings import find_encoding
+        from ..pipeline.export.encodings import check_fps
+        from ..pipeline.formats import find_format
+        from .host.canvas import why_disconnected
+        from .host.output import check_output
 
+        if not connected and (reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id)):
+            raise InvalidRequestError(reason)
         check_connections("video" in connected, "images" in connected)
-        cls.fill_in_prefix(filename_prefix)
+        check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))
         read_colour(background)
         if "images" in connected:
-            find_encoding(format).check_fps(Fraction(fps))
+            check_fps(Fraction(fps))
         return [name for name in ("video", "images", "audio") if name in connected]
 
     @classmethod
-    def fill_in_prefix(cls, filename_prefix: str) -> str:
-        from .host.filenames import fill_in
+    def fill_in_prefix(cls, filename_prefix: str) -> tuple[str, list[str]]:
+        """Return the prefix of the file, and a note if it had to be changed."""
+        from .host.filenames import as_portable, fill_in
+        from .host.output import check_prefix
 
-        filled = fill_in(filename_prefix, cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        filled = fill_in(filename_prefix, cls.hidden.prompt, cls.hidden.extra_pnginfo).replace("\\", "/")
         check_prefix(filled)
-        return filled
+        portable = as_portable(filled)
+        note = f"filename_prefix {filled!r} was changed to {portable!r}, since Windows forbids that name."
+        return portable, [note] if portable != filled else []
 
     @classmethod
     def execute(
@@ -150,15 +158,16 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         target, colour = find_format(format), read_colour(background)
         metadata = file_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo, values_of(video))
         video = with_gif_frame_rate(video) if video is not None else video_from(cast(Input.Image, images), fps)
+        prefix, notes = cls.fill_in_prefix(filename_prefix)
         observer = NodeObserver(cls.hidden.unique_id)
         source = source_of(video, audio, observer.raise_if_stopped)
-        path = next_output_file(cls.fill_in_prefix(filename_prefix), target.suffix, *source.size)
+        path = next_output_file(prefix, target.suffix, *source.size)
         options: Any = {"format": format, "metadata": metadata, "observer": observer}
         # A <video> shows neither ProRes nor a GIF. Made first: nothing comes between a saved file and the run's end.
-        proxy = make_proxy(source, path, colour, observer) if target.html_element != "video" else None
+        proxy = make_proxy(source, colour, observer) if target.html_element != "video" else None
         file = None if audio else file_of(video)
-        saved, notes = copy_or_encode(file, source, path, quality, colour, options)
-        result = result_on_node(f"{path.name}, {saved.file_size / 1000:,.0f} kB.", *notes, *saved.notes)
+        saved, more = copy_or_encode(file, source, path, quality, colour, options)
+        result = result_on_node(f"{path.name}, {saved.file_size / 1000:,.0f} kB.", *notes, *more, *saved.notes)
         return io.NodeOutput(video_of(saved), ui={**shown_on_node(path, proxy), **result})
 
 
@@ -170,9 +179,9 @@ def copy_or_encode(
     background: tuple[float, float, float],
     options: dict[str, Any],
 ) -> tuple["VideoFile", list[str]]:
-    """Save the video at `path`, and return it with a note where it could not be saved as it is.
+    """Save the video at `path`, and return it with a note if it had to be encoded although `quality` is 'as is'.
 
-    `file`: which holds just what is to be saved, if any does. `options`: of `export` and `remux` both.
+    `file`: a file with exactly this video, or None. `options`: for both `export` and `remux`.
     """
     from ..pipeline.export import export, remux
 
@@ -181,7 +190,7 @@ def copy_or_encode(
         if file and (copied := remux(file, path, **options)):
             return copied, notes
         quality = HIGH
-        notes = [f"Encoded at {HIGH}: only a whole file that is {options['format']} already can be saved as it is."]
+        notes = [f"Encoded at {HIGH}: '{AS_IS}' copies only a whole, unchanged file of the format {options['format']}."]
     return export(**vars(source), path=path, quality=quality, background=background, **options), notes
 
 
@@ -190,21 +199,11 @@ def check_connections(video: bool, images: bool) -> None:
     if video and images:
         raise InvalidRequestError("Both video and images are connected: disconnect one of them.")
     if not (video or images):
-        raise InvalidRequestError("Neither video nor images is connected: connect the one that is to be saved.")
-
-
-def check_prefix(filename_prefix: str) -> None:
-    """Raise `InvalidRequestError` for what does not name a file in the output folder."""
-    folder = Path(folder_paths.get_output_directory()).resolve()
-    if folder not in (folder / filename_prefix).resolve().parents:
-        raise InvalidRequestError(
-            f"filename_prefix is {filename_prefix!r}, but must name a file in the output folder, links followed: try "
-            "video/cosmos."
-        )
+        raise InvalidRequestError("Neither video nor images is connected: connect one of them.")
 
 
 def read_colour(background: str) -> tuple[float, float, float]:
-    """Return RGB in 0..1. Raises `InvalidRequestError` for what is no colour."""
+    """Return RGB in 0..1. Raises `InvalidRequestError` for anything that is not a colour."""
     try:
         red, green, blue, *_ = ImageColor.getrgb(background)
     except ValueError as error:

@@ -26,34 +26,34 @@ class CosmosPredict25Extend(io.ComfyNode):
             node_id="CosmosPredict25Extend",
             display_name="Extend Video Locally (Cosmos Predict2.5)",
             category=CATEGORY,
-            description="Goes on from the end of a video with Cosmos-Predict2.5 on this machine, for longer than the "
-            "model makes at once.",
+            description="Continues a video from its end with Cosmos-Predict2.5 on this machine, beyond the model's "
+            "maximum length.",
             search_aliases=["cosmos", "nvidia", "extend video", "video to video", "v2v", "continue", "longer video"],
             inputs=[
                 CosmosModel.Input("model", lazy=True, tooltip="From the Model Loader."),
                 CosmosPrompt.Input(
                     "prompt",
-                    tooltip="What is to happen next, from the Prompt node. Several Extend nodes in a row can have "
-                    "another prompt each.",
+                    tooltip="From the Prompt node: what happens next. Several Extend nodes in a row can each have "
+                    "their own prompt.",
                 ),
                 CosmosSettings.Input(
                     "settings",
-                    tooltip="From the Sampler Settings node. num_frames is the most that is made at once; further "
-                    "parts have the seeds after this one.",
+                    tooltip="From the Sampler Settings node. num_frames is the maximum length of a segment. Later "
+                    "segments use the following seeds.",
                 ),
                 *extend_inputs(
-                    video="The video to go on from, or images, 16 a second. They are kept as they are, or scaled and "
-                    "cropped in the middle where width and height are others.",
-                    new_frames="Frames to add, at 16 a second: 88 are one part and 5.5 seconds. Each part starts from "
-                    "the end of the one before; after three or so the quality drops.",
+                    video="The video to continue, or images at 16 fps. They are kept unchanged, or scaled and "
+                    "center-cropped if width and height differ.",
+                    new_frames="The number of frames to add, at 16 fps: 88 are one segment of 5.5 seconds. Each "
+                    "segment starts from the end of the one before. After about three, the quality drops.",
                 ),
                 io.Boolean.Input(
                     "even_parts",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Share new_frames out evenly among the parts. Off, all parts but the last have num_frames "
-                    "frames: the model was trained on 93.",
+                    tooltip="Makes all segments equally long. When off, all but the last have num_frames frames: the "
+                    "model was trained on 93.",
                 ),
             ],
             outputs=extend_outputs(),

@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import Input, io
 
-from ..pipeline.errors import InvalidRequestError
+from ..pipeline.errors import FalError, InvalidRequestError
 from ..pipeline.fal import DISTILLED, TEXT_TO_VIDEO
 from ..pipeline.request import (
     STANDARD,
@@ -13,9 +13,10 @@ from ..pipeline.request import (
     Prompt,
     SamplerSettings,
 )
-from .sockets import CATEGORY, UPLOADED, VIDEO_ALIASES, CosmosPrompt, CosmosSettings
+from .sockets import CATEGORY, UPLOADED, VIDEO_ALIASES, CosmosPrompt, CosmosSettings, allow_many_jobs_input
 
 if TYPE_CHECKING:
+    from ..pipeline.fal import Journal
     from ..pipeline.fal.start import SentStart
 
 ENDPOINTS = {endpoint.name: endpoint for endpoint in (TEXT_TO_VIDEO, DISTILLED)}
@@ -29,8 +30,8 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
             display_name="Generate on fal (Cosmos Predict2.5)",
             category=CATEGORY,
             description="Makes a video from text, a picture or a clip with Cosmos-Predict2.5 on fal.ai, for money, and "
-            "saves it in the output folder. The key comes from the environment variable FAL_KEY. Several of these run "
-            "at once.",
+            "saves it in the output folder. The key comes from the environment variable FAL_KEY. Several of these "
+            "nodes run at once.",
             search_aliases=[
                 *("cosmos", "nvidia", "fal", "api", "remote", "cloud", "text to video", "t2v"),
                 *("image to video", "i2v", "video to video", "v2v"),
@@ -41,7 +42,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 CosmosSettings.Input(
                     "settings",
                     lazy=True,
-                    tooltip="From the Sampler Settings node. fal makes 1280 x 704, whatever width and height say.",
+                    tooltip="From the Sampler Settings node. fal always makes 1280 x 704 and ignores width and height.",
                 ),
                 io.DynamicCombo.Input(
                     "endpoint",
@@ -55,20 +56,21 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                                     default=DISTILLED.default_steps,
                                     min=DISTILLED.num_inference_steps.minimum,
                                     max=DISTILLED.num_inference_steps.maximum,
-                                    tooltip="Denoising steps of the distilled model, instead of those of the settings.",
+                                    tooltip="Denoising steps of the distilled model, instead of the number in the "
+                                    "settings.",
                                 )
                             ],
                         ),
                     ],
-                    tooltip="The full model, about $0.20 a video and 7 minutes, or the distilled one, about $0.08 and "
-                    "2 minutes, which has no guidance_scale and starts from text only. The node shows fal's price of "
-                    "today while it runs.",
+                    tooltip="The full model, about $0.20 and 7 minutes per video, or the distilled one, about $0.08 "
+                    "and 2 minutes. The distilled one has no guidance_scale and starts from text only. The node shows "
+                    "fal's current price while it runs.",
                 ),
                 io.Combo.Input(
                     "video_output_type",
                     options=list(VIDEO_OUTPUT_TYPES),
                     default=VIDEO_OUTPUT_TYPES[0],
-                    tooltip="What fal encodes: the file is kept as it comes.",
+                    tooltip="The format of fal's file, which is kept as it comes.",
                 ),
                 io.Combo.Input(
                     "video_quality",
@@ -80,15 +82,15 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                     "sync_mode",
                     default=False,
                     advanced=True,
-                    tooltip="The video comes inside fal's reply and is not kept in the request history. After a crash "
-                    "there may then be nothing to fetch.",
+                    tooltip="fal sends the video inside its reply and does not keep it in the request history. After a "
+                    "crash, there may be nothing to fetch.",
                 ),
                 io.Boolean.Input(
                     "store",
                     default=True,
                     advanced=True,
-                    tooltip="fal keeps prompt and video for 30 days. Without, a finished video must be fetched within "
-                    "minutes, and a job whose answer was lost cannot be found again.",
+                    tooltip="fal keeps the prompt and the video for 30 days. When off, a finished video must be "
+                    "fetched within minutes, and a job whose reply was lost cannot be found again.",
                 ),
                 io.String.Input(
                     "webhook_url",
@@ -100,23 +102,24 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                     "image",
                     optional=True,
                     lazy=True,
-                    tooltip="The picture that the video begins with, scaled and cropped in the middle to 1280 x 704. "
-                    f"Several are a clip of 16 frames a second. {UPLOADED}",
+                    tooltip="The first frame of the video, scaled and center-cropped to 1280 x 704. Several images are "
+                    f"a clip at 16 fps. {UPLOADED}",
                 ),
                 io.Video.Input(
                     "video",
                     optional=True,
                     lazy=True,
-                    tooltip="The clip that the video goes on from: it begins with the clip's last 5 frames at 16 a "
-                    f"second. {UPLOADED}",
+                    tooltip="The clip to continue. The video begins with the clip's last 5 frames at 16 fps. "
+                    f"{UPLOADED}",
                 ),
+                allow_many_jobs_input(),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="fal's own file, not encoded again."),
-                io.Int.Output("seed", tooltip="The seed that was used."),
+                io.Int.Output("seed", tooltip="The seed of this video."),
                 io.String.Output(
                     "url",
-                    tooltip="Where fal keeps the file, for anyone who knows the address. Empty where the video came "
+                    tooltip="The URL of fal's file. Anyone who knows it can open the file. Empty if the video came "
                     "from this disk or inside fal's reply.",
                 ),
             ],
@@ -130,9 +133,12 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         ComfyUI leaves out an `endpoint` that is none of the options, and what is not connected. Raises
         `InvalidRequestError` and `MissingKeyError`.
         """
+        from ..pipeline.fal.budget import day_limit
         from ..pipeline.fal.queue.policy import NetworkPolicy
         from ..pipeline.fal.queue.transport import key_for
         from .host.clips import refuse_two_starts
+        from .host.many_jobs import check_number_of_jobs
+        from .host.output import check_fal_folder
 
         if endpoint is None:
             raise InvalidRequestError(f"endpoint must be {' or '.join(ENDPOINTS)}.")
@@ -144,6 +150,9 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
                 f"{DISTILLED.name} makes videos from text only: choose {TEXT_TO_VIDEO.name}, or disconnect {starts[0]}."
             )
         key_for(NetworkPolicy.from_environment())
+        day_limit()
+        check_number_of_jobs(cls.hidden.unique_id, 1, bool(inputs.get("allow_many_jobs")))
+        check_fal_folder()
         return ["prompt", "settings", *starts]
 
     @classmethod
@@ -156,24 +165,36 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         webhook_url: str,
         image: Input.Image | None = None,
         video: Input.Video | None = None,
+        allow_many_jobs: bool = False,
         **fields: Any,
     ) -> io.NodeOutput:
         """Make the video. `fields`: the fields of the request that only fal has."""
         from ..pipeline import fal
         from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
+        from .host.many_jobs import NodeJobs, is_refused_item, jobs_of_run, refused_item
         from .host.observers import FalObserver
-        from .host.output import fal_folders, result_on_node
+        from .host.output import result_on_node
+        from .host.past_jobs import PAUSE, fal_folders, fetch_in_background
         from .host.videos import video_of, with_values
 
         request = GenerationRequest.combine(prompt, settings_for(endpoint, settings), **fields)
-        start, observer = start_at_fal(image, video), FalObserver(cls.hidden.unique_id)
+        folders, run = fal_folders(), jobs_of_run()
+        jobs, observer = NodeJobs(run, folders["journal"]), FalObserver(cls.hidden.unique_id, run)
+        start = start_at_fal(image, video, folders["journal"])
         used = start.endpoint if start else ENDPOINTS[endpoint["endpoint"]]
         options: Any = {"media": start and start.media, "webhook_url": webhook_url or None, "store": store}
-        job = fal.generate(request, endpoint=used, observer=observer, **fal_folders(), **options)
-        made = await in_background(job, observer)
+        job = fal.generate(request, endpoint=used, observer=observer, on_charge=jobs.add, **folders, **options)
+        fetch_in_background(PAUSE)
+        try:
+            made = await in_background(job, observer)
+        except FalError as error:
+            if not is_refused_item(cls.hidden.unique_id, error):
+                raise
+            return refused_item(error, request.seed, await jobs.end(cls.hidden.unique_id))
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
         notes = [*made.notes, *([*start.notes, *start.notes_on(made)] if start else [])]
+        notes += await jobs.end(cls.hidden.unique_id)
         shown = result_on_node(f"{size}, seed {made.seed}.", f"{made.path.name}.", *notes)
         values = {"endpoint": used.id, **arguments(used, request), "seed": made.seed}
         return io.NodeOutput(with_values(video_of(made), values), made.seed, made.url or "", ui=shown)
@@ -186,11 +207,11 @@ def settings_for(endpoint: dict[str, Any], settings: SamplerSettings) -> Sampler
     return replace(settings, num_inference_steps=endpoint["num_inference_steps"], schedule=STANDARD)
 
 
-def start_at_fal(image: Input.Image | None, video: Input.Video | None) -> "SentStart | None":
+def start_at_fal(image: Input.Image | None, video: Input.Video | None, journal: "Journal") -> "SentStart | None":
     """Return the picture or clip to send, or None where nothing is connected."""
     from ..pipeline.export import mp4_bytes
     from ..pipeline.fal.start import start_to_send
     from .host.clips import start_from
 
     start = start_from(image, video)
-    return start_to_send(start, mp4_bytes) if start else None
+    return start_to_send(start, mp4_bytes, journal) if start else None

@@ -17,8 +17,8 @@ class CosmosPredict25Generate(io.ComfyNode):
             node_id="CosmosPredict25Generate",
             display_name="Generate Locally (Cosmos Predict2.5)",
             category=CATEGORY,
-            description="Makes a video from text, or from text and a picture or clip to start from, with "
-            "Cosmos-Predict2.5 on this machine.",
+            description="Makes a video with Cosmos-Predict2.5 on this machine, from text alone, or from text and a "
+            "picture or clip to start from.",
             search_aliases=[
                 "cosmos",
                 "nvidia",
@@ -39,24 +39,24 @@ class CosmosPredict25Generate(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The picture that the video begins with. It is scaled and cropped in the middle to width x "
-                    "height. Several are a clip of 16 frames a second.",
+                    tooltip="The first frame of the video. It is scaled and center-cropped to width x height. Several "
+                    "images are a clip at 16 fps.",
                 ),
                 io.Video.Input(
                     "video",
                     optional=True,
-                    tooltip="The clip that the video goes on from: it begins with the clip's last 5 frames at 16 a "
-                    "second. Extend Video keeps the whole clip.",
+                    tooltip="The clip to continue. The video begins with the clip's last 5 frames at 16 fps. Extend "
+                    "Video keeps the whole clip.",
                 ),
             ],
             outputs=[
-                io.Video.Output("video", tooltip="The video, 16 frames a second."),
+                io.Video.Output("video", tooltip="The video, at 16 fps."),
                 io.Latent.Output(
                     "latent",
-                    tooltip="The video's latents. VAE Decode with the Wan 2.1 VAE makes the same frames of them, and "
-                    "those that were cut when num_frames is not 4k+1.",
+                    tooltip="The video's latents. VAE Decode with the Wan 2.1 VAE gives the same frames, and also the "
+                    "ones that were dropped because num_frames is not 4k+1.",
                 ),
-                io.Int.Output("seed", tooltip="The seed that was used."),
+                io.Int.Output("seed", tooltip="The seed of this video."),
             ],
             hidden=[io.Hidden.unique_id],
         )

@@ -9,6 +9,7 @@ from .checkpoint_inputs import (
     files_of,
     folder_of,
     lines_on_loaded,
+    refusal_of,
     single_file_inputs,
     single_files,
     variant_input,
@@ -33,8 +34,8 @@ class CosmosPredict25Loader(io.ComfyNode):
                     "guardrail",
                     default=False,
                     advanced=True,
-                    tooltip="Check the prompt and blur faces with NVIDIA's guardrail. Needs the package "
-                    "cosmos-guardrail, which downloads its own models when it is first used.",
+                    tooltip="Checks the prompt and blurs faces with NVIDIA's guardrail. Needs the package "
+                    "cosmos-guardrail, which downloads its models on first use.",
                 ),
                 *single_file_inputs(),
                 io.Boolean.Input(
@@ -42,8 +43,8 @@ class CosmosPredict25Loader(io.ComfyNode):
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="Keep what the text encoder makes of a prompt in ComfyUI's user folder, 1 MB each and "
-                    "512 MB at most, so that a known prompt needs no text encoder. The text itself is not kept.",
+                    tooltip="Keeps the embeddings of prompts in ComfyUI's user folder, 1 MB each and 512 MB at most. A "
+                    "prompt that you used before then needs no text encoder. The text itself is not kept.",
                 ),
                 variant_input(),
             ],
@@ -52,9 +53,9 @@ class CosmosPredict25Loader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str | None = None) -> bool:
-        """`execute` says which ones there are, where ComfyUI would only say that a checkpoint is not in its list."""
-        return True
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
+        """Refuse before anything runs, with the download, where ComfyUI would only say "not in list"."""
+        return refusal_of(checkpoint)
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
@@ -72,6 +73,10 @@ class CosmosPredict25Loader(io.ComfyNode):
         keep_prompts: bool = True,
         variant: str = AUTO,
     ) -> io.NodeOutput:
+        from .host.observers import NodeObserver
+
+        observer = NodeObserver(cls.hidden.unique_id)
+        observer.progress("Importing diffusers and transformers", 0, 1)
         with import_requirements():
             from ..pipeline.local.guardrail import import_guardrail
             from ..pipeline.local.load import checkpoint as loading
@@ -82,7 +87,7 @@ class CosmosPredict25Loader(io.ComfyNode):
             import_guardrail()
         found = canary.check_host()
         options: Any = {"dtype": weight_dtype(), "text_dtype": text_weight_dtype(), "vae_dtype": vae_weight_dtype()}
-        options |= {"variant": variant_of(variant), "ways": found.ways}
+        options |= {"variant": variant_of(variant), "ways": found.ways, "observer": observer}
         if checkpoint == SINGLE_FILES:
             model = loading.load_single_files(*single_files(transformer, vae, text_encoder), **options)
         else:

@@ -24,16 +24,16 @@ class CosmosPredict25LoraLoader(io.ComfyNode):
             node_id="CosmosPredict25LoraLoader",
             display_name="LoRA Loader (Cosmos Predict2.5)",
             category=CATEGORY,
-            description="Changes what a Cosmos-Predict2.5 model draws, by a LoRA that was trained for it.",
+            description="Applies a LoRA to a Cosmos-Predict2.5 model.",
             search_aliases=["cosmos", "nvidia", "lora", "load lora", "apply lora", "dora", "peft"],
             inputs=[
                 io.MatchType.Input(
-                    "model", template=kind, tooltip="From a loader, or from another LoRA Loader: LoRAs add up."
+                    "model", template=kind, tooltip="From a loader, or from another LoRA Loader to combine them."
                 ),
                 io.Combo.Input(
                     "lora",
                     options=[*folder_paths.get_filename_list("loras"), DEMO_LORA],
-                    tooltip="A file in models/loras, named by diffusers, PEFT, NVIDIA's trainer, kohya or ComfyUI.",
+                    tooltip="A file in models/loras, as saved by diffusers, PEFT, NVIDIA's trainer, kohya or ComfyUI.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -41,18 +41,18 @@ class CosmosPredict25LoraLoader(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="How much of the LoRA: 1 as it was trained, 0 nothing, below 0 away from it.",
+                    tooltip="The LoRA's weight: 1 as it was trained, 0 off, below 0 inverted.",
                 ),
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="From the Checkpoint Loader, beside a MODEL, for the few LoRAs that change how the prompt "
-                    "is read (crossattn_proj). The Model Loader's model needs none.",
+                    tooltip="The CLIP of the Checkpoint Loader, for the few LoRAs that change the text projection "
+                    "(crossattn_proj). The Model Loader's model needs none.",
                 ),
             ],
             outputs=[
                 io.MatchType.Output(template=kind, display_name="model", tooltip="The model with the LoRA."),
-                io.Clip.Output("clip", tooltip="The clip with the LoRA, where one is connected."),
+                io.Clip.Output("clip", tooltip="The CLIP with the LoRA, if one is connected."),
             ],
         )
 
@@ -72,12 +72,12 @@ class CosmosPredict25LoraLoader(io.ComfyNode):
         result, clip, changed, read = with_lora(model, clip, file, strength)
         lines = [f"{file.stem} changes {changed} layers."]
         if read.assumes_alpha:
-            lines.append("The file has no alpha: alpha / rank was taken as 1.")
+            lines.append("The file has no alpha: alpha / rank is taken as 1.")
         if read.left_out:
             first = ", ".join(read.left_out[:NAMES_SHOWN])
-            lines.append(f"{len(read.left_out)} of its tensors fit nothing in this model, such as {first}.")
+            lines.append(f"{len(read.left_out)} of its tensors do not fit this model, such as {first}.")
         if any("crossattn_proj" in name for name in read.left_out):
-            lines.append("Connect clip too: the LoRA changes how the prompt is read.")
+            lines.append("Connect clip too: the LoRA changes the text projection.")
         return io.NodeOutput(result, clip, ui=result_on_node(*lines))
 
 

@@ -12,24 +12,24 @@ class CosmosPredict25Prompt(io.ComfyNode):
             node_id="CosmosPredict25Prompt",
             display_name="Prompt (Cosmos Predict2.5)",
             category=CATEGORY,
-            description="Describes the video to make.",
+            description="The description of the video.",
             search_aliases=["cosmos", "nvidia", "text to video", "positive prompt", "negative prompt", "world model"],
             inputs=[
                 io.String.Input(
                     "prompt",
                     multiline=True,
                     dynamic_prompts=True,
-                    placeholder="The scene, what moves in it, the camera, the light",
-                    tooltip="What the video shows. The model was trained on long descriptions: the scene, what "
-                    "moves in it, the camera and the light, in a few sentences. It reads the first 480 tokens or so.",
+                    placeholder="The scene, the movement, the camera, the light",
+                    tooltip="A description of the video. The model was trained on long ones: describe the scene, the "
+                    "movement, the camera and the light in a few sentences. It reads about 480 tokens.",
                 ),
                 io.String.Input(
                     "negative_prompt",
                     multiline=True,
                     dynamic_prompts=True,
                     default=DEFAULT_NEGATIVE_PROMPT,
-                    tooltip="What the video is steered away from. The default is the text that NVIDIA uses. "
-                    "It has no effect when guidance_scale is 1.",
+                    tooltip="Things to avoid in the video. The default is NVIDIA's own text. It has no effect when "
+                    "guidance_scale is 1.",
                 ),
             ],
             outputs=[CosmosPrompt.Output("prompt", tooltip="Both texts, for a Generate or Extend node.")],

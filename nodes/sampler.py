@@ -13,7 +13,7 @@ class CosmosPredict25Sampler(io.ComfyNode):
             display_name="UniPC Sampler (Cosmos Predict2.5)",
             category=CATEGORY,
             description="The sampler of Generate Locally, for Sampler Custom and Sampler Custom Advanced. Use it with "
-            "the scheduler karras and cfg = guidance_scale + 1: 8, where NVIDIA says 7.",
+            "the scheduler karras and cfg = guidance_scale + 1: 8 where NVIDIA says 7.",
             search_aliases=["cosmos", "nvidia", "unipc", "uni_pc", "scheduler", "karras", "cfg", "ksampler select"],
             inputs=[
                 io.Combo.Input(
@@ -22,17 +22,17 @@ class CosmosPredict25Sampler(io.ComfyNode):
                     default=STANDARD,
                     optional=True,
                     advanced=True,
-                    tooltip="standard goes through the scheduler's sigmas; karras is NVIDIA's, and simple for the 14B "
-                    "and the pre-trained 2B model. The others take only the number of steps from it. few steps is for "
-                    "12 to 20 and changes the video a little. distilled is for NVIDIA's distilled checkpoint: 1 to 4 "
-                    "steps, cfg 1; with another it spoils the video.",
+                    tooltip="standard uses the scheduler's sigmas: choose karras, or simple for the 14B and the "
+                    "pre-trained 2B model. The other two take only the number of steps from the scheduler. few steps "
+                    "is for 12 to 20 steps and changes the video a little. distilled is for NVIDIA's distilled "
+                    "checkpoint, with 1 to 4 steps and cfg 1. It ruins the video with any other checkpoint.",
                 )
             ],
             outputs=[
                 io.Sampler.Output(
                     "sampler",
-                    tooltip="With cfg = guidance_scale + 1 and the scheduler karras it makes what Generate Locally "
-                    "does. At 35 steps KSampler's uni_pc_bh2 and deis come near; at 10 they do not.",
+                    tooltip="With cfg = guidance_scale + 1 and the scheduler karras, it gives the same video as "
+                    "Generate Locally. At 35 steps KSampler's uni_pc_bh2 and deis come close; at 10 they do not.",
                 )
             ],
         )

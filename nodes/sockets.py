@@ -1,4 +1,4 @@
-"""What the nodes share: how they are found, what travels between them for which ComfyUI has no type, and widgets."""
+"""Shared by the nodes: search aliases, the pack's own socket types, and inputs that several nodes have."""
 
 from comfy_api.latest import io
 
@@ -13,9 +13,9 @@ VIDEO_ALIASES = [
     "\u5716\u751f\u5f71\u7247",  # in Taiwan: image to video
     "\u52d5\u753b\u751f\u6210",  # Japanese: video generation
 ]
-"""How a node that makes videos is searched for. Escaped, so that any Windows console can print this file."""
+"""Search terms for a node that makes videos. Escaped, so that any Windows console can print this file."""
 
-UPLOADED = "It is uploaded to fal without a name: for a day, whoever knows its address can see it."
+UPLOADED = "It is uploaded to fal without its name. For a day, anyone with its URL can see it."
 DEFAULT_NEW_FRAMES = 88
 DEFAULT_OVERLAP = 5
 
@@ -30,7 +30,7 @@ CosmosModel = io.Custom("COSMOS_MODEL")
 
 
 def side_inputs(more: str = "") -> list[io.Int.Input]:
-    """Return the widgets for width and height. `more`: the tooltip's words after the size of training."""
+    """Return the widgets for width and height. `more`: appended to the tooltip's last sentence."""
     return [
         io.Int.Input(
             side,
@@ -38,11 +38,23 @@ def side_inputs(more: str = "") -> list[io.Int.Input]:
             min=SIDE.minimum,
             max=SIDE.maximum,
             step=SIDE.step,
-            tooltip="Pixels, a multiple of 16. Time and memory grow with the size. The model was trained on "
+            tooltip="In pixels, a multiple of 16. Time and memory grow with the size. The model was trained on "
             f"1280 x 704{more}.",
         )
         for side in ("width", "height")
     ]
+
+
+def allow_many_jobs_input() -> io.Boolean.Input:
+    """Return the switch of a node that sends jobs to fal."""
+    return io.Boolean.Input(
+        "allow_many_jobs",
+        default=False,
+        optional=True,
+        advanced=True,
+        tooltip="Off: a run of the graph that would send more than 10 jobs to fal, as with a list of prompts, is "
+        "refused before it costs anything.",
+    )
 
 
 def extend_inputs(video: str, new_frames: str, lazy: bool = False) -> list[io.Input]:
@@ -63,7 +75,7 @@ def extend_inputs(video: str, new_frames: str, lazy: bool = False) -> list[io.In
             max=DEFAULT_OVERLAP,
             step=4,
             advanced=True,
-            tooltip="How many of the last frames the model is given: 5, or 1, with which movement starts anew.",
+            tooltip="The number of last frames that the model sees: 5, or 1 (movement is not continued).",
         ),
     ]
 
@@ -71,9 +83,7 @@ def extend_inputs(video: str, new_frames: str, lazy: bool = False) -> list[io.In
 def extend_outputs() -> list[io.Output]:
     """Return the outputs of a node that extends a video."""
     return [
-        io.Video.Output(
-            "video", tooltip="The source and what follows it, at 16 frames a second, with the source's sound."
-        ),
-        io.Video.Output("added", tooltip="What follows it alone."),
-        io.Int.Output("seed", tooltip="The seed that was used for the first part."),
+        io.Video.Output("video", tooltip="The source and its continuation, at 16 fps, with the source's sound."),
+        io.Video.Output("added", tooltip="The continuation alone."),
+        io.Int.Output("seed", tooltip="The seed of the first segment."),
     ]

@@ -18,26 +18,25 @@ class CosmosPredict25StartLatent(io.ComfyNode):
             node_id="CosmosPredict25StartLatent",
             display_name="Start Latent (Cosmos Predict2.5)",
             category=CATEGORY,
-            description="Lets KSampler and Sampler Custom Advanced start a video from a picture or a clip.",
+            description="Starts a video of KSampler or Sampler Custom Advanced from a picture or a clip.",
             search_aliases=["cosmos", "nvidia", "image to video", "i2v", "video to video", "v2v", "start image"],
             inputs=[
-                io.Model.Input("model", tooltip="From the Checkpoint Loader: its scale of latents is used."),
+                io.Model.Input("model", tooltip="From the Checkpoint Loader, for the scale of its latents."),
                 io.Vae.Input("vae", tooltip="From the Checkpoint Loader, or the Wan 2.1 VAE."),
-                io.Latent.Input("latent", tooltip="From Empty Latent (Cosmos Predict2.5): the size and the length."),
+                io.Latent.Input("latent", tooltip="From Empty Latent (Cosmos Predict2.5): the size and length."),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The picture that the video begins with, scaled and cropped in the middle. Several are a "
-                    "clip of 16 frames a second.",
+                    tooltip="The first frame of the video, scaled and center-cropped. Several images are a clip at 16 "
+                    "fps.",
                 ),
                 io.Video.Input(
                     "video",
                     optional=True,
-                    tooltip="The clip that the video goes on from: it begins with the clip's last 5 frames at 16 a "
-                    "second.",
+                    tooltip="The clip to continue. The video begins with the clip's last 5 frames at 16 fps.",
                 ),
             ],
-            outputs=[io.Latent.Output("latent", tooltip="The first frames, and a mask of those to be made.")],
+            outputs=[io.Latent.Output("latent", tooltip="The first frames, and a mask of the frames to generate.")],
         )
 
     @classmethod
@@ -54,7 +53,7 @@ class CosmosPredict25StartLatent(io.ComfyNode):
         from .host.clips import start_from
 
         if (image is None) == (video is None):
-            raise InvalidRequestError("Connect image or video: a video starts from one of them.")
+            raise InvalidRequestError("Connect image or video: the video must start from one of them.")
         start = start_from(image, video)
         assert start
         known = encode_start(start, vae, latent["samples"])

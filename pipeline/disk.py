@@ -1,4 +1,4 @@
-"""Files that are on disk whole or not at all, and stay there when the power fails."""
+"""Write files so that they are on disk completely or not at all, and survive a power failure."""
 
 import os
 import secrets
@@ -15,9 +15,9 @@ HELD_BY_ANOTHER_PROCESS = (5, 32)
 
 @contextmanager
 def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """Yield an empty file beside `path` to fill. It replaces `path` on success, and is deleted otherwise.
+    """Yield an empty temporary file beside `path`. It replaces `path` on success, and is deleted otherwise.
 
-    `mode`: of the new file, less the umask. Raises `OSError`.
+    `mode`: the permissions of the new file, before the umask. Raises `OSError`.
     """
     temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}.part")
     # Never through a link that someone else has put there.
@@ -33,9 +33,9 @@ def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename `source` to `target`, over a file that is there. Raises `OSError`.
+    """Rename `source` to `target`, replacing an existing file. Raises `OSError`.
 
-    Tried again for some seconds while another process holds the file, which Windows alone forbids.
+    On Windows it retries for some seconds while another process has the file open.
     """
     deadline = time.monotonic() + REPLACE_SECONDS
     while True:
@@ -56,7 +56,7 @@ def flush_file(path: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the names in `folder` to the disk itself, where the system can."""
+    """Flush the names in `folder` to the disk itself, if the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""The four kinds of video file: what each is called, how it is recognised and what it holds."""
+"""The four video file formats: names, signatures and contents."""
 
 import re
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from .errors import InvalidRequestError
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """One kind of video file.
+    """One video file format.
 
-    `name`: as fal's API spells it. `container`, `codec`: FFmpeg's names. `magic`: what the first bytes of a file match.
-    `html_element`: which shows it in browsers, if any does.
+    `name`: as spelled in fal's API. `container`, `codec`: FFmpeg's names. `magic`: a pattern for the first bytes of a
+    file. `html_element`: the element that shows it in a browser, or None.
     """
 
     name: str
@@ -44,12 +44,12 @@ FORMATS: Mapping[str, VideoFormat] = {
 
 
 def find_format(name: str) -> VideoFormat:
-    """Return the format of that name. Raises `InvalidRequestError` when there is none."""
+    """Return the format with this name. Raises `InvalidRequestError` if there is none."""
     if name not in FORMATS:
         raise InvalidRequestError(f"format is {name!r}, but must be one of {', '.join(FORMATS)}.")
     return FORMATS[name]
 
 
 def format_of_suffix(suffix: str) -> VideoFormat | None:
-    """Return the format whose files end in `suffix`, in either case; None for another suffix."""
+    """Return the format whose files end in `suffix`, ignoring case, or None."""
     return next((format for format in FORMATS.values() if format.suffix == suffix.lower()), None)

@@ -1,4 +1,4 @@
-"""How long work reports progress and learns that it should stop."""
+"""Progress reports of a long task, and the request to stop it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -11,13 +11,13 @@ class Observer(Protocol):
     """Watches one generation. Both calls come from the thread that generates."""
 
     def progress(self, message: str, done: int, total: int, latents: "Tensor | None" = None) -> None:
-        """Report that `done` of `total` units of work are finished and what goes on now.
+        """Report the current stage, and that `done` of `total` units of work are finished.
 
-        `latents` is the model's present guess of the clean latents, (1, 16, T, H/8, W/8), for a preview.
+        `latents`: for a preview, the model's current estimate of the clean latents, (1, 16, T, H/8, W/8).
         """
 
     def raise_if_stopped(self) -> None:
-        """Raise whatever exception ends the work, when the user asked for that. Called many times a second."""
+        """Raise an exception that ends the work if the user asked to stop. Called many times per second."""
 
 
 class NullObserver:
@@ -32,7 +32,7 @@ class NullObserver:
 
 @dataclass(frozen=True)
 class PartObserver:
-    """Reports the progress of one of several parts, counted from 0, as that of the whole. `note` follows its number."""
+    """Reports the progress of one segment as part of the whole. `part`: counted from 0. `note`: follows its number."""
 
     observer: Observer
     part: int

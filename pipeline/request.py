@@ -1,6 +1,6 @@
-"""What to generate: fields, limits and defaults, the same for local and remote generation.
+"""The request for a video: fields, limits and defaults, shared by local and remote generation.
 
-Field names are those of the hosted API (fal-ai/cosmos-predict-2.5).
+The field names are the hosted API's (fal-ai/cosmos-predict-2.5).
 """
 
 import math
@@ -12,7 +12,7 @@ from .errors import InvalidRequestError
 from .formats import FORMATS
 
 FPS = 16
-"""Frames per second that the model makes."""
+"""The model's frame rate, in frames per second."""
 
 DEFAULT_NEGATIVE_PROMPT = (
     "The video captures a series of frames showing ugly scenes, static with no motion, motion blur, over-saturation, "
@@ -26,9 +26,9 @@ VIDEO_QUALITIES = ("low", "medium", "high", "maximum")
 SCHEDULES = STANDARD, FEW_STEPS, DISTILLED = ("standard", "few steps", "distilled")
 MAX_DISTILLED_STEPS = 4
 MIN_RECOMMENDED_STEPS = 12
-"""With fewer a video loses much, in either of the other schedules."""
+"""With fewer steps a video degrades a lot, in either of the other schedules."""
 STRONG_GUIDANCE, MIN_GUIDED_STEPS = 7.0, 11
-"""So strong a guidance spoils a video of fewer standard steps: a quarter of the demo's shows another thing."""
+"""Guidance this strong ruins a video of fewer standard steps: a quarter of the demo's show another object."""
 
 
 Number = TypeVar("Number", int, float)
@@ -36,7 +36,7 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True)
 class Range(Generic[Number]):
-    """The numbers a field accepts: `minimum` to `maximum`, both included, and only multiples of `step`."""
+    """The numbers a field accepts: multiples of `step` from `minimum` to `maximum`, both included."""
 
     minimum: Number
     maximum: Number
@@ -52,7 +52,7 @@ GUIDANCE_SCALE = Range(1.0, 20.0)
 SEED = Range(0, 2**31 - 1, optional=True)
 NEW_FRAMES = Range(1, 880)
 SIDE = Range(16, 1920, step=16)
-"""Width and height in pixels. The transformer's position embedding ends at 240 latents of 8 pixels."""
+"""Width and height in pixels. The transformer's position embedding has 240 latents of 8 pixels."""
 
 
 def check_range(name: str, value: Any, limits: Range) -> None:
@@ -82,13 +82,13 @@ def _check_text(name: str, value: Any, may_be_blank: bool) -> None:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
-            f"{name} holds {value[error.start]!a} as its character {error.start + 1}, which is half of a character "
-            "and no text: delete it."
+            f"Character {error.start + 1} of {name} is {value[error.start]!a}, an unpaired surrogate instead of a "
+            "character: delete it."
         ) from None
 
 
 def check_field(request_type: type, name: str, value: Any) -> None:
-    """Raise `InvalidRequestError` unless `value` is allowed for the field `name` of the dataclass `request_type`."""
+    """Raise `InvalidRequestError` unless `value` is valid for the field `name` of the dataclass `request_type`."""
     limits = next(item for item in fields(request_type) if item.name == name).metadata["limits"]
     if isinstance(limits, Range):
         check_range(name, value, limits)
@@ -105,7 +105,7 @@ def _field(limits: Any, **default: Any) -> Any:
 
 
 class _Checked:
-    """A dataclass that checks every field, its subclasses' too, against the field's limits."""
+    """A dataclass that checks every field against its limits, also in subclasses."""
 
     def __post_init__(self) -> None:
         for item in fields(self):  # pyright: ignore[reportArgumentType]
@@ -114,7 +114,7 @@ class _Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt(_Checked):
-    """What to show, and what not to show. Raises `InvalidRequestError` for a blank prompt."""
+    """The prompt and the negative prompt. Raises `InvalidRequestError` for a blank prompt."""
 
     prompt: str = _field(str)
     negative_prompt: str = _field(str, default=DEFAULT_NEGATIVE_PROMPT)
@@ -122,14 +122,13 @@ class Prompt(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSettings(_Checked):
-    """How to sample. Raises `InvalidRequestError` for a value out of its limits.
+    """The sampler's settings. Raises `InvalidRequestError` for a value outside its limits.
 
-    `num_frames`: frames in the finished video, at 16 a second. The model makes the next 4k+1 and the rest is cut.
-    `guidance_scale`: g in v = cond + g * (cond - uncond), so 7 here is what other tools call "cfg 8".
-    `seed`: None draws one; see `GenerationRequest.seed_or_random`.
-    `width`, `height`: pixels.
-    `schedule`: how a local model's steps are spread; fal has its own. "standard" is NVIDIA's, "few steps" for 12 to 20.
-    "distilled" is for NVIDIA's distilled checkpoint: at most 4 steps, without guidance.
+    `num_frames`: frames in the finished video, at 16 fps. The model makes the next 4k+1, and the extra ones are
+    dropped. `guidance_scale`: g in v = cond + g * (cond - uncond), so 7 here is "cfg 8" in other tools. `seed`: None
+    draws a random one; see `GenerationRequest.seed_or_random`. `width`, `height`: in pixels.
+    `schedule`: the spacing of a local model's steps; fal has its own. "standard" is NVIDIA's, "few steps" is for 12 to
+    20 steps, and "distilled" is for NVIDIA's distilled checkpoint, with at most 4 steps and no guidance.
     """
 
     num_frames: int = _field(NUM_FRAMES, default=93)
@@ -158,7 +157,7 @@ class SamplerSettings(_Checked):
             )
 
     def warnings(self) -> list[str]:
-        """Return the settings that are valid but degrade a local video, each in a sentence or two."""
+        """Return a warning for each setting that is valid but degrades a local video."""
         if self.schedule == DISTILLED:
             return []
         steps, found, is_standard = self.num_inference_steps, [], self.schedule == STANDARD
@@ -172,9 +171,9 @@ class SamplerSettings(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationRequest(Prompt, SamplerSettings):
-    """One video to make. Raises `InvalidRequestError`, which names the field, the value and the limit.
+    """A request for one video. Raises `InvalidRequestError`, which names the field, the value and the limit.
 
-    The last three fields are for the hosted API; locally the export node chooses.
+    The last three fields are for the hosted API; locally, the export node has them.
     """
 
     sync_mode: bool = _field(bool, default=False)
@@ -183,7 +182,7 @@ class GenerationRequest(Prompt, SamplerSettings):
 
     @classmethod
     def combine(cls, prompt: Prompt, settings: SamplerSettings, **options: Any) -> "GenerationRequest":
-        """Return a request from the two halves that travel through a graph."""
+        """Combine the two halves that travel through a graph into a request."""
         halves = {item.name: getattr(half, item.name) for half in (prompt, settings) for item in fields(half)}
         return cls(**halves, **options)
 

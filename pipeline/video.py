@@ -1,4 +1,4 @@
-"""What a generation or an export returns."""
+"""The results of a generation or an export."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,8 +17,7 @@ class LocalVideo:
 
     `frames`: (num_frames, height, width, 3), float32 in 0..1, on the CPU.
     `latents`: (1, 16, T, height/8, width/8), float32 on the CPU, in the scale that the Wan 2.1 VAE decodes. They decode
-    to 4 * (T - 1) + 1 frames, of which `frames` are the first.
-    `seed`: the seed that was used.
+    to 4 * (T - 1) + 1 frames; `frames` are the first ones. `seed`: the seed that was used.
     """
 
     frames: "Tensor"
@@ -29,12 +28,11 @@ class LocalVideo:
 
 @dataclass(frozen=True)
 class ExtendedVideo:
-    """A clip and what was made to follow it.
+    """A clip and its continuation.
 
-    `frames`: (F, height, width, 3), float32 in 0..1, on the CPU. The first are the clip's own.
-    `new_frames`: how many of the last ones were made.
-    `seed`: that of the first part; each further one has the next.
-    `notes`: for the user, where the parts differ from what was asked for, each a sentence.
+    `frames`: (F, height, width, 3), float32 in 0..1, on the CPU. The first ones are the clip's own.
+    `new_frames`: the number of frames in the continuation. `seed`: the seed of the first segment; each later one uses
+    the next. `notes`: sentences for the user on differences from the request.
     """
 
     frames: "Tensor"
@@ -45,12 +43,12 @@ class ExtendedVideo:
 
     @property
     def added(self) -> "Tensor":
-        """The frames that were made."""
+        """The continuation alone."""
         return self.frames[-self.new_frames :]
 
     @property
     def summary(self) -> str:
-        """The numbers of frames in words."""
+        """The numbers of frames, as text."""
         return f"{self.new_frames} frames added to {len(self.frames) - self.new_frames}"
 
 
@@ -58,8 +56,8 @@ class ExtendedVideo:
 class VideoFile:
     """A finished video file.
 
-    `file_size`: bytes. `width`, `height`: pixels. `fps`: frames per second. `duration`: seconds, of the pictures.
-    `notes`: for the user, where the file differs from what was asked for, each a sentence.
+    `file_size`: in bytes. `width`, `height`: in pixels. `fps`: frames per second. `duration`: of the pictures, in
+    seconds. `notes`: sentences for the user on differences from the request.
     """
 
     path: Path
@@ -79,11 +77,11 @@ class VideoFile:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteVideo(VideoFile):
-    """A video that fal made: the server's own file. Every number was read from the decoded file.
+    """A video made on fal: the server's own file. Every number was read from the decoded file.
 
-    `seed`: the seed that was used, None where fal did not say. `url`: where fal keeps it, for anyone who knows the
-    address; None where it came inside the reply, or was on disk already. `job_name`: the journal's name of its record,
-    None where no journal was kept.
+    `seed`: the seed that was used, or None if fal did not report it. `url`: the URL of fal's copy, readable by anyone
+    who knows it; None if the video came inside the reply or was on disk already. `job_name`: the name of its record in
+    the journal, or None without a journal.
     """
 
     seed: int | None
@@ -92,9 +90,9 @@ class RemoteVideo(VideoFile):
 
 
 def gif_frame_rate(num_frames: int, seconds: Fraction | float) -> Fraction:
-    """Return the fps of a GIF that shows `num_frames` in `seconds`.
+    """Return the fps of a GIF with `num_frames` frames in `seconds`.
 
-    FFmpeg takes a GIF's rate from its shortest delay, which is up to 11 % too fast: delays are whole hundredths of a
+    FFmpeg derives a GIF's rate from its shortest delay, which is up to 11 % too fast: delays are whole hundredths of a
     second, and only their average is right.
     """
     return Fraction(num_frames / seconds).limit_denominator(GIF_RATE_DENOMINATOR)

@@ -1,7 +1,6 @@
 """Imports the pack as `cosmos_predict25` and gives the tests a checkpoint of random weights and running ComfyUIs."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 os.environ["COSMOS_PREDICT25_CHECKOUT"] = str(Path(__file__).resolve().parent.parent)
 
 from cosmos_predict25.devtools import environment
-from cosmos_predict25.devtools.comfyui import ComfyUI
-from cosmos_predict25.devtools.frontend import CHROMIUM_ARGUMENTS, SCREENSHOTS, open_page
-from cosmos_predict25.devtools.random_checkpoint import write_random_checkpoint
+from cosmos_predict25.devtools.comfyui import ComfyUI, link_checkpoint
+from cosmos_predict25.devtools.frontend import CHROMIUM_ARGUMENTS, SCREENSHOTS, open_page, start_over
 from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
 
@@ -26,7 +24,8 @@ NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui", "
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks each test by what its fixtures start. Those named `comfyui...` start a ComfyUI.
 
-    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test.
+    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test; as
+    `slow` those that `quick` leaves out.
     """
     cases: dict[tuple[object, ...], list[pytest.Function]] = {}
     for item in items:
@@ -38,17 +37,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_oldest = params.get("any_comfyui") == "comfyui_oldest"
         cases.setdefault((item.path, item.originalname, is_oldest), []).append(item)
     for (*_, is_oldest), alike in cases.items():
-        sample = alike[0].get_closest_marker("sample")
-        count = 1 if is_oldest else sample.args[0] if sample else len(alike)
-        chosen = {place * len(alike) // count for place in range(count)}
-        for place, item in enumerate(alike):
-            if place not in chosen:
-                item.add_marker("exhaustive")
+        short = mark_others(alike, "exhaustive", 1 if is_oldest else count_of(alike, "sample"))
+        mark_others(short, "slow", count_of(short, "quick"))
+
+
+def count_of(alike: list[pytest.Function], marker: str) -> int:
+    found = alike[0].get_closest_marker(marker)
+    return found.args[0] if found else len(alike)
+
+
+def mark_others(alike: list[pytest.Function], marker: str, count: int) -> list[pytest.Function]:
+    """Chooses `count` of a test's cases, evenly spread, which are returned, and marks the others."""
+    chosen = {place * len(alike) // count for place in range(count)}
+    for place, item in enumerate(alike):
+        if place not in chosen:
+            item.add_marker(marker)
+    return [alike[place] for place in sorted(chosen)]
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with small random weights."""
+    # Takes seconds, and most of the processes that read this file need none.
+    from cosmos_predict25.devtools.random_checkpoint import write_random_checkpoint
+
     folder = tmp_path_factory.mktemp("checkpoint") / "random-weights-demo"
     write_random_checkpoint(folder)
     return folder
@@ -94,13 +106,9 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
-    """A ComfyUI with the pack and the checkpoint, whose settings and files are this module's own."""
-    base = tmp_path_factory.mktemp("browser")
-    (base / "models" / "diffusers").mkdir(parents=True)
-    (base / "models" / "diffusers" / checkpoint.name).symlink_to(checkpoint, target_is_directory=True)
-    with ComfyUI(environment.source_folder(environment.NEWEST), base, environment.REPO) as server:
-        yield server
+def server(comfyui: ComfyUI) -> ComfyUI:
+    """The ComfyUI of a page. A module may have one of its own."""
+    return comfyui
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +120,19 @@ def browser(chromium: str) -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(server: ComfyUI, browser: Browser) -> Iterator[Page]:
-    """The frontend as a new visitor gets it."""
+@pytest.fixture(scope="module")
+def opened_page(server: ComfyUI, browser: Browser) -> Iterator[Page]:
+    """The frontend as a new visitor gets it, which takes seconds."""
     page = open_page(browser, server)
     yield page
     page.close()
+
+
+@pytest.fixture
+def page(opened_page: Page) -> Page:
+    """The frontend with nothing in it."""
+    start_over(opened_page)
+    return opened_page
 
 
 def run_comfyui(
@@ -126,6 +141,8 @@ def run_comfyui(
     source = environment.source_folder(release)
     assert source.exists(), f"There is no {source}: run scripts/test, which fetches it."
     base = tmp_path_factory.mktemp(source.name)
-    shutil.copytree(checkpoint, base / "models" / "diffusers" / checkpoint.name)
+    link_checkpoint(base, checkpoint)
     with ComfyUI(source, base, environment.REPO) as running:
+        choices = running.object_info()["CosmosPredict25Loader"]["input"]["required"]["checkpoint"]
+        assert checkpoint.name in str(choices), "Without it, the tests would pass with the demo in its place."
         yield running

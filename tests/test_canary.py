@@ -223,6 +223,7 @@ LINES = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize(("part", "release"), RELEASES, ids=lambda value: getattr(value, "__name__", value))
 def test_a_release_that_changes_a_part_has_it_run_as_the_library_does(monkeypatch, fresh, expected, part, release):
     release(monkeypatch)
@@ -345,6 +346,7 @@ def signature_of_a_norm(monkeypatch):
     )
 
 
+@pytest.mark.quick(3)
 @pytest.mark.usefixtures("core")
 @pytest.mark.parametrize(
     ("parts", "release"),
@@ -404,6 +406,7 @@ NATIVE = [
 ]
 
 
+@pytest.mark.quick(6)
 @pytest.mark.usefixtures("core", "fresh")
 @pytest.mark.parametrize(("module", "name"), NATIVE, ids=lambda value: value.split(".")[-1])
 def test_a_comfyui_without_a_name_of_its_networks_is_named(monkeypatch, module, name):

@@ -155,6 +155,7 @@ print(count, (after - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_long_source_is_never_held_at_its_own_size(tmp_path: Path) -> None:
     """300 frames of 640x360, which would be 830 MB of floats."""
     from cosmos_predict25.pipeline.export import export

@@ -112,6 +112,7 @@ def test_gray_and_transparent_pictures():
     assert fit(clear, 48, 32)[5, :, 1].equal(torch.linspace(0, 1, 48))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "size", [(1, 1), (1, 100_000), (100_000, 1), (3, 2), (7680, 4320)], ids=lambda size: "x".join(map(str, size))
 )

@@ -22,8 +22,10 @@ from cosmos_predict25.devtools.clip import moving_clip
 from cosmos_predict25.pipeline.clip import FileClip
 from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import export, remux
-from cosmos_predict25.pipeline.export.encodings import ENCODINGS
-from cosmos_predict25.pipeline.export.export import frame_rate
+from cosmos_predict25.pipeline.export.encodings import ENCODINGS, find_encoding
+from cosmos_predict25.pipeline.export.export import converted, frame_rate, make_converter
+from cosmos_predict25.pipeline.export.tensors import Clip
+from cosmos_predict25.pipeline.export.timing import Timing
 from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from cosmos_predict25.pipeline.video import VideoFile
@@ -36,6 +38,7 @@ CODEC = {X264: "h264", VP9: "vp9", PRORES: "prores", GIF: "gif"}
 PIXELS = {X264: "yuv420p", VP9: "yuv420p", PRORES: "yuv444p12le", GIF: "bgra"}
 PIXELS_WITH_ALPHA = {**PIXELS, VP9: "yuva420p", PRORES: "yuva444p12le"}
 AUDIO_CODEC = {X264: "aac", VP9: "opus", PRORES: "pcm_s16le"}
+THREADS = Path("/proc/self/task")
 METADATA = {"prompt": '{"1": {"class_type": "A"}}', "workflow": '{"nodes": [], "title": "Rocks \u2013 \u5ca9"}'}
 
 
@@ -315,6 +318,24 @@ def test_a_gif_keeps_time_on_average(tmp_path, fps):
     assert b"NETSCAPE2.0\x03\x01\0\0" in saved.path.read_bytes()
 
 
+@pytest.mark.parametrize("from_a_file", [False, True])
+@pytest.mark.parametrize(("fps", "shown"), [(50, range(24)), (60, [n for n in range(24) if n % 6 != 5])])
+def test_a_gif_of_more_than_50_fps_leaves_frames_out_evenly(tmp_path, fps, shown, from_a_file):
+    frames = with_numbers(moving_clip(24, 64, 96))
+    rate = Fraction(fps)
+    file = export(frames, tmp_path / "video.mp4", fps=rate, quality="maximum").path
+    gif = save(FileClip(str(file)) if from_a_file else frames, tmp_path, GIF, fps=rate)
+    numbers = [number_in(picture.to_ndarray(format="rgb24") / 255) for picture in pictures(gif.path)]
+    # The times of a file are heeded within a frame.
+    assert abs(len(numbers) - len(shown)) <= from_a_file
+    assert all(abs(number - wanted) <= from_a_file for number, wanted in zip(numbers, shown, strict=False))
+    assert len(set(numbers)) == len(numbers)
+    assert (gif.num_frames, gif.fps) == (len(numbers), 50)
+    assert [note for note in gif.notes if "50" in note] == [
+        "60 fps became 50, the most in a GIF (.gif): frames were left out."
+    ] * (fps == 60)
+
+
 @pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("quality", VIDEO_QUALITIES)
@@ -331,6 +352,31 @@ def test_a_gif_has_its_workflow_beside_it(clip, tmp_path):
     sidecar = json.loads((tmp_path / "video.gif.json").read_text(encoding="utf-8"))
     assert sidecar["nodes"] == []
     assert sidecar["extra"]["prompt"] == {"1": {"class_type": "A"}}
+
+
+def test_nothing_that_is_not_json_lies_beside_a_gif(clip, tmp_path):
+    graph = {"prompt": '{"1": {"is_changed": [NaN]}}', "workflow": '{"nodes": [-Infinity, 1e999, "NaN"]}'}
+    save(clip, tmp_path, GIF, metadata=graph)
+    text = (tmp_path / "video.gif.json").read_text(encoding="utf-8")
+    sidecar = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert sidecar["nodes"] == [None, None, "NaN"]
+    assert sidecar["extra"]["prompt"] == {"1": {"is_changed": [None]}}
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_webm_has_no_brace_within_the_texts_of_its_graph(clip, tmp_path, copied):
+    """ComfyUI's frontend counts them to find the graph's end."""
+    graph = {"title": 'a } b { \\" } {{', "{": {}}
+    metadata = {"workflow": json.dumps(graph), "comment": "not JSON {"}
+    file = save(clip, tmp_path, VP9, metadata=metadata).path
+    if copied:
+        remux(file, tmp_path / "copy.webm", format=VP9, metadata=metadata)
+        file = tmp_path / "copy.webm"
+    with av.open(str(file)) as container:
+        found = {key.lower(): text for key, text in container.metadata.items()}
+    assert json.loads(found["workflow"]) == graph
+    assert (found["workflow"].count("{"), found["workflow"].count("}")) == (2, 2)
+    assert found["comment"] == "not JSON {"
 
 
 def test_a_gif_whose_workflow_cannot_be_written_changes_nothing(clip, tmp_path):
@@ -433,19 +479,31 @@ def test_a_frame_of_8k_is_written_whole(small_frame, tmp_path, format):
         ({"frames": torch.zeros(8, 8, 3)}, r"\(8, 8, 3\)"),
         ({"frames": torch.zeros(1, 8, 8, 2)}, r"\(1, 8, 8, 2\)"),
         ({"frames": torch.zeros(1, 8, 8, 3, dtype=torch.int64)}, "int64"),
+        ({"frames": [torch.zeros(1, 8, 8, 3)] * 2}, "list of 2, but must be one batch: join them with Batch Images"),
+        ({"frames": None}, "are a NoneType, but must be a batch of images"),
         ({"frames": torch.zeros(1, 0, 8, 3)}, "8x0"),
         ({"frames": torch.zeros(1, 2, 20000, 3)}, "16384"),
         ({"fps": 0}, "fps is 0"),
+        (
+            {"fps": 0.005},
+            "fps is 0.005, but must be 0.01 to 1000.* images of Get Video Components instead, and set fps",
+        ),
         ({"fps": -16}, "fps is -16"),
         ({"fps": math.nan}, "fps must be a number"),
         ({"fps": 2000}, "1000"),
-        ({"fps": 60, "format": GIF}, "50"),
         ({"format": "AVI"}, "AVI"),
         ({"quality": "best"}, "best"),
         ({"fps": Fraction(2**31, 2**27 - 1)}, "2147483647"),
         ({"audio": tone(1, 8000, 7)}, "at most 6"),
         ({"audio": tone(1, 8000, 9)}, "at most 6"),
-        ({"audio": {"waveform": torch.zeros(2, 1, 100), "sample_rate": 8000}}, r"\(2, 1, 100\)"),
+        (
+            {"audio": {"waveform": torch.zeros(2, 1, 100), "sample_rate": 8000}},
+            r"\(2, 1, 100\).* one sound, not a batch",
+        ),
+        ({"audio": [tone(1, 8000, 2)] * 2}, "is a list without a waveform: connect one sound"),
+        ({"audio": {"sample_rate": 8000}}, "is a dict without a waveform"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 100)}}, "sample_rate is None, but must be a number"),
+        ({"audio": {"waveform": torch.zeros(1, 1, 9, dtype=torch.uint8), "sample_rate": 8000}}, "uint8, .* int32"),
         ({"audio": {"waveform": torch.zeros(1, 100), "sample_rate": 8000}}, r"\(1, 100\)"),
         ({"audio": {"waveform": torch.zeros(1, 1, 100), "sample_rate": 1}}, "8000 to 192000"),
         ({"audio": {"waveform": torch.zeros(1, 1, 100), "sample_rate": 192001}}, "8000 to 192000"),
@@ -562,6 +620,47 @@ def test_torch_keeps_its_threads(clip, tmp_path):
     for thread in exports:
         thread.join()
     assert threads_here_and_in_a_later_thread() == [3, 3]
+
+
+def a_file(frames: Tensor, folder: Path) -> FileClip:
+    return FileClip(str(export(frames, folder / "a.mp4").path))
+
+
+CLIPS = {
+    "float32": lambda frames, _: Clip(frames, None),
+    "half": lambda frames, _: Clip(frames.half(), None),
+    "bytes": lambda frames, _: Clip(frames.mul(255).byte(), None),
+    "rgba": lambda frames, _: Clip(torch.cat((frames, frames[..., :1]), 3), None),
+    "alpha beside": lambda frames, _: Clip(frames, frames[..., 0]),
+    "odd": lambda frames, _: Clip(frames[:, 1:, 1:], None),
+    "wide": lambda frames, _: Clip(frames[:, :4].repeat(1, 1, 8, 1), None),
+    "a file": a_file,
+}
+
+
+@pytest.mark.skipif(not THREADS.is_dir(), reason="only Linux lists threads")
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("format", [X264, PRORES, GIF])
+@pytest.mark.parametrize("kind", CLIPS)
+def test_the_thread_that_converts_starts_none_beside_the_encoder(tmp_path, format, kind):
+    """They would spin on the cores that the encoder needs: on a busy machine an export took five times as long."""
+    clip = CLIPS[kind](moving_clip(2, 64, 1280), tmp_path)
+    target = find_encoding(format)
+    converter, timing = (
+        make_converter(target, "high", clip, (0, 0, 0), StopsAfter(9)),
+        Timing.of(clip, Fraction(16), target),
+    )
+    started = []
+
+    def convert() -> None:
+        before = set(THREADS.iterdir())
+        list(converted(clip, converter, timing))
+        started.extend(set(THREADS.iterdir()) - before)
+
+    thread = threading.Thread(target=convert)
+    thread.start()
+    thread.join()
+    assert not started
 
 
 @pytest.mark.usefixtures("three_threads")
@@ -721,6 +820,26 @@ def test_sound_of_every_rate_and_number_of_channels_is_kept(clip, tmp_path, form
         seconds = sum(frame.samples for frame in container.decode(audio=0)) / stream.rate
     # It is shorter than the pictures, which take 9/16 s, and stays so.
     assert seconds == pytest.approx(0.3, abs=max(0.03, 1024 / stream.rate))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_integer_sound_is_scaled(clip, tmp_path, dtype):
+    sound = tone(0.5)
+    full = -int(torch.iinfo(dtype).min)
+    integers = {**sound, "waveform": (sound["waveform"].double() * full).to(dtype)}
+    wanted, samples = (decoded_sound(save(clip, tmp_path, PRORES, audio=each).path) for each in (sound, integers))
+    assert np.abs(samples - wanted).max() <= 1 / 2**15
+
+
+def decoded_sound(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1) / 2**15
+
+
+def test_gray_frames_are_written_as_rgb(clip, tmp_path):
+    gray = clip[..., :1]
+    first, second = (save(frames, tmp_path, PRORES).path.read_bytes() for frames in (gray, gray.repeat(1, 1, 1, 3)))
+    assert first == second
 
 
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])

@@ -34,6 +34,7 @@ BUILD = """({ image, count, values }) => {
     const repeat = make('RepeatImageBatch', 440)
     const save = make('CosmosPredict25ExportVideo', 740)
     set(load, { image })
+    load.title = 'a lone } and {{'
     set(repeat, { amount: count })
     set(save, values)
     load.connect(0, repeat, 0)
@@ -43,7 +44,8 @@ BUILD = """({ image, count, values }) => {
 }"""
 GRAPH = """() => {
     const { nodes, links } = app.graph.serialize()
-    return { nodes: nodes.map(({ id, type, pos, widgets_values }) => [id, type, pos, widgets_values]), links }
+    const shown = ({ id, type, title, pos, widgets_values }) => [id, type, title, pos, widgets_values]
+    return { nodes: nodes.map(shown), links }
 }"""
 
 

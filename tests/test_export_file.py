@@ -19,9 +19,11 @@ from torch import Tensor
 from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.clip import moving_clip
 from cosmos_predict25.pipeline.clip import FileClip
-from cosmos_predict25.pipeline.errors import InvalidRequestError
+from cosmos_predict25.pipeline.errors import ExportError, InvalidRequestError
 from cosmos_predict25.pipeline.export import export
+from cosmos_predict25.pipeline.export.file import check_room
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
+from cosmos_predict25.tests.posix import only_posix
 from cosmos_predict25.tests.test_export import GIF, PRORES, SUFFIX, VP9, X264, StoppedError, StopsAfter
 
 NUM_FRAMES, HEIGHT, WIDTH, FPS = 12, 64, 96, 16
@@ -43,6 +45,26 @@ def tone(seconds: float) -> dict:
 def source(frames: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("source") / "source.mp4"
     return export(frames, path, quality="maximum", audio=tone(NUM_FRAMES / FPS)).path
+
+
+def test_a_file_is_refused_before_it_is_made_where_it_cannot_be_written(tmp_path):
+    check_room(tmp_path / "new folder" / "clip.mp4")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "taken").touch()
+    for path, says in {
+        tmp_path / f"{'a' * 260}.mp4": "choose a shorter name",
+        tmp_path / "taken" / "clip.mp4": "choose another folder",
+    }.items():
+        with pytest.raises(ExportError, match=says):
+            check_room(path)
+    with pytest.raises(ExportError, match=r"MB free and 1,000,000,000,000 are the least\. Free some disk space"):
+        check_room(tmp_path / "clip.mp4", least=10**18)
+
+
+@only_posix
+def test_a_folder_that_nobody_may_write_to_is_refused_before():
+    with pytest.raises(ExportError, match=r"/proc/cosmos/clip\.mp4 could not be written"):
+        check_room(Path("/proc/cosmos/clip.mp4"))
 
 
 def decoded(file: Path | io.BytesIO) -> list[Tensor]:
@@ -417,6 +439,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [environment.NEWEST.comfyui, environment.OLDEST.comfyui])
 def test_a_part_of_a_file_is_what_comfyui_takes_and_is_decoded_picture_by_picture(source, version):
     command, values = [sys.executable, "-c", PART, str(source)], {**os.environ, "TESTED_COMFYUI": version}

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -434,6 +435,69 @@ def test_a_filled_in_value_makes_no_folder_and_no_name_that_windows_forbids(comf
     assert re.fullmatch(r"a_b_c_\d\d_\d\d_00001_\.mp4", export(comfyui, prompt).name)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "portable"),
+    [
+        ("a:b./CON/x?y", "a_b_/CON_/x_y"),
+        ("aux.txt/com1/LPT9 /console.", "aux_.txt/com1_/LPT9_/console_"),
+        ('.../a<b>c"d|e*f\x1f', "___/a_b_c_d_e_f_"),
+    ],
+)
+def test_a_name_that_windows_forbids_is_changed_and_the_node_says_so(comfyui, prefix, portable):
+    output, _ = run(comfyui, prompt_with(filename_prefix=prefix))
+    assert saved_file(comfyui, output) == comfyui.output / f"{portable}_00001_.mp4"
+    assert f"{prefix!r} became {portable!r}" in said(output)
+
+
+def test_a_backslash_parts_folders_on_every_system(comfyui):
+    output, _ = run(comfyui, prompt_with(filename_prefix="parted\\clip"))
+    assert saved_file(comfyui, output) == comfyui.output / "parted" / "clip_00001_.mp4"
+    assert "became" not in said(output)
+
+
+@contextmanager
+def linked(link: Path, target: Path) -> Iterator[None]:
+    """`link` to a new folder `target`, in the place of the folder that was there."""
+    target.mkdir()
+    aside = link.with_name("aside")
+    if link.exists():
+        link.rename(aside)
+    link.symlink_to(target)
+    yield
+    link.unlink()
+    if aside.exists():
+        aside.rename(link)
+
+
+def takes(server: ComfyUI, prompt: dict[str, Any]) -> bool:
+    entry = server.wait(list(server.follow(prompt))[-1].data["prompt_id"])
+    return entry["status"]["status_str"] == "success"
+
+
+def test_a_linked_folder_is_taken_where_comfyuis_own_nodes_take_it(any_comfyui, tmp_path):
+    prompt = prompt_with(filename_prefix="linked/clip")
+    core = {name: prompt[name] for name in ("clip", "parts")}
+    core["save"] = {"class_type": "SaveImage", "inputs": {"images": ["parts", 0], "filename_prefix": "linked/picture"}}
+    make_clip(any_comfyui.base / "input" / "clip.mp4")
+    with linked(any_comfyui.output / "linked", tmp_path / "other disk"):
+        if not takes(any_comfyui, core):
+            with pytest.raises(PromptFailedError, match=r"'linked/clip', but must name a file .* try video/cosmos"):
+                run(any_comfyui, prompt)
+            return
+        output, _ = run(any_comfyui, prompt)
+        (shown,) = output["images"]
+        assert shown["subfolder"] == "linked"
+        assert (tmp_path / "other disk" / shown["filename"]).is_file()
+
+
+def test_the_advice_names_no_prefix_that_is_refused_too(comfyui, tmp_path):
+    with (
+        linked(comfyui.output / "video", tmp_path / "other disk"),
+        pytest.raises(PromptFailedError, match=r"'video/cosmos', but must name a file .* try cosmos\."),
+    ):
+        run(comfyui, prompt_with())
+
+
 def test_a_file_deleted_in_one_workflow_does_not_make_the_node_of_this_id_in_another_save_again(any_comfyui):
     first, second = (prompt_with(filename_prefix=f"{name}/{time.time_ns()}") for name in ("deleted", "other"))
     deleted, saved = (export(any_comfyui, prompt) for prompt in (first, second))
@@ -482,8 +546,8 @@ def test_a_value_that_no_widget_has_is_refused_by_comfyui(any_comfyui, values, s
     ("name", "kind", "value", "says"),
     [
         ("filename_prefix", "PrimitiveString", "../outside", "filename_prefix is '../outside', but must name a file"),
-        ("fps", "PrimitiveFloat", 0.0, "fps is 0, but X264 (.mp4) takes 0.01 to 1000: change it"),
-        ("fps", "PrimitiveFloat", 1001.0, "fps is 1001, but X264 (.mp4) takes 0.01 to 1000: change it"),
+        ("fps", "PrimitiveFloat", 0.0, "fps is 0, but must be 0.01 to 1000: change it"),
+        ("fps", "PrimitiveFloat", 1001.0, "fps is 1001, but must be 0.01 to 1000: change it"),
     ],
 )
 def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(comfyui, name, kind, value, says):
@@ -502,14 +566,15 @@ def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(comfyui, name, 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"video": None}, "Neither video nor images is connected: connect the one"),
+        ({"video": None}, "Neither video nor images is connected: connect one"),
         ({"images": ["parts", 0]}, "Both video and images are connected: disconnect one"),
         ({"background": "reddish"}, "background is 'reddish', but must be a colour: try #000000 or white."),
         ({"filename_prefix": "%Nobody.seed%"}, "filename_prefix has %Nobody.seed%, but no node called 'Nobody' has"),
         ({"filename_prefix": "%LoadVideo.size%"}, "filename_prefix has %LoadVideo.size%, but no node called 'LoadVide"),
         ({"filename_prefix": "../outside"}, "filename_prefix is '../outside', but must name a file in the output"),
+        ({"filename_prefix": "C:\\outside"}, "filename_prefix is 'C:/outside', but must name a file in the output"),
         ({"filename_prefix": "/tmp/outside"}, "filename_prefix is '/tmp/outside', but must name a file in the output"),
-        ({"filename_prefix": ""}, "filename_prefix is '', but must name a file in the output folder, links followed"),
+        ({"filename_prefix": ""}, "filename_prefix is '', but must name a file in the output folder"),
     ],
     ids=str,
 )
@@ -525,10 +590,42 @@ def test_bad_input_is_refused_on_the_node_before_the_video_is_made(any_comfyui, 
     assert sorted(any_comfyui.output.rglob("*")) == files
 
 
-def test_a_folder_that_is_a_file_is_explained(comfyui):
+def test_a_name_too_long_for_the_workflow_beside_a_gif_is_refused_before_the_video_is_made(comfyui):
+    """255 bytes are the most: ...g_00001_.gif has 252, and .gif.json five more."""
+    make_clip(comfyui.base / "input" / "clip.mp4")
+    with pytest.raises(PromptFailedError, match="choose a shorter name") as failed:
+        comfyui.run(prompt_with(filename_prefix="g" * 241, format=GIF))
+    assert failed.value.entry["status"]["messages"][-1][1]["executed"] == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "says"),
+    [
+        ("taken/clip", r"taken/clip_00001_\.mp4 could not be written \(.*\): choose another folder"),
+        ("%LoadVideo.file%" * 40, r"could not be written \(.*\): choose a shorter name"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_video_is_made(comfyui, prefix, says):
+    make_clip(comfyui.base / "input" / "clip.mp4")
     (comfyui.output / "taken").write_text("")
-    with pytest.raises(PromptFailedError, match=r"The folder of 'taken/clip' in .* choose another filename_prefix"):
-        run(comfyui, prompt_with(filename_prefix="taken/clip"))
+    with pytest.raises(PromptFailedError, match=says) as failed:
+        comfyui.run(prompt_with(filename_prefix=prefix))
+    (error,) = events(failed.value.entry, "execution_error")
+    assert error["executed"] == []
+    assert "filename_prefix" in error["exception_message"]
+
+
+@pytest.mark.parametrize(("mode", "says"), [(2, "muted. Select that node and press Ctrl+M"), (4, "bypassed. Select")])
+def test_a_node_that_is_switched_off_before_the_export_is_named(comfyui, mode, says):
+    """The frontend leaves it out of the prompt, and draws its wire as ever."""
+    generate = {"id": 7, "type": "CosmosPredict25Generate", "title": "My video", "mode": mode, "inputs": []}
+    saver = {"id": 8, "type": "CosmosPredict25ExportVideo", "mode": 0, "inputs": [{"name": "video", "link": 3}]}
+    workflow = {**WORKFLOW, "nodes": [generate, saver], "links": [[3, 7, 0, 8, 0, "VIDEO"]]}
+    prompt = {"8": prompt_with(video=None)["export"]}
+    body = {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
+    entry = comfyui.wait(comfyui.request("/prompt", body)["prompt_id"])
+    (error,) = events(entry, "execution_error")
+    assert error["exception_message"].startswith(f"video gets no input, since the node 'My video' is {says}")
 
 
 def stop_while_writing(server: ComfyUI, prompt: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ PIXELS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     width=st.integers(1, 150),

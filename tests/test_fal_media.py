@@ -168,7 +168,7 @@ def test_a_drip_is_given_up_for_its_rate(fal: FalStandIn, monkeypatch: pytest.Mo
     monkeypatch.setattr(download, "RATE_WINDOW", 0.4)
     monkeypatch.setattr(download, "MIN_RATE", 1000)
     fal.fault("media", Drip(0.05, head=False), FOREVER)
-    is_kept(fal, "less than 1000 bytes a second")
+    is_kept(fal, "less than 1000 bytes per second")
     assert len(fal.requests("media")) == 6
 
 
@@ -234,6 +234,8 @@ def test_other_frames_than_were_asked_for_are_noted(fal: FalStandIn) -> None:
     assert video.notes == ("9 frames were asked for, and the file has 12",)
 
 
+@pytest.mark.sample(10)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(
     "location", ["https://{host}{target}", "{target}", "//{host}{target}", "HTTPS://V2.fal.media:443{target}"]
@@ -272,6 +274,8 @@ ASTRAY = [
 ]
 
 
+@pytest.mark.sample(23)
+@pytest.mark.quick(8)
 @pytest.mark.parametrize("location", ASTRAY)
 @pytest.mark.parametrize("after", [0, 2])
 def test_redirects_astray_are_refused(fal: FalStandIn, location: str, after: int) -> None:
@@ -379,6 +383,8 @@ ILLEGAL = [
 ]
 
 
+@pytest.mark.sample(27)
+@pytest.mark.quick(9)
 @pytest.mark.parametrize("address", ILLEGAL, ids=lambda address: ascii(address)[:50])
 def test_illegal_addresses_are_never_asked(fal: FalStandIn, address: str) -> None:
     fal.fault("result", at(address))
@@ -389,6 +395,40 @@ def test_illegal_addresses_are_never_asked(fal: FalStandIn, address: str) -> Non
     assert record_of(fal).result
     assert not list(videos_of(fal).glob("*"))
     assert fal.accepted == 1
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("address", ILLEGAL, ids=lambda address: ascii(address)[:50])
+def test_an_address_that_was_refused_is_read_again_in_the_next_run(fal: FalStandIn, address: str) -> None:
+    fal.fault("result", at(address))
+    failed(fal, JobKeptError)
+    assert record_of(fal).result == {"video": {}}
+    goes_on(fal)
+    assert len(fal.requests("result")) == 2
+
+
+def test_a_refused_address_in_a_record_of_before_is_read_again(fal: FalStandIn) -> None:
+    fal.fault("media", Reply(500), FOREVER)
+    failed(fal, JobKeptError)
+    record = record_of(fal)
+    record.result = {"video": {"url": "http://v3b.fal.media/files/a.mp4"}}
+    journal_of(fal).save(record)
+    goes_on(fal)
+
+
+def test_a_file_that_was_refused_has_its_address_read_again_in_the_next_run(fal: FalStandIn) -> None:
+    fal.fault("media", Reply(200, {"content-type": "text/html"}, b"<html>"))
+    failed(fal, JobKeptError)
+    goes_on(fal)
+    assert len(fal.requests("result")) == 2
+
+
+def test_a_video_whose_address_was_refused_is_not_taken_for_failed(fal: FalStandIn) -> None:
+    fal.fault("result", at("http://v3b.fal.media/a.mp4"))
+    failed(fal, JobKeptError)
+    fal.fault("result", Reply(500, {"x-fal-request-id": "1"}, {"detail": "Runner died"}), FOREVER)
+    failed(fal, JobKeptError)
+    goes_on(fal)
 
 
 @pytest.mark.parametrize("code", [403, 404, 410])

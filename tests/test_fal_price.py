@@ -1,30 +1,19 @@
 """What is told of the price."""
 
-import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Hang, Json, Reply
+from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Json, Reply
 from cosmos_predict25.pipeline.fal import VIDEO_TO_VIDEO
 from cosmos_predict25.pipeline.fal.extension import cost_of
 from cosmos_predict25.pipeline.fal.queue.platform import Price
-from cosmos_predict25.tests.fal import ENDPOINT, REQUEST, Recorder, make, run
+from cosmos_predict25.tests.fal import Recorder, make, run
 
 
 def messages_while_it_runs(fal: FalStandIn, **options: Any) -> list[str]:
-    """With the price known before the job ends."""
-    fal.queue_seconds, observer = 1e6, Recorder()
-
-    async def work() -> None:
-        making = asyncio.ensure_future(make(fal, observer=observer, **options))
-        while not any("price" in message or "$" in message for message in observer.messages):
-            await asyncio.sleep(0.01)
-        fal.complete(list(fal.jobs)[-1])
-        await making
-
-    run(work())
+    observer = Recorder()
+    run(make(fal, observer=observer, **options))
     return observer.messages
 
 
@@ -43,24 +32,6 @@ def test_an_unknown_price_is_told(fal: FalStandIn) -> None:
 def test_the_price_of_an_endpoint_that_the_platform_does_not_know_is_told_as_unknown(fal: FalStandIn) -> None:
     fal.prices.clear()
     assert any("price unknown" in message for message in messages_while_it_runs(fal))
-
-
-def test_the_price_is_asked_for_in_each_run(fal: FalStandIn) -> None:
-    messages_while_it_runs(fal)
-    fal.prices[ENDPOINT] = 1.5
-    messages = messages_while_it_runs(fal, request=replace(REQUEST, seed=8))
-    assert any("$1.50 a video" in message for message in messages)
-
-
-def test_a_question_for_the_price_is_given_up_when_the_run_ends(
-    fal: FalStandIn, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is cancelled, so that it does not tell of a failure when the connections are closed under it."""
-    fal.fault("pricing", Hang(), times=FOREVER)
-    run(make(fal))
-    assert [request.status for request in fal.requests("pricing")] == [None]
-    told = [record.getMessage() for record in caplog.records if record.name == "cosmos_predict25.fal"]
-    assert [text for text in told if "price" in text] == []
 
 
 @pytest.mark.parametrize(

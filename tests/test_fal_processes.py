@@ -15,6 +15,7 @@ from cosmos_predict25.tests.fal import REQUEST, check_one_job, error_of, make, r
 from cosmos_predict25.tests.posix import only_posix
 
 
+@pytest.mark.quick(2)
 @only_posix
 @pytest.mark.parametrize(
     ("kill_at", "accepted_then", "end"),

@@ -1,6 +1,7 @@
 """Records, names and fingerprints as an earlier version of the pack has left them on disk: texts of its own files."""
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +19,20 @@ from cosmos_predict25.pipeline.fal import (
     FalClient,
     Media,
 )
-from cosmos_predict25.pipeline.fal.submission import make_submission
-from cosmos_predict25.tests.fal import ENDPOINT, INPUT, REQUEST, journal_of, make, records_of, run, videos_of
+from cosmos_predict25.pipeline.fal.submission import fingerprint_of, make_submission
+from cosmos_predict25.tests.fal import (
+    BRIEF,
+    ENDPOINT,
+    INPUT,
+    REQUEST,
+    journal_of,
+    make,
+    only_id,
+    record_of,
+    records_of,
+    run,
+    videos_of,
+)
 
 FINGERPRINT = "e86a4ff92efc88a3613bc481a6d86a05"
 HEAD = """{
@@ -124,9 +137,22 @@ def test_a_record_is_written_as_the_version_before_wrote_it(fal: FalStandIn, tex
     assert path.read_text() == before
 
 
-def test_a_record_of_version_1_is_refused_with_the_next_step_and_nothing_is_paid(fal: FalStandIn) -> None:
-    write_record(fal, RECORDS["sent"].replace('"v": 2', '"v": 1'))
-    with pytest.raises(JobKeptError, match="of version 1, and this pack reads version 2") as caught:
+@pytest.mark.parametrize("state", ["SUBMITTING", "SUBMIT_UNKNOWN", "SUBMITTED", "RUNNING", "RESULT_READY"])
+def test_a_record_of_version_1_is_gone_on_with(fal: FalStandIn, state: str) -> None:
+    """That version knew more states, and neither past jobs nor the offset of a clock."""
+    is_sent = not state.startswith("SUBMIT") or state == "SUBMITTED"
+    text = RECORDS["sent"] if is_sent else HEAD + middle("SUBMITTED") + NO_JOB
+    for later in (' "clock_offset": null,\n', ' "past_ids": [],\n', ' "is_adopted": false,\n'):
+        text = text.replace(later, "")
+    text = text.replace('"v": 2', '"v": 1').replace('"SUBMITTED"', f'"{state}"')
+    write_record(fal, text.replace("1795992821.546949", str(fal.clock.now())))
+    run(make(fal))
+    assert (fal.accepted, len(fal.requests("submit")), records_of(fal)) == (1, 1, [])
+
+
+def test_a_record_of_a_later_version_is_refused_with_the_next_step_and_nothing_is_paid(fal: FalStandIn) -> None:
+    write_record(fal, RECORDS["sent"].replace('"v": 2', '"v": 3'))
+    with pytest.raises(JobKeptError, match="of version 3, and this pack reads version 2") as caught:
         run(make(fal))
     assert str(journal_of(fal).path_of(FINGERPRINT)) in str(caught.value)
     assert "https://fal.ai/dashboard/requests" in str(caught.value)
@@ -141,6 +167,46 @@ def test_an_expired_record_of_the_version_before_still_blocks(fal: FalStandIn) -
     ):
         run(make(fal))
     assert fal.accepted == 0
+
+
+@pytest.mark.parametrize("sync_mode", [False, True], ids=["inside the reply", "at an address"])
+def test_a_video_that_was_sent_with_the_other_sync_mode_is_the_same_video(fal: FalStandIn, sync_mode: bool) -> None:
+    first, second = (replace(REQUEST, sync_mode=value) for value in (not sync_mode, sync_mode))
+    path = run(make(fal, first)).path
+    assert run(make(fal, second)).path == path
+    assert (fal.accepted, len(fal.requests("submit"))) == (1, 1)
+
+
+@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "unfinished"])
+def test_a_video_that_an_earlier_version_named_after_sync_mode_is_found(fal: FalStandIn, is_finished: bool) -> None:
+    """Where sync_mode was on, it made another name of the same video."""
+    inline = replace(REQUEST, sync_mode=True)
+    named = fingerprint_of(TEXT_TO_VIDEO, {**INPUT, "sync_mode": True})
+    assert named == "8735a037ec80adb7d590ee26e68086e7"
+    fal.run_seconds = math.inf
+    with pytest.raises(JobKeptError):
+        run(make(fal, inline, policy=BRIEF))
+    record = record_of(fal)
+    old = journal_of(fal).path_of(record.fingerprint)
+    record.fingerprint = named
+    journal_of(fal).save(record)
+    old.unlink()
+    fal.complete(str(record.request_id))
+    if is_finished:
+        path = run(make(fal, inline)).path
+        assert path.name == f"cosmos_7_{named[:12]}.mp4"
+    assert run(make(fal, REQUEST)).path.name == f"cosmos_7_{named[:12]}.mp4"
+    run(make(fal, inline))
+    assert fal.accepted == 1
+
+
+def test_an_unfinished_job_of_either_sync_mode_is_found_without_its_seed(fal: FalStandIn) -> None:
+    fal.run_seconds = math.inf
+    with pytest.raises(JobKeptError):
+        run(make(fal, replace(REQUEST, sync_mode=True, seed=None), policy=BRIEF))
+    fal.complete(only_id(fal))
+    assert run(make(fal, replace(REQUEST, seed=None))).seed == fal.jobs[only_id(fal)].seed
+    assert fal.accepted == 1
 
 
 NAMES: list[tuple[Endpoint, Any, str, str, str]] = [

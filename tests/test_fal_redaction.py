@@ -17,6 +17,7 @@ ECHOES = {
     "twice": (PROMPT, f"{PROMPT[:15]}, and {PROMPT[30:]}", "[prompt], and [prompt]"),
     "of a short prompt": ("a red cat", "flagged: 'a red cat' (cats are not)", "flagged: '[prompt]' (cats are not)"),
     "of one word": ("cat", "No cat, no category", "No [prompt], no category"),
+    "of an unprintable prompt": ("\u200b", "flagged: it is blank", "flagged: it is blank"),
     "with line breaks": ("A red\n\ncube\ton a belt", "flagged: A red cube on a belt", "flagged: [prompt]"),
 }
 
@@ -45,8 +46,8 @@ def test_no_stage_shows_the_prompt(fal: FalStandIn, caplog: pytest.LogCaptureFix
 
 def test_our_own_words_stay_whole_though_the_prompt_has_them(fal: FalStandIn) -> None:
     fal.fault("result", Reply(500, OWN, {"detail": "Broken."}), times=FOREVER)
-    with pytest.raises(FalError, match="run the same again to go on with it, without paying again"):
-        run(make(fal, replace(REQUEST, prompt="the same again to go on with it")))
+    with pytest.raises(FalError, match="run the same again to resume it, at no further charge"):
+        run(make(fal, replace(REQUEST, prompt="the same again to resume it")))
 
 
 def test_a_line_of_fals_log_shows_nothing_of_the_prompt(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:

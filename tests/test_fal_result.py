@@ -36,6 +36,7 @@ from cosmos_predict25.tests.fal import (
     BRIEF,
     PROMPT,
     REQUEST,
+    error_of,
     failed,
     goes_on,
     goes_on_through,
@@ -48,6 +49,14 @@ from cosmos_predict25.tests.fal import (
     records_of,
     run,
     videos_of,
+)
+
+OWN = {"x-fal-request-id": "00000000-0000-4000-8000-000000000001"}
+UNREADABLE = Outcome(
+    422,
+    {"detail": [{"loc": ["body", "image_url"], "msg": "Failed to read the image", "type": "image_load_error"}]},
+    error="Failed to read the image",
+    error_type="image_load_error",
 )
 
 
@@ -79,8 +88,8 @@ FAILURES: list[tuple[Outcome, dict[str, Any], str]] = [
         {"error_type": "content_policy_violation", "retryable": False},
         "flagged by a content checker",
     ),
-    (SERVER_ERROR, {"error_type": "internal_server_error", "retryable": True}, "A new try is likely to help"),
-    (replace(SERVER_ERROR, headers={"X-Fal-Needs-Retry": "1"}), {"retryable": True}, "A new try is likely to help"),
+    (SERVER_ERROR, {"error_type": "internal_server_error", "retryable": True}, "A retry is likely to help"),
+    (replace(SERVER_ERROR, headers={"X-Fal-Needs-Retry": "1"}), {"retryable": True}, "A retry is likely to help"),
     (replace(SERVER_ERROR, headers={"X-Fal-Needs-Retry": "no"}), {"retryable": False}, NO_RETRY),
     (replace(SERVER_ERROR, headers={}), {"retryable": None}, "fal does not say"),
     (GENERATION_TIMEOUT, {"status": 504, "error_type": "generation_timeout", "retryable": False}, NO_RETRY),
@@ -94,13 +103,13 @@ FAILURES: list[tuple[Outcome, dict[str, Any], str]] = [
         {"error_type": "request_timeout"},
         "Request timed out (HTTP 504, request_timeout)",
     ),
-    (Outcome(422, {"detail": []}), {"status": 422}, "no reason that can be read (HTTP 422)"),
+    (Outcome(422, {"detail": []}), {"status": 422}, "no readable reason (HTTP 422)"),
     (
         Outcome(422, {"detail": [{"loc": 5, "msg": ["x"], "type": 7}, "x"]}),
         {},
-        "no reason that can be read",
+        "no readable reason",
     ),
-    (Outcome(422, [1]), {"status": 422}, "no reason that can be read"),
+    (Outcome(422, [1]), {"status": 422}, "no readable reason"),
     (
         Outcome(422, {"detail": [{"loc": ["body", "prompt", 3], "msg": "\x1b[31mred\n" + "y" * 9000, "type": "x\n"}]}),
         {"error_type": "x"},
@@ -122,9 +131,45 @@ def test_a_failed_job_is_told_with_fals_reason(
     assert str(error).isprintable()
     assert len(str(error)) < 1000
     assert len(fal.requests("submit")) == fal.accepted == 1
-    assert len(fal.requests("result")) == 1 or outcome.status != 422
+    assert len(fal.requests("result")) == 3 or outcome.status != 422
     assert records_of(fal) == []
     assert fal.requests("media") == []
+
+
+@pytest.mark.parametrize(
+    "fault", [Reply(422, OWN, {"detail": "no"}), Reply(401), Reply(404, OWN), Reply(500, OWN)], ids=str
+)
+def test_one_stray_answer_is_not_believed(fal: FalStandIn, fault: Reply) -> None:
+    fal.fault("result", fault)
+    goes_on_through(fal)
+
+
+@pytest.mark.parametrize("outcome", [content_policy, FIELD_ERROR, UNREADABLE], ids=["policy", "field", "picture"])
+def test_a_refusal_that_the_same_values_meet_again_is_told_without_sending_them(
+    fal: FalStandIn, outcome: Outcome
+) -> None:
+    fal.fail_next(outcome)
+    first = error_of(fal)
+    asked = len(fal.journal)
+    again = error_of(fal)
+    assert len(fal.journal) == asked
+    assert first.text in str(again)
+    assert "nothing was sent this time" in str(again)
+    assert (again.error_type, again.request_id) == (first.error_type, only_id(fal))
+    assert run(make(fal, replace(REQUEST, prompt="Another prompt."))).num_frames == 9
+    (path,) = [path for path in journal_of(fal).folder.glob("*.json") if "refusal" in path.read_text()]
+    assert f"delete {path} and run the same again" in str(again)
+    path.unlink()
+    run(make(fal))
+    assert fal.accepted == 3
+
+
+@pytest.mark.parametrize("outcome", [TEXT_ERROR, SERVER_ERROR], ids=["text", "server"])
+def test_a_failure_that_may_pass_is_not_held_against_the_next_run(fal: FalStandIn, outcome: Outcome) -> None:
+    fal.fail_next(outcome)
+    error_of(fal)
+    run(make(fal))
+    assert fal.accepted == 2
 
 
 NEGATIVE_PROMPT = "Blurred hands of somebody whom nobody else would name."
@@ -136,7 +181,7 @@ def test_a_reason_that_says_the_prompt_and_the_key_again_is_shown_without_them(
 ) -> None:
     detail = f"For Key {fal.key}: the prompt '{repeated}' is not allowed, see data:video/mp4;base64,AAAA"
     fal.fault("status", with_fields(status="FAILED", error=detail, logs=[detail]))
-    fal.fault("result", Reply(422, {"x-fal-request-id": "1"}, {"detail": detail}))
+    fal.fault("result", Reply(422, {"x-fal-request-id": "1"}, {"detail": detail}), times=3)
     error = failed(fal, FalError, request=replace(REQUEST, negative_prompt=NEGATIVE_PROMPT))
     assert "is not allowed" in str(error)
     assert "AAAA" not in str(error)
@@ -149,12 +194,11 @@ def test_a_reason_that_says_the_address_of_the_start_again_is_shown_without_it(
     fal: FalStandIn, endpoint: Endpoint
 ) -> None:
     address = "https://example.com/of-nobody-else"
-    fal.fault("result", Reply(422, {"x-fal-request-id": "1"}, {"detail": f"Cannot fetch {address}"}))
+    fal.fault("result", Reply(422, {"x-fal-request-id": "1"}, {"detail": f"Cannot fetch {address}"}), times=3)
     error = failed(fal, FalError, endpoint=endpoint, media=address)
     assert f"Cannot fetch [{endpoint.media}]" in str(error)
 
 
-OWN = {"x-fal-request-id": "00000000-0000-4000-8000-000000000001"}
 UNDOCUMENTED: dict[str, Fault] = {
     **{f"a bare {status}": Reply(status) for status in (400, 402, 405, 407, 410, 413, 500, 502, 503)},
     **{

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open as real_safe_open
 from safetensors.torch import load_file, save_file
 
-from cosmos_predict25.pipeline.errors import CheckpointNotFoundError
+from cosmos_predict25.pipeline.errors import CheckpointNotFoundError, InvalidRequestError
 from cosmos_predict25.pipeline.local.encode import tokenize
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load import weights
@@ -187,13 +187,31 @@ def test_auto_makes_no_video_of_the_demo_where_another_model_is_meant(core, held
     from cosmos_predict25.nodes import checkpoint_inputs
 
     monkeypatch.setattr(checkpoint_inputs, "_roots", lambda kind: [held.empty])
-    assert checkpoint_inputs.folder_of("auto").name == "moving-shapes"
+    with pytest.raises(CheckpointNotFoundError, match=r"There is no Cosmos-Predict2\.5 model in"):
+        checkpoint_inputs.folder_of("auto")
     held.write("Cosmos-Predict2.5-2B/base/post-trained/81edfebe_ema_bf16.pt", b"")
     with pytest.raises(CheckpointNotFoundError, match=r"--revision diffusers/base/post-trained.* Or choose 'Demo"):
         checkpoint_inputs.folder_of("auto")
     with pytest.raises(CheckpointNotFoundError, match=r"no model_index\.json.*--revision"):
         checkpoint_inputs.folder_of("Cosmos-Predict2.5-2B")
     assert checkpoint_inputs.folder_of("Demo: moving shapes (CPU)").name == "moving-shapes"
+
+
+def test_single_files_that_are_not_chosen_are_named_with_their_folders(core, held, monkeypatch):
+    from cosmos_predict25.nodes import checkpoint_inputs
+
+    monkeypatch.setattr(checkpoint_inputs, "_roots", lambda kind: [held.empty / kind])
+    for chosen, says in {
+        ("none", "none", "none"): r"transformer is 'none'.*_ema_bf16\.pt.*diffusion_models",
+        ("a.pt", "none", "none"): r"vae is 'none'.*wan_2\.1_vae\.safetensors in .*vae",
+        ("a.pt", "b.pt", "none"): r"text_encoder is 'none'.*nvidia/Cosmos-Reason1-7B in .*text_encoders",
+    }.items():
+        with pytest.raises(InvalidRequestError, match=says) as error:
+            checkpoint_inputs.single_files(*chosen)
+        assert "GGUF" not in str(error.value)
+    held.write("diffusion_models/cosmos/small.gguf", b"GGUF")
+    with pytest.raises(InvalidRequestError, match=r"small\.gguf is a GGUF file, which is not read here"):
+        checkpoint_inputs.single_files("none", "none", "none")
 
 
 # Tokenizers

@@ -104,7 +104,6 @@ def test_without_mmap_the_weights_are_read_into_memory_and_make_the_same_video(f
     hosted = HostedModel(model, guardrail=False)
     assert all(weight.data_ptr() != place for weight, place in mapped)
     video = generate(model, REQUEST, placement=hosted, prompts=hosted.prompts)
-    assert (
-        video.frames - expected
-    ).abs().max() <= 1e-3  # half of a level of 8 bits; memory at other addresses rounds otherwise
+    # Where weights lie in memory decides which way the last bits of a product are rounded.
+    assert (video.frames - expected).abs().max() <= 1e-4
     model_management.unload_all_models()

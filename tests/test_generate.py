@@ -1,6 +1,7 @@
 """The whole way from a request to frames, on random weights."""
 
 import gc
+import re
 import sys
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cosmos_predict25.pipeline.errors import MissingDependencyError, UnsafeContentError
+from cosmos_predict25.pipeline.local import time_left
 from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity
 from cosmos_predict25.pipeline.local.encode import encode_prompt
@@ -20,6 +22,7 @@ from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.placement import OneAtATime
 from cosmos_predict25.pipeline.local.prompt_cache import PromptCache
+from cosmos_predict25.pipeline.local.time_left import TimeLeft
 from cosmos_predict25.pipeline.local.unfinished import UnfinishedVideo
 from cosmos_predict25.pipeline.request import GenerationRequest
 
@@ -176,6 +179,31 @@ def test_progress_counts_up_to_the_total_with_a_preview_for_each_step(model):
         *((f"Decoding, frame {frame} of 9", done, total) for done, frame in ((6, 1), (7, 5), (8, 9))),
     ]
     assert [preview.shape for preview in observer.previews] == [(1, 16, 3, 4, 4)] * 4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(0.1, ""), (4, ", about 80 s left"), (12, ", about 4 min left"), (900, ", about 5.0 h left")],
+)
+def test_the_time_left_is_told_from_the_third_step_on_by_the_steps_after_the_first(seconds, says):
+    clock = iter([1000, 1000 + 2 * seconds])
+    left = TimeLeft(23, lambda: next(clock))
+    assert [left.after_a_step() for _ in range(3)] == ["", "", says]
+
+
+def test_no_time_is_left_after_the_last_step():
+    clock = iter([0, 200])
+    left = TimeLeft(3, lambda: next(clock))
+    assert [left.after_a_step() for _ in range(3)] == ["", "", ""]
+
+
+def test_the_time_left_is_told_while_steps_take_long(model, monkeypatch):
+    monkeypatch.setattr(time_left, "LEAST_SECONDS", 0)
+    observer = Recorder()
+    generate(model, request(num_inference_steps=4), observer=observer)
+    steps = [message for message, *_ in observer.reports if "step" in message]
+    assert steps[:2] == ["Denoising, step 1 of 4", "Denoising, step 2 of 4"]
+    assert all(re.fullmatch(r"Denoising, step \d of 4, about \d+ s left", step) for step in steps[2:])
 
 
 def test_the_last_preview_is_the_result(model):

@@ -25,6 +25,7 @@ def write_wheel(folder: Path, name: str, release: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_it_has_its_own_packages_and_all_others_of_the_one_below(tmp_path):
     wheel = write_wheel(tmp_path, "simpleeval", "99.0")  # the environment has an older one
     python = layers.upon_env("newer", ["--no-index", str(wheel)], tmp_path)

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_does_no_harm(model, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     embeds = PromptFiles(tmp_path / "file", model).get_or_encode(PROMPT, Encoder())
     assert embeds.shape == (1, 512, 8)
-    assert "could not be kept" in caplog.text
+    assert "could not be saved" in caplog.text
     assert PROMPT not in caplog.text
 
 
@@ -129,10 +129,11 @@ print(files.get_or_encode("a cat", lambda text: torch.ones(1, 512, 8)).shape)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of a file")
 def test_a_full_disk_does_no_harm(checkpoint, tmp_path):
     command = [sys.executable, "-c", LIMITED, str(checkpoint), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert "torch.Size([1, 512, 8])" in result.stdout, result.stderr
-    assert "could not be kept" in result.stderr
+    assert "could not be saved" in result.stderr
     assert not list(tmp_path.iterdir())

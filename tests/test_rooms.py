@@ -82,7 +82,8 @@ def test_a_part_of_local_generation_knows_no_other_step_and_not_the_whole(file, 
 
 FLOORS_OF_FAL = [
     *("key", "redaction", "endpoints", "queue", "media", "client"),
-    *("journal", "submission", "display", "lost_job", "paid_job", "start", "generation", "extension"),
+    *("journal", "budget", "submission", "display", "lost_job", "paid_job", "past_jobs"),
+    *("frames", "start", "generation", "chain", "extension", "command"),
 ]
 """A module, or a folder of them, imports what stands before it."""
 

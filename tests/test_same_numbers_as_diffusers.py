@@ -140,6 +140,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("dtype", "prompt", "stock_frames", "num_frames", "steps", "guidance"),
     [pytest.param(*case, marks=pytest.mark.slow if 93 in case else ()) for case in CASES],
@@ -201,6 +202,7 @@ STARTS = [
 ]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("kind", "count", "num_frames", "steps", "guidance"),
     [pytest.param(*case, marks=pytest.mark.slow if 93 in case else ()) for case in STARTS],
@@ -222,6 +224,7 @@ def test_every_step_and_frame_from_a_start_is_that_of_diffusers(
     assert_same_run(mine, theirs, num_frames, steps, dtype, lambda: run_stock(exact, **options))
 
 
+@pytest.mark.slow
 def test_the_demo_checkpoint_makes_the_same_video():
     """Weights that were trained, at the defaults, from the prompt's text to the frames."""
     request = GenerationRequest(prompt="A red circle moves left.", width=64, height=64, num_frames=25, seed=7)

@@ -24,6 +24,7 @@ from cosmos_predict25.devtools.toy.world import (
 from cosmos_predict25.pipeline.local.denoise import condition_mask, timesteps_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("two", [0.0, 1.0], ids=["one object", "two objects"])
 def test_the_measure_sees_what_was_drawn(two):
     for index in range(60):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe(plan: "Plan") -> str:
-    """Return the plan in words, and log it; nothing where memory has no limit."""
+    """Return the plan in words, and log it. Returns an empty string if memory has no limit."""
     from ...pipeline.local.sizes import UNLIMITED
 
     if plan.memory == UNLIMITED:
@@ -38,12 +38,12 @@ def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Star
     if warning := model.variant.warning(asked.schedule):
         found.append(warning)
     if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
-        found.append("The demo draws only circles, squares and triangles, and the prompt names none.")
+        found.append("The demo draws only circles, squares and triangles, but the prompt names none of them.")
     for name in ("prompt", "negative_prompt"):
         if word := first_truncated_word(model.tokenizer, getattr(asked, name)):
-            found.append(f"{name} was cut at {MAX_TOKENS} tokens, at the word {word!r}.")
+            found.append(f"{name} was truncated to {MAX_TOKENS} tokens, at the word {word!r}.")
     if start and start.is_short():
-        found.append(f"The clip has fewer than {CLIP_FRAMES} frames at {FPS} a second: only its last one was used.")
+        found.append(f"The clip has fewer than {CLIP_FRAMES} frames at {FPS} fps: only its last frame was used.")
     return found
 
 
@@ -54,13 +54,13 @@ def notes_on_source(clip: "LongClip", made: "ExtendedVideo") -> Iterator[str]:
         yield f"The source was scaled and cropped from {clip.width}x{clip.height} to {width}x{height}."
     yield from clip.notes
     if clip.frame_rate != FPS:
-        yield f"The source's {float(clip.frame_rate):.5g} frames a second became {FPS}."
+        yield f"The source was converted from {float(clip.frame_rate):.5g} fps to {FPS} fps."
 
 
 def made_with(
     hosted: "HostedModel", prompt: Prompt, settings: SamplerSettings, made: "LocalVideo | ExtendedVideo"
 ) -> dict[str, Any]:
-    """Return the values that a video was made with on this machine, for its file."""
+    """Return the values that a local video was made with, for its file."""
     num_frames, height, width = made.frames.shape[:3]
     values = {"checkpoint": hosted.model.name, **asdict(prompt), **asdict(settings)}
     return {**values, "seed": made.seed, "num_frames": num_frames, "width": width, "height": height}

@@ -13,6 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
+    from .many_jobs import JobsOfRun
     from .memory import HostedModel
 
 
@@ -22,7 +23,7 @@ def show_text(text: str, node_id: str) -> None:
 
 
 def format_for_previews(vae: "AutoencoderKLWan") -> latent_formats.LatentFormat:
-    """Wan 2.1's. For a VAE with linear factors of its own in its config, as the demo's, one of these alone."""
+    """Wan 2.1's latent format, or one with linear factors from the VAE's config, as for the demo."""
     if "_latent_rgb_factors" not in vae.config:
         return latent_formats.Wan21()
     latent_format: Any = latent_formats.LatentFormat()
@@ -32,7 +33,7 @@ def format_for_previews(vae: "AutoencoderKLWan") -> latent_formats.LatentFormat:
 
 
 class NodeObserver:
-    """Shows progress on a node: the bar, a line of text and, for each step, a picture of the present latents."""
+    """Shows progress on a node: the bar, a line of text, and a preview of the latents after each step."""
 
     def __init__(self, node_id: str, model: "HostedModel | None" = None, note: str = "") -> None:
         """`model`: whose latents are shown, or None where there are none. `note`: a line below the progress."""
@@ -58,8 +59,10 @@ class FalObserver:
     It leaves ComfyUI's flag of Stop up for the other nodes, which ComfyUI's own ProgressBar would not.
     """
 
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, run: "JobsOfRun") -> None:
+        """`run`: the jobs of the graph, told below the progress."""
         self._node_id = node_id
+        self._run = run
         self.graph_has_ended = False
         self.was_stopped = False
 
@@ -68,7 +71,7 @@ class FalObserver:
             with suppress(RuntimeError):  # ComfyUI goes through all nodes' progress, while its thread may add one
                 get_progress_state().update_progress(self._node_id, done, total)
         if self.was_stopped or not self.graph_has_ended:
-            show_text(message, self._node_id)
+            show_text("\n".join(filter(None, [message, self._run.describe()])), self._node_id)
 
     def raise_if_stopped(self) -> None:
         if not self.graph_has_ended and model_management.processing_interrupted():

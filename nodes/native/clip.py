@@ -1,4 +1,4 @@
-"""ComfyUI's CLIP: the text encoder, its tokenizer, and where asked for, what it needs to write prompts."""
+"""ComfyUI's CLIP: the text encoder, its tokenizer, and optionally the parts for writing prompts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...pipeline.errors import WrongCheckpointError
-from ...pipeline.local.load.find import shards_of
+from ...pipeline.local.load.find import DEMO_FOLDER, how_to_download, shards_of
 from ...pipeline.local.load.original_names import bare_name, name_of_other_model
 from ...pipeline.local.load.parts import Parts, check_text_features, language_model_name
 from ...pipeline.local.load.text_encoder import read_text_config, rope_of
@@ -55,7 +55,7 @@ VISION_FIELDS = {
 
 @dataclass(frozen=True)
 class TextEncoderFiles:
-    """`vision`: what ComfyUI's vision tower is made of. `tied`: whether the embedding table is also lm_head."""
+    """`vision`: the config of ComfyUI's vision tower. `tied`: whether the embedding table is also lm_head."""
 
     files: list[Path]
     config: Qwen25_7BVLI_Config
@@ -67,10 +67,10 @@ class TextEncoderFiles:
 def load_clip(
     parts: Parts, projection: dict[str, Tensor], writer: bool = False, disable_dynamic: bool = False
 ) -> comfy.sd.CLIP:
-    """The CLIP; with `writer` it also writes prompts, which takes lm_head and the vision tower.
+    """Load the CLIP. With `writer` it also writes prompts, which needs lm_head and the vision tower.
 
-    `disable_dynamic`: without ComfyUI's dynamic loading, which hooks cannot do with.
-    Raises `WrongCheckpointError` for a text encoder of another kind or size, or one without what `writer` needs.
+    `disable_dynamic`: without ComfyUI's dynamic loading, which does not work with hooks.
+    Raises `WrongCheckpointError` for a text encoder of another kind or size, or without the parts for `writer`.
     """
     found = _files_in_folder(parts) if parts.text_encoder.is_dir() else _single_file(parts.text_encoder)
     features = found.config.num_hidden_layers * found.config.hidden_size
@@ -99,18 +99,18 @@ def load_clip(
 
 
 def _load_patcher(parts: Parts, writer: bool, disable_dynamic: bool = False) -> ModelPatcher:
-    """By this ComfyUI loads the CLIP once more, for a node that needs it in another way."""
+    """ComfyUI calls this to load the CLIP again, for a node that needs another copy."""
     return load_clip(parts, read_projection(parts), writer, disable_dynamic).patcher
 
 
 def encoder_name(name: str) -> str | None:
-    """A file's name of a parameter of the language model -> ours."""
+    """Return our name of a language model's parameter in a file."""
     inner = language_model_name(name)
     return None if inner is None or inner.startswith(PROJECTION) else f"model.{inner}"
 
 
 def writer_name(name: str) -> str | None:
-    """As `encoder_name`, with lm_head and the vision tower."""
+    """Do the work of `encoder_name`, also for lm_head and the vision tower."""
     bare = bare_name(name)
     if bare.startswith("visual."):
         return bare
@@ -126,15 +126,17 @@ def _check_tensors(found: TextEncoderFiles, writer: bool) -> None:
     sources = weights_alone(index_tensors(found.files, writer_name if writer else encoder_name))
     what = "Qwen2.5-VL with lm_head and vision tower, which prompt_writer needs" if writer else "Qwen2.5-VL"
     check_same_tensors(expected.items(), sources, what)
+    folder = found.files[0].parent
     if writer and PICTURE_TOKENS[1] not in found.tokenizer.get_vocab():
         raise WrongCheckpointError(
-            f"{found.files[0].parent} cannot write prompts: its tokenizer has no token for a picture. "
-            "Switch prompt_writer off."
+            f"{'The demo' if DEMO_FOLDER in folder.parents else folder} cannot write prompts: its "
+            "tokenizer has no token for a picture. Choose NVIDIA's model as the checkpoint: its text encoder, "
+            f"Cosmos-Reason1-7B, writes them. {how_to_download(Path('models', 'diffusers'))}"
         )
 
 
 def _options(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The weights' own type, where ComfyUI would take float16, and its layers with scales where there are any."""
+    """Return the weights' own dtype where ComfyUI would use float16, and its scaled layers if the file has scales."""
     dtype = tensors["model.norm.weight"].dtype
     quantized = detect_layer_quantization(tensors, "")
     if not quantized:

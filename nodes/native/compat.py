@@ -1,6 +1,6 @@
-"""The names of ComfyUI's own networks that MODEL, CLIP and VAE are made of here, each taken here alone.
+"""The names of ComfyUI's networks that MODEL, CLIP and VAE use. Only this file imports them.
 
-A ComfyUI without one of them ends in the error of `import_native`, which names it and a release that was tested.
+If ComfyUI has no such name, `import_native` raises an error with the name and a tested release.
 """
 
 from comfy.ldm.cosmos.predict2 import MiniTrainDIT as MiniTrainDIT  # the transformer's network, for MODEL
@@ -9,9 +9,12 @@ from comfy.ldm.modules.attention import (
 )  # the writer's sight
 from comfy.ldm.wan.vae import WanVAE as WanVAE  # the VAE's network, for VAE
 from comfy.model_base import CosmosPredict2 as CosmosPredict2  # what MODEL asks the network, and with what
+from comfy.model_sampling import CONST as CONST  # noise that MODEL can do with, as nodes change it
 from comfy.model_sampling import COSMOS_RFLOW as COSMOS_RFLOW  # MODEL's noise and sigmas
+from comfy.model_sampling import ModelSamplingContinuousV as ModelSamplingContinuousV  # noise that MODEL can do with
 from comfy.model_sampling import ModelSamplingCosmosRFlow as ModelSamplingCosmosRFlow  # MODEL's noise and sigmas
 from comfy.ops import mixed_precision_ops as mixed_precision_ops  # CLIP's layers in float8
+from comfy.patcher_extension import WrappersMP as WrappersMP  # where MODEL joins in sampling
 from comfy.supported_models import CosmosI2VPredict2 as CosmosI2VPredict2  # MODEL's settings
 from comfy.supported_models_base import ClipTarget as ClipTarget  # how CLIP is told its text encoder and tokenizer
 from comfy.text_encoders.llama import BaseGenerate as BaseGenerate  # how the writer draws a token

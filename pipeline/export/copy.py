@@ -18,8 +18,8 @@ from ..formats import VideoFormat
 from ..observer import NullObserver, Observer
 from ..video import VideoFile
 from .encodings import Encoding, check_suffix, find_encoding
-from .export import video_file_with_sidecar
 from .file import finished_file
+from .metadata import metadata_for, video_file_with_sidecar
 
 GRAPH = {"prompt", "workflow"}
 """ComfyUI's own keys. Those of the source tell how the source was made, not this file."""
@@ -115,7 +115,7 @@ def copy_streams(
     """Write the packets and the metadata to `path`. Returns the number of frames."""
     num_frames = 0
     with av.open(str(path), "w", format=target.format.container, options=dict(target.container_options)) as output:
-        output.metadata.update({**without_graph(container.metadata, metadata), **metadata})
+        output.metadata.update({**without_graph(container.metadata, metadata), **metadata_for(target, metadata)})
         streams = {}
         for stream in container.streams:
             if target.format.container == "mov" and isinstance(stream, VideoStream):

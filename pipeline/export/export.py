@@ -1,10 +1,9 @@
 """One video file from frames."""
 
-import json
 import os
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,13 @@ from ..clip.pictures import FileClip
 from ..clip.sound import LAYOUTS, FileSound
 from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
+from ..start import check_batch
 from ..video import VideoFile
-from .encodings import Encoding, check_suffix, find_encoding
-from .file import as_export_error, finished_file, video_file
+from .encodings import Encoding, check_fps, check_suffix, find_encoding
+from .file import finished_file
 from .gif import GifConverter
-from .sound import SoundEncoder, sound_of
+from .metadata import metadata_for, video_file_with_sidecar
+from .sound import SoundEncoder, Waveform, check_sound, sound_of
 from .tensors import Clip
 from .timing import Timing
 from .yuv import OURS, YuvConverter
@@ -54,15 +55,16 @@ def export(
 ) -> VideoFile:
     """Write `frames` to `path`, which appears when it is complete; a file that was there is replaced.
 
-    `frames`: (F, H, W, 3 or 4), float in 0..1 or uint8, RGB or RGBA with straight alpha, on any device; values outside
-    are clipped and NaN is black. Or the pictures of a file, which keep their times, and their samples and the file's
-    colours where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes each pixel opaque or not, and
-    X264 puts `background`, RGB in 0..1, behind it.
+    `frames`: (F, H, W, 1, 3 or 4), float in 0..1 or uint8, on any device: gray, RGB, or RGBA with straight alpha.
+    Values outside are clipped and NaN is black. Or the pictures of a file, which keep their times. They keep their
+    samples and the file's colours too where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes
+    each pixel opaque or not, and X264 puts `background`, RGB in 0..1, behind it.
     `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
-    `fps`: frames per second of a tensor. A float becomes the fraction that it stands for, 30000/1001 for 29.97003.
+    `fps`: frames per second of a tensor. A float becomes the fraction that it stands for, 30000/1001 for 29.97003. Of
+    more than the format takes, some frames are left out.
     `format`, `quality`: of `VIDEO_OUTPUT_TYPES` and `VIDEO_QUALITIES`.
-    `audio`: the sound of a file, or ComfyUI's AUDIO: {"waveform": (1, channels, samples) in -1..1, "sample_rate": int}.
-    What is longer than the pictures is cut.
+    `audio`: the sound of a file, or ComfyUI's AUDIO: {"waveform": (1, channels, samples), "sample_rate": int}, floats
+    in -1..1, int16 or int32. What is longer than the pictures is cut.
     `metadata`: text by key, kept in the file; for a GIF in NAME.gif.json beside it.
 
     Raises `InvalidRequestError` for a value out of its limits, and `ExportError` when the system does not let the file
@@ -70,18 +72,20 @@ def export(
     """
     observer = observer or NullObserver()
     target = find_encoding(format)
-    rate = frame_rate(fps)
     if isinstance(frames, FileClip):
-        clip = frames if target.keeps_pixel_aspect else frames.with_square_pixels()
+        clip, rate = frames if target.keeps_pixel_aspect else frames.with_square_pixels(), frames.frame_rate
     else:
-        clip = tensor_clip(frames, alpha)
-        target.check_fps(rate)
+        clip, rate = tensor_clip(frames, alpha), frame_rate(fps)
+        check_fps(rate)
+        clip = clip.at_most(target.max_fps, rate)
     timing = Timing.of(clip, rate, target)
     target.check_size(clip.width, clip.height)
     options = target.options(quality, clip.width * clip.height)
     path = Path(path)
     check_suffix(path, target.format)
-    sound = sound_of(audio) if target.audio_encoder and has_sound(audio) else None
+    sound = sound_of(audio)
+    if sound and target.audio_encoder:
+        check_sound(sound)
     size = encoded_size(clip, target)
 
     with video_file_with_sidecar(path, target, metadata or {}) as temporary:
@@ -93,16 +97,16 @@ def export(
             str(temporary), "w", format=target.format.container, options=dict(target.container_options)
         ) as output:
             if target.keeps_metadata:
-                output.metadata.update(metadata or {})
+                output.metadata.update(metadata_for(target, metadata or {}))
             stream = add_video(output, target, timing, size, clip.channels == 4, options, colours)
             if isinstance(clip, FileClip) and clip.pixel_aspect != 1:
                 stream.codec_context.sample_aspect_ratio = clip.pixel_aspect
             heard = SoundEncoder(sound, output, target.audio_encoder) if sound and target.audio_encoder else None
             with closing(made_ahead(pictures)) as ready, closing(heard) if heard else nullcontext():
                 message = f"Writing {path.name}"
-                num_frames, rate = encode(output, stream, timing, ready, heard, clip.num_frames, message, observer)
-    notes = tuple(notes_on_export(clip, target, audio, converter.floats.found_nan))
-    return finished_file(path, target.format, size, rate, num_frames, notes)
+                num_frames, average = encode(output, stream, timing, ready, heard, clip.num_frames, message, observer)
+    notes = tuple(notes_on_export(clip, target, sound, rate, converter.floats.found_nan))
+    return finished_file(path, target.format, size, average, num_frames, notes)
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
@@ -120,15 +124,16 @@ def tensor_clip(frames: Tensor, alpha: Tensor | None) -> Clip:
     """Raises `InvalidRequestError` for frames that cannot be written, or an alpha that does not fit to them."""
     check_frames(frames)
     check_alpha(frames, alpha)
-    return Clip(frames, alpha)
+    return Clip(frames.expand(-1, -1, -1, 3) if frames.shape[3] == 1 else frames, alpha)
 
 
 def check_frames(frames: Tensor) -> None:
-    """Raise `InvalidRequestError` for what is not at least one frame of RGB or RGBA."""
-    if frames.ndim != 4 or frames.shape[3] not in (3, 4):
+    """Raise `InvalidRequestError` for what is not at least one frame, gray, RGB or RGBA."""
+    check_batch(frames)
+    if frames.ndim != 4 or frames.shape[3] not in (1, 3, 4):
         shape = tuple(frames.shape)
         raise InvalidRequestError(
-            f"The frames' shape is {shape}, but must be (frames, height, width, 3 or 4 channels)."
+            f"The frames' shape is {shape}, but must be (frames, height, width, channels) with 1, 3 or 4 channels."
         )
     if not (frames.is_floating_point() or frames.dtype == torch.uint8):
         raise InvalidRequestError(f"The frames are {frames.dtype}, but must be floats in 0..1 or uint8.")
@@ -154,11 +159,6 @@ def encoded_size(clip: Clip | FileClip, target: Encoding) -> tuple[int, int]:
     return (width + width % 2, height + height % 2) if target.even_sides else (width, height)
 
 
-def has_sound(audio: Any) -> bool:
-    """Whether there is audio with at least one sample."""
-    return isinstance(audio, FileSound) or (audio is not None and audio["waveform"].numel() > 0)
-
-
 def goes_through(clip: FileClip, target: Encoding) -> bool:
     """Whether the decoded pictures are encoded as they are, so that nothing of them is lost on the way."""
     return (
@@ -168,8 +168,14 @@ def goes_through(clip: FileClip, target: Encoding) -> bool:
     )
 
 
-def notes_on_export(clip: Clip | FileClip, target: Encoding, audio: Any, found_nan: bool) -> Iterator[str]:
-    """What had to be done to the frames or the audio, each a sentence for the user."""
+def notes_on_export(
+    clip: Clip | FileClip,
+    target: Encoding,
+    sound: Waveform | FileSound | None,
+    rate: Fraction,
+    found_nan: bool,
+) -> Iterator[str]:
+    """What had to be done to the frames or the sound, each a sentence for the user. `rate`: as given."""
     width, height, channels = clip.width, clip.height, clip.channels
     padded = encoded_size(clip, target)
     if padded != (width, height):
@@ -179,10 +185,12 @@ def notes_on_export(clip: Clip | FileClip, target: Encoding, audio: Any, found_n
         yield f"{target.format.name} has no transparency: the frames were put on the background colour."
     if channels == 4 and target.format.container == "gif":
         yield "A GIF's pixels are opaque or not: those below half alpha became transparent."
-    if has_sound(audio) and not target.format.has_sound:
+    if sound and not target.format.has_sound:
         yield "A GIF has no sound: the audio was left out."
-    elif isinstance(audio, FileSound) and audio.in_file > audio.channels:
-        yield f"The sound's {audio.in_file} channels became {audio.channels} ({LAYOUTS[audio.channels]})."
+    elif isinstance(sound, FileSound) and sound.in_file > sound.channels:
+        yield f"The sound's {sound.in_file} channels became {sound.channels} ({LAYOUTS[sound.channels]})."
+    if rate > target.max_fps:
+        yield f"{float(rate):g} fps became {target.max_fps}, the most in a {target.format.name}: frames were left out."
     if isinstance(clip, FileClip):
         yield from clip.notes
     if found_nan:
@@ -272,45 +280,3 @@ def encode(
     if sound:
         output.mux(sound.finish())
     return done, done / seconds
-
-
-@contextmanager
-def video_file_with_sidecar(path: Path, target: Encoding, metadata: Mapping[str, str]) -> Iterator[Path]:
-    """As `video_file`, and where the format keeps no metadata they lie beside the file, in `sidecar_of` it."""
-    if target.keeps_metadata:
-        with video_file(path) as temporary:
-            yield temporary
-        return
-    sidecar = sidecar_of(path)
-    if metadata:
-        with video_file(sidecar) as text, video_file(path) as temporary:
-            with as_export_error(sidecar):
-                text.write_text(json.dumps(as_workflow(metadata)), encoding="utf-8")
-            yield temporary
-        return
-    with video_file(path) as temporary:
-        yield temporary
-    if sidecar.is_file():
-        # That of the file that was replaced.
-        with as_export_error(sidecar):
-            sidecar.unlink()
-
-
-def sidecar_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def as_workflow(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The workflow itself, which can be dropped on ComfyUI's canvas as JSON, and the rest under its `extra`."""
-    values = {key: read_json(text) for key, text in metadata.items()}
-    workflow = values.pop("workflow", None)
-    if isinstance(workflow, dict):
-        values = {**workflow, "extra": {**(workflow.get("extra") or {}), **values}}
-    return values
-
-
-def read_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

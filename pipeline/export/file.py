@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from shutil import disk_usage
+from tempfile import TemporaryFile
 
 from av.error import FFmpegError
 
@@ -29,6 +31,8 @@ _ADVICE = {
 }
 MAX_NAME_LENGTH = 255
 """Bytes: what the file systems of all three systems take."""
+LEAST_ROOM = 100_000_000
+"""Bytes that must be free before a video is made."""
 
 
 @contextmanager
@@ -70,6 +74,22 @@ def video_file(path: Path) -> Iterator[Path]:
         check_target(path)
         with atomic_write(path) as temporary:
             yield temporary
+
+
+def check_room(path: Path, least: int = LEAST_ROOM) -> None:
+    """Raise `ExportError` unless a file of `least` bytes can be written at `path` now, before it is made."""
+    with as_export_error(path):
+        check_target(path)
+        path.exists()  # raises for a path that is too long
+        folder = next(parent for parent in path.parents if os.path.lexists(parent))
+        with TemporaryFile(dir=folder):
+            pass
+    free = disk_usage(folder).free
+    if free < least:
+        raise ExportError(
+            f"{path} cannot be written: its disk has {free / 1e6:,.0f} MB free and {least / 1e6:,.0f} are the least. "
+            "Free some disk space."
+        )
 
 
 def check_target(path: Path) -> None:

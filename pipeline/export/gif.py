@@ -18,8 +18,6 @@ QUALITIES = {"low": (64, 16.0), "medium": (128, 12.0), "high": (255, 8.0), "maxi
 """Colours in the palette, and tolerance in levels."""
 LAG = 0.1
 """Levels of the picture's mean, counted over the last few pictures."""
-STRIP_PIXELS = 1 << 16
-"""Large: the encoder has one thread, and leaves cores to torch's."""
 BITS = 6
 """Of each channel, to look up the nearest colour."""
 
@@ -33,7 +31,7 @@ class GifConverter:
     """
 
     def __init__(self, palette: Tensor, tolerance: float) -> None:
-        self.floats = FloatConverter(STRIP_PIXELS)
+        self.floats = FloatConverter()
         self._palette = np.zeros((256, 4), np.uint8)
         self._palette[: len(palette), :3] = palette.numpy()
         self._palette[:TRANSPARENT, 3] = 255
@@ -60,10 +58,10 @@ class GifConverter:
         indices = torch.empty(height, width, dtype=torch.uint8)
         kept, gain = self._tables[0 if abs(self._lag) < LAG else 1 if self._lag > 0 else -1]
         lag = 0.0
-        for where, rows in self.floats.strips(frame):
-            new = look_up(self._nearest, cells(rows[..., :3]))
+        for where, values in self.floats.tiles(frame):
+            new = look_up(self._nearest, cells(values[:3]))
             if channels == 4:
-                new[rows[..., 3] < 0.5] = TRANSPARENT
+                new[values[3] < 0.5] = TRANSPARENT
             if self._shown is not None:
                 pairs = self._shown[where].to(torch.int32).mul_(256).add_(new)
                 lag += float(look_up(gain, pairs).sum())
@@ -94,16 +92,16 @@ def make_palette(clip: Clip | FileClip, colours: int, raise_if_stopped: Callable
 
 def opaque_levels(frame: Frame) -> Tensor:
     """The pixels that are not transparent, (n, 3), uint8."""
-    pixels = FloatConverter().convert(frame[:]).reshape(-1, frame.shape[2])
-    if frame.shape[2] == 4:
-        pixels = pixels[pixels[:, 3] >= 0.5, :3]
-    return (pixels * 255 + 0.5).to(torch.uint8)
+    values = FloatConverter().convert(frame[:, :]).flatten(1)
+    if len(values) == 4:
+        values = values[:3, values[3] >= 0.5]
+    return (values.T * 255 + 0.5).to(torch.uint8)
 
 
-def cells(rows: Tensor) -> Tensor:
-    """(..., 3) in 0..1 to the number of its cell in the cube of 2**BITS each way."""
-    scaled = (rows * (2**BITS - 1) + 0.5).to(torch.int32)
-    return (scaled[..., 0] << 2 * BITS) + (scaled[..., 1] << BITS) + scaled[..., 2]
+def cells(planes: Tensor) -> Tensor:
+    """(3, ...) in 0..1 to the number of its cell in the cube of 2**BITS each way."""
+    red, green, blue = (planes * (2**BITS - 1) + 0.5).to(torch.int32)
+    return red.mul_(1 << 2 * BITS).add_(green, alpha=1 << BITS).add_(blue)
 
 
 def nearest_table(palette: Tensor) -> Tensor:

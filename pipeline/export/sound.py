@@ -1,47 +1,79 @@
 """The sound of a video, encoded a stretch at a time beside the pictures."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from fractions import Fraction
 from math import ceil
+from numbers import Real
 from typing import Any, cast
 
 import av
 import numpy as np
+import torch
 from av.audio.stream import AudioStream
 from av.codec import Codec
 from av.container import OutputContainer
 from av.packet import Packet
+from torch import Tensor
 
 from ..clip.sound import LAYOUTS, FileSound
 from ..errors import InvalidRequestError
 
 OPUS_LAYOUTS = {**LAYOUTS, 4: "quad"}
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
+FULL_SCALE = {torch.int16: 2**15, torch.int32: 2**31}
+"""The value of integer samples that is 1 in floats."""
 
 
 class Waveform:
-    """ComfyUI's AUDIO, as `FileSound`: {"waveform": (1, channels, samples) in -1..1, "sample_rate": int}.
+    """ComfyUI's AUDIO, as `FileSound`: {"waveform": (1, channels, samples), "sample_rate": int}.
 
-    Raises `InvalidRequestError` for another shape.
+    The samples are floats in -1..1, or 16 or 32 bit integers. Raises `InvalidRequestError` for anything else.
     """
 
     def __init__(self, audio: Any) -> None:
-        self._waveform, self.sample_rate = audio["waveform"], int(audio["sample_rate"])
-        shape = tuple(self._waveform.shape)
-        if len(shape) != 3 or shape[0] != 1:
-            raise InvalidRequestError(f"The audio's shape is {shape}, but must be (1, channels, samples).")
-        if not self._waveform.is_floating_point():
-            raise InvalidRequestError(f"The audio is {self._waveform.dtype}, but must be floats in -1..1: convert it.")
-        self.channels = shape[1]
+        self._waveform, self.sample_rate = read_audio(audio)
+        self.channels, self.is_empty = self._waveform.shape[1], not self._waveform.numel()
 
     def chunks(self) -> Generator[np.ndarray, None, None]:
+        scale = FULL_SCALE.get(self._waveform.dtype, 1)
         for second in self._waveform[0].split(self.sample_rate, dim=1):
-            yield np.clip(second.cpu().float().nan_to_num().numpy(), -1, 1)
+            yield np.clip(second.cpu().float().nan_to_num().numpy() / scale, -1, 1)
 
 
-def sound_of(audio: Any) -> Waveform | FileSound:
-    """ComfyUI's AUDIO, or the sound of a file. Raises `InvalidRequestError` for what cannot be written."""
-    sound = audio if isinstance(audio, FileSound) else Waveform(audio)
+def read_audio(audio: Any) -> tuple[Tensor, int]:
+    """Return the waveform and the sample rate. Raises `InvalidRequestError` for what is not one sound."""
+    waveform = audio.get("waveform") if isinstance(audio, Mapping) else None
+    if not isinstance(waveform, Tensor):
+        raise InvalidRequestError(
+            f"The audio is a {type(audio).__name__} without a waveform: connect one sound, such as that of Load Audio."
+        )
+    shape = tuple(waveform.shape)
+    if len(shape) != 3 or shape[0] > 1:
+        raise InvalidRequestError(
+            f"The audio's shape is {shape}, but must be (1, channels, samples): connect one sound, not a batch."
+        )
+    if not (waveform.is_floating_point() or waveform.dtype in FULL_SCALE):
+        raise InvalidRequestError(
+            f"The audio's samples are {waveform.dtype}, but must be floats in -1..1, int16 or int32: convert them."
+        )
+    sample_rate = audio.get("sample_rate")
+    if not isinstance(sample_rate, Real):
+        raise InvalidRequestError(
+            f"The audio's sample_rate is {sample_rate!r}, but must be a number: connect another node's audio."
+        )
+    return waveform, int(sample_rate)
+
+
+def sound_of(audio: Any) -> Waveform | FileSound | None:
+    """ComfyUI's AUDIO, or the sound of a file. None without samples. Raises `InvalidRequestError` as `Waveform`."""
+    if audio is None or isinstance(audio, FileSound):
+        return audio
+    waveform = Waveform(audio)
+    return None if waveform.is_empty else waveform
+
+
+def check_sound(sound: Waveform | FileSound) -> None:
+    """Raise `InvalidRequestError` for a sound that cannot be encoded."""
     if sound.channels not in LAYOUTS:
         raise InvalidRequestError(
             f"The audio has {sound.channels} channels, but can have at most {max(LAYOUTS)}: split or mix them first."
@@ -50,7 +82,6 @@ def sound_of(audio: Any) -> Waveform | FileSound:
         raise InvalidRequestError(
             f"The audio's sample_rate is {sound.sample_rate}, but must be {LOWEST_RATE} to {HIGHEST_RATE}."
         )
-    return sound
 
 
 class SoundEncoder:

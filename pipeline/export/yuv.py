@@ -26,54 +26,61 @@ class YuvConverter:
         self.floats = FloatConverter()
         self._format = pixel_format
         self._even_sides = even_sides
-        self._background = torch.tensor(background, dtype=torch.float32)
+        self._background = torch.tensor(background, dtype=torch.float32)[:, None, None]
+        self._with_alpha = "yuva" in pixel_format
         self._subsampled = "420" in pixel_format
         self._depth = 10 if "10le" in pixel_format else 8
-        self._matrix, self._offset = yuv_matrix(self._depth, with_alpha="yuva" in pixel_format)
+        matrix, offset = yuv_matrix(self._depth)
+        self._columns, self._offset = matrix.T[..., None, None].unbind(), offset[:, None, None]
 
     def convert(self, frame: Frame) -> av.VideoFrame:
         """`frame`: (H, W, 3 or 4), float in 0..1 or uint8."""
+        height, width, _ = frame.shape
         if self._even_sides:
-            frame = pad_to_even(frame)
-        height, width, channels = frame.shape
+            height, width = height + height % 2, width + width % 2
         picture = av.VideoFrame(width, height, self._format)
         picture.colorspace, picture.color_range = OURS.matrix, OURS.color_range
         # The ProRes encoder takes these from the picture.
         picture.color_primaries, picture.color_trc = OURS.primaries, OURS.transfer
         planes = [plane_of(picture, index, self._depth) for index in range(len(picture.planes))]
-        for where, rows in self.floats.strips(frame):
-            if channels > len(planes):
-                rows = composite(rows, self._background)
-            flat = rows.reshape(-1, rows.shape[-1])
-            components = torch.addmm(self._offset, self._matrix, flat.T).view(len(planes), -1, width)
-            for index, (plane, values) in enumerate(zip(planes, components, strict=True)):
-                if self._subsampled and index in (1, 2):
-                    half = slice(where.start // 2, where.stop // 2)
-                    plane[half].copy_(subsample(values))
-                else:
-                    plane[where].copy_(values)
+        for (rows, columns), values in self.floats.tiles(frame):
+            for plane, samples in zip(planes, self._samples(values), strict=True):
+                top, left = rows.start * len(plane) // height, columns.start * plane.shape[1] // width
+                plane[top : top + len(samples), left : left + samples.shape[1]].copy_(samples)
         return picture
 
+    def _samples(self, values: Tensor) -> list[Tensor]:
+        """(C, rows, columns) of RGB to each plane's samples plus one half, to be cut to integers."""
+        if len(values) == 4 and not self._with_alpha:
+            values = composite(values, self._background)
+        if self._even_sides:
+            values = pad_to_even(values)
+        products = self._multiply(values)
+        colours = subsample(products[1:]) if self._subsampled else products[1:]
+        # Alpha has the full range, also beside limited colours.
+        alpha = [values[3] * (2**self._depth - 1) + 0.5] if self._with_alpha else []
+        return [products[0], *colours, *alpha]
 
-def yuv_matrix(depth: int, with_alpha: bool) -> tuple[Tensor, Tensor]:
-    """M (n, n) and b (n, 1): M @ rgb + b is YCbCr plus one half, to be cut to integers. ITU-R BT.709-6, item 3."""
+    def _multiply(self, rgb: Tensor) -> Tensor:
+        """(3, rows, columns) of YCbCr plus one half."""
+        (red, green, blue), (by_red, by_green, by_blue) = rgb[:3], self._columns
+        return torch.addcmul(self._offset, by_red, red).addcmul_(by_green, green).addcmul_(by_blue, blue)
+
+
+def yuv_matrix(depth: int) -> tuple[Tensor, Tensor]:
+    """M (3, 3) and b (3,): M @ rgb + b is YCbCr plus one half, to be cut to integers. ITU-R BT.709-6, item 3."""
     luma = torch.tensor([RED, GREEN, BLUE])
     blue_difference = (torch.tensor([0.0, 0.0, 1.0]) - luma) / (2 * (1 - BLUE))
     red_difference = (torch.tensor([1.0, 0.0, 0.0]) - luma) / (2 * (1 - RED))
     scale = 2 ** (depth - 8)
     matrix = torch.stack((219 * luma, 224 * blue_difference, 224 * red_difference)) * scale
-    offset = torch.tensor([16.0, 128.0, 128.0]) * scale + 0.5
-    if not with_alpha:
-        return matrix, offset[:, None]
-    # Alpha has the full range, also beside limited colours.
-    full = torch.tensor([2.0**depth - 1])
-    return torch.block_diag(matrix, full), torch.cat((offset, torch.tensor([0.5])))[:, None]
+    return matrix, torch.tensor([16.0, 128.0, 128.0]) * scale + 0.5
 
 
-def subsample(plane: Tensor) -> Tensor:
-    """(2h, 2w) to (h, w): the mean of each 2x2. The files say that the samples lie in the centre."""
-    pairs = plane[0::2] + plane[1::2]
-    return pairs[:, 0::2].add(pairs[:, 1::2]).mul_(1 / 4)
+def subsample(planes: Tensor) -> Tensor:
+    """(n, 2h, 2w) to (n, h, w): the mean of each 2x2. The files say that the samples lie in the centre."""
+    pairs = planes[:, 0::2] + planes[:, 1::2]
+    return pairs[..., 0::2].add(pairs[..., 1::2]).mul_(1 / 4)
 
 
 def plane_of(frame: av.VideoFrame, index: int, depth: int) -> Tensor:

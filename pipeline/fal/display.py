@@ -1,12 +1,16 @@
 """What a person sees of a job while it is followed."""
 
 import logging
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from ..errors import FalError
 from ..observer import Observer
-from .queue.platform import Price
 from .queue.status import Completed, InProgress, Queued, Status
 
+SEED = re.compile(r" Seed: \d+\.$")
 MAX_PROGRESS = 0.95
 """Of the progress bar, while fal has not finished."""
 
@@ -29,7 +33,7 @@ class Display:
     def announce(self, text: str) -> None:
         """Show a text that is news, and write it to the log."""
         log.info("fal, seed %d: %s", self._seed, text)
-        self.show(text)
+        self.show(with_seed(text, self._seed))
 
     def show(self, text: str) -> None:
         """Show a text."""
@@ -46,9 +50,10 @@ class Display:
         else:
             self.show(status_text(status))
 
-    def set_price(self, price: Price | None) -> None:
-        self._price = f", {price}" if price else ", price unknown"
-        log.info("fal, seed %d: %s", self._seed, self._price.removeprefix(", "))
+    def set_price(self, price: str) -> None:
+        """Show the price, in words, from now on."""
+        self._price = f", {price}"
+        log.info("fal, seed %d: %s", self._seed, price)
 
     def refresh(self) -> None:
         now = time.monotonic()
@@ -57,6 +62,21 @@ class Display:
         self._observer.progress(
             f"{self._text} ({now - self._start:.0f} s{self._price})", int(done), int(self._typical_seconds)
         )
+
+
+def with_seed(text: str, seed: int) -> str:
+    """Return a text for the user with the seed at its end, where it says to run the same again."""
+    return f"{re.sub(SEED, '', text)} Seed: {seed}." if "un the same again" in text else text
+
+
+@contextmanager
+def naming_seed(seed: int) -> Iterator[None]:
+    """Name the seed in an error of fal's that says to run the same again."""
+    try:
+        yield
+    except FalError as error:
+        error.args = (with_seed(str(error), seed),)
+        raise
 
 
 def status_text(status: Status) -> str:

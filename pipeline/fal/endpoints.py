@@ -25,7 +25,7 @@ ENDPOINT_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """What one endpoint takes. `typical_seconds` is fal's own figure for a video.
+    """What one endpoint takes. `typical_seconds` and `dollars` are fal's own figures for a video.
 
     `media`: the name of the input for the file to start from, where it takes one.
     """
@@ -35,6 +35,7 @@ class Endpoint:
     default_steps: int
     has_guidance_scale: bool
     typical_seconds: float
+    dollars: float
     media: Literal["", "image_url", "video_url"] = ""
 
     @property
@@ -49,6 +50,7 @@ TEXT_TO_VIDEO = Endpoint(
     default_steps=SamplerSettings().num_inference_steps,
     has_guidance_scale=True,
     typical_seconds=7 * 60,
+    dollars=0.20,
 )
 IMAGE_TO_VIDEO = replace(TEXT_TO_VIDEO, id="fal-ai/cosmos-predict-2.5/image-to-video", media="image_url")
 VIDEO_TO_VIDEO = replace(TEXT_TO_VIDEO, id="fal-ai/cosmos-predict-2.5/video-to-video", media="video_url")
@@ -58,7 +60,14 @@ DISTILLED = Endpoint(
     default_steps=DISTILLED_DEFAULT_STEPS,
     has_guidance_scale=False,
     typical_seconds=2 * 60,
+    dollars=0.08,
 )
+ENDPOINTS = (TEXT_TO_VIDEO, IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, DISTILLED)
+
+
+def documented_price(endpoint_id: str) -> float:
+    """Return the dollars that a video costs by fal's documentation."""
+    return next((one.dollars for one in ENDPOINTS if one.id == endpoint_id), TEXT_TO_VIDEO.dollars)
 
 
 def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
@@ -95,7 +104,7 @@ def app_of(endpoint_id: str) -> str:
     """Return `owner/app` of an endpoint's id, the part in the URLs of its jobs. Raises `InvalidRequestError`."""
     parts = endpoint_id.split("/")
     if not ENDPOINT_ID.fullmatch(endpoint_id) or {".", "..", "requests"} & set(parts):
-        raise InvalidRequestError(f"{endpoint_id!r} is no endpoint of fal: it must be like {TEXT_TO_VIDEO.id!r}.")
+        raise InvalidRequestError(f"{endpoint_id!r} is not a fal endpoint: it must look like {TEXT_TO_VIDEO.id!r}.")
     return "/".join(parts[:2])
 
 

@@ -1,30 +1,46 @@
 """A video longer than fal makes at once: each part is a job of its own, paid for once."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import torch
+from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, JobExpiredError
 from ..extension import DEFAULT_NEW_FRAMES, Extension, Part, lengths_of_parts
 from ..observer import NullObserver, Observer, PartObserver
-from ..request import NUM_FRAMES, GenerationRequest
+from ..request import GenerationRequest
 from ..start import CLIP_FRAMES, LongClip, Start, fit
-from ..video import ExtendedVideo
+from ..video import ExtendedVideo, RemoteVideo
+from .chain import choose_chain, name_of_end
 from .client import FalClient
+from .display import naming_seed
 from .endpoints import VIDEO_TO_VIDEO, Endpoint
+from .frames import read_frames, write_frames
 from .generation import generate
 from .journal import Journal
+from .paid_job import log
 from .queue.policy import NetworkPolicy
-from .start import SIZE, EncodeClip, start_to_send
+from .start import SIZE, EncodeClip, SentStart, start_to_send
 
 MAX_PARTS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class NewFrames:
+    """The frames that a part brings. `used`: where they end in its video. `notes`: for the user, sentences."""
+
+    frames: Iterable[Tensor]
+    used: int
+    notes: list[str]
 
 
 async def extend(
@@ -40,12 +56,15 @@ async def extend(
     policy: NetworkPolicy | None = None,
     observer: Observer | None = None,
     ram: float = math.inf,
+    on_charge: Callable[[float], object] = log.debug,
 ) -> ExtendedVideo:
     """Make `new_frames` frames, 1 to 440 at 16 a second, that follow those of `start`, on fal.
 
     As `pipeline.extend`, but in fal's size, and in at most 5 parts, each of which is a job that costs what a video
-    costs. A part is named by the job of the one before and by how many of its frames were used, not by its pixels, so
-    that finished parts are never paid for again.
+    costs. Each is sent with the full `num_frames`, and the last is cut here, so that fewer or more frames after the
+    same clip take the parts that are there. A part is named by the job of the one before and by how many of its frames
+    were used, not by its pixels, so that finished parts are never paid for again. Where the video of a part is gone,
+    here and at fal, its last frames stand for it, provided that all parts after it are there.
 
     `encode_clip`: makes an MP4 of the frames to send: `pipeline.export.mp4_bytes`. `ram`: free bytes, of which the
     joined frames may take no more. The other arguments, and what is raised, are those of `fal.generate`, and
@@ -55,27 +74,53 @@ async def extend(
     request = replace(request, width=width, height=height)
     check_number_of_parts(request, new_frames, overlap)
     # Where fal's video does not begin with what was sent, all of it is kept.
-    extension = Extension(start, request, new_frames, overlap, ram=ram, spare=overlap)
-    cost = await cost_of(len(extension), VIDEO_TO_VIDEO, key, policy)
-    identity, notes = "", []
+    extension = Extension(start, request, new_frames, overlap, even_parts=False, ram=ram, spare=overlap)
+    sent = start_to_send(extension.begin(observer), encode_clip, journal, size=SIZE)
+    identity, notes = sent.media.identity, []
+    chain = choose_chain(extension, identity, journal, folder)
+    extension.lengths = chain.lengths
+    count = chain.num_to_pay
+    cost = await cost_of(count, VIDEO_TO_VIDEO, key, policy) if count else "nothing to pay"
     for part in extension.parts(observer):
-        sent = start_to_send(part.start, encode_clip, identity, SIZE)
-        video = await generate(
-            request_of(part),
-            folder=folder,
-            journal=journal,
-            endpoint=sent.endpoint,
-            media=sent.media,
-            key=key,
-            policy=policy,
-            observer=PartObserver(observer, part.index, len(extension), f", {cost}"),
-        )
-        used, skipped = min(part.num_conditioning_frames + part.length, video.num_frames), sent.notes_on(video)
-        first = 0 if skipped else part.num_conditioning_frames
-        extension.append(fit(frame, *SIZE) for frame in islice(frames_of(video.path), first, used))
-        identity = f"continues:{video.job_name}:{used}"
-        notes += [*video.notes, *skipped]
+        if part.index:
+            sent = start_to_send(part.start, encode_clip, journal, identity, SIZE)
+        options: Any = {"endpoint": sent.endpoint, "media": sent.media, "key": key, "policy": policy}
+        options["on_charge"] = on_charge
+        options["observer"] = PartObserver(observer, part.index, len(extension), f", {cost}")
+        end = journal.end_of(chain.submissions[part.index].fingerprint)
+        try:
+            with naming_seed(extension.request.seed_or_random()):
+                video = await generate(chain.requests[part.index], folder=folder, journal=journal, **options)
+        except JobExpiredError:
+            made = kept_end(end, part) if chain.is_there_after(part.index) else None
+            if not made:
+                raise
+        else:
+            made = frames_to_use(video, sent, part)
+        num_new = extension.append(made.frames)
+        if part.index + 1 < len(extension) and not end.exists():
+            write_frames(end, (extension.last(min(num_new, CLIP_FRAMES)) * 255).round().to(torch.uint8))
+        identity = name_of_end(chain.submissions[part.index].fingerprint, made.used)
+        notes += made.notes
     return extension.video(notes)
+
+
+def frames_to_use(video: RemoteVideo, sent: SentStart, part: Part) -> NewFrames:
+    """Return the frames of a part's video that follow its start: all of them where that is not in it."""
+    skipped = sent.notes_on(video)
+    used = min(part.num_conditioning_frames + part.length, video.num_frames)
+    first = 0 if skipped else part.num_conditioning_frames
+    frames = (fit(frame, *SIZE) for frame in islice(frames_of(video.path), first, used))
+    return NewFrames(frames, used, [*video.notes, *skipped])
+
+
+def kept_end(file: Path, part: Part) -> NewFrames | None:
+    """Return the last frames of a part whose video is gone, or None where they were not kept."""
+    with suppress(FFmpegError, OSError):
+        frames = [frame / 255 for frame in read_frames(file)]
+        note = f"Part {part.index + 1} is gone, here and at fal: only its last {len(frames)} frames are left."
+        return NewFrames(frames, part.num_conditioning_frames + part.length, [note])
+    return None
 
 
 def check_number_of_parts(request: GenerationRequest, new_frames: int, overlap: int) -> None:
@@ -83,8 +128,8 @@ def check_number_of_parts(request: GenerationRequest, new_frames: int, overlap: 
     count = len(lengths_of_parts(new_frames, request.num_frames, overlap))
     if count > MAX_PARTS:
         raise InvalidRequestError(
-            f"new_frames is {new_frames}, which would be {count} videos to pay for, but at most {MAX_PARTS} are "
-            f"made: with num_frames {request.num_frames}, {MAX_PARTS * (request.num_frames - overlap)} frames."
+            f"new_frames is {new_frames}, which takes {count} paid videos, but the limit is {MAX_PARTS}: with "
+            f"num_frames {request.num_frames}, that is {MAX_PARTS * (request.num_frames - overlap)} frames."
         )
 
 
@@ -95,12 +140,6 @@ async def cost_of(count: int, endpoint: Endpoint, key: str | None = None, policy
     if not price:
         return "price unknown"
     return f"{price.times(count)} in all" if price.unit == "video" else str(price)
-
-
-def request_of(part: Part) -> GenerationRequest:
-    """Return the request to send: the next 4k+1 frames, which the model makes anyway, at the best quality."""
-    whole = max(NUM_FRAMES.minimum, 4 * math.ceil((part.request.num_frames - 1) / 4) + 1)
-    return replace(part.request, num_frames=whole, video_quality="maximum")
 
 
 def frames_of(path: Path) -> Iterator[Tensor]:

@@ -4,6 +4,7 @@ A job's record is on disk before the job is sent and until the video is. The fin
 asked for, so the file itself tells that the same video need not be paid for again.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from ..observer import NullObserver, Observer
 from ..request import GenerationRequest
 from ..video import RemoteVideo
 from .client import FalClient
-from .display import Display
+from .display import Display, naming_seed
 from .endpoints import TEXT_TO_VIDEO, Endpoint
 from .journal import Journal
 from .media.upload import Media
-from .paid_job import PaidJob
+from .paid_job import PaidJob, log
 from .queue.policy import NetworkPolicy
 from .redaction import private_texts
 from .submission import make_submission
@@ -33,6 +34,7 @@ async def generate(
     observer: Observer | None = None,
     webhook_url: str | None = None,
     store: bool = True,
+    on_charge: Callable[[float], object] = log.debug,
 ) -> RemoteVideo:
     """Make the video of `request` on fal and save the server's own file in `folder`.
 
@@ -47,7 +49,8 @@ async def generate(
     uploaded and can be read by whoever knows their address for a day; or an address, sent as it is, by which the job is
     then named; or a data URI of at most 256 KiB of content, of which fal keeps nothing without `store`. The same
     content again is the same job.
-    `key`, `policy`: see `FalClient`. `webhook_url`, `store`: see `FalClient.prepare`.
+    `key`, `policy`: see `FalClient`. `webhook_url`, `store`: see `FalClient.prepare`. `on_charge`: is told the
+    dollars of a job that fal has taken. What the jobs of a day may cost is limited, see `budget.day_limit`.
     Raises `InvalidRequestError`, `MissingKeyError`, `FalError`, `OutcomeUnknownError`, `JobKeptError` and
     `JobExpiredError`.
     """
@@ -59,5 +62,7 @@ async def generate(
     async with FalClient(key, policy, on_trouble=display.announce, private=private) as client:
         limit = client.policy.wait_limit
         async with journal.claim(submission.fingerprint, submission.target, observer, limit):
-            video = await PaidJob(client, journal, submission, observer, display, options).run()
+            job = PaidJob(client, journal, submission, observer, display, options, on_charge)
+            with naming_seed(submission.seed):
+                video = await job.run()
     return replace(video, job_name=submission.fingerprint)

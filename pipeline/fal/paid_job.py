@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
@@ -12,17 +14,26 @@ import anyio
 from ..errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from ..observer import Observer
 from ..video import RemoteVideo
+from .budget import Quote, day_limit, quote, save_with_charge, told_price
 from .client import FalClient
 from .display import Display
 from .endpoints import sha256_of
 from .journal import JobState, Journal
-from .lost_job import find_lost_job
-from .media.download import DownloadError, MediaGoneError, MediaRefusedError, is_data_uri, video_url
+from .lost_job import NotTakenError, find_lost_job, find_same_job
+from .media.download import (
+    DownloadError,
+    MediaGoneError,
+    MediaRefusedError,
+    checked_url,
+    is_data_uri,
+    video_url,
+)
 from .media.probe import probe
 from .media.save import save_video
-from .queue.errors import RUN_AGAIN, JobCancelledError
+from .queue.errors import RUN_AGAIN, JobCancelledError, is_lasting
 from .queue.job import Cancellation, Job, job_from
 from .queue.retry import jittered
+from .queue.status import Completed
 from .queue.verdict import Answer, Attempts, Stage, Verdict
 from .submission import Submission
 
@@ -45,6 +56,7 @@ class PaidJob:
         observer: Observer,
         display: Display,
         options: Mapping[str, Any],
+        on_charge: Callable[[float], object] = log.debug,
     ) -> None:
         self._client = client
         self._journal = journal
@@ -52,6 +64,8 @@ class PaidJob:
         self._observer = observer
         self._display = display
         self._options = options
+        self._on_charge = on_charge
+        self._price: Quote | None = None  # of the job that was sent in this run
         self._record = journal.load(submission.fingerprint) or submission.new_record()
         # Its URLs are checked again, once: the key goes with them.
         self._job = job_from(asdict(self._record), client.policy.queue_url, submission.endpoint.id)
@@ -65,7 +79,7 @@ class PaidJob:
         self._observer.raise_if_stopped()
         work = asyncio.ensure_future(self._make())
         watch = asyncio.ensure_future(self._watch())
-        price = asyncio.ensure_future(self._ask_price())
+        asking = asyncio.ensure_future(self._ask_price())
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -78,7 +92,23 @@ class PaidJob:
             await self._settle_sending()
             raise
         finally:
-            await cancel_and_wait(watch, price)
+            await cancel_and_wait(watch, asking)
+
+    async def take_up(self) -> RemoteVideo | None:
+        """Fetch the video of a job that was sent before, None while fal works on it. Sends no job.
+
+        Raises as `run` does.
+        """
+        if self._submission.target.exists():
+            return await self._take_finished()
+        if not self._job:
+            await self._find_lost_job()
+        assert self._job
+        if not self._record.result:
+            with suppress(JobExpiredError):  # which `_finish` finds out too, and keeps
+                if not isinstance(await self._client.status(self._job), Completed):
+                    return None
+        return await self._finish()
 
     async def _take_finished(self) -> RemoteVideo:
         """Return the video of a file that is there, so that it was paid for and is complete."""
@@ -109,29 +139,52 @@ class PaidJob:
     async def _make(self) -> RemoteVideo:
         while True:
             if self._record.state is JobState.ENDED:
+                self._raise_if_refused()
+            if self._record.state is JobState.ENDED and not await self._share_job():
                 self._sending = asyncio.ensure_future(self._send())
                 await asyncio.shield(self._sending)
             if not self._job:
-                await self._find_lost_job()
+                try:
+                    await self._find_lost_job()
+                except NotTakenError as error:
+                    self._display.announce(f"{error} Sending it again")
+                    self._end_job(JobState.ENDED)
+                    continue
             try:
                 return await self._finish()
             except JobCancelledError:
                 self._display.announce("The job of before was cancelled, so a new one is sent")
+
+    async def _share_job(self) -> bool:
+        """Go on with a job that another run has sent for the same, if there is one. It is not cancelled on Stop."""
+        if not self._options["store"]:  # then fal's list shows none
+            return False
+        job = await find_same_job(self._client, self._journal, self._submission)
+        if job:
+            self._display.announce("fal has a job with the same values, sent by another run: no new one is sent")
+            self._record.is_shared = True
+            self._take_job(job)
+        return job is not None
 
     async def _send(self) -> None:
         """Leave a record with the job, or of an unknown outcome, or none when nothing was taken.
 
         Raises as `FalClient.submit` does. When it is cancelled, it ends as soon as no request is on its way.
         """
+        price = await quote(self._client, self._journal, self._submission.endpoint)
+        self._display.set_price(str(price))
         arguments = await self._upload()
         request = self._client.prepare(self._submission.endpoint.id, arguments, **self._options)
         record = self._record
-        record.input_sha256, record.state = sha256_of(arguments), JobState.SUBMIT_UNKNOWN
+        is_listed = self._options["store"] and not arguments["sync_mode"]
+        record.listed_for = self._client.account if is_listed else None
         record.created, record.clock_offset = time.time(), self._client.clock_offset
-        self._journal.save(record)
+        record.input_sha256, record.sync_mode = sha256_of(arguments), arguments["sync_mode"]
+        await save_with_charge(self._journal, record, price)
+        self._price = price
         try:
             self._display.announce("Sending the job to fal")
-            job = await self._client.send(request)
+            job = await self._client.send(request, self._note_try)
         except OutcomeUnknownError as error:
             log.warning("%s", error)
             if record.clock_offset is None and self._client.clock_offset is not None:
@@ -142,6 +195,14 @@ class PaidJob:
             raise
         else:
             self._take_job(job)
+
+    def _note_try(self, is_next: bool) -> None:
+        """Note on disk whether a job may be on its way: in a pause, after fal had no place for it, none is."""
+        record = self._record
+        if is_next:
+            record.created, record.clock_offset = time.time(), self._client.clock_offset
+        record.state = JobState.SUBMIT_UNKNOWN if is_next else JobState.ENDED
+        self._journal.save(record)
 
     async def _upload(self) -> dict[str, Any]:
         """Return the arguments with the address of their media, uploaded when all else is known to be right."""
@@ -156,6 +217,8 @@ class PaidJob:
         self._job = job
         self._record.set_job(job, is_adopted)
         self._save_record()
+        if self._price:
+            self._on_charge(self._price.dollars)
         self._display.announce(f"Sent to fal, request id {job.request_id}")
 
     async def _find_lost_job(self) -> None:
@@ -182,15 +245,35 @@ class PaidJob:
                     f"{RUN_AGAIN} {self._how_to_have_another()}"
                 ) from None
             was_cancelled = record.state is JobState.CANCEL_REQUESTED
+            if is_lasting(error) and not record.is_adopted:
+                self._keep_refusal(error)
             self._end_job(JobState.SUBMIT_UNKNOWN if record.is_adopted and not was_cancelled else JobState.ENDED)
             if not isinstance(error, JobCancelledError):
                 self._display.announce("fal could not make the video")
             raise
 
+    def _keep_refusal(self, error: FalError) -> None:
+        """Note a refusal that the same input would meet again, which may be charged each time."""
+        names = ("text", "status", "error_type", "request_id")
+        self._record.refusal = {name: getattr(error, name) for name in names}
+
+    def _raise_if_refused(self) -> None:
+        """Raise the refusal of an earlier run, without asking fal."""
+        if refusal := self._record.refusal:
+            raise FalError(
+                f"fal has refused this before, and nothing was sent this time: {refusal.get('text')} Change a value. "
+                f"To send it once more, which may be a new charge, {self._journal.how_to_send_again(self._record)}.",
+                stage="result",
+                status=refusal.get("status"),
+                error_type=refusal.get("error_type"),
+                retryable=False,
+                request_id=refusal.get("request_id"),
+            )
+
     def _keep_expired(self, error: JobExpiredError) -> NoReturn:
         """Keep the record until the user dismisses it, but for a job that was cancelled from here."""
         record = self._record
-        if record.state is JobState.CANCEL_REQUESTED:
+        if record.state is JobState.CANCEL_REQUESTED or (record.is_shared and record.state is not JobState.DONE):
             self._end_job(JobState.ENDED)
             raise JobCancelledError(str(error), stage=error.stage) from None
         made = ""
@@ -207,26 +290,29 @@ class PaidJob:
         ) from None
 
     def _how_to_have_another(self) -> str:
+        if self._record.request_id:
+            self._journal.set_aside(self._record.request_id)
         return f"For a new video, which is a new charge, {self._journal.how_to_send_again(self._record)}."
 
     async def _result(self) -> dict[str, Any]:
         """Return fal's output with a URL in it, from the record or from fal."""
         record, job = self._record, self._job
         assert job
-        if record.result and video_url(record.result):
+        if record.result and self._is_usable(video_url(record.result)):
             if record.state is JobState.DONE:
                 self._display.announce("Made before, and the file is gone: fetching it again, nothing to pay")
             return record.result
-        async for status in self._client.follow(job):
-            if not self._is_stopping:
-                self._display.show_status(status)
+        if not record.result:  # so it is not known whether fal has finished
+            async for status in self._client.follow(job):
+                if not self._is_stopping:
+                    self._display.show_status(status)
         return await self._read_result(job)
 
     async def _read_result(self, job: Job) -> dict[str, Any]:
         """Read fal's output into the record, unless it is the video itself, as with `sync_mode`."""
         record = self._record
         limits: dict[str, Any] = {}
-        if self._submission.arguments["sync_mode"]:  # then reading it is a download
+        if record.sync_mode or self._submission.arguments["sync_mode"]:  # then reading it is a download
             limits = {"max_bytes": SYNC_MODE_BYTES, "deadline": self._client.policy.media_deadline}
         is_cancelled = record.state is JobState.CANCEL_REQUESTED
         result = await self._client.result(job, is_cancelled=is_cancelled, **limits)
@@ -235,9 +321,16 @@ class PaidJob:
             text = f"fal has finished the job and names no video. {RUN_AGAIN} {self._how_to_have_another()}"
             raise JobKeptError(text, stage="result", request_id=job.request_id)
         if not is_data_uri(url):
-            record.result = {"video": {"url": url}}
+            # An address that is refused is read again in the next run. That there is a video is remembered.
+            record.result = {"video": {"url": url} if self._is_usable(url) else {}}
             self._set_state(record.state if record.state is JobState.DONE else JobState.SUBMITTED)
         return result
+
+    def _is_usable(self, url: str | None) -> bool:
+        """Return whether a video may be downloaded from an address."""
+        with suppress(MediaRefusedError):
+            return bool(url and checked_url(url, self._client.policy.media_hosts))
+        return False
 
     async def _download(self, result: dict[str, Any]) -> RemoteVideo:
         """Save the video that a result names. Raises `JobKeptError` and `JobExpiredError`."""
@@ -246,6 +339,9 @@ class PaidJob:
         try:
             result, video = await self._save(result)
         except MediaRefusedError as refusal:
+            if self._record.result:
+                self._record.result = {"video": {}}
+                self._save_record()
             raise self._not_saved(
                 f"The file that fal made is not used, because {refusal}. A proxy or a filter may have put something "
                 "else in its place: run the same again to download it once more, without paying again. Or look at it "
@@ -254,7 +350,7 @@ class PaidJob:
         except DownloadError as broken:
             raise self._not_saved(f"The finished video was not downloaded: {broken}. {RUN_AGAIN}") from None
         self._set_state(JobState.DONE)
-        url, requested = result["video"]["url"], self._submission.arguments["num_frames"]
+        url, requested = result["video"]["url"], self._submission.arguments.get("num_frames", video.num_frames)
         note = f"{requested} frames were asked for, and the file has {video.num_frames}"
         notes = () if video.num_frames == requested else (note,)
         return replace(video, notes=notes, url=None if is_data_uri(url) else url)
@@ -295,7 +391,9 @@ class PaidJob:
             if not self._job:
                 with anyio.fail_after(self._client.policy.cancel_wait):
                     await self._find_lost_job()
-            if self._job:
+            if self._job and self._record.is_shared:
+                self._display.announce("Stopped. Another run sent the job, so it goes on: run the same again for it")
+            elif self._job:
                 await self._cancel(self._job)
         except JobCancelledError:
             self._display.announce("Stopped, and cancelled at fal")
@@ -332,7 +430,14 @@ class PaidJob:
             await asyncio.sleep(STOP_TICK)
 
     async def _ask_price(self) -> None:
-        self._display.set_price(await self._client.price(self._submission.endpoint.id))
+        """Ask for the price where no limit waits for it."""
+        if not math.isinf(day_limit()):
+            return
+        if told := await told_price(self._client, self._submission.endpoint):
+            self._display.set_price(str(told))
+            if self._price and not self._price.told:
+                self._record.charges[-1] = replace(self._record.charges[-1], price=told.dollars, priced=told.asked)
+                self._save_record()
 
     def _set_state(self, state: JobState) -> None:
         self._record.state = state
@@ -343,7 +448,8 @@ class PaidJob:
         try:
             self._journal.save(self._record)
         except JobKeptError as error:
-            log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
+            if not self._journal.overwrite(self._record):
+                log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
 
     def _end_job(self, state: JobState) -> None:
         """End the record of a job that is over. Where that cannot be written, the next run finds it out again.

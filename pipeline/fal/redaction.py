@@ -49,9 +49,13 @@ def redact(text: str) -> str:
 
 
 def private_texts(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts of an input that are the user's own, by name. `redact` takes care of data URIs."""
+    """Return the texts of an input that are the user's own, by name, each as one line.
+
+    `redact` takes care of data URIs.
+    """
     texts = {name: arguments.get(name, "") for name in ("prompt", "negative_prompt", "image_url", "video_url")}
-    return {name: text for name, text in texts.items() if text.strip() and not text.startswith("data:")}
+    lines = {name: printable_line(text, len(text)) for name, text in texts.items() if not text.startswith("data:")}
+    return {name: line for name, line in lines.items() if line}
 
 
 def hide(line: str, private: Mapping[str, str]) -> str:
@@ -60,7 +64,7 @@ def hide(line: str, private: Mapping[str, str]) -> str:
     A part is 12 characters or more that are in both, or the whole of a text that is shorter.
     """
     for name, text in private.items():
-        for start, end in reversed(echoes(line, printable_line(text, len(text)))):
+        for start, end in reversed(echoes(line, text)):
             line = f"{line[:start]}[{name}]{line[end:]}"
     return line
 
@@ -70,10 +74,10 @@ def echoes(line: str, text: str) -> list[tuple[int, int]]:
     if len(text) < ECHO_LENGTH:
         return [match.span() for match in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", line, re.IGNORECASE)]
     spans: list[tuple[int, int]] = []
-    parts = {text[at : at + ECHO_LENGTH].lower() for at in range(len(text) - ECHO_LENGTH + 1)}
+    folded = text.casefold()  # of a part it is the same as within the whole, which `lower` is not
     for start in range(len(line) - ECHO_LENGTH + 1):
         end = start + ECHO_LENGTH
-        if line[start:end].lower() in parts:
+        if line[start:end].casefold() in folded:
             first = spans.pop()[0] if spans and start <= spans[-1][1] else start
             spans.append((first, end))
     return [(end - len(line[start:end].lstrip()), start + len(line[start:end].rstrip())) for start, end in spans]

@@ -1,6 +1,5 @@
 """The file that a video at fal starts from: a picture, or the five frames at the end of a clip."""
 
-import hashlib
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -15,13 +14,15 @@ from torch import Tensor
 from ..start import Start, fit
 from ..video import RemoteVideo
 from .endpoints import IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint
+from .frames import as_kept, hash_of
+from .journal import Journal
 from .media.upload import Media
 
 SIZE = (1280, 704)
 """Width and height of what fal makes. What it starts from is sent so: there is nothing to crop or to choose."""
 SAME = 25.0
 """PSNR in dB from which frames are those that were sent. A trip through the model's VAE leaves more than 30."""
-NOT_KEPT = "fal's video does not begin with what was sent: all of its frames are kept."
+NOT_KEPT = "fal's video does not begin with the frames that were sent: all of its frames are kept."
 
 EncodeClip = Callable[[Tensor], bytes]
 """From frames, (F, H, W, 3) in uint8, to an MP4 at 16 fps, as `pipeline.export.mp4_bytes`."""
@@ -50,14 +51,17 @@ class SentStart:
         return [] if self.is_kept_in(video) else [NOT_KEPT]
 
 
-def start_to_send(start: Start, encode_clip: EncodeClip, identity: str = "", size: tuple[int, int] = SIZE) -> SentStart:
+def start_to_send(
+    start: Start, encode_clip: EncodeClip, journal: Journal, identity: str = "", size: tuple[int, int] = SIZE
+) -> SentStart:
     """Return a PNG, or a clip of just the five frames that the model uses: pixels without metadata, name or path.
 
-    `identity`: what the job is named by, instead of the pixels. `size`: width, height.
+    Pixels that differ from those of an earlier start by less than half a level of 255 are sent, and named, as those:
+    `journal` keeps them. `identity`: what the job is named by, instead of the pixels. `size`: width, height.
     """
-    frames = (start.conditioning_frames(*size) * 255).round().to(torch.uint8)
-    pixels = hashlib.sha256(f"{tuple(frames.shape)}".encode() + frames.numpy().tobytes())
-    identity = identity or f"sha256:{pixels.hexdigest()}"
+    levels = start.conditioning_frames(*size) * 255
+    frames = levels.round().to(torch.uint8) if identity else as_kept(levels, journal.starts)
+    identity = identity or f"sha256:{hash_of(frames)}"
     if len(frames) == 1:
         return SentStart(frames, Media(identity, "image/png", png_of(frames[0])), IMAGE_TO_VIDEO, start.notes)
     return SentStart(frames, Media(identity, "video/mp4", encode_clip(frames)), VIDEO_TO_VIDEO, start.notes)

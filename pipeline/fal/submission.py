@@ -1,14 +1,14 @@
 """One video to ask fal for, under a name that is the same for the same request."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequestError
 from ..formats import VideoFormat, find_format
 from ..request import GenerationRequest
-from .endpoints import Endpoint, sha256_of
+from .endpoints import ENDPOINTS, TEXT_TO_VIDEO, Endpoint, sha256_of
 from .endpoints import arguments as arguments_of
 from .journal import Journal, Record
 from .media.upload import Media, media_from
@@ -19,8 +19,8 @@ class Submission:
     """One video to ask fal for.
 
     `arguments`: the JSON object for fal. The name of `media` stands where its address will be, if it has none yet.
-    `fingerprint`: a hash of endpoint and arguments, the media by name. `target`: the finished file, named after the
-    seed and the fingerprint.
+    `fingerprint`: a hash of endpoint and arguments, the media by name and `sync_mode` left aside. `target`: the
+    finished file, named after the seed and the fingerprint.
     """
 
     endpoint: Endpoint
@@ -44,6 +44,7 @@ class Submission:
             request_sha256=self.request_sha256,
             input_keys=sorted(self.arguments),
             seed=self.seed,
+            suffix=self.format.suffix,
         )
 
 
@@ -60,19 +61,49 @@ def make_submission(
     """
     media = media_of(endpoint, source)
     arguments = arguments_of(endpoint, request) | ({endpoint.media: media.identity} if media else {})
-    request_sha256 = sha256_of(arguments)
+    named = arguments | {"sync_mode": False}
+    inline = arguments | {"sync_mode": True}  # the names of videos that were sent so before it made no difference
     seed = request.seed
     if seed is None:
-        seed = seed_of_unfinished(journal, endpoint.id, request_sha256)
+        seed = seed_of_unfinished(journal, endpoint.id, sha256_of(named), sha256_of(inline))
     if seed is None:
         seed = request.seed_or_random()
-    arguments["seed"] = seed
-    fingerprint = hashlib.sha256(f"{endpoint.id}\n{sha256_of(arguments)}".encode()).hexdigest()[:32]
+    request_sha256 = sha256_of(named)
+    for each in (arguments, named, inline):
+        each["seed"] = seed
+    format = find_format(request.video_output_type)
+    fingerprint, other = fingerprint_of(endpoint, named), fingerprint_of(endpoint, inline)
+    if not is_known(journal, target_of(folder, seed, fingerprint, format), fingerprint) and is_known(
+        journal, target_of(folder, seed, other, format), other
+    ):
+        fingerprint, arguments = other, inline
     if media and media.address:
         arguments[endpoint.media] = media.address
-    format = find_format(request.video_output_type)
-    target = folder / f"cosmos_{seed}_{fingerprint[:12]}{format.suffix}"
+    target = target_of(folder, seed, fingerprint, format)
     return Submission(endpoint, arguments, media, format, fingerprint, request_sha256, target)
+
+
+def submission_of(record: Record, folder: Path, format: VideoFormat) -> Submission:
+    """Return the submission of a job that was sent before, to fetch its video. It cannot be sent again."""
+    known = {endpoint.id: endpoint for endpoint in ENDPOINTS}
+    endpoint = known.get(record.endpoint) or replace(TEXT_TO_VIDEO, id=record.endpoint)
+    arguments = {"seed": record.seed, "sync_mode": True}  # a reply may have the video in it
+    target = target_of(folder, record.seed, record.fingerprint, format)
+    return Submission(endpoint, arguments, None, format, record.fingerprint, record.request_sha256, target)
+
+
+def target_of(folder: Path, seed: int, fingerprint: str, format: VideoFormat) -> Path:
+    """Return the file of a finished video."""
+    return folder / f"cosmos_{seed}_{fingerprint[:12]}{format.suffix}"
+
+
+def fingerprint_of(endpoint: Endpoint, arguments: dict[str, Any]) -> str:
+    return hashlib.sha256(f"{endpoint.id}\n{sha256_of(arguments)}".encode()).hexdigest()[:32]
+
+
+def is_known(journal: Journal, target: Path, fingerprint: str) -> bool:
+    """Return whether a video has a file, or a record."""
+    return target.exists() or journal.path_of(fingerprint).exists()
 
 
 def media_of(endpoint: Endpoint, source: Path | bytes | str | Media | None) -> Media | None:
@@ -83,10 +114,10 @@ def media_of(endpoint: Endpoint, source: Path | bytes | str | Media | None) -> M
     return media_from(source, endpoint.media) if endpoint.media and source is not None else None
 
 
-def seed_of_unfinished(journal: Journal, endpoint_id: str, request_sha256: str) -> int | None:
+def seed_of_unfinished(journal: Journal, endpoint_id: str, *request_sha256: str) -> int | None:
     """Return the seed of the same request's unfinished job, unless another run works on that job."""
     for record in journal.unfinished():
-        same = (record.endpoint, record.request_sha256) == (endpoint_id, request_sha256)
+        same = record.endpoint == endpoint_id and record.request_sha256 in request_sha256
         if same and not journal.is_claimed(record.fingerprint):
             return record.seed
     return None

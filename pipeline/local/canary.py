@@ -1,4 +1,4 @@
-"""Whether releases that nobody has tested compute the same: two random blocks, ours against the library's."""
+"""Check that untested releases compute the same: two random blocks, ours against the library's."""
 
 import copy
 import logging
@@ -70,9 +70,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Part:
-    """`package`: whose it is. `loss`: what it means that the part runs as there.
+    """A part of the model to check. `package`: its owner. `loss`: the cost of running the library's own version.
 
-    `elsewhere`: how much of their size the values may differ by on a GPU, which rounds factors to 10 bits in float32.
+    `elsewhere`: the allowed relative difference on a GPU, which rounds factors to 10 bits in float32.
     """
 
     package: str
@@ -83,9 +83,9 @@ class Part:
 
 @torch.inference_mode()
 def agrees(part: Part, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether ours is as near to the library's in float32 as the library's own in `dtype`.
+    """Return whether ours is as close to the library's float32 result as the library's own in `dtype` is.
 
-    Raises what the library does.
+    Raises whatever the library raises.
     """
     most_rounding = MAX_ON_A_CPU if device.type == "cpu" else part.elsewhere
     exact = part.trial(device, torch.float32).library()
@@ -104,7 +104,7 @@ def agrees(part: Part, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _difference(values: Tensor, exact: Tensor) -> float:
-    """Root mean square, of that of `exact`."""
+    """Root mean square of the difference, relative to that of `exact`."""
     return ((values.float() - exact).square().mean() / exact.square().mean()).sqrt().item()
 
 
@@ -113,7 +113,7 @@ def random(*shape: int, seed: int = 1) -> Tensor:
 
 
 def made(make: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> Any:
-    """A network with the same random weights each time."""
+    """Return a network with the same random weights each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         # Not the network's own `to`, by which diffusers warns of a type that its training would not have.
@@ -121,7 +121,7 @@ def made(make: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> A
 
 
 def transformer_and_pass(device: torch.device, dtype: torch.dtype) -> tuple[Any, Callable[[Any], Tensor]]:
-    """diffusers' transformer, and what makes a velocity with it, of a video whose first latent frame is known."""
+    """Return diffusers' transformer, and a function that computes a velocity with a known first latent frame."""
     transformer = made(lambda: CosmosTransformer3DModel(**TRANSFORMER), device, dtype)
     transformer.crossattn_proj = nn.Identity()
     latents, embeds = random(1, 16, 2, 8, 6).to(device), random(1, 512, 32, seed=2).to(device)
@@ -199,11 +199,10 @@ PARTS: Mapping[str, Part] = {
 def check(
     device: torch.device, dtype: torch.dtype, text_dtype: torch.dtype, vae_dtype: torch.dtype | None = None
 ) -> tuple[Ways, tuple[str, ...]]:
-    """How each part is to be computed with the installed packages, and a line for each that is not computed as here.
+    """Return the implementation to use for each part, and a line for each part that runs the library's own.
 
-    `vae_dtype`: None for `dtype`.
-    Nothing is computed where all of them were tested.
-    Raises `MissingDependencyError`, which says what to install, for a part that the library does not compute either.
+    Nothing is computed if all installed releases were tested. `vae_dtype`: None for `dtype`.
+    Raises `MissingDependencyError`, which names the package to install, if the library cannot compute a part either.
     """
     packages = untested()
     return check_parts(packages, device, dtype, text_dtype, vae_dtype) if packages else (OURS, ())
@@ -216,7 +215,7 @@ def check_parts(
     text_dtype: torch.dtype,
     vae_dtype: torch.dtype | None = None,
 ) -> tuple[Ways, tuple[str, ...]]:
-    """As `check`, for `packages`, those whose release nobody has tested."""
+    """Do the work of `check` for `packages`, whose releases are untested."""
     others = {"text_encoder": text_dtype, "vae": vae_dtype or dtype}
     found = {name: _agrees_or_refuses(name, packages, device, others.get(name, dtype)) for name in PARTS}
     return Ways(**found), tuple(described(PARTS[name], packages) for name, same in found.items() if not same)
@@ -233,13 +232,13 @@ def _agrees_or_refuses(name: str, packages: Mapping[str, Release], device: torch
 
 
 def described(part: Part, packages: Mapping[str, Release]) -> str:
-    """A line for a person: the release, what is lost by it, and what to install instead."""
+    """Return a line for the user: the release, the loss, and the package to install instead."""
     releases, remedy = _releases(part, packages)
     return f"With {releases}, which was not tested, {part.loss}. {remedy}"
 
 
 def _releases(part: Part, packages: Mapping[str, Release]) -> tuple[str, str]:
-    """Those that are blamed, of the part's own package or of all where that was tested, and what to install instead."""
+    """Return the untested releases that may be the cause, and the packages to install instead."""
     blamed = {part.package: packages[part.package]} if part.package in packages else packages
     names = " and ".join(f"{package} {release.installed}" for package, release in blamed.items())
     by_pip = " ".join(f"{package}=={release.tested}" for package, release in blamed.items() if package != COMFYUI)

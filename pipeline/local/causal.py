@@ -1,4 +1,4 @@
-"""The causal convolutions of the Wan VAE: what each remembers of the frames before, and how a CPU is fast at them."""
+"""The Wan VAE's causal convolutions: their memory of earlier frames, and a fast path on a CPU."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,14 +14,14 @@ Memory = list[Tensor | None]
 
 
 def empty_memory(*modules: nn.Module) -> Memory:
-    """Return an empty memory for the convolutions in `modules`, as it is before the first frame."""
+    """Return an empty memory for the convolutions in `modules`, for use before the first frame."""
     return [None] * sum(isinstance(layer, WanCausalConv3d) for module in modules for layer in module.modules())
 
 
 def convolve(convolution: nn.Module, x: Tensor, memory: Memory, position: list[int]) -> Tensor:
     """Apply `convolution` to `x`, (1, channels, frames, h, w), and the two frames before it.
 
-    These are in `memory` at `position`, which moves on; the last two frames of `x` take their place.
+    Those two are in `memory` at `position`. The last two frames of `x` replace them, and `position` moves on.
     """
     before = memory[position[0]]
     last = x[:, :, -CACHE_T:].clone()
@@ -34,12 +34,11 @@ def convolve(convolution: nn.Module, x: Tensor, memory: Memory, position: list[i
 
 @contextmanager
 def fast_on_cpu(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Make the VAE's float32 layers in `module` take fewer passes over a CPU's memory while it is entered.
+    """Use fewer passes over memory for the VAE's float32 layers in `module` on a CPU, while the context is open.
 
-    Weights of convolutions have their channels last, and with them all that goes through; a convolution pads the
-    picture itself, and oneDNN does a small one too; a norm multiplies once for each channel, and what it gives is
-    activated in place. The results are the same but for the last bits, which benchmarks/generate.py has the gain of.
-    Other devices and types were not measured, and nothing is changed for them.
+    Convolutions use channels-last weights and activations, pad the picture themselves, and use oneDNN for small
+    pictures too. A norm multiplies once per channel, and its output is activated in place. Results differ only in the
+    last bits. benchmarks/generate.py measures the gain. Other devices and types were not measured and stay as they are.
     """
     with ExitStack() as changes:
         for layer in module.modules() if device.type == "cpu" else ():
@@ -68,7 +67,7 @@ def _changes(layer: Any) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _changed(layer: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute, and restore the former value at the end, the class's own included."""
+    """Set an attribute, and restore the previous value at the end, even if it was the class's."""
     own = name in vars(layer) or name in layer._parameters
     before = getattr(layer, name)
     setattr(layer, name, value)
@@ -82,7 +81,7 @@ def _changed(layer: nn.Module, name: str, value: Any) -> Iterator[None]:
 
 
 def _convolve_in_time(layer: WanCausalConv3d, before: int, padding: tuple[int, int, int]) -> Callable[..., Tensor]:
-    """Return `WanCausalConv3d.forward` that puts zeros before the first frame alone."""
+    """Return a `WanCausalConv3d.forward` that pads with zeros only before the first frame."""
 
     def forward(x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         missing = before
@@ -102,7 +101,7 @@ def _convolve_in_time(layer: WanCausalConv3d, before: int, padding: tuple[int, i
 
 
 def _normalize_channels(layer: WanRMS_norm) -> Callable[[Tensor], Tensor]:
-    """Return `WanRMS_norm.forward` for a norm without a bias."""
+    """Return a `WanRMS_norm.forward` for a norm without a bias."""
 
     def forward(x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(1e-12)

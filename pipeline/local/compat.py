@@ -1,13 +1,14 @@
-"""The private names of diffusers and transformers that local generation is made of, each taken here alone.
+"""The private names of diffusers and transformers that local generation uses. Only this file imports them.
 
-Where a release has one no more, it is an empty class, which nothing is an instance of: `canary` then finds that what is
-made of it does not work, and that part runs as the library has it.
+If a release no longer has a name, it becomes an empty class without instances. `canary` then finds that the part does
+not work, and the library's own version runs.
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..lazy import lazy
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import (
@@ -60,27 +61,21 @@ PRIVATE = {
     # Has its frequencies computed when a model was made without memory. Without it these stay empty.
     "Qwen2_5_VLRotaryEmbedding": "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
 }
-"""Name -> the module that it is taken from."""
+"""Name -> the module it is imported from."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in PRIVATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(PRIVATE[name]), name)
-    except (ModuleNotFoundError, AttributeError):
-        return type(name, (), {})
+__getattr__ = lazy(__name__, PRIVATE, missing=lambda name: type(name, (), {}))
 
 
 class Release(NamedTuple):
-    """Of a package: the installed one, and the newest that was tested."""
+    """A package's installed release, and the newest tested one."""
 
     installed: str
     tested: str
 
 
 def untested() -> dict[str, Release]:
-    """The packages whose installed release is not in `TESTED`."""
+    """Return the packages whose installed release is not in `TESTED`."""
     installed = {package: version(package).split("+")[0] for package in TESTED}
     return {
         package: Release(installed[package], releases[-1])

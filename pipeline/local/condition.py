@@ -1,4 +1,4 @@
-"""The frames that a video starts from, to latents."""
+"""Encode the frames that a video starts from to latents."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Return the conditioning latents of `frames`, (4k + 1, H, W, 3) in 0..1.
 
-    (1, 16, k + 1, H/8, W/8), float32 in unit scale, on `device`. They are the first latents of the whole video: the
-    VAE is causal. Each level of the encoder ends before the next begins and takes no more frames at once than its
-    stride in time, so that five frames need little more memory than one.
+    The result is (1, 16, k + 1, H/8, W/8), float32 in unit scale, on `device`. Since the VAE is causal, these are the
+    first latents of the whole video. The encoder runs level by level, and takes only as many frames at once as a
+    level's stride in time, so five frames need little more memory than one.
 
     Source: `AutoencoderKLWan._encode` and `WanEncoder3d.forward` of diffusers.
     """
@@ -35,16 +35,16 @@ def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device 
 
 
 def condition_activation_bytes(sizes: ModelSizes, num_conditioning_frames: int, height: int, width: int) -> int:
-    """Return the bytes that encoding takes: one frame's first level, and the frames that its convolutions remember.
+    """Return the bytes that encoding takes: the first level of one frame, and the frames in its convolutions' memory.
 
-    One conditioning frame has none before it.
+    With one conditioning frame, that memory is empty.
     """
     values = 20 if num_conditioning_frames > 1 else 10.5
     return int(values * height * width * sizes.vae_channels * sizes.vae_itemsize)
 
 
 def _levels(encoder: Any) -> Iterator[list[nn.Module]]:
-    """Yield the encoder's layers, in runs that end where the picture becomes smaller."""
+    """Yield the encoder's layers in groups that end where the picture gets smaller."""
     level = [encoder.conv_in]
     for block in encoder.down_blocks:
         level.append(block)
@@ -55,7 +55,7 @@ def _levels(encoder: Any) -> Iterator[list[nn.Module]]:
 
 
 def _through(layers: list[nn.Module], frames: list[Tensor]) -> Iterator[Tensor]:
-    """Yield `frames`, (1, channels, 1, h, w) each, after a level: the first alone, then groups that become one."""
+    """Yield `frames`, (1, channels, 1, h, w) each, after a level: the first alone, then each group merged into one."""
     memory = empty_memory(*layers)
     stride = 2 if any(isinstance(layer, WanResample) and layer.mode == "downsample3d" for layer in layers) else 1
     for group in (frames[:1], *zip(*[iter(frames[1:])] * stride, strict=True)):

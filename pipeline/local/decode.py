@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
 Report = Callable[[int, int, int], None]
-"""Called after each latent frame with the number of the tile, from 1, how many there are, and the frames done."""
+"""Called after each latent frame with the tile's number (from 1), the number of tiles, and the finished frames."""
 
 RanOut = Callable[[Exception], bool]
-"""Whether an error says that memory did not suffice."""
+"""Tells whether an error means out of memory."""
 
 
 def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
-    """Decode latent frame by latent frame: one frame for the first, four for each further one.
+    """Decode one latent frame at a time: the first gives one frame, each later one four.
 
     `latents`: (1, 16, T, h, w) as from `denormalize`. Yields (frames, 8h, 8w, 3), float32 in 0..1, on the VAE's device.
 
-    What the causal convolutions remember travels from chunk to chunk, so the frames are those of `vae.decode`, without
-    holding the whole video on the device. Source: `AutoencoderKLWan._decode` of diffusers.
+    The causal convolutions keep their memory from chunk to chunk. The frames are therefore the same as those of
+    `vae.decode`, without the whole video on the device. Source: `AutoencoderKLWan._decode` of diffusers.
     """
     return upsample(vae, middle_features(vae, latents))
 
@@ -38,7 +38,7 @@ def decode_chunks(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
 def middle_features(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor]:
     """Yield the features of each latent frame after the first half of the decoder: (1, channels, 1, h, w).
 
-    Its attention sees the whole picture, so it is not tiled; it is small. Source: `WanDecoder3d.forward`.
+    This half is small, and its attention sees the whole picture, so it is not tiled. Source: `WanDecoder3d.forward`.
     """
     decoder = vae.decoder
     memory = empty_memory(decoder.conv_in, decoder.mid_block)
@@ -51,7 +51,7 @@ def middle_features(vae: "AutoencoderKLWan", latents: Tensor) -> Iterator[Tensor
 
 @torch.inference_mode()
 def upsample(vae: "AutoencoderKLWan", features: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield the frames of each latent frame, as `decode_chunks` does, from the features after the first half."""
+    """Yield the frames of each latent frame, as `decode_chunks` does, from the features of `middle_features`."""
     decoder = vae.decoder
     memory = empty_memory(decoder.up_blocks, decoder.conv_out)
     for index, x in enumerate(features):
@@ -80,8 +80,8 @@ def decode(
 ) -> Tensor:
     """Return the first `num_frames` frames, (num_frames, 8h, 8w, 3), float32 in 0..1, in RAM.
 
-    `latents`: as for `decode_chunks`. `grid`: rows and columns of the tiles that the picture is decoded in. A tile that
-    does not fit in memory is decoded in smaller ones. Raises the device's error where none is small enough.
+    `latents`: as for `decode_chunks`. `grid`: rows and columns of tiles. A tile that does not fit into memory is split
+    into smaller ones. Raises the device's error if no tile is small enough.
     """
     height, width = (side * SPATIAL_COMPRESSION for side in latents.shape[-2:])
     frames = torch.zeros(num_frames, height, width, 3)
@@ -105,7 +105,7 @@ def _decode_tile(
     report: Callable[[int], None],
     ran_out: RanOut,
 ) -> None:
-    """Add the tile to all `frames` from number `done` on, computed on `device`."""
+    """Compute the tile on `device`, and add its frames from number `done` on to `frames`."""
     rows, columns = tile.pixels()
     weights = tile.weights.to(device)
     start = 0

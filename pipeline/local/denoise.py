@@ -1,4 +1,4 @@
-"""Noise to latents."""
+"""Denoise: from noise to latents."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """The state after one step. `latents` and `denoised`, the present guess of clean latents: (1, 16, T, H/8, W/8)."""
+    """The state after a step. `denoised`: the estimate of the clean latents. Both are (1, 16, T, H/8, W/8)."""
 
     index: int
     latents: Tensor
@@ -58,22 +58,21 @@ def predict_velocities(
 ) -> list[Tensor]:
     """Return the flow's velocity for each prompt, float32, of the shape of `latents`: one pass of the transformer each.
 
-    `timestep`: the flow sigma in 0..1, (1,) where it is the same for all latent frames, else (T,). diffusers computes
-    the same for every token apart.
-    `prompts_embeds`: (1, 512, text_embed_dim) each, projected; `transformer.crossattn_proj` must be the identity.
-    `mask`: of `condition_mask`.
+    `timestep`: the flow sigma in 0..1, (1,) if all latent frames share it, else (T,). diffusers computes the same value
+    for every token separately. `prompts_embeds`: (1, 512, text_embed_dim) each, projected; `transformer.crossattn_proj`
+    must be the identity. `mask`: from `condition_mask`.
     """
     dtype = transformer.compute_dtype or transformer.dtype
     latents, mask = latents.to(dtype), mask.to(dtype)
-    moment = transformer.moment(latents, timestep)
-    return [transformer(latents, moment, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
+    shared = transformer.at(latents, timestep)
+    return [transformer(latents, shared, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
 
 
 def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:
     """Return the bytes that one pass takes.
 
-    The residual stream in float32, keys and values, the queries at hand and their output, the rotary table, and a chunk
-    on its way through a block, as tests/ counts it.
+    That is the residual stream in float32, keys and values, the current queries and their output, the rotary table, and
+    one chunk inside a block. The tests count it.
     """
     residual = 4 * tokens * sizes.channels
     keys_and_values = 2 * tokens * sizes.channels * sizes.itemsize
@@ -92,8 +91,8 @@ def timesteps_of(
 ) -> Tensor:
     """Return the transformer's timestep at `sigma`, (1,), for a video of `num_latents` latent frames.
 
-    (1,), or (num_latents,) where the first ones are conditioning latents with a timestep of their own:
-    `conditioning_timestep` of the checkpoint's `Variant`.
+    The shape is (1,), or (num_latents,) if the conditioning latents have their own timestep, `conditioning_timestep` of
+    the checkpoint's `Variant`.
     """
     if num_conditioning_latents == 0 or conditioning_timestep is None:
         return sigma
@@ -113,11 +112,11 @@ def denoise(
 ) -> Iterator[Step]:
     """Yield the state after each step of `solver` (fresh from `make_solver`), from `noise` to clean latents.
 
-    v = cond + guidance_scale * (cond - uncond). Without `negative_prompt_embeds` v = cond: half the work.
+    v = cond + guidance_scale * (cond - uncond). Without `negative_prompt_embeds`, v = cond at half the cost.
     `conditioning_latents`: (1, 16, k, H/8, W/8) in unit scale, the first latent frames of the video, from
-    `encode_frames` or `no_conditioning_latents`. They come out with a trace of the noise, 0.005 of it.
-    `conditioning_timestep`: of the checkpoint's `Variant`.
-    Raises `NotANumberError` at the first step whose velocity is not all numbers.
+    `encode_frames` or `no_conditioning_latents`. They come out with 0.005 of the noise.
+    `conditioning_timestep`: from the checkpoint's `Variant`.
+    Raises `NotANumberError` at the first step whose velocity contains NaN.
 
     Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers.
     """

@@ -1,4 +1,4 @@
-"""Prompt text to the embedding that the transformer attends to."""
+"""Encode prompt text to the embedding that the transformer attends to."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLTextModel
 
 MAX_TOKENS = 512
-"""A prompt is padded or truncated to this length."""
+"""Prompts are padded or truncated to this number of tokens."""
 SYSTEM_PROMPT = "You are a helpful assistant who will provide prompts to an image generator."
 
 
@@ -56,7 +56,7 @@ def first_truncated_word(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> s
 
 
 def encode_activation_bytes(sizes: ModelSizes) -> int:
-    """Return the bytes that one prompt takes: the hidden states of all layers, and their normalised copies."""
+    """Return the bytes for one prompt: the hidden states of all layers, and their normalised copies."""
     states = MAX_TOKENS * (sizes.text_layers + 1) * sizes.text_channels * sizes.text_itemsize
     return int(2.1 * states)
 
@@ -66,7 +66,7 @@ def layer_features(
 ) -> Tensor:
     """Return the hidden states of all layers, each normalised over its channels: (1, 512, layers * hidden_size).
 
-    `token_embeds`: (1, 512, hidden_size), on the device and in the dtype to compute in; or the tokens, (1, 512).
+    `token_embeds`: (1, 512, hidden_size), on the device and in the dtype of the computation, or the tokens, (1, 512).
     """
     given = {"input_ids": input_ids} if token_embeds is None else {"inputs_embeds": token_embeds}
     outputs = language_model(**given, output_hidden_states=True, use_cache=False)
@@ -88,7 +88,7 @@ def encode_prompt(
     prompt: str,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return the prompt's embedding (1, 512, text_embed_dim) on `device`, where the text encoder computes.
+    """Return the prompt's embedding (1, 512, text_embed_dim) on `device`, where the text encoder runs.
 
     Source: `Cosmos2_5_PredictBasePipeline._get_prompt_embeds` and `CosmosTransformer3DModel.forward` of diffusers.
     """

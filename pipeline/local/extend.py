@@ -1,4 +1,4 @@
-"""A video longer than the model makes at once, on this machine."""
+"""Make a video longer than the model's maximum on this machine."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def plan_for_parts(
     placement: Placement,
     even_parts: bool = False,
 ) -> Plan:
-    """Return how `placement` can make each part of `extend` now. Raises `NotEnoughMemoryError`."""
+    """Return the plan for one segment of `extend` in the free memory. Raises `NotEnoughMemoryError`."""
     longest = overlap + lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)[0]
     return plan_for(model, replace(request, num_frames=max(NUM_FRAMES.minimum, longest)), placement, overlap)
 
@@ -42,17 +42,17 @@ def extend(
     guardrail: SafetyCheckerFactory | None = None,
     prompts: PromptCache | None = None,
 ) -> ExtendedVideo:
-    """Make `new_frames` frames, 1 to 880 at 16 a second, that follow those of `start`.
+    """Continue `start` by `new_frames` frames, 1 to 880, at 16 fps.
 
-    They are made in parts of `request.num_frames` frames and a shorter last one, or with `even_parts` in as many of
-    about the same length, with the request's seed and those after it. Each part
-    begins with the last `overlap` frames, 5 or 1, of what is there, which are cut from it; where `start` has fewer than
-    5, with its last one. One overlapping frame does not tell how things move. The frames of `start` are kept as they
-    are, but for those that are not shown at 16 frames a second and for a size that is not the request's.
+    They are made in segments of `request.num_frames` frames and a shorter last one, or with `even_parts` in as many
+    segments of about equal length. The first segment uses the request's seed, each later one the next. A segment begins
+    with the last `overlap` frames so far, 5 or 1, which are then removed from it. A `start` with fewer than 5 frames
+    gives only its last one, and one frame does not show movement. The frames of `start` are kept unchanged, unless
+    their rate is not 16 fps or their size is not the request's.
 
-    The other arguments, and what is raised, are those of `generate`; `plan` is for a part. The guardrail sees the
-    prompt once and the new frames once, when all are made. Raises `InvalidRequestError` for `new_frames` and `overlap`
-    out of their limits, and `NotEnoughMemoryError` for the whole video too.
+    The other arguments and exceptions are as in `generate`; `plan` is for one segment. The guardrail checks the prompt
+    once, and all new frames once at the end. Raises `InvalidRequestError` for `new_frames` and `overlap` outside their
+    limits, and `NotEnoughMemoryError` also for the whole video.
     """
     placement, observer, prompts = placement or OneAtATime("cpu"), observer or NullObserver(), prompts or PromptCache()
     extension = Extension(start, request, new_frames, overlap, even_parts=even_parts, ram=placement.memory().ram)

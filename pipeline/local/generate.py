@@ -1,4 +1,4 @@
-"""The whole way from a request to a video, on this machine."""
+"""Make a video from a request, on this machine."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,13 +26,14 @@ from .plan import Plan, make_plan
 from .prompt_cache import PromptCache
 from .schedule import UniPC, make_solver, standard_sigmas
 from .tiles import finer_grid
+from .time_left import TimeLeft
 from .unfinished import UnfinishedVideo
 
 if TYPE_CHECKING:
     from diffusers import CosmosTransformer3DModel
 
 SHOWN = 20
-"""Characters of a prompt in an error."""
+"""Number of a prompt's characters to show in an error."""
 GUARDRAIL_BYTES = 4 * 2**30
 """Room for the guardrail's models: a 0.6B language model and a face detector."""
 
@@ -48,12 +49,12 @@ class _Progress:
         self.total = self._before_decoding + rows * columns * latent_frames(request.num_frames)
 
     def start(self, stage: str) -> None:
-        """Report what goes on from now."""
+        """Report a new stage."""
         self._stage = stage
         self.observer.progress(stage, self.done, self.total)
 
     def advance(self, detail: str = "", latents: Tensor | None = None) -> None:
-        """Report that a unit of the present stage is finished."""
+        """Report that a unit of the current stage is finished."""
         self.done += 1
         self.observer.progress(f"{self._stage}{detail}", self.done, self.total, latents)
 
@@ -64,7 +65,7 @@ class _Progress:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that a checkpoint can make, and the plan for it."""
+    """A request within a checkpoint's limits, and the plan for it."""
 
     request: GenerationRequest
     plan: Plan
@@ -73,9 +74,9 @@ class Prepared:
 def prepare(
     model: LocalModel, request: GenerationRequest, start: Start | None = None, placement: Placement | None = None
 ) -> Prepared:
-    """Return `request` within the limits of `model`, and how `placement` can make it now: both for `generate`.
+    """Return the arguments for `generate`: `request` within the limits of `model`, and a plan for the free memory.
 
-    Without `placement` everything runs on the CPU. Raises `NotEnoughMemoryError` when the video is too large.
+    Without `placement`, everything runs on the CPU. Raises `NotEnoughMemoryError` if the video is too large.
     """
     request = clamp_request(request, model.transformer)
     num_conditioning_frames = len(start.conditioning_indices()) if start else 0
@@ -83,9 +84,9 @@ def prepare(
 
 
 def largest_shape(transformer: "CosmosTransformer3DModel") -> tuple[int, int, int]:
-    """Return the most frames, height and width that a request may have and `transformer` has positions for.
+    """Return the maximum frames, height and width that both a request and the positions of `transformer` allow.
 
-    The 2B model has more than any request may ask for; the demo checkpoint ends at 25 frames of 96x96.
+    The 2B model has more positions than any request needs. The demo checkpoint's maximum is 25 frames of 96x96.
     """
     frames, height, width = transformer.config["max_size"]
     return (
@@ -96,7 +97,7 @@ def largest_shape(transformer: "CosmosTransformer3DModel") -> tuple[int, int, in
 
 
 def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DModel") -> GenerationRequest:
-    """Return `request` with no more frames, height and width than `largest_shape` of `transformer`."""
+    """Return `request` with frames, height and width limited to `largest_shape` of `transformer`."""
     frames, height, width = largest_shape(transformer)
     return replace(
         request,
@@ -109,7 +110,7 @@ def clamp_request(request: GenerationRequest, transformer: "CosmosTransformer3DM
 def plan_for(
     model: LocalModel, request: GenerationRequest, placement: Placement, num_conditioning_frames: int = 0
 ) -> Plan:
-    """Return how `placement` can make this video now. Raises `NotEnoughMemoryError`."""
+    """Return the plan for this video in the free memory of `placement`. Raises `NotEnoughMemoryError`."""
     shape = request.num_frames, request.height, request.width
     return make_plan(sizes_of(model), *shape, placement.memory(), num_conditioning_frames)
 
@@ -126,14 +127,15 @@ def generate(
     prompts: PromptCache | None = None,
     unfinished: UnfinishedVideo | None = None,
 ) -> LocalVideo:
-    """Make the video that `request` asks for.
+    """Make the video described by `request`.
 
-    With `start` the video begins with its picture, or its last 5 frames at 16 a second, scaled and cropped to width x
-    height, as the model copies them. Without `placement` everything runs on the CPU; without `plan` that of `plan_for`
-    is used; without `guardrail` no guard model is loaded. `prompts` keeps this model's embeddings from run to run, and
-    `unfinished` the latents of a video whose decoding fails. What the observer raises to stop the work passes through.
-    Raises `UnsafeContentError` when the guardrail refuses the prompt or the video, `NotEnoughMemoryError` when the
-    video is too large, and `NotANumberError` as soon as a part of the model gives NaN.
+    `start`: the video begins with this picture, or with the last 5 frames of this clip at 16 fps, scaled and cropped to
+    width x height, as the model copies them. `placement`: None runs everything on the CPU. `plan`: None uses
+    `plan_for`. `guardrail`: None loads no guard model. `prompts` keeps this model's embeddings between runs, and
+    `unfinished` the latents of a video that could not be decoded. Exceptions that the observer raises to stop the work
+    pass through.
+    Raises `UnsafeContentError` if the guardrail refuses the prompt or the video, `NotEnoughMemoryError` if the video is
+    too large, and `NotANumberError` as soon as a part of the model produces NaN.
     """
     placement = placement or OneAtATime("cpu")
     conditioning_frames = start.conditioning_frames(request.width, request.height) if start else torch.empty(0)
@@ -173,13 +175,13 @@ class _Run:
     progress: _Progress
 
     def make_latents(self, conditioning_frames: Tensor, prompts: PromptCache) -> Tensor:
-        """Return the latents (1, 16, T, H/8, W/8) that are to be decoded, in the VAE's scale."""
+        """Return the latents to decode, (1, 16, T, H/8, W/8), in the VAE's scale."""
         embeds = self.encode_prompts(prompts)
         conditioning_latents = self.encode_start(conditioning_frames) if len(conditioning_frames) else None
         return denormalize(self.model.vae, self.denoise(embeds, conditioning_latents))
 
     def encode_prompts(self, prompts: PromptCache) -> tuple[Tensor, Tensor | None]:
-        """Return the embeddings of the prompt and of the negative prompt; None for the latter at guidance 1."""
+        """Return the embeddings of the prompt and of the negative prompt, the latter None at guidance 1."""
         encoder, request = self.model.text_encoder, self.request
 
         def encode(text: str) -> Tensor:
@@ -224,16 +226,18 @@ class _Run:
             conditioning_latents = no_conditioning_latents(latents)
         conditioning_latents = conditioning_latents.to(device)
         inputs = latents, solver, positive, negative, request.guidance_scale, conditioning_latents
+        time_left = TimeLeft(request.num_inference_steps)
         with self.stoppable(transformer.transformer_blocks):
             for step in denoise(transformer, *inputs, self.model.variant.conditioning_timestep):
                 latents = step.latents
-                self.progress.advance(f", step {step.index + 1} of {request.num_inference_steps}", step.denoised)
+                count = f", step {step.index + 1} of {request.num_inference_steps}"
+                self.progress.advance(count + time_left.after_a_step(), step.denoised)
                 # Showing the preview may have loaded another model in the transformer's place.
                 self.placement.use(transformer, memory_required)
         return latents
 
     def decode(self, latents: Tensor, unfinished: UnfinishedVideo) -> Tensor:
-        """Return the frames, as of `decode`. Where memory does not suffice, `unfinished` is told of a finer grid."""
+        """Return the frames of `decode`. If memory runs out, record a finer grid in `unfinished`."""
         self.progress.start("Decoding")
         vae, request, grid = self.model.vae, self.request, self.plan.grid
         unfinished.grid = grid
@@ -256,7 +260,7 @@ class _Run:
 
     @contextmanager
     def stoppable(self, blocks: Iterable[torch.nn.Module]) -> Iterator[None]:
-        """Let the observer stop the work before each block: a pass of the 2B model takes seconds, a block does not."""
+        """Let the observer stop the work before each block, since a pass of the 2B model takes seconds."""
         stop = self.progress.observer.raise_if_stopped
         hooks = [block.register_forward_pre_hook(lambda *_: stop()) for block in blocks]
         try:

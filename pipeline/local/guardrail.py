@@ -1,4 +1,4 @@
-"""NVIDIA's content guardrail, which is off unless it is switched on."""
+"""NVIDIA's content guardrail, off by default."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from ..errors import MissingDependencyError, UnsafeContentError
 
 
 class SafetyChecker(Protocol):
-    """The methods of `cosmos_guardrail.CosmosSafetyChecker` that are called here."""
+    """The methods of `cosmos_guardrail.CosmosSafetyChecker` used here."""
 
     def check_text_safety(self, prompt: str) -> bool: ...
 
@@ -22,19 +22,19 @@ class SafetyChecker(Protocol):
 
 
 SafetyCheckerFactory = Callable[[], SafetyChecker]
-"""Makes a checker when one is needed. It leaves the device after each check, so it is not there during denoising."""
+"""Makes a checker when one is needed. It leaves the device after each check, before denoising."""
 
 
 def cosmos_guardrail() -> SafetyChecker:
-    """Return NVIDIA's checker. Its first use downloads its models.
+    """Return NVIDIA's checker. It downloads its models on first use.
 
-    Raises `MissingDependencyError` when it is not installed.
+    Raises `MissingDependencyError` if it is not installed.
     """
     return import_guardrail()()
 
 
 def import_guardrail() -> SafetyCheckerFactory:
-    """Return the class of NVIDIA's checker. Raises `MissingDependencyError` when it is not installed."""
+    """Return the class of NVIDIA's checker. Raises `MissingDependencyError` if it is not installed."""
     try:
         from cosmos_guardrail import CosmosSafetyChecker  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -46,7 +46,7 @@ def import_guardrail() -> SafetyCheckerFactory:
 
 
 def check_prompt(make_checker: SafetyCheckerFactory, prompt: str, device: torch.device) -> None:
-    """Raise `UnsafeContentError` when the guardrail refuses `prompt`."""
+    """Raise `UnsafeContentError` if the guardrail refuses `prompt`."""
     with _checker(make_checker, device) as checker:
         safe = checker.check_text_safety(prompt)
     if not safe:
@@ -54,9 +54,9 @@ def check_prompt(make_checker: SafetyCheckerFactory, prompt: str, device: torch.
 
 
 def check_frames(make_checker: SafetyCheckerFactory, frames: Tensor, device: torch.device) -> Tensor:
-    """Return the frames (F, H, W, 3), float32 in 0..1, after the guardrail: NVIDIA's blurs faces.
+    """Return the frames (F, H, W, 3), float32 in 0..1, after the guardrail, which blurs faces.
 
-    Raises `UnsafeContentError` when they are refused.
+    Raises `UnsafeContentError` if they are refused.
     """
     with _checker(make_checker, device) as checker:
         checked = checker.check_video_safety((frames * 255).round().to(torch.uint8).numpy())

@@ -1,4 +1,4 @@
-"""Latents: how many there are of a video, the noise that they start from, and their two scales."""
+"""Latents: their number, the start noise, and their two scales."""
 
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,14 @@ TEMPORAL_COMPRESSION = 4
 
 
 def latent_frames(num_frames: int) -> int:
-    """Return how many latent frames hold `num_frames` frames: the model makes 4k+1 frames from k+1 latents."""
+    """Return the number of latent frames for `num_frames` frames: k+1 latents decode to 4k+1 frames."""
     return -(-(num_frames - 1) // TEMPORAL_COMPRESSION) + 1
 
 
 def initial_noise(seed: int, num_frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Return unit noise (1, 16, T, height/8, width/8), float32.
 
-    It is drawn on the CPU, so a seed means the same on every device.
+    It is drawn on the CPU, so a seed gives the same noise on every device.
     """
     shape = (
         1,
@@ -34,13 +34,13 @@ def initial_noise(seed: int, num_frames: int, height: int, width: int, device: t
 
 
 def normalize(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
-    """Return latents, (N, 16, T, h, w) in the VAE's scale, in unit scale: mean 0 and variance 1 in each channel."""
+    """Convert latents (N, 16, T, h, w) from the VAE's scale to unit scale: mean 0 and variance 1 per channel."""
     mean, std = _mean_and_std(vae, latents)
     return (latents - mean) / std
 
 
 def denormalize(vae: "AutoencoderKLWan", latents: Tensor) -> Tensor:
-    """Return latents, (N, 16, T, h, w) in unit scale, in the scale that the VAE decodes."""
+    """Convert latents (N, 16, T, h, w) from unit scale to the scale that the VAE decodes."""
     mean, std = _mean_and_std(vae, latents)
     return latents * std + mean
 

@@ -1,4 +1,4 @@
-"""Each part as diffusers and transformers have it: what `canary` compares with, and what runs where ours does not."""
+"""The parts as diffusers and transformers compute them: `canary`'s reference, and the fallback for ours."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class LibraryTransformer(CosmosTransformer3DModel):
-    """diffusers' own, to be called as `CosmosTransformer` is. `kernels` and `chunks` do nothing."""
+    """diffusers' own transformer, with the interface of `CosmosTransformer`. `kernels` and `chunks` do nothing."""
 
     kernels: Any = None
     chunks: Any = None
     compute_dtype: torch.dtype | None = None
 
-    def moment(self, latents: Tensor, timestep: Tensor) -> Tensor:
+    def at(self, latents: Tensor, timestep: Tensor) -> Tensor:
         return timestep if len(timestep) == 1 else timestep.view(1, 1, -1, 1, 1)
 
-    def forward(self, latents: Tensor, moment: Tensor, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().forward(
             hidden_states=latents,
-            timestep=moment,
+            timestep=timestep,
             encoder_hidden_states=prompt_embeds,
             condition_mask=condition_mask,
             padding_mask=latents.new_zeros(1, 1, *latents.shape[-2:]),
@@ -40,14 +40,14 @@ class LibraryTransformer(CosmosTransformer3DModel):
 
 
 def use_librarys(transformer: CosmosTransformer3DModel) -> Any:
-    """`transformer` itself, from now on a `LibraryTransformer`."""
+    """Turn `transformer` into a `LibraryTransformer`, and return it."""
     transformer.__class__ = LibraryTransformer
     return transformer
 
 
 @torch.inference_mode()
 def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """As `condition.encode_frames`, all frames at once."""
+    """Do the work of `condition.encode_frames`, with all frames at once."""
     pixels = (frames.to(device, vae.dtype) * 2 - 1).permute(3, 0, 1, 2)[None]
     posterior: Any = vae.encode(pixels, return_dict=False)
     return normalize(vae, posterior[0].mode().float())
@@ -55,7 +55,7 @@ def encode_frames(vae: "AutoencoderKLWan", frames: Tensor, device: torch.device 
 
 @torch.inference_mode()
 def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, report: "Report") -> Tensor:
-    """As `decode.decode`, all of the picture at once, with the whole video on the device."""
+    """Do the work of `decode.decode`, with the whole video on the device at once."""
     video: Any = vae.decode(latents.to(vae.dtype), return_dict=False)
     frames = (video[0][0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)[:num_frames].cpu()
     report(1, 1, num_frames)
@@ -63,7 +63,7 @@ def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, report: "R
 
 
 def load_language_model(folder: Path, dtype: torch.dtype | None) -> "Qwen2_5_VLTextModel":
-    """By transformers' own way to read a folder, which copies the weights."""
+    """Read a folder as transformers does, which copies the weights."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     whole: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
@@ -73,7 +73,7 @@ def load_language_model(folder: Path, dtype: torch.dtype | None) -> "Qwen2_5_VLT
 
 
 class LibraryUniPC:
-    """diffusers' UniPC with sigmas that it is given by its own argument for them."""
+    """diffusers' UniPC, with the sigmas passed through its own argument."""
 
     def __init__(self, config: Mapping[str, Any], sigmas: Tensor) -> None:
         self.sigmas = sigmas.cpu()

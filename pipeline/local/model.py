@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class TextEncoder(nn.Module):
-    """Qwen2.5-VL's language model with the projection that the checkpoint keeps in its transformer.
+    """Qwen2.5-VL's language model, with the projection that the checkpoint keeps in its transformer.
 
-    Projecting here, once for each prompt, replaces projecting 512 x 100352 values in every pass of the transformer.
-    `whole`: whether the language model keeps its table and is given tokens, as transformers does it.
-    `compute_dtype`: where the layers cast their weights when they are used, it may be another than that of the weights.
+    Projecting once per prompt replaces projecting 512 x 100352 values in every pass of the transformer.
+    `whole`: whether the language model keeps its embedding table and takes tokens, as in transformers.
+    `compute_dtype`: may differ from the weights' dtype if layers cast their weights on use.
     """
 
     def __init__(self, language_model: "Qwen2_5_VLTextModel", crossattn_proj: nn.Module, whole: bool = False) -> None:
@@ -42,10 +42,10 @@ class TextEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class LocalModel:
-    """The parts of one checkpoint, as `load_pipeline_folder` and `load_single_files` give them.
+    """The parts of one checkpoint, from `load_pipeline_folder` or `load_single_files`.
 
-    `transformer.crossattn_proj` is the identity: the projection is part of `text_encoder`. `notes`: sentences on what
-    was not taken as the files have it.
+    `transformer.crossattn_proj` is the identity: the projection is part of `text_encoder`. `notes`: sentences for the
+    user on differences from the files.
     """
 
     name: str

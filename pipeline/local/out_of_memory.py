@@ -1,13 +1,12 @@
-"""Whether memory did not suffice, in the words of any of torch's devices."""
+"""Recognise out-of-memory errors of all of torch's devices."""
 
 import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether `error` says that the device has too little memory.
+    """Return whether `error` means that the device ran out of memory.
 
-    CUDA has an error of its own for its allocator and another one for its driver; Apple's and DirectML's are
-    RuntimeErrors.
+    CUDA has one error type for its allocator and another for its driver. Apple's and DirectML's are RuntimeErrors.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return True

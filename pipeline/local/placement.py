@@ -1,4 +1,4 @@
-"""Which part of the model is on the compute device, and when."""
+"""Move parts of the model to and from the compute device."""
 
 import math
 from typing import Protocol
@@ -11,27 +11,27 @@ from .sizes import UNLIMITED, DeviceMemory
 
 
 class Placement(Protocol):
-    """Decides where modules live. `use` and `make_room` return the device to compute on."""
+    """Decides which modules are on the device. `use` and `make_room` return the device to compute on."""
 
     def use(self, module: nn.Module, memory_required: int) -> torch.device:
-        """Have `module` ready to compute on the device, with `memory_required` bytes free beside its weights."""
+        """Prepare `module` to compute on the device, with `memory_required` bytes free beside its weights."""
         ...
 
     def make_room(self, size: int) -> torch.device:
-        """Have `size` bytes free on the compute device."""
+        """Free `size` bytes on the compute device."""
         ...
 
     def memory(self) -> DeviceMemory:
-        """Return the memory that there is for one part at a time."""
+        """Return the memory available to one part at a time."""
         ...
 
     def ran_out(self, error: Exception) -> bool:
-        """Whether `error` says that memory did not suffice, so that less at once may."""
+        """Return whether `error` means out of memory, so that smaller pieces may fit."""
         ...
 
 
 class OneAtATime:
-    """Keeps one module on `device` at a time and the others in RAM: the placement for plain Python."""
+    """The placement for plain Python: keeps one module on `device` at a time and the others in RAM."""
 
     def __init__(self, device: torch.device | str) -> None:
         self._device = torch.device(device)

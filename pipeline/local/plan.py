@@ -1,6 +1,6 @@
-"""Decide what is on the device when, and in how many pieces the work is done: from sizes alone, before anything runs.
+"""Plan the memory of a video from sizes alone, before anything runs: resident weights, chunks and tiles.
 
-ComfyUI streams the weights that do not fit. The work has to fit. Each step says how many bytes it takes.
+ComfyUI streams weights that do not fit, but activations must fit. Each step reports the bytes it takes.
 """
 
 import math
@@ -17,12 +17,12 @@ from .sizes import GIB, UNLIMITED, Chunks, DeviceMemory, ModelSizes, PartSize, f
 from .tiles import grids, largest_tile
 
 CHUNKS = (Chunks(), Chunks(queries=8192), Chunks(2048, 2048))
-"""The first that fits is taken."""
+"""The plan uses the first that fits."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Bytes on the device in one stage: all weights of the part, those that stay, a streaming buffer, and the work."""
+    """Bytes in one stage: all weights of the part, the resident ones, a streaming buffer, and the activations."""
 
     weights: int
     resident: float
@@ -41,10 +41,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The way one video is made.
+    """The plan for one video.
 
-    `grid`: rows and columns of the tiles, which are decoded one after the other. `condition`: encoding the frames that
-    the video starts from, None if there are none.
+    `grid`: rows and columns of the tiles, which are decoded one after the other. `condition`: the stage that encodes
+    the frames the video starts from, or None.
     """
 
     memory: DeviceMemory
@@ -61,18 +61,18 @@ class Plan:
         return max(stage.peak for stage in (self.encode, self.condition, self.denoise, self.decode) if stage)
 
     def memory_required(self, stage: Stage) -> int:
-        """Return the bytes to leave free beside the weights in `stage`: for the work, and the unused share."""
+        """Return the bytes to leave free beside the weights in `stage`: activations and the unused share."""
         spare = 0 if self.memory == UNLIMITED else self.memory.free - self.memory.usable
         return int(stage.activations + stage.streaming + spare)
 
     def describe(self) -> str:
-        """Return the plan as one line for a person."""
-        attention = f" with attention in {self.attention_parts} parts" if self.attention_parts > 1 else ""
+        """Return the plan as one line for the user."""
+        attention = f" with attention in {self.attention_parts} chunks" if self.attention_parts > 1 else ""
         rows, columns = self.grid
         decode = "decode whole" if rows * columns == 1 else f"decode in {rows}x{columns} tiles"
         return (
             f"text encoder {self.encode.residency}, transformer {self.denoise.residency}{attention}, {decode}; "
-            f"about {self.peak / GIB:.1f} of {self.memory.free / GIB:.1f} GiB free"
+            f"about {self.peak / GIB:.1f} of {self.memory.free / GIB:.1f} GiB of free VRAM"
         )
 
 
@@ -81,8 +81,8 @@ def make_plan(
 ) -> Plan:
     """Return the fastest way to make a video of this shape in `memory`.
 
-    `num_conditioning_frames`: how many frames it starts from, 0, 1 or 5. Raises `NotEnoughMemoryError`, which names a
-    smaller shape that would fit, if there is no way.
+    `num_conditioning_frames`: the number of frames it starts from, 0, 1 or 5. Raises `NotEnoughMemoryError`, which
+    names a smaller shape that fits, if this one does not.
     """
     plan = _fitting_plan(sizes, num_frames, height, width, memory, num_conditioning_frames)
     if plan is None:
@@ -120,7 +120,7 @@ def _fitting_plan(
 
 
 def _stage(part: PartSize, activations: int, memory: DeviceMemory) -> Stage | None:
-    """Return None if the work does not fit, or if the weights do not and cannot be streamed."""
+    """Return None if the activations do not fit, or if the weights neither fit nor can be streamed."""
     room = memory.usable - activations
     if part.weights <= room and not memory.streams_all:
         return Stage(part.weights, part.weights, 0, activations)
@@ -141,16 +141,18 @@ def _not_enough(
         ),
         None,
     )
-    asked = f"{width}x{height} with {num_frames} frames does not fit into the memory that is free"
+    asked = f"{width}x{height} with {num_frames} frames does not fit into the free memory"
     free = f"{memory.free / GIB:.1f} GiB on the GPU and {memory.ram / GIB:.1f} GiB of RAM"
     if smaller is None:
-        return NotEnoughMemoryError(f"{asked} ({free}), nor does any smaller size. Close what else uses them.")
+        return NotEnoughMemoryError(
+            f"{asked} ({free}), and neither does any smaller size. Close other programs that use it."
+        )
     frames, height, width = smaller
     return NotEnoughMemoryError(f"{asked} ({free}). {width}x{height} with {frames} frames would.")
 
 
 def _smaller(num_frames: int, height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Yield shapes of the same proportions in steps of 5 %, then with half of the frames and so on."""
+    """Yield shapes of the same proportions in steps of 5 %, then again with half of the frames, and so on."""
     while num_frames >= 1:
         for percent in range(95, 20, -5):
             smaller_height, smaller_width = (max(16, side * percent // 1600 * 16) for side in (height, width))

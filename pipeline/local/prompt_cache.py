@@ -25,9 +25,9 @@ SAMPLED_VALUES = 1024
 
 
 class PromptCache:
-    """Keeps the embeddings of the last `size` texts, for one model: with them a new seed needs no text encoder.
+    """Keeps the embeddings of the last `size` texts for one model, so that a new seed needs no text encoder.
 
-    An embedding takes 1 MB for the 2B model in bfloat16. With `files` they are there after a restart too.
+    An embedding takes 1 MB for the 2B model in bfloat16. With `files`, they survive a restart.
     """
 
     def __init__(self, size: int = 16, files: "PromptFiles | None" = None) -> None:
@@ -48,7 +48,7 @@ class PromptCache:
 class PromptFiles:
     """Embeddings in a folder, one safetensors file each, named by a hash of tokens and of the text encoder's weights.
 
-    The texts themselves are not stored. Above `max_bytes` the files that were used longest ago are deleted.
+    The texts themselves are not stored. Above `max_bytes`, the least recently used files are deleted.
     """
 
     def __init__(self, folder: Path, model: "LocalModel", max_bytes: int = MAX_BYTES) -> None:
@@ -60,7 +60,7 @@ class PromptFiles:
     def get_or_encode(self, text: str, encode: Callable[[str], Tensor]) -> Tensor:
         """Return the embedding as `PromptCache.get_or_encode` does.
 
-        A file that cannot be read is made again; a full disk does no harm.
+        An unreadable file is replaced. A full disk is only logged.
         """
         tokens = tokenize(self._tokenizer, text).numpy().tobytes()
         file = self._folder / f"{hashlib.sha256(self._weights + tokens).hexdigest()}.safetensors"
@@ -75,7 +75,7 @@ class PromptFiles:
                 save_file({"embeds": embeds.contiguous()}, unfinished)
             self._remove_oldest()
         except (OSError, SafetensorError) as error:  # the latter where a disk is full
-            logging.warning(f"The embedding of a prompt could not be kept in {self._folder}: {error}")
+            logging.warning(f"The embedding of a prompt could not be saved in {self._folder}: {error}")
         return embeds
 
     def _remove_oldest(self) -> None:
@@ -91,7 +91,7 @@ class PromptFiles:
 
 
 def fingerprint(text_encoder: "TextEncoder") -> bytes:
-    """Return a hash of the first and the last values of every weight, and of the dtype of the computation.
+    """Return a hash of the first and last values of every weight and of the computation's dtype.
 
     Reading all weights would take longer than encoding a prompt.
     """

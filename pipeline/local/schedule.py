@@ -1,4 +1,4 @@
-"""The sigmas that the denoising goes through, and how it gets from one to the next."""
+"""The sigmas of the denoising steps, and the solvers that step between them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -11,23 +11,23 @@ from ..request import DISTILLED, FEW_STEPS
 
 FEW_STEPS_SIGMA_MIN, FEW_STEPS_RHO = 0.1, 10
 OTHER_SPACINGS = ("use_exponential_sigmas", "use_beta_sigmas", "use_dynamic_shifting", "shift_terminal")
-"""Of diffusers' UniPC, which no Cosmos-Predict2.5 was trained for."""
+"""Options of diffusers' UniPC that no Cosmos-Predict2.5 was trained for."""
 DISTILLED_SIGMAS = (1, 15 / 16, 5 / 6, 5 / 8)
-"""Flow sigmas of NVIDIA's distilled checkpoint, which has them as angles, atan(s / (1 - s)), in cosmos-predict2.5."""
+"""Flow sigmas of NVIDIA's distilled checkpoint. cosmos-predict2.5 has them as angles, atan(s / (1 - s))."""
 
 
 class Solver(Protocol):
-    """Goes from noise to clean latents. `sigmas`: (steps + 1,), of the flow, 1 for noise alone, the last one 0."""
+    """Goes from noise to clean latents. `sigmas`: flow sigmas, (steps + 1,), from 1 (pure noise) to 0."""
 
     sigmas: Tensor
 
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The latents at `sigmas[index + 1]`, and the clean ones as guessed, from the velocity at `sigmas[index]`."""
+        """Return the latents at `sigmas[index + 1]` and the clean estimate, given the velocity at `sigmas[index]`."""
         ...
 
 
 class UniPC:
-    """diffusers' UniPC of second order, as `config` has it, over any sigmas."""
+    """diffusers' second-order UniPC, configured by `config`, over any sigmas."""
 
     def __init__(self, config: Mapping[str, Any], sigmas: Tensor) -> None:
         self.sigmas = sigmas.cpu()
@@ -43,7 +43,7 @@ class UniPC:
 
 
 class Renoising:
-    """Guesses the clean latents in each step and puts the noise that all began with back on them."""
+    """Estimates the clean latents in each step, and adds the initial noise again."""
 
     def __init__(self, sigmas: Tensor, noise: Tensor) -> None:
         self.sigmas = sigmas
@@ -55,7 +55,7 @@ class Renoising:
 
 
 def is_usable(config: Mapping[str, Any]) -> bool:
-    """Whether `config`, of a folder's scheduler, is that of a UniPC with flow sigmas, which is all there is here."""
+    """Return whether `config`, of a folder's scheduler, is a UniPC with flow sigmas, the only supported kind."""
     if config.get("_class_name", UniPCMultistepScheduler.__name__) != UniPCMultistepScheduler.__name__:
         return False
     is_flow = config.get("use_flow_sigmas") is True and config.get("prediction_type") == "flow_prediction"
@@ -69,9 +69,9 @@ def is_usable(config: Mapping[str, Any]) -> bool:
 
 
 def standard_sigmas(config: Mapping[str, Any], num_inference_steps: int) -> Tensor:
-    """Those of a checkpoint's own scheduler.
+    """Return the sigmas of a checkpoint's own scheduler.
 
-    Without Karras as NVIDIA spaces them, from 1 - 1 / 1000 down to a step above 0; diffusers ends 1 / 1000 higher.
+    Without Karras they have NVIDIA's spacing, from 1 - 1 / 1000 down to a step above 0; diffusers ends 1 / 1000 higher.
     Source: `FlowUniPCMultistepScheduler.set_timesteps` of cosmos-predict2.5.
     """
     if not config.get("use_karras_sigmas"):
@@ -82,15 +82,15 @@ def standard_sigmas(config: Mapping[str, Any], num_inference_steps: int) -> Tens
 
 
 def shifted_sigmas(shift: float, num_inference_steps: int) -> Tensor:
-    """Flow sigmas of equal distances, and 0, of which `shift` moves those between towards 1."""
+    """Return evenly spaced flow sigmas and 0. `shift` moves the ones in between towards 1."""
     sigmas = torch.linspace(1 - 1 / 1000, 0, num_inference_steps + 1, dtype=torch.float64)
     return (shift * sigmas / (1 + (shift - 1) * sigmas)).float()
 
 
 def few_steps_sigmas(first: float, num_inference_steps: int) -> Tensor:
-    """Karras sigmas from the flow sigma `first` to 0.1 with rho 10, and 0. Source: Karras et al. 2022, equation 5.
+    """Return Karras sigmas from the flow sigma `first` to 0.1 with rho 10, and 0. Source: Karras et al. 2022, eq. 5.
 
-    To half of the first one where that is less, as when the last few steps of many are made anew.
+    They end at half of `first` if that is less, as when only the last few of many steps are repeated.
     """
     highest = first / (1 - first)
     start, end = (sigma ** (1 / FEW_STEPS_RHO) for sigma in (highest, min(FEW_STEPS_SIGMA_MIN, highest / 2)))
@@ -99,7 +99,7 @@ def few_steps_sigmas(first: float, num_inference_steps: int) -> Tensor:
 
 
 def distilled_sigmas(num_inference_steps: int) -> Tensor:
-    """The first 1 to 4 of `DISTILLED_SIGMAS`, and 0."""
+    """Return the first 1 to 4 of `DISTILLED_SIGMAS`, and 0."""
     return torch.tensor([*DISTILLED_SIGMAS[:num_inference_steps], 0.0])
 
 
@@ -110,10 +110,10 @@ def make_solver(
     noise: Tensor,
     unipc: Callable[[Mapping[str, Any], Tensor], Solver] = UniPC,
 ) -> Solver:
-    """What takes `noise`, (1, 16, T, H/8, W/8), down `schedule`, one of a request. `config`: the checkpoint's own.
+    """Return a solver that takes `noise`, (1, 16, T, H/8, W/8), down `schedule`, a request's.
 
-    `sigmas`: (steps + 1,), those of the standard schedule; the others have as many, and "few steps" begins as it does.
-    `unipc`: `UniPC`, or the one of `library`.
+    `config`: the checkpoint's scheduler. `sigmas`: (steps + 1,), of the standard schedule; the others have the same
+    number, and "few steps" has the same first one. `unipc`: `UniPC`, or the one in `library`.
     """
     steps = len(sigmas) - 1
     if schedule == DISTILLED:

@@ -1,16 +1,16 @@
-"""The sizes that the memory for a video depends on, in bytes: of the parts, the device and the frames."""
+"""The sizes in bytes that determine a video's memory: parts, device and frames."""
 
 import math
 from dataclasses import dataclass
 
 GIB = 2**30
 USED_SHARE = 0.8
-"""Of the free memory. The rest is for what the allocator loses between blocks, a kernel's workspace, the desktop."""
+"""The share of the free memory to use. The rest is for fragmentation, kernels' workspaces and the desktop."""
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """The number of tokens that go through the transformer's layers at once, and of queries through self-attention.
+    """The number of tokens in the transformer's layers at once, and of queries in self-attention.
 
     `queries`: None for all. A matrix product of 8192 rows keeps a GPU as busy as one of 84480.
     """
@@ -23,9 +23,8 @@ class Chunks:
 class DeviceMemory:
     """The memory that a placement has, in bytes.
 
-    `free`: on the device, once everything else has left it. `ram`: in the CPU's memory. `layers_in_flight`: how many
-    layers are on the device at once where weights are streamed; 0 where they cannot be. `streams_all`: no weight stays
-    on the device.
+    `free`: on the device, once everything else has left it. `ram`: free RAM. `layers_in_flight`: the number of streamed
+    layers on the device at once, or 0 if weights cannot be streamed. `streams_all`: no weight stays on the device.
     """
 
     free: float
@@ -43,7 +42,7 @@ UNLIMITED = DeviceMemory(math.inf, math.inf)
 
 @dataclass(frozen=True)
 class PartSize:
-    """Bytes of a part's weights, of its largest layer, and of the layers whose weights are held for several chunks."""
+    """Bytes of a part's weights, of its largest layer, and of the layers held for several chunks."""
 
     weights: int
     largest_layer: int
@@ -52,7 +51,7 @@ class PartSize:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """The sizes of a checkpoint that its memory depends on. Item sizes, in bytes, are of the computation's dtypes."""
+    """The sizes of a checkpoint that determine its memory. Item sizes, in bytes, are of the computation's dtypes."""
 
     text_encoder: PartSize
     transformer: PartSize

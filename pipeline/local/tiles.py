@@ -1,4 +1,4 @@
-"""Tiles of a picture: how it is cut into parts that overlap, and how these are blended."""
+"""Overlapping tiles of a picture, and their blending."""
 
 import math
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from torch import Tensor
 from .latents import SPATIAL_COMPRESSION
 
 OVERLAP = 8
-"""Latents that two tiles share: 64 pixels."""
+"""Latents shared by two tiles: 64 pixels."""
 SMALLEST_SPLIT = 24
-"""Latents. A shorter side is not split: its parts would be little but overlap."""
+"""In latents. A shorter side is not split, since its parts would be mostly overlap."""
 MAX_TILES = 8
-"""In a row or a column."""
+"""Per row and per column."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the picture, in latents, with the weight of each row and column of its pixels where tiles overlap.
+    """A part of the picture, in latents, with a weight per row and column of pixels where tiles overlap.
 
-    The weights of all tiles of a picture add up to 1 at each pixel.
+    At each pixel, the weights of all tiles add up to 1.
     """
 
     rows: slice
@@ -30,7 +30,7 @@ class Tile:
 
     @property
     def weights(self) -> Tensor:
-        """The weight of each pixel: (8h, 8w, 1)."""
+        """Return the weight of each pixel: (8h, 8w, 1)."""
         return (self.row_weights[:, None] * self.column_weights)[..., None]
 
     def pixels(self) -> tuple[slice, slice]:
@@ -41,7 +41,7 @@ class Tile:
         return rows, columns
 
     def split(self, grid: tuple[int, int]) -> list["Tile"]:
-        """Return the smaller tiles of `grid`, which overlap, row by row."""
+        """Split this tile into the overlapping tiles of `grid`, row by row."""
         rows, columns = (
             blended_spans(span, weights, count)
             for span, weights, count in zip(
@@ -52,7 +52,7 @@ class Tile:
 
 
 def blended_spans(span: slice, weights: Tensor, count: int) -> list[tuple[slice, Tensor]]:
-    """Return `count` overlapping parts of `span`, in latents, with `weights`, one for each pixel, shared among them."""
+    """Split `span`, in latents, into `count` overlapping parts, and share `weights`, one per pixel, among them."""
     rising, parts = ramp(), []
     for index, part in enumerate(spans(span.stop - span.start, count)):
         own = weights[part.start * SPATIAL_COMPRESSION : part.stop * SPATIAL_COMPRESSION].clone()
@@ -65,20 +65,20 @@ def blended_spans(span: slice, weights: Tensor, count: int) -> list[tuple[slice,
 
 
 def ramp() -> Tensor:
-    """Return how much the later one of two tiles counts where they overlap, for each pixel, from 0 to 1."""
+    """Return the weight of the later one of two overlapping tiles, from 0 to 1, per pixel."""
     pixels = OVERLAP * SPATIAL_COMPRESSION
     return (torch.arange(pixels) + 0.5) / pixels
 
 
 def whole(latents: Tensor) -> Tile:
-    """Return the tile that is the whole picture of a video."""
+    """Return one tile that covers the whole picture."""
     height, width = latents.shape[-2:]
     weights = (torch.ones(side * SPATIAL_COMPRESSION) for side in (height, width))
     return Tile(slice(0, height), slice(0, width), *weights)
 
 
 def grids(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the grids, rows and columns of tiles, for a picture in pixels, the one with the least work first."""
+    """Return the grids (rows, columns) for a picture in pixels, the one with the least work first."""
     rows, columns = (
         [count for count in range(1, MAX_TILES + 1) if count == 1 or _tile_length(side, count) >= 2 * OVERLAP]
         for side in (height // SPATIAL_COMPRESSION, width // SPATIAL_COMPRESSION)
@@ -92,7 +92,7 @@ def grids(height: int, width: int) -> list[tuple[int, int]]:
 
 
 def finer_grid(grid: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """Return a grid with twice the tiles of `grid`, cut across their longer side; `grid` where none is that fine."""
+    """Return a grid with each tile of `grid` cut across its longer side, or `grid` if that is too fine."""
     tile_height, tile_width = largest_tile(height, width, grid)
     rows, columns = grid
     finer = (2 * rows, columns) if tile_height > tile_width else (rows, 2 * columns)
@@ -100,7 +100,7 @@ def finer_grid(grid: tuple[int, int], height: int, width: int) -> tuple[int, int
 
 
 def largest_tile(height: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width, in latents, of the largest tile of a picture in pixels."""
+    """Return the height and width, in latents, of the largest tile of a picture in pixels."""
     tile_height, tile_width = (
         _tile_length(side // SPATIAL_COMPRESSION, count) for side, count in zip((height, width), grid, strict=True)
     )
@@ -112,7 +112,7 @@ def _tile_length(length: int, count: int) -> int:
 
 
 def spans(length: int, count: int) -> list[slice]:
-    """Return `count` parts of `length` latents, of about one size, each sharing OVERLAP latents with the next."""
+    """Split `length` latents into `count` parts of about equal size that overlap by OVERLAP latents."""
     total = length + (count - 1) * OVERLAP
     parts, start = [], 0
     for index in range(count):

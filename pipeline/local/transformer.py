@@ -1,4 +1,4 @@
-"""diffusers' Cosmos transformer, its modules and weights, computed in chunks of tokens: the same in less memory."""
+"""diffusers' Cosmos transformer, computed in chunks of tokens: the same result in less memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,52 +15,52 @@ from .compat import CosmosTransformerBlock, apply_rotary_emb
 from .sizes import Chunks
 
 RESIDUAL_DTYPE = torch.float32
-"""The residual stream has large values, of which bfloat16 keeps three digits. NVIDIA's own run has it in bfloat16."""
+"""The residual stream has large values, and bfloat16 keeps only three digits of them. NVIDIA runs it in bfloat16."""
 FINE_DTYPE = torch.float32
-"""Of the timestep's embedding, of every modulation and of the last layer, as in NVIDIA's own run: they are a row each,
-and small. In bfloat16 the rounding of a modulation is as large as eight steps at the start. Of learned positions too,
-which the demo alone has.
+"""The dtype of the timestep's embedding, of every modulation and of the last layer, as NVIDIA runs them. They are
+small, a row each. In bfloat16, the rounding of a modulation is as large as eight steps at the start. Also the dtype of
+learned positions, which only the demo has.
 """
 
 
 class Kernels:
-    """What a block does beside its matrix products, in plain PyTorch. A subclass may have faster ones."""
+    """The operations of a block besides its matrix products, in plain PyTorch. A subclass may be faster."""
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(1, heads, tokens, head_dim) each -> (1, tokens, heads * head_dim)."""
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
     def rotary_table(self, cos: Tensor, sin: Tensor) -> Tensor:
-        """What `norm_and_rotate` wants of the angles, (tokens, head_dim) each; the tokens come first."""
+        """Return the table for `norm_and_rotate` from the angles, (tokens, head_dim) each, tokens first."""
         return torch.stack((cos, sin), dim=1)
 
     def norm_and_rotate(self, norm: Any, heads: Tensor, table: Tensor) -> Tensor:
-        """`heads`: (1, heads, tokens, head_dim), through the RMSNorm of each head and turned by RoPE."""
+        """Apply each head's RMSNorm and RoPE to `heads`, (1, heads, tokens, head_dim)."""
         cos, sin = table.unbind(1)
         rotated: Any = apply_rotary_emb(norm(heads), (cos, sin), use_real_unbind_dim=-2)  # pyright: ignore[reportArgumentType]
         return rotated
 
     def adaptive_norm(self, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-        """LayerNorm(x) * (1 + scale) + shift, over the last dimension."""
+        """Return LayerNorm(x) * (1 + scale) + shift, over the last dimension."""
         return F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale) + shift
 
     def hold(self, layer: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
-        """`layer`, to be used for several chunks in the dtype and on the device of `like`."""
+        """Return `layer` in the dtype and on the device of `like`, for use on several chunks."""
         return with_weights_in(layer, like.dtype)
 
     def apply(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """`layer` of `x`, once, in the dtype of `x`."""
+        """Apply `layer` to `x` once, in the dtype of `x`."""
         return with_weights_in(layer, x.dtype)(x)
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What all passes at one timestep share, however their prompts differ.
+class Timestep:
+    """Values shared by all passes at one timestep, whatever their prompts.
 
     `time`, (rows, channels), and `time_lora`, (rows, 3 * channels): one row, or one for each latent frame, in
     `FINE_DTYPE`.
-    `table`: of `Kernels.rotary_table`. `positions`: (1, tokens, channels), or None. `modulations`: of each norm that a
-    pass has come to.
+    `table`: from `Kernels.rotary_table`. `positions`: (1, tokens, channels), or None. `modulations`: filled in for each
+    norm as a pass reaches it.
     """
 
     time: Tensor
@@ -72,16 +72,16 @@ class Moment:
 
 @dataclass(frozen=True)
 class Pass:
-    """What all blocks of one pass share. `prompt_embeds`: (1, 512, text_embed_dim)."""
+    """Values shared by all blocks of one pass. `prompt_embeds`: (1, 512, text_embed_dim)."""
 
-    moment: Moment
+    timestep: Timestep
     prompt_embeds: Tensor
     kernels: Kernels
     chunks: Chunks
 
     @property
     def like(self) -> Tensor:
-        """Of the dtype and the device that the layers compute in."""
+        """Return a tensor with the dtype and device of the layers' computation."""
         return self.prompt_embeds
 
     def slices(self, tokens: int) -> Iterator[slice]:
@@ -94,24 +94,24 @@ class CosmosTransformer(CosmosTransformer3DModel):
     kernels: Kernels
     chunks: Chunks
     compute_dtype: torch.dtype | None = None
-    """None for that of the weights."""
+    """None means the dtype of the weights."""
 
-    def moment(self, latents: Tensor, timestep: Tensor) -> Moment:
-        """For `forward` at `timestep`, (1,), or (T,) for one of each latent frame. `latents`: as there."""
+    def at(self, latents: Tensor, timestep: Tensor) -> Timestep:
+        """Return the shared values for `forward` at `timestep`, (1,), or (T,) with one per latent frame."""
         time, time_lora = self._embed(timestep)
         table = self.kernels.rotary_table(*self.rope(latents))
         positions = self.learnable_pos_embed and self.learnable_pos_embed(latents.to(FINE_DTYPE))
-        return Moment(time, time_lora, table, positions)
+        return Timestep(time, time_lora, table, positions)
 
     def _embed(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """`time` and `time_lora` of a moment. Source: `CosmosEmbedding.forward` of diffusers."""
+        """Return `time` and `time_lora` of a timestep. Source: `CosmosEmbedding.forward` of diffusers."""
         embedder = self.time_embed.t_embedder
         time = self.time_embed.time_proj(timestep).to(FINE_DTYPE)
         hidden = embedder.activation(self.kernels.apply(embedder.linear_1, time))
         return with_weights_in(self.time_embed.norm, FINE_DTYPE)(time), self.kernels.apply(embedder.linear_2, hidden)
 
-    def forward(self, latents: Tensor, moment: Moment, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The velocity, in the shape and dtype of `latents`, (1, 16, T, H/8, W/8).
+    def forward(self, latents: Tensor, timestep: Timestep, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the velocity, in the shape and dtype of `latents`, (1, 16, T, H/8, W/8).
 
         `prompt_embeds`: (1, 512, text_embed_dim), projected. `condition_mask`: (1, 1, T, H/8, W/8).
 
@@ -120,7 +120,7 @@ class CosmosTransformer(CosmosTransformer3DModel):
         frames, height, width = latents.shape[2:]
         x = torch.cat([latents, condition_mask, torch.zeros_like(condition_mask)], dim=1)
         hidden_states = self.patch_embed(x).flatten(1, 3)
-        shared = Pass(moment, prompt_embeds, self.kernels, self.chunks)
+        shared = Pass(timestep, prompt_embeds, self.kernels, self.chunks)
         hidden_states = hidden_states.to(RESIDUAL_DTYPE)
         for block in self.transformer_blocks:
             hidden_states = block(hidden_states, shared)
@@ -134,7 +134,7 @@ class CosmosTransformer(CosmosTransformer3DModel):
 
     def _project_out(self, hidden_states: Tensor, shared: Pass, dtype: torch.dtype) -> Tensor:
         shift, scale = modulation(self.norm_out, shared)
-        proj_out = shared.kernels.hold(self.proj_out, shared.moment.time)
+        proj_out = shared.kernels.hold(self.proj_out, shared.timestep.time)
         return torch.cat(
             [
                 proj_out(normalized(self.norm_out, hidden_states, part, scale, shift, shared).to(FINE_DTYPE))
@@ -145,12 +145,12 @@ class CosmosTransformer(CosmosTransformer3DModel):
 
 
 class CosmosBlock(CosmosTransformerBlock):
-    """A block that changes `hidden_states` in place. Exact: a token's row never depends on its chunk."""
+    """A block that changes `hidden_states` in place. It is exact, since a token's row never depends on its chunk."""
 
     def forward(self, hidden_states: Tensor, shared: Pass) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """`hidden_states`: (1, tokens, channels), the residual stream. Source: `CosmosTransformerBlock.forward`."""
-        if shared.moment.positions is not None:
-            hidden_states.add_(shared.moment.positions)
+        """Update `hidden_states`, (1, tokens, channels), in place. Source: `CosmosTransformerBlock.forward`."""
+        if shared.timestep.positions is not None:
+            hidden_states.add_(shared.timestep.positions)
         self._attend_to_itself(hidden_states, shared)
         self._attend_to_prompt(hidden_states, shared)
         self._feed_forward(hidden_states, shared)
@@ -169,13 +169,13 @@ class CosmosBlock(CosmosTransformerBlock):
             x = modulated(self.norm1, hidden_states, part, scale, shift, shared)
             key[:, part], value[:, part] = to_k(x), to_v(x)
         key, value = split_heads(key, attn.heads), split_heads(value, attn.heads)
-        norm_and_rotate(attn.norm_k, key, shared.moment.table, shared)
+        norm_and_rotate(attn.norm_k, key, shared.timestep.table, shared)
         for part in queries:
             # In an expression: a name would keep what was normalised alive beside the queries that were made of it.
             query = split_heads(
                 to_q(modulated_whole(self.norm1, hidden_states, part, scale, shift, shared)), attn.heads
             )
-            norm_and_rotate(attn.norm_q, query, shared.moment.table[part], shared)
+            norm_and_rotate(attn.norm_q, query, shared.timestep.table[part], shared)
             out = shared.kernels.attention(query, key, value)
             del query
             add_gated(hidden_states, part, gate, to_out(out), shared)
@@ -206,28 +206,28 @@ def slices(tokens: int, size: int) -> Iterator[slice]:
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(1, tokens, heads * head_dim) -> (1, heads, tokens, head_dim), a view."""
+    """View (1, tokens, heads * head_dim) as (1, heads, tokens, head_dim)."""
     return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def with_weights_in(layer: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """`layer` itself, or one that computes as it does with its weights in `dtype`."""
+    """Return `layer` itself, or a copy with its weights in `dtype`."""
     weights = {name: weight.to(dtype) for name, weight in layer.named_parameters() if weight.dtype != dtype}
     return partial(functional_call, layer, weights) if weights else layer
 
 
 def modulation(norm: Any, shared: Pass) -> tuple[Tensor, ...]:
-    """Shift, scale and, in a block, gate: (rows, channels) each. Worked out once for each moment."""
-    moment, apply = shared.moment, shared.kernels.apply
-    if norm not in moment.modulations:
-        values = apply(norm.linear_2, apply(norm.linear_1, norm.activation(moment.time)))
-        values = values + moment.time_lora[:, : values.shape[1]]
-        moment.modulations[norm] = values.split(moment.time.shape[1], dim=1)
-    return moment.modulations[norm]
+    """Return shift, scale and, in a block, gate: (rows, channels) each. Computed once per timestep."""
+    timestep, apply = shared.timestep, shared.kernels.apply
+    if norm not in timestep.modulations:
+        values = apply(norm.linear_2, apply(norm.linear_1, norm.activation(timestep.time)))
+        values = values + timestep.time_lora[:, : values.shape[1]]
+        timestep.modulations[norm] = values.split(timestep.time.shape[1], dim=1)
+    return timestep.modulations[norm]
 
 
 def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:
-    """Of `values`, (rows, channels), what goes with each token of `part`: (1, 1, channels) where there is one row."""
+    """Return the row of `values`, (rows, channels), for each token of `part`; (1, 1, channels) if there is one row."""
     if len(values) == 1:
         return values[None]
     index = torch.arange(part.start, part.stop, device=values.device) * len(values) // tokens
@@ -235,21 +235,21 @@ def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:
 
 
 def normalized(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
-    """The tokens of `part`, normalised, scaled and shifted, in the dtype of the residual stream."""
+    """Return the tokens of `part`, normalised, scaled and shifted, in the dtype of the residual stream."""
     tokens = hidden_states.shape[1]
     scale, shift = rows_of_tokens(scale, part, tokens), rows_of_tokens(shift, part, tokens)
     return shared.kernels.adaptive_norm(hidden_states[:, part], scale, shift, norm.norm.eps)
 
 
 def modulated(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
-    """As `normalized`, in the compute dtype."""
+    """Return the result of `normalized` in the compute dtype."""
     return normalized(norm, hidden_states, part, scale, shift, shared).to(shared.like.dtype)
 
 
 def modulated_whole(
     norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass
 ) -> Tensor:
-    """As `modulated`, for a part of any length."""
+    """Return the result of `modulated` for a part of any length."""
     x = shared.like.new_empty(1, part.stop - part.start, hidden_states.shape[2])
     for inner in shared.slices(part.stop - part.start):
         outer = slice(part.start + inner.start, part.start + inner.stop)
@@ -258,13 +258,13 @@ def modulated_whole(
 
 
 def norm_and_rotate(norm: nn.Module, heads: Tensor, table: Tensor, shared: Pass) -> None:
-    """In place, `heads`: (1, heads, tokens, head_dim)."""
+    """Change `heads`, (1, heads, tokens, head_dim), in place."""
     for part in shared.slices(heads.shape[2]):
         heads[:, :, part] = shared.kernels.norm_and_rotate(norm, heads[:, :, part], table[part])
 
 
 def add_gated(hidden_states: Tensor, part: slice, gate: Tensor, out: Tensor, shared: Pass) -> None:
-    """hidden_states[:, part] += gate * out, the product and the sum in the dtype of the residual stream."""
+    """Compute hidden_states[:, part] += gate * out in the dtype of the residual stream."""
     for inner in shared.slices(out.shape[1]):
         outer = slice(part.start + inner.start, part.start + inner.stop)
         rows = rows_of_tokens(gate, outer, hidden_states.shape[1])
@@ -272,7 +272,7 @@ def add_gated(hidden_states: Tensor, part: slice, gate: Tensor, out: Tensor, sha
 
 
 def use_less_memory(transformer: CosmosTransformer3DModel) -> CosmosTransformer:
-    """`transformer` itself, from now on computed as here."""
+    """Turn `transformer` into a `CosmosTransformer`, and return it."""
     transformer.__class__ = CosmosTransformer
     for block in transformer.transformer_blocks:
         block.__class__ = CosmosBlock

@@ -1,4 +1,4 @@
-"""A video that was denoised and could not be decoded."""
+"""A video that was denoised but could not be decoded."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from ..request import GenerationRequest
 class UnfinishedVideo:
     """Keeps the latents of the last request until they are decoded, so that the same request continues from there.
 
-    `grid`: of the tiles to decode in, finer than planned where memory has not sufficed; None where it was not tried.
+    `grid`: the tiles for decoding, finer than planned if memory ran out before, or None.
     """
 
     def __init__(self) -> None:
@@ -16,7 +16,7 @@ class UnfinishedVideo:
         self._kept: tuple[GenerationRequest, Tensor, Tensor] | None = None
 
     def keep(self, request: GenerationRequest, conditioning_frames: Tensor, latents: Tensor) -> None:
-        """Keep `latents`, (1, 16, T, H/8, W/8), that were denoised for `request`, with its seed.
+        """Keep the denoised `latents`, (1, 16, T, H/8, W/8), of `request` with its seed.
 
         `conditioning_frames`: (0, 1 or 5, H, W, 3), the frames that the video starts from.
         """

@@ -1,4 +1,4 @@
-"""Which of NVIDIA's trainings a checkpoint comes from, and the settings that NVIDIA runs each with."""
+"""NVIDIA's trainings of the model, and NVIDIA's settings for each."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from ..request import DISTILLED as DISTILLED_SCHEDULE
 from ..request import MAX_DISTILLED_STEPS
 
 CONDITIONING_TIMESTEP = 0.0001
-"""Of a latent frame that is given, in place of its sigma, in the post-trained 2B model."""
+"""The timestep of a known latent frame, instead of its sigma, in the post-trained 2B model."""
 KARRAS_CONFIG: Mapping[str, Any] = {
     "use_karras_sigmas": True,
     "use_flow_sigmas": True,
@@ -24,16 +24,15 @@ SHIFTED_CONFIG: Mapping[str, Any] = {
     "prediction_type": "flow_prediction",
     "flow_shift": 5.0,
 }
-"""Flow sigmas of equal distances, shifted by 5 towards noise."""
+"""Evenly spaced flow sigmas, shifted by 5 towards noise."""
 HEADS_OF_14B = 40
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A training of NVIDIA's. `scheduler_config`: of its sampler, in diffusers' fields.
+    """One of NVIDIA's trainings. `scheduler_config`: its sampler's, in diffusers' fields.
 
-    `conditioning_timestep`: of a latent frame that is given, in place of its sigma; None where it has that of the
-    others.
+    `conditioning_timestep`: the timestep of a known latent frame, or None if it shares the others'.
     """
 
     name: str
@@ -42,15 +41,15 @@ class Variant:
     is_distilled: bool = False
 
     def warning(self, schedule: str) -> str:
-        """What a video with `schedule`, one of a request, will suffer from; nothing where it is right."""
+        """Return a warning if `schedule`, a request's, does not suit this training, or an empty string."""
         if self.is_distilled == (schedule == DISTILLED_SCHEDULE):
             return ""
         if self.is_distilled:
             return (
-                f"The checkpoint is NVIDIA's distilled one, by its name, which {schedule!r} spoils: set schedule to "
-                f"{DISTILLED_SCHEDULE!r}, with 1 to {MAX_DISTILLED_STEPS} steps and guidance_scale 1."
+                f"By its name this is NVIDIA's distilled checkpoint, and the schedule {schedule!r} ruins its videos: "
+                f"set schedule to {DISTILLED_SCHEDULE!r}, with 1 to {MAX_DISTILLED_STEPS} steps and guidance_scale 1."
             )
-        return f"The schedule {schedule!r} spoils what is not NVIDIA's distilled checkpoint, and this is {self.name}."
+        return f"The schedule {schedule!r} is for NVIDIA's distilled checkpoint and ruins the video with {self.name}."
 
 
 POST_TRAINED = Variant("2B post-trained", KARRAS_CONFIG, CONDITIONING_TIMESTEP)
@@ -59,18 +58,18 @@ DISTILLED = Variant("2B distilled", KARRAS_CONFIG, CONDITIONING_TIMESTEP, is_dis
 VARIANTS = {variant.name: variant for variant in (POST_TRAINED, OTHERS, DISTILLED)}
 
 IDS = {"81edfebe": POST_TRAINED, "d20b7120": OTHERS, "575edf0f": DISTILLED}
-"""How the names of NVIDIA's own files of the 2B model begin."""
+"""The first characters of NVIDIA's file names for the 2B model."""
 WORDS = {r"distill": DISTILLED, r"post[-_ .]?train": POST_TRAINED, r"pre[-_ .]?train": OTHERS}
 WORDS_OF_FOLDERS = {r"^distilled$": DISTILLED, r"^post-trained$": POST_TRAINED, r"^pre-trained$": OTHERS}
-"""As NVIDIA's repository has them: a folder "pretrained" may hold anything."""
+"""Spelled as in NVIDIA's repository: a folder "pretrained" may hold anything."""
 
 
 def recognise(place: Path, heads: int) -> Variant:
-    """The variant of a transformer with so many `heads`, in a file or a folder in diffusers layout.
+    """Return the variant of a transformer with `heads` heads, in a file or in a folder in diffusers layout.
 
-    The 14B model is known by its heads. The trainings of the 2B model have the same shapes: they are known by the name
-    of `place`, of the two folders that it is in, or of the revision that it was downloaded as. Without a name it is the
-    post-trained one, and what was trained from it.
+    The 14B model is recognised by its heads. The trainings of the 2B model have the same shapes, so they are recognised
+    by the name of `place`, of its two parent folders, or of the downloaded revision. Without such a name, it is the
+    post-trained one or a fine-tune of it.
     """
     if heads == HEADS_OF_14B:
         return OTHERS
@@ -82,7 +81,7 @@ def recognise(place: Path, heads: int) -> Variant:
 
 
 def _origins(place: Path) -> Iterator[str]:
-    """The folders above `place`, and the last word of the revision where it is in Hugging Face's cache or a clone."""
+    """Return the folders above `place`, and the revision's last word in Hugging Face's cache or a clone."""
     yield from (parent.name for parent in place.absolute().parents[:2])
     references = place.absolute().parents[1] / "refs"
     for file in references.rglob("*") if place.parent.name == "snapshots" else ():

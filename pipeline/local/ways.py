@@ -1,11 +1,11 @@
-"""Which parts of local generation are computed as here, and which as diffusers and transformers have them."""
+"""The implementation of each part of local generation: ours, or the one of diffusers or transformers."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Ways:
-    """True: as here, in less memory. False: as the library has it, which `library` calls."""
+    """True: our implementation, which needs less memory. False: the library's own, called by `library`."""
 
     transformer: bool = True
     vae: bool = True

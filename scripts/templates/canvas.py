@@ -17,8 +17,9 @@ CATEGORY = "Cosmos Predict2.5"
 """Of the subgraphs in the node library."""
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-# Makes one node of all in the graph, whose widgets and sockets are those named: `ids` are the nodes' by name.
-CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
+# Makes one node of all in the graph, whose widgets and sockets are those named: `ids` are the nodes' by name, `ends`
+# the places of what stands for its sockets inside.
+CONVERT = """({ name, description, ids, sockets, promoted, outputs, ends }) => {
     const { subgraph, node } = app.graph.convertToSubgraph(new Set(app.graph.nodes))
     const inner = (name) => subgraph.getNodeById(ids[name])
     for (const chosen of [...subgraph.inputs]) subgraph.removeInput(chosen) // by the frontend, such as a seed
@@ -31,6 +32,7 @@ CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
         subgraph.addOutput(output, slot.type).connect(slot, inner(from))
     }
     Object.assign(subgraph, { name, description })
+    ;[subgraph.inputNode.pos, subgraph.outputNode.pos] = ends
     node.title = name
     app.graph.extra.BlueprintDescription = description
     node.setSize([400, node.computeSize()[1]])
@@ -38,14 +40,17 @@ CONVERT = """({ name, description, ids, sockets, promoted, outputs }) => {
 
 
 def save(page: Page, name: str) -> None:
-    page.evaluate(BUILD, {"id": stable_id(name), **GRAPHS[name], "app": APPS[name]})
+    graph = {"id": stable_id(name), "first": first_id(list(GRAPHS).index(name)), **GRAPHS[name], "app": APPS[name]}
+    page.evaluate(BUILD, graph)
     page.evaluate(FRAME, MARGIN)
     (WORKFLOWS / f"{name}.json").write_text(exported(page), encoding="utf-8")
 
 
 def save_subgraph(page: Page, name: str) -> None:
     graph = BLUEPRINTS[name]
-    ids = page.evaluate(BUILD, {"id": stable_id(name), "nodes": graph["nodes"], "links": graph["links"]})
+    first = first_id(len(GRAPHS) + list(BLUEPRINTS).index(name))
+    made = {"id": stable_id(name), "first": first, "nodes": graph["nodes"], "links": graph["links"]}
+    ids = page.evaluate(BUILD, made)
     page.evaluate(CONVERT, {"name": name, "ids": ids, **graph})
     page.evaluate(FRAME, MARGIN)
     text = exported(page)
@@ -54,6 +59,11 @@ def save_subgraph(page: Page, name: str) -> None:
     saved = json.loads(text)
     saved["definitions"]["subgraphs"][0]["category"] = CATEGORY
     (SUBGRAPHS / f"{name}.json").write_text(json.dumps(saved, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def first_id(place: int) -> int:
+    """The number of the first node. A job's progress goes to the node of its number in any workflow that is open."""
+    return 100 * (place + 1) + 1
 
 
 def stable_id(name: str) -> str:

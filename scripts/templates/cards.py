@@ -14,31 +14,39 @@ from cosmos_predict25.scripts.templates.canvas import WORKFLOWS
 
 DOCS = environment.REPO / "docs"
 CARDS = {
-    "Text to Video (demo)": ["a text", "the demo\non any CPU", "25 frames\nof 96 x 96"],
-    "Text to Video (LoRA)": ["a text", "the demo\nand a LoRA", "25 frames\nof 96 x 96"],
-    "Text to Video (core nodes)": ["MODEL, CLIP\nand VAE", "ComfyUI's\nown sampler", "a video"],
-    "Text to Video (local)": ["a text", "Cosmos-Predict2.5\non your own card", "93 frames\nof 1280 x 704"],
-    "Text to Video (locally or on fal)": ["a text", "on your own card\nor on fal.ai", "93 frames\nof 1280 x 704"],
-    "Text to Video (on fal)": ["a text", "fal.ai, for money\nno card needed", "93 frames\nof 1280 x 704"],
-    "Image to Video (local)": [
+    "Cosmos Text to Video (demo)": ["a text", "the demo\non any CPU", "25 frames\nof 96 x 96"],
+    "Cosmos Text to Video (LoRA)": ["a text", "the demo\nand a LoRA", "25 frames\nof 96 x 96"],
+    "Cosmos Text to Video (core nodes)": ["MODEL, CLIP\nand VAE", "ComfyUI's\nown sampler", "a video"],
+    "NVIDIA Cosmos Text to Video (local)": [
+        "a text",
+        "Cosmos-Predict2.5\non your own card",
+        "93 frames\nof 1280 x 704",
+    ],
+    "NVIDIA Cosmos Text to Video (locally or on fal)": [
+        "a text",
+        "on your own card\nor on fal.ai",
+        "93 frames\nof 1280 x 704",
+    ],
+    "NVIDIA Cosmos Text to Video (on fal)": ["a text", "fal.ai, for money\nno card needed", "93 frames\nof 1280 x 704"],
+    "NVIDIA Cosmos Image to Video (local)": [
         "a picture\nand a text",
         "Cosmos-Predict2.5\non your own card",
         "93 frames that\nbegin with it",
     ],
-    "Image to Video (locally or on fal)": [
+    "NVIDIA Cosmos Image to Video (locally or on fal)": [
         "a picture\nand a text",
         "on your own card\nor on fal.ai",
         "93 frames that\nbegin with it",
     ],
-    "Extend Video (local)": [
+    "Cosmos Extend Video (local)": [
         "a video\nand a text",
         "Cosmos-Predict2.5\non your own card",
         "the same video,\nand what follows",
     ],
-    "Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
+    "NVIDIA Cosmos Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
 }
 """What a template's card says: what goes in, what works, and what comes out."""
-OF_DEMO = ("Text to Video (demo)", "Text to Video (LoRA)", "Text to Video (core nodes)")
+OF_DEMO = ("Cosmos Text to Video (demo)", "Cosmos Text to Video (LoRA)", "Cosmos Text to Video (core nodes)")
 """The cards that show a video of the workflow itself. The others need a model that is not at hand where this runs."""
 
 

@@ -8,6 +8,7 @@ from cosmos_predict25.scripts.templates.prose import (
     CORE_NODES_NOTE,
     DEMO_NOTE,
     DEMO_PROMPT,
+    DEMO_SQUARE_PROMPT,
     EXAMPLE_PROMPT,
     EXTEND_NOTE,
     FAL_NOTE,
@@ -19,27 +20,30 @@ from cosmos_predict25.scripts.templates.prose import (
     WRITER_NOTE,
 )
 
-LOADER = {
-    "type": "CosmosPredict25Loader",
-    "pos": [0, 0],
-    "size": [440, 154],
-    "values": {"checkpoint": "auto"},
-}
-PROMPT = {"type": "CosmosPredict25Prompt", "size": [440, 400], "values": {"prompt": EXAMPLE_PROMPT}}
+INPUT, COLUMN, GAP = 440, 340, 120
+"""Widths: of the nodes that are filled in, of those that work, and between columns, where the wires are."""
+LEFT, *COLUMNS = [0, *(INPUT + GAP + place * (COLUMN + GAP) for place in range(4))]
+"""Where the columns begin. What is filled in is in the left one. Wires go to the next one, or above what is there."""
+BELOW_PROMPT, BELOW_SETTINGS, BELOW_PICTURE = 490, 410, 450
+"""From one node's top to the next one's: they grow by what they say, and are higher in Nodes 2.0."""
+NOTE_GAP = 100
+GROWN = 760
+"""The height of Generate Locally and Export Video after a run, with their pictures."""
+
+LOADER = {"type": "CosmosPredict25Loader", "size": [INPUT, 154]}
+PROMPT = {"type": "CosmosPredict25Prompt", "size": [INPUT, 300]}
 SETTINGS_NODE = {
     "type": "CosmosPredict25SamplerSettings",
-    "size": [440, 202],
+    "size": [INPUT, 202],
     "values": {"seed": 42, "control_after_generate": "fixed"},
 }
 
 MUTED = 2
 FULL = {"num_frames": 93, "num_inference_steps": 35, "guidance_scale": 7, "width": 1280, "height": 704}
 DEMO = {"num_frames": 25, "num_inference_steps": 20, "guidance_scale": 2, "width": 96, "height": 96}
-DEMO_NAME = "Demo: moving shapes (CPU)"
+AUTO, DEMO_NAME = "auto", "Demo: moving shapes (CPU)"
 LORA = {"lora": "Demo: black shapes, for moving shapes"}
-COLUMN, GAP = 340, 20
-RIGHT = 500
-"""Where the columns right of the inputs begin."""
+DEMO_PARTS = {"new_frames": 20}
 
 
 def note(title: str, text: str, pos: list[int], height: int) -> dict[str, Any]:
@@ -53,7 +57,11 @@ def generate(kind: str, pos: list[int], **more: Any) -> dict[str, Any]:
 
 
 def text_encode(title: str, text: str, pos: list[int]) -> dict[str, Any]:
-    return {"type": "CLIPTextEncode", "title": title, "pos": pos, "size": [440, 160], "values": {"text": text}}
+    return {"type": "CLIPTextEncode", "title": title, "pos": pos, "size": [380, 160], "values": {"text": text}}
+
+
+def load_image(pos: list[int], **more: Any) -> dict[str, Any]:
+    return {"type": "LoadImage", "pos": pos, "size": [INPUT, 330], **more}
 
 
 def export(prefix: str, quality: str, pos: list[int], **more: Any) -> dict[str, Any]:
@@ -61,26 +69,41 @@ def export(prefix: str, quality: str, pos: list[int], **more: Any) -> dict[str, 
     return {"type": "CosmosPredict25ExportVideo", "pos": pos, "size": [COLUMN, 220], "values": values, **more}
 
 
-def inputs(settings: dict[str, Any], prompt: str, top: int) -> dict[str, Any]:
+def inputs(settings: dict[str, Any], prompt: str) -> dict[str, Any]:
     """The prompt and the settings, one above the other."""
     values = {**SETTINGS_NODE["values"], **settings}
     return {
-        "prompt": {**PROMPT, "pos": [0, top], "values": {"prompt": prompt}},
-        "settings": {**SETTINGS_NODE, "pos": [0, top + 470], "values": values},
+        "prompt": {**PROMPT, "pos": [LEFT, 0], "values": {"prompt": prompt}},
+        "settings": {**SETTINGS_NODE, "pos": [LEFT, BELOW_PROMPT], "values": values},
     }
 
 
+def loader(checkpoint: str, top: int) -> dict[str, Any]:
+    """The last one of its column, as it grows most."""
+    return {**LOADER, "pos": [LEFT, top], "values": {"checkpoint": checkpoint}}
+
+
 def local(checkpoint: str, settings: dict[str, Any], prompt: str, text: dict[str, Any], prefix: str) -> dict[str, Any]:
-    below = text["size"][1] + 90
+    below = text["size"][1] + NOTE_GAP
     return {
         "nodes": {
-            "loader": {**LOADER, "values": {"checkpoint": checkpoint}},
-            **inputs(settings, prompt, 350),
+            **inputs(settings, prompt),
+            "loader": loader(checkpoint, BELOW_PROMPT + BELOW_SETTINGS),
             "note": text,
-            "generate": generate("CosmosPredict25Generate", [RIGHT, below]),
-            "export": export(prefix, "high", [RIGHT + COLUMN + GAP, below]),
+            "generate": generate("CosmosPredict25Generate", [COLUMNS[0], below]),
+            "export": export(prefix, "high", [COLUMNS[1], below]),
         },
         "links": LOCAL_LINKS,
+    }
+
+
+def fal_beside(graph: dict[str, Any]) -> dict[str, Any]:
+    """Return the nodes for fal, muted, below those of `graph` that work locally, and their note."""
+    below = graph["nodes"]["generate"]["pos"][1] + GROWN
+    return {
+        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [COLUMNS[2], 0], 560),
+        "fal": generate("CosmosPredict25GenerateFal", [COLUMNS[0], below], mode=MUTED),
+        "fal_export": export("cosmos_fal", "as is", [COLUMNS[1], below], mode=MUTED),
     }
 
 
@@ -95,69 +118,79 @@ FAL_LINKS = [
     ["settings", "settings", "fal", "settings"],
     ["fal", "video", "fal_export", "video"],
 ]
-TEXT_TO_VIDEO_DEMO = local(DEMO_NAME, DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, [RIGHT, 0], 260), "cosmos_demo")
-TEXT_TO_VIDEO_LOCAL = local(
-    "auto", FULL, EXAMPLE_PROMPT, note("How to get the model", LOCAL_NOTE, [RIGHT, 0], 330), "cosmos"
-)
+NOTE_AT = [COLUMNS[0], 0]
+TEXT_TO_VIDEO_DEMO = local(DEMO_NAME, DEMO, DEMO_PROMPT, note("Start here", DEMO_NOTE, NOTE_AT, 260), "cosmos_demo")
+MODEL_NOTE = note("How to get the model", LOCAL_NOTE, NOTE_AT, 600)
+TEXT_TO_VIDEO_LOCAL = local(AUTO, FULL, EXAMPLE_PROMPT, MODEL_NOTE, "cosmos")
 TEXT_TO_VIDEO_FAL: dict[str, Any] = {
     "nodes": {
-        **inputs(FULL, EXAMPLE_PROMPT, 0),
-        "note": note("How to use fal", FAL_NOTE, [RIGHT, 0], 280),
-        "fal": generate("CosmosPredict25GenerateFal", [RIGHT, 370]),
-        "fal_export": export("cosmos_fal", "as is", [RIGHT + COLUMN + GAP, 370]),
+        **inputs(FULL, EXAMPLE_PROMPT),
+        "note": note("How to use fal", FAL_NOTE, NOTE_AT, 460),
+        "fal": generate("CosmosPredict25GenerateFal", [COLUMNS[0], 460 + NOTE_GAP]),
+        "fal_export": export("cosmos_fal", "as is", [COLUMNS[1], 460 + NOTE_GAP]),
     },
     "links": FAL_LINKS,
 }
-FAR = RIGHT + 2 * COLUMN + GAP + 60
 TEXT_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "nodes": {
-        **local("auto", FULL, EXAMPLE_PROMPT, note("Local", LOCAL_NOTE, [RIGHT, 0], 370), "cosmos_local")["nodes"],
-        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [FAR, 0], 370),
-        "fal": generate("CosmosPredict25GenerateFal", [FAR, 460], mode=MUTED),
-        "fal_export": export("cosmos_fal", "as is", [FAR + COLUMN + GAP, 460], mode=MUTED),
+        **local(AUTO, FULL, EXAMPLE_PROMPT, MODEL_NOTE, "cosmos_local")["nodes"],
+        **fal_beside(TEXT_TO_VIDEO_LOCAL),
     },
     "links": [*LOCAL_LINKS, *FAL_LINKS],
 }
 
+# The wires of prompt and settings go above the LoRA.
 TEXT_TO_VIDEO_LORA: dict[str, Any] = {
     "nodes": {
-        **local(DEMO_NAME, DEMO, LORA_PROMPT, note("Start here", LORA_NOTE, [RIGHT, 0], 230), "cosmos_lora")["nodes"],
-        "lora": {"type": "CosmosPredict25LoraLoader", "pos": [RIGHT, 320], "size": [COLUMN, 130], "values": LORA},
-        "generate": generate("CosmosPredict25Generate", [RIGHT, 550]),
+        **local(DEMO_NAME, DEMO, LORA_PROMPT, note("Start here", LORA_NOTE, [LEFT, -330], 230), "cosmos_lora")["nodes"],
+        "lora": {
+            "type": "CosmosPredict25LoraLoader",
+            "pos": [COLUMNS[0], BELOW_PROMPT + BELOW_SETTINGS],
+            "size": [COLUMN, 130],
+            "values": LORA,
+        },
+        "generate": generate("CosmosPredict25Generate", [COLUMNS[1], 0]),
+        "export": export("cosmos_lora", "high", [COLUMNS[2], 0]),
     },
     "links": [["loader", "model", "lora", "model"], ["lora", "model", "generate", "model"], *LOCAL_LINKS[1:]],
 }
 
+# In columns of their own: the loader, what it reads the prompts with, what the sampler takes, the sampler, and the end.
+# The wires of the model and of the VAE go above the columns between.
 TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
     "nodes": {
-        "loader": {"type": "CosmosPredict25CheckpointLoader", "pos": [0, 0], "size": [440, 200]},
-        "prompt": text_encode("Prompt", DEMO_PROMPT, [0, 320]),
-        "negative": text_encode("Negative prompt", DEFAULT_NEGATIVE_PROMPT, [0, 540]),
-        "latent": {
-            "type": "CosmosPredict25EmptyLatent",
-            "pos": [0, 760],
-            "size": [440, 106],
-            "values": {name: DEMO[name] for name in ("width", "height", "num_frames")},
+        "note": note("Start here", CORE_NODES_NOTE, [0, -360], 260),
+        "loader": {
+            "type": "CosmosPredict25CheckpointLoader",
+            "pos": [0, 0],
+            "size": [380, 200],
+            "values": {"checkpoint": DEMO_NAME},
         },
-        "note": note("Start here", CORE_NODES_NOTE, [540, 0], 250),
-        "guider": {"type": "CFGGuider", "pos": [540, 310], "size": [400, 98], "values": {"cfg": 3}},
+        "prompt": text_encode("Prompt", DEMO_PROMPT, [500, 360]),
+        "negative": text_encode("Negative prompt", DEFAULT_NEGATIVE_PROMPT, [500, 660]),
+        "guider": {"type": "CFGGuider", "pos": [1000, 140], "size": [300, 98], "values": {"cfg": 3}},
         "sigmas": {
             "type": "BasicScheduler",
-            "pos": [540, 460],
-            "size": [400, 106],
+            "pos": [1000, 320],
+            "size": [300, 106],
             "values": {"scheduler": "karras", "steps": DEMO["num_inference_steps"]},
         },
-        "sampler": {"type": "CosmosPredict25Sampler", "pos": [540, 620], "size": [400, 40]},
+        "sampler": {"type": "CosmosPredict25Sampler", "pos": [1000, 520], "size": [300, 60]},
         "noise": {
             "type": "RandomNoise",
-            "pos": [540, 730],
-            "size": [400, 82],
+            "pos": [1000, 800],
+            "size": [300, 82],
             "values": {"noise_seed": 42, "control_after_generate": "fixed"},
         },
-        "sample": {"type": "SamplerCustomAdvanced", "pos": [990, 310], "size": [370, 360]},
-        "decode": {"type": "VAEDecode", "pos": [990, 730], "size": [370, 46]},
-        "video": {"type": "CreateVideo", "pos": [990, 830], "size": [370, 78], "values": {"fps": 16}},
-        "export": export("cosmos_core_nodes", "high", [1410, 310]),
+        "latent": {
+            "type": "CosmosPredict25EmptyLatent",
+            "pos": [1000, 980],
+            "size": [300, 106],
+            "values": {name: DEMO[name] for name in ("width", "height", "num_frames")},
+        },
+        "sample": {"type": "SamplerCustomAdvanced", "pos": [1420, 140], "size": [340, 360]},
+        "decode": {"type": "VAEDecode", "pos": [1880, 0], "size": [200, 46]},
+        "export": export("cosmos_core_nodes", "high", [2200, 0]),
     },
     "links": [
         ["loader", "clip", "prompt", "clip"],
@@ -173,30 +206,29 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
         ["latent", "latent", "sample", "latent_image"],
         ["sample", "output", "decode", "samples"],
         ["loader", "vae", "decode", "vae"],
-        ["decode", "IMAGE", "video", "images"],
-        ["video", "VIDEO", "export", "video"],
+        ["decode", "IMAGE", "export", "images"],
     ],
 }
 
 WRITE_A_PROMPT: dict[str, Any] = {
     "nodes": {
+        "note": note("Start here", WRITER_NOTE, [0, -340], 240),
         "loader": {
             "type": "CosmosPredict25CheckpointLoader",
-            "pos": [0, 0],
-            "size": [440, 200],
+            "pos": [LEFT, 0],
+            "size": [INPUT, 200],
             "values": {"prompt_writer": True},
         },
+        "picture": load_image([LEFT, 480], mode=MUTED),
         "write": {
             "type": "TextGenerate",
-            "pos": [0, 330],
-            "size": [440, 480],
+            "pos": [COLUMNS[0], 140],
+            "size": [COLUMN + 60, 480],
             "values": {"prompt": "a robot arm waters a plant"},
         },
-        "note": note("Start here", WRITER_NOTE, [540, 0], 270),
-        "picture": {"type": "LoadImage", "pos": [540, 700], "size": [400, 314], "mode": MUTED},
-        "show": {"type": "PreviewAny", "pos": [540, 330], "size": [400, 300]},
-        "encode": {**text_encode("For KSampler", "", [990, 330]), "size": [370, 120]},
-        "prompt": {"type": "CosmosPredict25Prompt", "pos": [990, 510], "size": [370, 300]},
+        "encode": {**text_encode("For KSampler", "", [COLUMNS[1] + 60, 0]), "size": [380, 120]},
+        "prompt": {"type": "CosmosPredict25Prompt", "pos": [COLUMNS[1] + 60, 220], "size": [380, 300]},
+        "show": {"type": "PreviewAny", "pos": [COLUMNS[1] + 60, 700], "size": [380, 300]},
     },
     "links": [
         ["loader", "clip", "write", "clip"],
@@ -208,37 +240,40 @@ WRITE_A_PROMPT: dict[str, Any] = {
     ],
 }
 
-# Right of the inputs: the picture, what makes the video, what saves it; then the same for fal.
-PLACES = [RIGHT + place * (COLUMN + GAP) for place in range(5)]
+IMAGE_TO_VIDEO = local(
+    AUTO, FULL, IMAGE_PROMPT, note("How to use it", IMAGE_NOTE, NOTE_AT, 260), "cosmos_image"
+)  # fmt: skip
+PICTURE_TOP = BELOW_PROMPT + BELOW_SETTINGS
 IMAGE_TO_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
-        **local(
-            "auto", FULL, IMAGE_PROMPT, note("How to use it", IMAGE_NOTE, [RIGHT, 0], 230), "cosmos_image",
-        )["nodes"],
-        # ComfyUI brings that picture itself.
-        "picture": {
-            "type": "LoadImage", "pos": [PLACES[0], 320], "size": [COLUMN, 330], "values": {"image": "example.png"},
-        },
-        "generate": generate("CosmosPredict25Generate", [PLACES[1], 320]),
-        "export": export("cosmos_image", "high", [PLACES[2], 320]),
+        **IMAGE_TO_VIDEO["nodes"],
+        "picture": load_image([LEFT, PICTURE_TOP], values={"image": "example.png"}),  # which ComfyUI brings itself
+        "loader": loader(AUTO, PICTURE_TOP + BELOW_PICTURE),
     },
     "links": [*LOCAL_LINKS, ["picture", "IMAGE", "generate", "image"]],
-}  # fmt: skip
+}
+# What goes on is lower than what makes the first video, so that its wires pass below that.
+NEXT_TOP = BELOW_PROMPT + BELOW_SETTINGS
+EXTEND_TOP = 1040
 EXTEND_VIDEO_LOCAL: dict[str, Any] = {
     "nodes": {
-        **local(
-            "auto", FULL, "A large red square moves left over a blue background.",
-            note("How to use it", EXTEND_NOTE, [RIGHT, 0], 250), "cosmos_long",
-        )["nodes"],
+        **inputs(DEMO, DEMO_SQUARE_PROMPT),
         "next": {
-            **PROMPT, "title": "What happens next", "pos": [RIGHT, 790], "size": [COLUMN, 320],
+            **PROMPT,
+            "title": "What happens next",
+            "pos": [LEFT, NEXT_TOP],
             "values": {"prompt": "A large red square moves right over a blue background."},
         },
+        "loader": loader(DEMO_NAME, NEXT_TOP + BELOW_PROMPT),
+        "note": note("How to use it", EXTEND_NOTE, [COLUMNS[1], 0], 330),
+        "generate": generate("CosmosPredict25Generate", [COLUMNS[0], 0]),
         "extend": {
-            "type": "CosmosPredict25Extend", "pos": [RIGHT + COLUMN + GAP, 340], "size": [COLUMN, 180],
-            "values": {"new_frames": 88},
+            "type": "CosmosPredict25Extend",
+            "pos": [COLUMNS[1], EXTEND_TOP],
+            "size": [COLUMN, 180],
+            "values": DEMO_PARTS,
         },
-        "export": export("cosmos_long", "high", [RIGHT + 2 * (COLUMN + GAP), 340]),
+        "export": export("cosmos_long", "high", [COLUMNS[2], EXTEND_TOP]),
     },
     "links": [
         *LOCAL_LINKS[:3],
@@ -248,62 +283,90 @@ EXTEND_VIDEO_LOCAL: dict[str, Any] = {
         ["settings", "settings", "extend", "settings"],
         ["extend", "video", "export", "video"],
     ],
-}  # fmt: skip
+}
 
 IMAGE_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
-    "nodes": {
-        **IMAGE_TO_VIDEO_LOCAL["nodes"],
-        "fal_note": note("fal: how to use it, and what it costs", BOTH_NOTE, [PLACES[3], 0], 370),
-        "fal": generate("CosmosPredict25GenerateFal", [PLACES[3], 460], mode=MUTED),
-        "fal_export": export("cosmos_fal", "as is", [PLACES[4], 460], mode=MUTED),
-    },
+    "nodes": {**IMAGE_TO_VIDEO_LOCAL["nodes"], **fal_beside(IMAGE_TO_VIDEO_LOCAL)},
     "links": [*IMAGE_TO_VIDEO_LOCAL["links"], *FAL_LINKS, ["picture", "IMAGE", "fal", "image"]],
 }
 
-# What costs money says `on fal`: web/js lists it last.
+# What costs money says `on fal`, and what needs no model `(demo)`: web/js lists the one last, the other first. The
+# frontend's search looks in these names alone. Those that need NVIDIA's model or fal say NVIDIA.
 GRAPHS = {
-    "Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
-    "Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
-    "Text to Video (locally or on fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
-    "Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
-    "Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
-    "Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
-    "Image to Video (local)": IMAGE_TO_VIDEO_LOCAL,
-    "Image to Video (locally or on fal)": IMAGE_TO_VIDEO_LOCAL_OR_FAL,
-    "Extend Video (local)": EXTEND_VIDEO_LOCAL,
-    "Write a Prompt": WRITE_A_PROMPT,
+    "Cosmos Text to Video (demo)": TEXT_TO_VIDEO_DEMO,
+    "NVIDIA Cosmos Text to Video (local)": TEXT_TO_VIDEO_LOCAL,
+    "NVIDIA Cosmos Text to Video (locally or on fal)": TEXT_TO_VIDEO_LOCAL_OR_FAL,
+    "NVIDIA Cosmos Text to Video (on fal)": TEXT_TO_VIDEO_FAL,
+    "Cosmos Text to Video (core nodes)": TEXT_TO_VIDEO_CORE_NODES,
+    "Cosmos Text to Video (LoRA)": TEXT_TO_VIDEO_LORA,
+    "NVIDIA Cosmos Image to Video (local)": IMAGE_TO_VIDEO_LOCAL,
+    "NVIDIA Cosmos Image to Video (locally or on fal)": IMAGE_TO_VIDEO_LOCAL_OR_FAL,
+    "Cosmos Extend Video (local)": EXTEND_VIDEO_LOCAL,
+    "NVIDIA Cosmos Write a Prompt": WRITE_A_PROMPT,
 }
-TEXT_APP = [["prompt", "prompt"], ["settings", "num_frames"], ["settings", "seed"]]
+"""A new one comes last: the place of each says how its nodes are numbered."""
+
+FRAMES, SEED = ["settings", "num_frames", "Frames (num_frames)"], ["settings", "seed", "Seed"]
+SIZE = [["settings", "width", "Width"], ["settings", "height", "Height"]]
+STEPS = ["settings", "num_inference_steps", "Steps (num_inference_steps)"]
+MODEL = ["loader", "checkpoint", "Model (checkpoint)"]
+PRICE = ["fal", "endpoint", "$0.20 per video, distilled $0.08"]
+PICTURE = ["picture", "image", "Picture"]
+DEMO_APP = [["prompt", "prompt", "Prompt"], FRAMES, SEED]
+FAL_APP = [["prompt", "prompt", "Prompt"], PRICE, FRAMES, STEPS, SEED]
+LOCAL_APP = [["prompt", "prompt", "Prompt"], FRAMES, *SIZE, STEPS, SEED, MODEL]
 APPS: dict[str, tuple[list[list[str]], list[str]]] = {
-    "Text to Video (demo)": (TEXT_APP, ["export"]),
-    "Text to Video (local)": (TEXT_APP, ["export"]),
-    "Text to Video (locally or on fal)": (TEXT_APP, ["export", "fal_export"]),
-    "Text to Video (on fal)": (TEXT_APP, ["fal_export"]),
-    "Text to Video (core nodes)": (
-        [["prompt", "text"], ["latent", "num_frames"], ["noise", "noise_seed"]],
+    "Cosmos Text to Video (demo)": (DEMO_APP, ["export"]),
+    "NVIDIA Cosmos Text to Video (local)": (LOCAL_APP, ["export"]),
+    "NVIDIA Cosmos Text to Video (locally or on fal)": ([*LOCAL_APP, PRICE], ["export", "fal_export"]),
+    "NVIDIA Cosmos Text to Video (on fal)": (FAL_APP, ["fal_export"]),
+    "Cosmos Text to Video (core nodes)": (
+        [
+            ["prompt", "text", "Prompt"],
+            ["latent", "num_frames", "Frames (num_frames)"],
+            ["latent", "width", "Width"],
+            ["latent", "height", "Height"],
+            ["noise", "noise_seed", "Seed"],
+            MODEL,
+        ],
         ["export"],
     ),
-    "Text to Video (LoRA)": ([*TEXT_APP, ["lora", "strength"]], ["export"]),
-    "Image to Video (local)": ([["picture", "image"], *TEXT_APP], ["export"]),
-    "Image to Video (locally or on fal)": ([["picture", "image"], *TEXT_APP], ["export", "fal_export"]),
-    "Extend Video (local)": (
-        [["prompt", "prompt"], ["next", "prompt"], ["extend", "new_frames"], ["settings", "seed"]],
+    "Cosmos Text to Video (LoRA)": ([*DEMO_APP, ["lora", "strength", "Strength of the LoRA"]], ["export"]),
+    "NVIDIA Cosmos Image to Video (local)": ([PICTURE, *LOCAL_APP], ["export"]),
+    "NVIDIA Cosmos Image to Video (locally or on fal)": ([PICTURE, *LOCAL_APP, PRICE], ["export", "fal_export"]),
+    "Cosmos Extend Video (local)": (
+        [
+            ["prompt", "prompt", "Prompt of the first video"],
+            ["settings", "num_frames", "Frames of the first video"],
+            ["next", "prompt", "Prompt of what follows"],
+            ["extend", "new_frames", "Frames to add (new_frames)"],
+            *SIZE,
+            SEED,
+            MODEL,
+        ],
         ["export"],
     ),
-    "Write a Prompt": ([["write", "prompt"]], ["show"]),
+    "NVIDIA Cosmos Write a Prompt": ([["write", "prompt", "Idea"], MODEL], ["show"]),
 }
-"""What app mode shows of a workflow: widgets to fill in, and nodes whose output it shows."""
+"""What app mode shows of a workflow: widgets to fill in, with their labels, and nodes whose output it shows."""
 SUBGRAPH_SETTINGS = ["num_frames", "num_inference_steps", "guidance_scale", "seed", "width", "height"]
 PROMOTED = [["prompt", "prompt"], *(["settings", name] for name in SUBGRAPH_SETTINGS), ["loader", "checkpoint"]]
+FAR, ABOVE = COLUMNS[0] + 60, -360
+"""Where a subgraph has the node that makes the video, so that wires from outside reach it above the inputs."""
+SAVE_IT = "Connect its output video to Export Video, which saves it."
 
 
 def subgraph(description: str, maker: str, sockets: list[str], widgets: list[str]) -> dict[str, Any]:
     """One node of a loader, a prompt, settings and a `maker`, with its `sockets` and `widgets` outside."""
-    node = {"type": maker, "pos": [RIGHT, 0], "size": [COLUMN, 200]}
     return {
-        "description": description,
-        "nodes": {"loader": LOADER, **inputs(FULL, "", 230), "generate": node},
+        "description": f"{description} {SAVE_IT}",
+        "nodes": {
+            **inputs(FULL, ""),
+            "loader": loader(AUTO, BELOW_PROMPT + BELOW_SETTINGS),
+            "generate": {"type": maker, "pos": [FAR, ABOVE], "size": [COLUMN, 200]},
+        },
         "links": LOCAL_LINKS[:3],
+        "ends": [[LEFT - 300, ABOVE + 40], [FAR + COLUMN + GAP, ABOVE]],
         "sockets": [["generate", name] for name in sockets],
         "promoted": [PROMOTED[0], *(["generate", name] for name in widgets), *PROMOTED[1:]],
         "outputs": [["generate", "video"], ["generate", "seed"]],

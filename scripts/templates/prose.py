@@ -1,5 +1,7 @@
 """The prompts and the notes of the workflows."""
 
+from cosmos_predict25.pipeline.local.load.find import DOWNLOAD
+
 EXAMPLE_PROMPT = (
     "A static, locked-off camera frames an industrial conveyor belt steadily transporting rough rocks through a "
     "dimly lit quarry processing facility. The belt runs horizontally across the center of the frame, its thick "
@@ -11,9 +13,9 @@ EXAMPLE_PROMPT = (
     "rocks."
 )
 
-# Headings, since a note's own text is 10 pixels small, and no code, which does not wrap or is blue on brown. ComfyUI's
-# data for missing models (`models` in a node's properties) would offer no download here: the frontend downloads single
-# files that end like .safetensors and are the value of a list, and this model is a folder.
+# Headings, since a note's own text is 10 pixels small. ComfyUI's data for missing models (`models` in a node's
+# properties) would offer no download here: the frontend downloads single files that end like .safetensors and are the
+# value of a list, and this model is a folder.
 DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
@@ -22,7 +24,7 @@ triangles that move, 96x96 pixels small, on a CPU.
 
 ## Try other colours, *small* or *large*, *moves up*, *bounces*, *striped background*.
 
-## For real videos, open the template *Text to Video (local)* or *Text to Video (on fal)*.
+## For real videos, open the template *NVIDIA Cosmos Text to Video (local)* or *NVIDIA Cosmos Text to Video (on fal)*.
 """
 
 LORA_NOTE = """\
@@ -35,32 +37,62 @@ LORA_NOTE = """\
 ## Your own LoRAs for Cosmos-Predict2.5 go to *models/loras*; then choose your model in the loader as well.
 """
 
-LOCAL_NOTE = """\
-# The model is not part of this pack
+FOLDER = "Cosmos-Predict2.5-2B"
+HOW_TO_GET_IT = "*NVIDIA Cosmos Text to Video (local)* says how to get NVIDIA's model."
 
-## 1. Accept its license on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B). It takes 20 GB of disk.
 
-## 2. In the ComfyUI folder, run *hf auth login*, then the line below. Portable Windows has \
-*..\\python_embeded\\python.exe -m huggingface_hub.cli.hf* for *hf*.
+def commands(hf: str, folder: str) -> str:
+    """The two lines that download the model, to be copied."""
+    return f"```\n{hf} auth login\n{hf} {DOWNLOAD} {folder}\n```"
 
-## hf download nvidia/Cosmos-Predict2.5-2B --revision diffusers/base/post-trained \
---local-dir models/diffusers/Cosmos-Predict2.5-2B
 
-## 3. Press R here, so that the loader sees it, and Run.
+WINDOWS_FOLDER = f"models\\diffusers\\{FOLDER}"
+ON_LINUX = commands("hf", f"models/diffusers/{FOLDER}")
+ON_PORTABLE = commands(r"..\python_embeded\python.exe -m huggingface_hub.cli.hf", WINDOWS_FOLDER)
+ON_DESKTOP = commands(r".venv\Scripts\python.exe -m huggingface_hub.cli.hf", WINDOWS_FOLDER)
+LOCAL_NOTE = rf"""# Get NVIDIA's model first: 20 GB
 
-## Until then *auto* takes the demo, which draws nothing but small coloured shapes.
+## 1. Accept its license on [Hugging Face](https://huggingface.co/nvidia/Cosmos-Predict2.5-2B).
+
+## 2. Open a terminal in the folder named here, and run the two lines. They ask for a Hugging Face token.
+
+### Linux and macOS, in the *ComfyUI* folder:
+
+{ON_LINUX}
+
+### Portable Windows, in *ComfyUI_windows_portable\ComfyUI*:
+
+{ON_PORTABLE}
+
+### ComfyUI Desktop on Windows, in the folder that it was set up with, such as *Documents\ComfyUI*:
+
+{ON_DESKTOP}
+
+## 3. Press R here, so that the loader sees the model, and Run.
 """
 
 FAL_NOTE = """\
-# This costs money: about $0.20 a video
+# This costs money: about $0.20 per video
 
 ## With the endpoint *distilled* $0.08. The node shows today's price.
 
-## 1. Make a key at [fal.ai/dashboard/keys](https://fal.ai/dashboard/keys); the account needs a balance.
+## 1. Make a key at [fal.ai/dashboard/keys](https://fal.ai/dashboard/keys). The account needs a balance.
 
-## 2. Set the environment variable FAL_KEY to it and start ComfyUI again. A workflow never holds the key.
+## 2. Set the environment variable FAL_KEY, and start ComfyUI again. A workflow never holds the key.
 
-## Stop cancels the job. The same values again are not paid for twice: for another video, change the seed.
+### Windows:
+
+```
+setx FAL_KEY your-key
+```
+
+### Linux and macOS, in the terminal that starts ComfyUI:
+
+```
+export FAL_KEY=your-key
+```
+
+## Stop cancels the job. Running the same values again costs nothing: for another video, change the seed.
 """
 
 BOTH_NOTE = f"""\
@@ -70,48 +102,51 @@ BOTH_NOTE = f"""\
 
 {FAL_NOTE}"""
 
-CORE_NODES_NOTE = """\
+CORE_NODES_NOTE = f"""\
 # The same model in ComfyUI's own nodes
 
 ## Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts.
 
-## It runs with the demo until the model is there. *Text to Video (local)* says how to get it.
+## It runs the demo as it is. {HOW_TO_GET_IT}
 
-## Then set 1280 x 704 and 93 frames, 35 steps, and cfg to 8, which is NVIDIA's guidance_scale 7.
+## With that model choose *auto*, 1280 x 704, 93 frames and 35 steps, and set cfg to 8: NVIDIA's guidance_scale 7.
 """
 
-WRITER_NOTE = """\
+WRITER_NOTE = f"""\
 # From five words to a prompt
 
 ## The model was trained on long descriptions. Its text encoder, Cosmos-Reason1, writes one from your idea.
 
 ## For a picture to start from, select *Load Image* and press Ctrl+M.
 
-## It needs the model: the demo cannot write. *Text to Video (local)* says how to get it.
+## The demo cannot write. {HOW_TO_GET_IT}
 """
 
-IMAGE_NOTE = """\
+IMAGE_NOTE = f"""\
 # Start from a picture of your own
 
 ## Choose it in *Load Image*, and describe what happens next.
 
 ## It is scaled and cropped in the middle to width x height. The first frame is the model's copy of it.
 
-## Until you have the model (see *Text to Video (local)*), *auto* takes the demo, which knows only coloured shapes.
+## {HOW_TO_GET_IT}
 """
 
-EXTEND_NOTE = """\
+EXTEND_NOTE = f"""\
 # Longer than the model makes at once
 
 ## *Extend Video* goes on from the end of a video: of the one made here, or of yours from *Load Video*, with its sound.
 
 ## Several of them in a row can have another prompt each. When only the last one changes, only that runs again.
 
-## Until you have the model (see *Text to Video (local)*), *auto* takes the demo, which knows only coloured shapes.
+## It runs the demo as it is. {HOW_TO_GET_IT}
+
+## With that model choose *auto*, 1280 x 704, 93 frames, 35 steps, guidance 7 and 88 new frames.
 """
 
 LORA_PROMPT = "A large black circle moves left over a white background."
 DEMO_PROMPT = "A large red circle moves left over a blue background."
+DEMO_SQUARE_PROMPT = "A large red square moves left over a blue background."
 IMAGE_PROMPT = (
     "A child's drawing of a girl with big yellow hair and a pink dress on a green hill. She waves with both arms while "
     "white clouds drift to the right over a blue sky. The camera does not move. Flat colours, even light."

@@ -33,9 +33,9 @@ PAID_PATH = (
     ),
     Mutation(
         "a program that is killed while it sends a job forgets it",
-        f"{FAL}/paid_job.py",
-        "sha256_of(arguments), JobState.SUBMIT_UNKNOWN",
-        "sha256_of(arguments), JobState.ENDED",
+        f"{FAL}/budget.py",
+        "record.state = JobState.SUBMIT_UNKNOWN",
+        "record.state = JobState.ENDED",
         "test_fal_journal.py::test_the_record_is_on_disk_before_the_job_is_sent",
     ),
     Mutation(
@@ -65,6 +65,41 @@ PAID_PATH = (
         "timedelta(seconds=min(0, record.clock_offset))",
         "timedelta(seconds=max(0, record.clock_offset))",
         "test_fal_lost_answer.py::test_a_clock_that_is_wrong_does_not_hide_a_lost_job",
+    ),
+    Mutation(
+        "a job that another ComfyUI has sent is paid for again",
+        f"{FAL}/paid_job.py",
+        "is JobState.ENDED and not await self._share_job():",
+        "is JobState.ENDED:",
+        "test_fal_same_job.py::test_the_job_of_a_comfyui_that_died_is_taken_up",
+    ),
+    Mutation(
+        "Stop cancels a job that another run waits for",
+        f"{FAL}/paid_job.py",
+        "if self._job and self._record.is_shared:",
+        "if self._job and self._is_stopping and not self._record:",
+        "test_fal_same_job.py::test_two_living_runs_share_one_job_and_stop_of_one_leaves_it_to_the_other",
+    ),
+    Mutation(
+        "a lost job is sent again where fal's list leaves inputs out",
+        f"{FAL}/lost_job.py",
+        "search.is_clear = False  # it may",
+        "search.is_clear = True  # it may",
+        "test_fal_lost_answer.py::test_a_job_that_was_taken_is_not_sent_again_minutes_later",
+    ),
+    Mutation(
+        "a lost job is sent again where another account's list does not show it",
+        f"{FAL}/lost_job.py",
+        "record.listed_for == client.account",
+        "client.account is not None",
+        "test_fal_lost_answer.py::test_a_lost_job_is_not_sent_again_where_it_is_not_sure",
+    ),
+    Mutation(
+        "more new frames pay for all parts of a longer video again",
+        "pipeline/fal/extension.py",
+        "even_parts=False",
+        "even_parts=True",
+        "test_fal_extend.py::test_only_what_is_not_there_is_paid_for",
     ),
     Mutation(
         "a record is lost when the power fails",
@@ -125,8 +160,8 @@ PAID_PATH = (
     Mutation(
         "a server that asks for an hour's pause gets it",
         f"{QUEUE}/retry.py",
-        "RETRY_AFTER_LIMITS = (1.0, 120.0)",
-        "RETRY_AFTER_LIMITS = (1.0, 7200.0)",
+        "MAX_RETRY_AFTER = 120.0",
+        "MAX_RETRY_AFTER = 7200.0",
         "test_fal_retry.py::test_retry_after",
     ),
     Mutation(
@@ -201,8 +236,8 @@ PAID_PATH = (
     ),
     Mutation(
         "the second part of a video at fal is paid for again when it is run again",
-        "pipeline/fal/extension.py",
-        'f"continues:{video.job_name}:{used}"',
+        "pipeline/fal/chain.py",
+        'f"continues:{job_name}:{used}"',
         '""',
         "test_fal_node.py::test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once",
         COMFYUI,
@@ -481,7 +516,7 @@ EXPORTING = (
     ),
     Mutation(
         "the workflow of the GIF before lies beside a new one",
-        f"{EXPORT}/export.py",
+        f"{EXPORT}/metadata.py",
         "sidecar.unlink()",
         "pass",
         "test_export.py::test_a_gif_keeps_no_workflow_of_the_one_before",
@@ -489,6 +524,20 @@ EXPORTING = (
 )
 
 LOADING = (
+    Mutation(
+        "a video of coloured shapes is made where there is no model",
+        "nodes/checkpoint_inputs.py",
+        "own = [name for name in found if name != DEMO]",
+        "own = list(found)",
+        "test_files.py::test_auto_makes_no_video_of_the_demo_where_another_model_is_meant",
+    ),
+    Mutation(
+        "the first step, which also loads, counts in the time that is left",
+        f"{LOCAL}/time_left.py",
+        "if self._done == 1:",
+        "if self._done == 0:",
+        "test_generate.py::test_the_time_left_is_told_from_the_third_step_on_by_the_steps_after_the_first",
+    ),
     Mutation(
         "no checkpoint is found behind a link",
         f"{LOAD}/find.py",
@@ -564,6 +613,14 @@ NODES = (
         COMFYUI,
     ),
     Mutation(
+        "a name that is too long is found when the video is made",
+        "nodes/export_video.py",
+        "check_output(cls.fill_in_prefix(filename_prefix), find_format(format).suffix)",
+        "cls.fill_in_prefix(filename_prefix)",
+        "test_export_node.py::test_a_file_that_cannot_be_written_is_refused_before_the_video_is_made",
+        COMFYUI,
+    ),
+    Mutation(
         "other audio is left out of a video that is saved as it is",
         "nodes/export_video.py",
         "None if audio else file_of(video)",
@@ -606,7 +663,7 @@ NODES = (
         f"{HOST}/notes.py",
         "and not names_a_demo_shape(asked.prompt)",
         "and names_a_demo_shape(asked.prompt)",
-        "test_comfyui.py::test_without_a_checkpoint_of_ones_own_auto_takes_the_demo_at_its_size",
+        "test_comfyui.py::test_the_demo_makes_a_video_of_its_size_and_says_what_it_knows",
         COMFYUI,
     ),
     Mutation(
@@ -644,9 +701,17 @@ OWN_CLASSES = (
 
 JAVASCRIPT = (
     Mutation(
+        "a job's progress stays on another workflow",
+        WEB,
+        "setTimeout(() => (texts.has(id) ? show(id, texts.get(id)) : hide(id)))",
+        "0",
+        "test_fal_browser.py::test_a_result_stays_off_another_workflow_with_the_same_ids",
+        BROWSER,
+    ),
+    Mutation(
         "results of a job show in another workflow",
         WEB,
-        "[undefined, root()?.id].includes(workflows.get(prompt_id))",
+        "[undefined, root()?.id].includes(jobs.get(prompt_id)?.workflow)",
         "true",
         "test_fal_browser.py::test_a_result_stays_off_another_workflow_with_the_same_ids",
         BROWSER,
@@ -662,9 +727,9 @@ JAVASCRIPT = (
     Mutation(
         "a template that costs money comes first",
         WEB,
-        "isPaid(a) - isPaid(b)",
-        "isPaid(b) - isPaid(a)",
-        "test_browser.py::test_template_browser_shows_the_thumbnail_and_paid_ones_last",
+        "rank(a) - rank(b)",
+        "rank(b) - rank(a)",
+        "test_browser.py::test_template_browser_shows_the_thumbnail_the_demo_first_and_paid_ones_last",
         BROWSER,
     ),
     Mutation(
@@ -678,8 +743,8 @@ JAVASCRIPT = (
     Mutation(
         "a refusal stays on its node after the next run",
         WEB,
-        "refusing.forEach(hide)",
-        "",
+        "hide(id)\n    texts.delete(id)",
+        "texts.delete(id)",
         "test_browser.py::test_a_refusal_is_read_on_the_node_until_the_next_run",
         BROWSER,
     ),

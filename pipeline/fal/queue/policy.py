@@ -18,12 +18,15 @@ class NetworkPolicy:
 
     `relay_url`: calls go there with the real URL in `x-fal-target-url` and without a key, which the relay adds.
     `media_hosts`: files go to and come from these and their subdomains, port 443, and nowhere else.
-    `submit_deadline`: the longest that one submission may take. `wait_limit`: how long a job is followed.
+    `price_timeout`: how long a job waits for its price. `submit_deadline`: the longest that one submission may take.
+    `wait_limit`: how long a job is followed.
     `poll_intervals`: pairs of the time since the job was followed and the pause between two looks from then on.
     `backoff`, `backoff_cap`: the pause after a failed try is drawn below backoff * 2**n and below the cap.
     `read_tries`: consecutive failures of one read before the trouble is reported. Following goes on after it.
     `gone_patience`: how long fal must say that it has nothing, or that the job failed, until that is believed.
     `media_patience`: the same for the address of a file. `reconcile_pauses`: before each look for a lost job.
+    `look_time`: the longest that the look for a job with the same input may take before one is sent.
+    `listed_within`: how long after a lost reply fal's list is sure to show the job, if there is one.
     `cancel_wait`: how long the outcome of a cancelled job is awaited.
     """
 
@@ -34,6 +37,7 @@ class NetworkPolicy:
     media_hosts: tuple[str, ...] = ("fal.media",)
 
     connect_timeout: float = 10
+    price_timeout: float = 5
     api_timeout: float = 60
     result_timeout: float = 120
     submit_deadline: float = 120
@@ -46,6 +50,8 @@ class NetworkPolicy:
     gone_patience: float = 60
     media_patience: float = 180
     reconcile_pauses: tuple[float, ...] = (0, 3, 10)
+    look_time: float = 10
+    listed_within: float = 600
     cancel_wait: float = 30
 
     max_reply: int = 16 * 2**20

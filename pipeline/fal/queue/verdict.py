@@ -76,7 +76,8 @@ READING = {
     A.OK: Rule(V.ANSWERED),
     **dict.fromkeys(TROUBLE, Rule(V.GIVE_UP, times="read_tries")),
     A.UNREADABLE: Rule(V.GIVE_UP, times=5),
-    **dict.fromkeys((A.BAD_CERTIFICATE, A.REDIRECT, A.NOT_ALLOWED), Rule(V.GIVE_UP)),
+    A.NOT_ALLOWED: Rule(V.GIVE_UP, times=3),
+    **dict.fromkeys((A.BAD_CERTIFICATE, A.REDIRECT), Rule(V.GIVE_UP)),
     A.NOT_FOUND: Rule(V.EXPIRED, times=2, seconds="gone_patience"),
 }
 TABLE: dict[Stage, dict[Answer, Rule]] = {
@@ -88,7 +89,8 @@ TABLE: dict[Stage, dict[Answer, Rule]] = {
     },
     Stage.SUBMIT: {
         A.OK: Rule(V.ANSWERED),
-        **dict.fromkeys((A.NOT_SENT, A.BUSY), Rule(V.REFUSED, times="submit_tries")),
+        A.NOT_SENT: Rule(V.REFUSED, times="submit_tries"),
+        A.BUSY: Rule(V.REFUSED, seconds="wait_limit"),
         **dict.fromkeys((A.BAD_CERTIFICATE, A.NOT_ALLOWED, A.REFUSED), Rule(V.REFUSED)),
         **dict.fromkeys((A.LOST, A.UNREADABLE, A.REDIRECT, A.OTHER), Rule(V.UNKNOWN)),
     },
@@ -96,7 +98,7 @@ TABLE: dict[Stage, dict[Answer, Rule]] = {
     Stage.RESULT: {
         **READING,
         A.IN_PROGRESS: Rule(V.GIVE_UP, seconds="wait_limit"),
-        A.REJECTED: Rule(V.FAILED),
+        A.REJECTED: Rule(V.FAILED, times=3),
         A.FAILED: Rule(V.FAILED, times=2, seconds="gone_patience"),
         A.CANCELLED: Rule(V.EXPIRED, times=2, seconds="gone_patience"),
         A.CANCELLED_AS_ASKED: Rule(V.CANCELLED),
@@ -118,7 +120,7 @@ class Attempts:
 
     def __init__(self, stage: Stage, policy: NetworkPolicy) -> None:
         self.times: dict[Answer, int] = {}
-        self._stage = stage
+        self.stage = stage
         self._policy = policy
         self._first: dict[Answer, float] = {}
 
@@ -126,7 +128,7 @@ class Attempts:
         """Return the verdict on an answer that has just come."""
         self.times[answer] = self.times.get(answer, 0) + 1
         first = self._first.setdefault(answer, time.monotonic())
-        rule = TABLE[self._stage][answer]
+        rule = TABLE[self.stage][answer]
         times, seconds = (
             getattr(self._policy, limit) if isinstance(limit, str) else limit for limit in (rule.times, rule.seconds)
         )

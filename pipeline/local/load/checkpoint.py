@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import nn
 from transformers import Qwen2_5_VLTextModel
 
+from ...observer import Observer
 from .. import library
 from ..compat import Qwen2_5_VLRotaryEmbedding
 from ..model import LocalModel, TextEncoder
@@ -39,24 +41,25 @@ def load_pipeline_folder(
     *,
     vae_dtype: torch.dtype | None = None,
     ways: Ways = OURS,
+    observer: Observer | None = None,
 ) -> LocalModel:
-    """Load a folder in diffusers layout, with its weights in `dtype`, or in their own where that is None.
+    """Load a folder in diffusers layout, with its weights in `dtype`, or in the files' dtype if None.
 
-    Its own scheduler is used where it is a UniPC with flow sigmas, and where `variant` does not ask for another.
-    `variant`: None for the one that shapes and names tell.
-    `text_dtype`: of the text encoder's, where it is another: in bfloat16, which it comes in, they are not copied.
-    `vae_dtype`: of the VAE's, where it is another. `ways`: of `canary.check`.
-    Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
+    Its own scheduler is used if it is a UniPC with flow sigmas and the variant needs no other.
+    `variant`: None recognises it by shapes and names.
+    `text_dtype`, `vae_dtype`: for the text encoder and the VAE, if different. The text encoder's files are in bfloat16,
+    and in that dtype its weights are not copied. `ways`: from `canary.check`. `observer`: is told the progress.
+    Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for a part of another model.
     """
     own_config = read_config(folder, "scheduler", "scheduler_config.json")
     parts, types = folder_parts(folder, variant), (dtype, text_dtype, vae_dtype)
     if not is_usable(own_config):
         kind = own_config.get("_class_name", "no scheduler")
         note = f"The folder's scheduler ({kind}) is not UniPC with flow sigmas: NVIDIA's own is used."
-        return _assemble(parts, *types, ways, notes=(note,))
+        return _assemble(parts, *types, ways, observer, notes=(note,))
     if variant or parts.variant is OTHERS:  # diffusers' converter gives every model the scheduler of the post-trained
-        return _assemble(parts, *types, ways)
-    return _assemble(parts, *types, ways, scheduler_config=own_config)
+        return _assemble(parts, *types, ways, observer)
+    return _assemble(parts, *types, ways, observer, scheduler_config=own_config)
 
 
 def load_single_files(
@@ -69,19 +72,21 @@ def load_single_files(
     *,
     vae_dtype: torch.dtype | None = None,
     ways: Ways = OURS,
+    observer: Observer | None = None,
 ) -> LocalModel:
-    """Load a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own names or
-    diffusers') and a transformers folder with Qwen2.5-VL and its tokenizer, in `dtype` or, for None, as they are.
+    """Load single files: a transformer, a VAE and a text encoder's folder.
 
-    The other types, `variant` and `ways`: as of `load_pipeline_folder`.
+    `transformer`: .pt or .safetensors, with NVIDIA's names or diffusers'. `vae`: the Wan 2.1 VAE, with its own names or
+    diffusers'. `text_encoder`: a transformers folder with Qwen2.5-VL and its tokenizer. The dtypes, `variant` and
+    `ways` are as in `load_pipeline_folder`.
     Raises `WrongCheckpointError` for a file of another model.
     """
     parts = file_parts(transformer, vae, text_encoder_folder, variant)
-    return _assemble(parts, dtype, text_dtype, vae_dtype, ways)
+    return _assemble(parts, dtype, text_dtype, vae_dtype, ways, observer)
 
 
 def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
-    """The Wan 2.1 VAE from one file, with its own parameter names or diffusers'."""
+    """Load the Wan 2.1 VAE from one file, with its own parameter names or diffusers'."""
     return _load_vae(*vae_file_parts(path), dtype)
 
 
@@ -91,22 +96,25 @@ def _assemble(
     text_dtype: torch.dtype | None,
     vae_dtype: torch.dtype | None,
     ways: Ways,
+    observer: Observer | None,
     **details: Any,
 ) -> LocalModel:
-    """`details`: fields of the model that are not as usual."""
+    """Build the model. `details`: fields that differ from the defaults."""
     tokenizer = load_tokenizer(parts.tokenizer)
     transformer = _on_meta(CosmosTransformer3DModel, parts.transformer_config)
-    load_tensors(transformer, parts.transformer, dtype, "the Cosmos-Predict2.5 transformer")
+    load_tensors(transformer, parts.transformer, dtype, "the Cosmos-Predict2.5 transformer", observer)
     # float16 is too small for what goes through Qwen2.5, and bfloat16 is what it comes in.
     text_dtype = text_dtype or (torch.bfloat16 if dtype == torch.float16 else dtype)
-    load_language_model = _load_language_model if ways.text_encoder else library.load_language_model
+    load_language_model = (
+        partial(_load_language_model, observer=observer) if ways.text_encoder else library.load_language_model
+    )
     language_model = load_language_model(parts.text_encoder, text_dtype)
     features = language_model.config.num_hidden_layers * language_model.config.hidden_size
     check_text_features(parts.text_encoder, features, transformer.config.crossattn_proj_in_channels)
     projection = transformer.crossattn_proj.to(language_model.dtype)
     text_encoder = TextEncoder(language_model, projection, whole=not ways.text_encoder)
     transformer.crossattn_proj = nn.Identity()
-    vae = _load_vae(parts.vae_config, parts.vae, vae_dtype or dtype)
+    vae = _load_vae(parts.vae_config, parts.vae, vae_dtype or dtype, observer)
     model = LocalModel(
         name=parts.name,
         tokenizer=tokenizer,
@@ -120,21 +128,29 @@ def _assemble(
     return replace(model, **details)
 
 
-def _load_vae(config: Mapping[str, Any], sources: dict[str, Source], dtype: torch.dtype | None) -> AutoencoderKLWan:
+def _load_vae(
+    config: Mapping[str, Any],
+    sources: dict[str, Source],
+    dtype: torch.dtype | None,
+    observer: Observer | None = None,
+) -> AutoencoderKLWan:
     vae = _on_meta(AutoencoderKLWan, config)
-    load_tensors(vae, sources, dtype, "the Wan 2.1 VAE")
+    load_tensors(vae, sources, dtype, "the Wan 2.1 VAE", observer)
     return vae
 
 
-def _load_language_model(folder: Path, dtype: torch.dtype | None) -> Qwen2_5_VLTextModel:
+def _load_language_model(
+    folder: Path, dtype: torch.dtype | None, observer: Observer | None = None
+) -> Qwen2_5_VLTextModel:
     config = read_text_config(folder).text_config
     language_model = empty_language_model(config)
-    load_tensors(language_model, index_tensors(weight_files(folder), language_model_name), dtype, "Qwen2.5-VL")
+    sources = index_tensors(weight_files(folder), language_model_name)
+    load_tensors(language_model, sources, dtype, "Qwen2.5-VL", observer)
     return language_model
 
 
 def empty_language_model(config: Any) -> Qwen2_5_VLTextModel:
-    """Qwen2.5-VL's language model without weights: on the meta device."""
+    """Return Qwen2.5-VL's language model without weights, on the meta device."""
     with torch.device("meta"):
         language_model = Qwen2_5_VLTextModel(config)
     # Their frequencies are computed, not stored. transformers 4 has one in every layer too.
