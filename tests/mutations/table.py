@@ -753,9 +753,9 @@ NODES = (
     ),
     Mutation(
         "of a clip that was cut the end of the whole file is gone on from",
-        "pipeline/clip/pictures.py",
-        "end = min(float(self._length or 0) + self._origin, self._end)",
-        "end = float(self._length or 0) + self._origin",
+        "pipeline/clip/times.py",
+        "if begin - EARLY <= second < end - EARLY",
+        "if begin - EARLY <= second",
         "test_extend_node.py::test_of_a_long_file_only_the_end_is_decoded",
     ),
 )
