@@ -111,7 +111,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         **connected: object,
     ) -> list[str]:
         """Refuse wrong values before the frames are made, and blame no widget."""
-        from ..pipeline.export.encodings import find_encoding
+        from ..pipeline.export.encodings import check_fps
         from ..pipeline.formats import find_format
         from .host.canvas import why_disconnected
         from .host.output import check_output
@@ -122,19 +122,19 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))
         read_colour(background)
         if "images" in connected:
-            find_encoding(format).check_fps(Fraction(fps))
+            check_fps(Fraction(fps))
         return [name for name in ("video", "images", "audio") if name in connected]
 
     @classmethod
     def fill_in_prefix(cls, filename_prefix: str) -> tuple[str, list[str]]:
-        """Return the prefix of the file, and a note where it had to differ."""
+        """Return the prefix of the file, and a note if it had to be changed."""
         from .host.filenames import as_portable, fill_in
         from .host.output import check_prefix
 
         filled = fill_in(filename_prefix, cls.hidden.prompt, cls.hidden.extra_pnginfo).replace("\\", "/")
         check_prefix(filled)
         portable = as_portable(filled)
-        note = f"filename_prefix {filled!r} became {portable!r}: Windows forbids the other name."
+        note = f"filename_prefix {filled!r} was changed to {portable!r}, since Windows forbids that name."
         return portable, [note] if portable != filled else []
 
     @classmethod

@@ -85,7 +85,7 @@ def test_the_template_search_finds_the_workflows(page: Page) -> None:
     }.items():
         search.fill(words)
         for name in expected:
-            expect(page.get_by_test_id(f"template-workflow-{name}")).to_have_count(1)
+            expect(page.get_by_test_id(f"template-workflow-{name}")).to_have_count(1, timeout=60_000)
 
 
 def test_template_makes_a_video(page: Page) -> None:

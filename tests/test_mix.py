@@ -91,7 +91,7 @@ def with_inpaint_conditioning() -> Output:
     return pictures(sampled(positive=made[0], negative=made[1], latent=made[2]))
 
 
-NO_SCHEDULE = "Remove it: the Checkpoint Loader (Cosmos Predict2.5) gives the model its own schedule."
+NO_SCHEDULE = "Remove the node: the Checkpoint Loader (Cosmos Predict2.5)"
 NO_PICTURE = "To start from a picture or a clip, use Start Latent (Cosmos Predict2.5)"
 
 SHORT: dict[str, tuple[Output, Same | Shows | Refused]] = {
@@ -102,7 +102,7 @@ SHORT: dict[str, tuple[Output, Same | Shows | Refused]] = {
     "WanImageToVideo": (with_picture_of_wan(), Refused(NO_PICTURE)),
     "ModelSamplingSD3": (
         patched("ModelSamplingSD3", **SHIFTED),
-        Refused("gives timesteps up to 1000, but this model takes 0 to 1: the video would be spoilt."),
+        Refused("gives timesteps up to 1000, but this model takes 0 to 1"),
     ),
 }  # fmt: skip
 """In the short run too: one row for each thing that once went wrong, and for the nodes that most graphs have."""
