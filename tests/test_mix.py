@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 
 from cosmos_predict25.devtools.comfyui import ComfyUI
-from cosmos_predict25.devtools.metrics import psnr
-from cosmos_predict25.devtools.toy.adherence import detect_attributes
-from cosmos_predict25.tests.mix import (
+from cosmos_predict25.devtools.graph import (
     MODEL,
     NEGATIVE,
     VAE,
@@ -22,6 +20,8 @@ from cosmos_predict25.tests.mix import (
     sampled,
     text,
 )
+from cosmos_predict25.devtools.metrics import psnr
+from cosmos_predict25.devtools.toy.adherence import detect_attributes
 
 
 @dataclass(frozen=True)
