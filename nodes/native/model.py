@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...pipeline.local.finite import TRANSFORMER, check_finite
 from ...pipeline.local.load.original_names import diffusers_name
 from ...pipeline.local.load.parts import Parts
+from ...pipeline.local.load.saved import PROJECTION
 from ...pipeline.local.load.weights import Source, check_same_tensors
 from ...pipeline.local.variant import POST_TRAINED, Variant
 from .compat import (
@@ -29,8 +30,6 @@ from .compat import (
 from .refusals import refuse
 from .tensors import read_tensors, weights_alone
 
-PROJECTION = "crossattn_proj."
-"""It stands in the transformer's file. Here it is part of the CLIP, so that it runs once for each prompt."""
 SHIFTED_SIGMAS = 100_000
 """So many that "simple", which takes the nearest, is exact to 5e-5 at any number of steps."""
 MAX_SIZE = (128, 240, 240)
@@ -173,8 +172,12 @@ def _read(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Te
     """ComfyUI's config of the network, its tensors, and those of the text projection."""
     config = network_config(parts.transformer_config)
     names = native_names(config, parts.transformer_config, parts.transformer)
-    tensors = read_tensors({source.file.path for source in parts.transformer.values()}, names.get)
-    projection = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PROJECTION)}
+    # The projection may be in another file, with a transformer of its own.
+    in_clip = {name: native for name, native in names.items() if native.startswith(PROJECTION)}
+    in_model = {name: native for name, native in names.items() if name not in in_clip}
+    files = {name: source.file.path for name, source in parts.transformer.items()}
+    projection = read_tensors({path for name, path in files.items() if name in in_clip}, in_clip.get)
+    tensors = read_tensors({path for name, path in files.items() if name not in in_clip}, in_model.get)
     return config, tensors, projection
 
 

@@ -64,8 +64,8 @@ def load_pipeline_folder(
 
 def load_single_files(
     transformer: Path,
-    vae: Path,
-    text_encoder_folder: Path,
+    vae: Path | None,
+    text_encoder_folder: Path | None,
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
     variant: Variant | None = None,
@@ -73,14 +73,15 @@ def load_single_files(
     vae_dtype: torch.dtype | None = None,
     ways: Ways = OURS,
     observer: Observer | None = None,
+    rest: Path | None = None,
 ) -> LocalModel:
     """Load a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own names or
     diffusers') and a transformers folder with Qwen2.5-VL and its tokenizer, in `dtype` or, for None, as they are.
 
-    The other types, `variant` and `ways`: as of `load_pipeline_folder`.
+    The other types, `variant` and `ways`: as of `load_pipeline_folder`. `rest`, and None: as of `file_parts`.
     Raises `WrongCheckpointError` for a file of another model.
     """
-    parts = file_parts(transformer, vae, text_encoder_folder, variant)
+    parts = file_parts(transformer, vae, text_encoder_folder, variant, rest)
     return _assemble(parts, dtype, text_dtype, vae_dtype, ways, observer)
 
 
