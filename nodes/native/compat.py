@@ -3,6 +3,7 @@
 A ComfyUI without one of them ends in the error of `import_native`, which names it and a release that was tested.
 """
 
+from comfy.ldm.cosmos.predict2 import Attention as Attention  # its layers, which training needs in another way
 from comfy.ldm.cosmos.predict2 import MiniTrainDIT as MiniTrainDIT  # the transformer's network, for MODEL
 from comfy.ldm.modules.attention import (
     optimized_attention_for_device as optimized_attention_for_device,

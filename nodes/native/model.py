@@ -29,6 +29,7 @@ from .compat import (
 )
 from .refusals import refuse
 from .tensors import read_tensors, weights_alone
+from .training import make_trainable
 
 SHIFTED_SIGMAS = 100_000
 """So many that "simple", which takes the nearest, is exact to 5e-5 at any number of steps."""
@@ -78,13 +79,15 @@ def keep_known(
 class CosmosPredict25Model(CosmosPredict2):
     def __init__(self, model_config: "CosmosPredict25", device: torch.device | None = None) -> None:
         super().__init__(model_config, image_to_video=True, device=device)
+        make_trainable(self.diffusion_model)
         shift = model_config.variant.scheduler_config.get("flow_shift")
         self.model_sampling = ShiftedNoise(model_config, shift) if shift else UnitNoise(model_config)
 
     def extra_conds(self, **conds: Any) -> dict[str, Any]:
         """Called before the first step. Raises `InvalidRequestError` as `refuse` does."""
         refuse(self, conds)
-        return super().extra_conds(**conds)
+        # PerpNeg's empty conditioning comes without the latent, whose shape alone is read.
+        return super().extra_conds(**{"latent_image": conds["noise"], **conds})
 
     def apply_model(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
         """Raises `NotANumberError` at the first step that gives NaN, whichever sampler asks."""
