@@ -60,9 +60,9 @@ class CosmosPredict25Loader(io.ComfyNode):
         return refusal_of(checkpoint)
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs):
+    def fingerprint_inputs(cls, checkpoint: str, **files):
         """Load again when a file on disk has changed."""
-        return files_of(**inputs)
+        return files_of(checkpoint, **files)
 
     @classmethod
     def execute(

@@ -46,7 +46,7 @@ def _refuse_pictures(conds: Mapping[str, Any]) -> None:
     if found:
         raise InvalidRequestError(
             f"The conditioning has a picture ({found[0]}), as WanImageToVideo and InpaintModelConditioning put there, "
-            "which this model does not read. Connect CLIP Text Encode straight to the sampler. To start from a picture "
+            "which this model does not read. Connect CLIP Text Encode (Prompt) to the sampler. To start from a picture "
             "or a clip, use Start Latent (Cosmos Predict2.5); to make a part anew, Set Latent Noise Mask."
         )
 

@@ -137,7 +137,7 @@ def _refuse_a_part_of_it(
         if name not in known and _bare(name).startswith(layers) and not _is_of_the_model(name, shapes):
             raise WrongCheckpointError(
                 f"{file.path} changes this model by {name}, of a kind that is not known here. LoRA, DoRA, LoHa, LoKr, "
-                "OFT and .diff are. ComfyUI's own Load LoRA may take the file, for KSampler."
+                "OFT and .diff are. ComfyUI's own loader of LoRAs may take the file, for KSampler."
             )
 
 
