@@ -9,7 +9,7 @@ NAME = "cosmos_predict25"
 
 def load_pack() -> None:
     """Make the folder of this file importable under the pack's name, whatever the folder is called."""
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).absolute().parent
     spec = importlib.util.spec_from_file_location(NAME, root / "__init__.py", submodule_search_locations=[str(root)])
     assert spec
     assert spec.loader

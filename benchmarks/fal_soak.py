@@ -1,10 +1,13 @@
 """A thousand videos through the fal node, each with a random fault at a random stage, half of them with a kill.
 
+Then a list of a tenth as many at once, half of which the day's limit allows, in a program that is killed ten times.
+
     .demo/env/bin/python benchmarks/fal_soak.py [--jobs 1000] [--seed 25]
 
 The faults are those of devtools/fal_faults.py, and no money is spent: fal is the stand-in. A video that does
 not come at once is asked for again, without the fault. Ends with an error if a video was paid for twice, or if the run
-without a fault ended neither with the one video nor with a plain statement that no job was taken.
+without a fault ended neither with the one video nor with a plain statement that no job was taken, or if the prices in
+the list's records are not those of the jobs that were accepted, to the cent.
 """
 
 import argparse
@@ -22,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from cosmos_predict25.devtools.fal_faults import FAULTS, Case
+from cosmos_predict25.devtools.fal_list import PRICE, KilledList, killed_list
 from cosmos_predict25.devtools.fal_standin import Clock, FalStandIn, Reset
 from cosmos_predict25.devtools.report import publish
+from cosmos_predict25.pipeline.fal.budget import LIMIT_VARIABLE
 
 LANES = 4
 """As many stand-ins, each with a process that runs the node."""
@@ -59,7 +64,7 @@ class Lane:
             fal.queue_seconds, fal.run_seconds = 0.05, 0.05
             with subprocess.Popen(
                 [sys.executable, __file__, "--worker", str(self._folder)],
-                env={**os.environ, **fal.environ},
+                env={**os.environ, **fal.environ, LIMIT_VARIABLE: "none"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -125,11 +130,26 @@ def main() -> None:
         outcomes = [
             one for lane in lanes.map(lambda lane: lane[0](lane[1]), zip(work_of, shares, strict=True)) for one in lane
         ]
-    publish(*table(outcomes), f"{len(outcomes)} videos in {time.monotonic() - start:.0f} s.")
+    many = options.jobs // 10
+    limit = round(many * PRICE / 2, 2)
+    killed = run_list(many, limit, random.Random(options.seed))
+    in_list = (
+        f"A list of {many} with a limit of ${limit:.2f} and 10 kills: {killed.accepted} jobs accepted, "
+        f"${killed.charged:.2f} in the records, ${killed.unknown:.2f} of jobs that may not have been taken."
+    )
+    publish(*table(outcomes), f"{len(outcomes)} videos in {time.monotonic() - start:.0f} s. {in_list}")
     bad = [outcome for outcome in outcomes if not outcome.is_good]
     for outcome in bad:
         print(f"{outcome.case}, killed: {outcome.is_killed}: {outcome.accepted} jobs, {outcome.ends}")
-    return sys.exit(1 if bad else 0)
+    return sys.exit(1 if bad or not killed.is_good(limit) else 0)
+
+
+def run_list(count: int, limit: float, chance: random.Random) -> KilledList:
+    with tempfile.TemporaryDirectory() as base, FalStandIn(Path(base, "fal"), clock=Clock(real=True)) as fal:
+        fal.queue_seconds, fal.run_seconds = 0.3, 0.5
+        killed = killed_list(Path(base), fal, count, limit, chance)
+        assert fal.violations == [], fal.violations
+    return killed
 
 
 def table(outcomes: list[Outcome]) -> tuple[list[str], list[list[str]]]:

@@ -49,7 +49,7 @@ TFLOPS = {
     141: ("H200", 989),
 }
 """A card of each size in GB, and its dense bfloat16 rate in TFLOP/s, with sums in float32 and at boost clock."""
-PASSES = {"35 steps": 70, "*few steps*, 15": 30, "*distilled*, 4": 4}
+PASSES = {"time, 35 steps": 70, "15 *few steps*": 30, "4 *distilled* steps": 4}
 """Passes of the transformer. With guidance, a step is two."""
 TAKEN = 0.5
 RAM = 32

@@ -29,14 +29,16 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A part of the model by itself. `folder`: ComfyUI's name of the folder that it belongs in."""
+    """A part of the model in its own file. `folder`: ComfyUI's name for its folder."""
 
     folder: str
     what: str
 
 
 FILES = {
-    "transformer": SingleFile("diffusion_models", "NVIDIA's file that ends in _ema_bf16.pt, or a .safetensors file,"),
+    "transformer": SingleFile(
+        "diffusion_models", "NVIDIA's file with a name ending in _ema_bf16.pt, or a .safetensors file,"
+    ),
     "vae": SingleFile("vae", "wan_2.1_vae.safetensors"),
     "text_encoder": SingleFile("text_encoders", "a folder with all of nvidia/Cosmos-Reason1-7B"),
 }
@@ -113,14 +115,14 @@ def projection_input() -> io.Combo.Input:
 
 
 def variant_of(choice: str) -> Variant | None:
-    """None for 'auto'. Raises `InvalidRequestError` for what is not in the list."""
+    """Return the variant, or None for 'auto'. Raises `InvalidRequestError` if it is not in the list."""
     if choice != AUTO and choice not in VARIANTS:
         raise InvalidRequestError(f"variant is {choice!r}, but must be one of {', '.join([AUTO, *VARIANTS])}.")
     return VARIANTS.get(choice)
 
 
 def lines_on_loaded(name: str, variant: Variant, rest: Path | None = None) -> list[str]:
-    """What a loader says on its node. `rest`: where that is from which a file lacks."""
+    """Return a loader's lines on its node. `rest`: the source of all that a file lacks."""
     if name == DEMO_FOLDER.name:
         return [f"Loaded {name}.", "Demo: knows only coloured shapes."]
     lines = [f"Loaded {name}.", f"Variant: {variant.name}."]
@@ -134,7 +136,7 @@ def lines_on_loaded(name: str, variant: Variant, rest: Path | None = None) -> li
 def files_of(
     checkpoint: str, transformer: str, vae: str, text_encoder: str, projection_from: str = AUTO, **_: Any
 ) -> list[Any]:
-    """What changes when a file on disk does. None stands for a linked input, whose changes ComfyUI sees."""
+    """Return a value that changes when a file on disk changes. None means a linked input, which ComfyUI tracks."""
     chosen = (transformer, vae, text_encoder, projection_from) if checkpoint == SINGLE_FILES else (checkpoint,)
     if None in chosen:
         return list(chosen)
@@ -144,7 +146,7 @@ def files_of(
 
 
 def refusal_of(checkpoint: str | None) -> bool | str:
-    """Return why a checkpoint cannot be loaded, or True. None stands for a linked input."""
+    """Return the reason why a checkpoint cannot be loaded, or True. None means a linked input."""
     try:
         if checkpoint not in (None, SINGLE_FILES):
             folder_of(checkpoint)
@@ -174,7 +176,7 @@ def folder_of(checkpoint: str) -> Path:
         raise CheckpointNotFoundError(reasons[checkpoint])
     if own:
         raise CheckpointNotFoundError(
-            f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}. Choose one that is there: "
+            f"The checkpoint {checkpoint!r} is not in {' or '.join(map(str, roots))}. Choose one of these: "
             f"{', '.join(own)}. Or download one. {how_to_download(roots[0])}"
         )
     raise nothing_found(roots, checkpoint)
@@ -183,7 +185,7 @@ def folder_of(checkpoint: str) -> Path:
 def single_files(
     transformer: str, vae: str, text_encoder: str, projection_from: str = AUTO
 ) -> tuple[Path, Path | None, Path | None, Path | None]:
-    """The four files or folders. None: there is no need of one, or another has it."""
+    """Return transformer, VAE, text encoder and the source of the rest. None means that another one has it."""
     from ..pipeline.local.load.saved import TEXT_ENCODER, VAE, has_part
 
     if transformer == NONE:
@@ -199,7 +201,7 @@ def single_files(
 
 
 def _rest(transformer: Path, text_encoder: Path | None, choice: str) -> Path | None:
-    """Where the text projection is, if not in the transformer's file."""
+    """Return the source of the text projection, or None if the transformer's file has it."""
     from ..pipeline.local.load.saved import find_projection
 
     known = _projections()
@@ -212,7 +214,7 @@ def _rest(transformer: Path, text_encoder: Path | None, choice: str) -> Path | N
 
 
 def _projections() -> dict[str, Path]:
-    """What a text projection may be taken from, by name: folders in diffusers layout and files of transformers."""
+    """Return the possible sources of a text projection: checkpoint folders and transformer files."""
     names = folder_paths.get_filename_list("diffusion_models")
     paths = {name: folder_paths.get_full_path("diffusion_models", name) for name in names}
     return {**find_checkpoints(_roots("diffusers")), **{name: Path(path) for name, path in paths.items() if path}}
@@ -220,8 +222,8 @@ def _projections() -> dict[str, Path]:
 
 def _not_chosen(name: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose it in the advanced inputs. What is listed "
-        f"there is {FILES[name].what} in {' or '.join(map(str, _roots(FILES[name].folder)))}: put it there and press R."
+        f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose a file in the advanced inputs. If it is not "
+        f"listed, put {FILES[name].what} into {' or '.join(map(str, _roots(FILES[name].folder)))} and press R."
         f"{_note_on_gguf()}"
     )
 
@@ -238,16 +240,16 @@ def _text_encoder(name: str) -> Path:
 
 
 def _single_text_encoders() -> list[str]:
-    """Files that are not part of a transformers folder."""
+    """Return the files that are not part of a transformers folder."""
     folders = tuple(f"{name}/" for name in find_text_encoders(_roots("text_encoders")))
     names = [name.replace("\\", "/") for name in folder_paths.get_filename_list("text_encoders")]
     return [name for name in names if name.endswith(".safetensors") and not name.startswith(folders)]
 
 
 def _note_on_gguf() -> str:
-    """Name a GGUF file among the transformers, which ComfyUI does not list."""
+    """Return a sentence on a GGUF file among the transformers, which ComfyUI does not list."""
     found = [file.name for root in _roots("diffusion_models") for file in files_below(root) if file.suffix == ".gguf"]
-    return f" {found[0]} is a GGUF file, which is not read here: take a .pt or .safetensors file." if found else ""
+    return f" {found[0]} is a GGUF file, which cannot be read here: use a .pt or .safetensors file." if found else ""
 
 
 def _file(kind: str, name: str) -> Path:
@@ -255,8 +257,8 @@ def _file(kind: str, name: str) -> Path:
     if path is None:
         input_name = next(name for name, file in FILES.items() if file.folder == kind)
         raise CheckpointNotFoundError(
-            f"{input_name} is {name!r}, which is not in {' or '.join(map(str, _roots(kind)))}. What is meant is "
-            f"{FILES[input_name].what}: put it there and press R, or choose another one in the advanced inputs."
+            f"{input_name} is {name!r}, which is not in {' or '.join(map(str, _roots(kind)))}. Put "
+            f"{FILES[input_name].what} there and press R, or choose another file in the advanced inputs."
         )
     return Path(path)
 

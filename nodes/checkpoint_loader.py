@@ -51,7 +51,7 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
-        """Refuse before anything runs, and say how to get the model, where ComfyUI would only say "not in list"."""
+        """Refuse before anything runs, with the download, where ComfyUI would only say "not in list"."""
         return refusal_of(checkpoint)
 
     @classmethod

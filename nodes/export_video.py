@@ -127,14 +127,14 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
 
     @classmethod
     def fill_in_prefix(cls, filename_prefix: str) -> tuple[str, list[str]]:
-        """Return the prefix of the file, and a note where it had to differ."""
+        """Return the prefix of the file, and a note if it had to be changed."""
         from .host.filenames import as_portable, fill_in
         from .host.output import check_prefix
 
         filled = fill_in(filename_prefix, cls.hidden.prompt, cls.hidden.extra_pnginfo).replace("\\", "/")
         check_prefix(filled)
         portable = as_portable(filled)
-        note = f"filename_prefix {filled!r} became {portable!r}: Windows forbids the other name."
+        note = f"filename_prefix {filled!r} was changed to {portable!r}, since Windows forbids that name."
         return portable, [note] if portable != filled else []
 
     @classmethod

@@ -2,6 +2,7 @@ from typing import Any
 
 from comfy_api.latest import Input, io
 
+from ..pipeline.errors import FalError
 from ..pipeline.request import GenerationRequest, Prompt, SamplerSettings
 from .sockets import (
     CATEGORY,
@@ -80,7 +81,7 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
         from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
         from .host.clips import clip_of, extended_videos, free_ram
-        from .host.many_jobs import NodeJobs, jobs_of_run
+        from .host.many_jobs import NodeJobs, is_refused_item, jobs_of_run, refused_item
         from .host.notes import notes_on_source
         from .host.observers import FalObserver
         from .host.output import result_on_node
@@ -92,7 +93,12 @@ class CosmosPredict25ExtendFal(io.ComfyNode):
         options: Any = {**folders, "encode_clip": mp4_bytes, "observer": observer, "ram": free_ram()}
         options["on_charge"] = jobs.add
         fetch_in_background(PAUSE)
-        made = await in_background(fal.extend(request, clip, new_frames, overlap=overlap, **options), observer)
+        try:
+            made = await in_background(fal.extend(request, clip, new_frames, overlap=overlap, **options), observer)
+        except FalError as error:
+            if not is_refused_item(cls.hidden.unique_id, error):
+                raise
+            return refused_item(error, request.seed, await jobs.end(cls.hidden.unique_id))
         values = {"endpoint": fal.VIDEO_TO_VIDEO.id, **arguments(fal.VIDEO_TO_VIDEO, request), "overlap": overlap}
         videos = extended_videos(made, clip, audio, values)
         notes = [*notes_on_source(clip, made), *made.notes, *await jobs.end(cls.hidden.unique_id)]

@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import Input, io
 
-from ..pipeline.errors import InvalidRequestError
+from ..pipeline.errors import FalError, InvalidRequestError
 from ..pipeline.fal import DISTILLED, TEXT_TO_VIDEO
 from ..pipeline.request import (
     STANDARD,
@@ -172,7 +172,7 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         from ..pipeline import fal
         from ..pipeline.fal.endpoints import arguments
         from .host.background import in_background
-        from .host.many_jobs import NodeJobs, jobs_of_run
+        from .host.many_jobs import NodeJobs, is_refused_item, jobs_of_run, refused_item
         from .host.observers import FalObserver
         from .host.output import result_on_node
         from .host.past_jobs import PAUSE, fal_folders, fetch_in_background
@@ -186,7 +186,12 @@ class CosmosPredict25GenerateFal(io.ComfyNode):
         options: Any = {"media": start and start.media, "webhook_url": webhook_url or None, "store": store}
         job = fal.generate(request, endpoint=used, observer=observer, on_charge=jobs.add, **folders, **options)
         fetch_in_background(PAUSE)
-        made = await in_background(job, observer)
+        try:
+            made = await in_background(job, observer)
+        except FalError as error:
+            if not is_refused_item(cls.hidden.unique_id, error):
+                raise
+            return refused_item(error, request.seed, await jobs.end(cls.hidden.unique_id))
         size = f"{made.num_frames} frames, {made.width} x {made.height}, {made.duration:.1f} s"
         notes = [*made.notes, *([*start.notes, *start.notes_on(made)] if start else [])]
         notes += await jobs.end(cls.hidden.unique_id)

@@ -1,8 +1,8 @@
-"""The pack's exceptions. ComfyUI's own interruption is not among them: it passes through untouched."""
+"""The pack's exceptions. ComfyUI's own interruption passes through unchanged."""
 
 
 class CosmosError(Exception):
-    """Base of every error that this pack raises on purpose. The message is written for the person at the graph."""
+    """Base class of the pack's errors. Messages are written for the user of the graph."""
 
     def __init_subclass__(cls) -> None:
         # ComfyUI shows an error with its module, which would be the path of the pack's folder.
@@ -10,27 +10,27 @@ class CosmosError(Exception):
 
 
 class InvalidRequestError(CosmosError, ValueError):
-    """A request field is out of its limits. The message names the field, the value and the limit."""
+    """A request field is outside its limits. The message names the field, the value and the limit."""
 
 
 class CheckpointNotFoundError(CosmosError, FileNotFoundError):
-    """There is no checkpoint, or a file of it is missing. The message says what to download and where to put it."""
+    """A checkpoint or one of its files is missing. The message says what to download and where to put it."""
 
 
 class WrongCheckpointError(CosmosError, ValueError):
-    """A file is there but holds another model, or not all of this one."""
+    """A file holds another model, or only part of this one."""
 
 
 class MissingDependencyError(CosmosError, ImportError):
-    """An optional package is needed for what was asked. The message gives the line that installs it."""
+    """An optional package is missing. The message has the line that installs it."""
 
 
 class NotEnoughMemoryError(CosmosError, MemoryError):
-    """The video is too large for the memory that is free. The message names a size that is not."""
+    """The video is too large for the free memory. The message names a size that fits."""
 
 
 class NotANumberError(CosmosError, ArithmeticError):
-    """A part of the model gave NaN. The message names the part, where that was, and what to try."""
+    """A part of the model produced NaN. The message names the part, the place and a remedy."""
 
 
 class UnsafeContentError(CosmosError):
@@ -38,20 +38,19 @@ class UnsafeContentError(CosmosError):
 
 
 class ExportError(CosmosError, OSError):
-    """The system did not let a video be written. The message says why and what to do."""
+    """A video could not be written to disk. The message has the reason and a remedy."""
 
 
 class MissingKeyError(CosmosError, ValueError):
-    """There is no fal key, or it is malformed. The message says what to set and never contains the key."""
+    """The fal key is missing or malformed. The message says what to set and never contains the key."""
 
 
 class FalError(CosmosError):
-    """fal's final answer is no: it refused a job, or a job failed. Also the base of the other errors of fal.
+    """fal refused a job, or a job failed. Also the base class of the other fal errors.
 
     `stage`: connect, journal, price, limit, upload, submit, listing, status, result, cancel or download. `status`: the
-    HTTP status. `error_type`: fal's name of the error. `retryable`: whether a new try can help, None where fal does not
-    say.
-    `request_id`: fal's name of the job.
+    HTTP status. `error_type`: fal's name of the error. `retryable`: whether a retry can help, or None if fal does not
+    say. `request_id`: fal's name of the job.
     """
 
     def __init__(
@@ -74,11 +73,11 @@ class FalError(CosmosError):
 
 
 class OutcomeUnknownError(FalError):
-    """A job was sent and the answer was lost: it may run and may be charged. It is never sent again by itself."""
+    """A job was sent but fal's reply was lost: it may run and may be charged. It is never resent automatically."""
 
 
 class JobKeptError(FalError):
-    """The paid job could not be followed to its end now. Its record is kept: the same request goes on with it."""
+    """The paid job could not be followed to its end. Its record is kept, and the same request resumes it."""
 
 
 class JobExpiredError(FalError):

@@ -1,10 +1,10 @@
-"""A video longer than is made at once: part after part, each from the end of the one before.
+"""A video longer than the model's maximum, made in segments, each from the end of the one before.
 
-Whoever makes the parts, on this machine or on fal, goes through them:
+The code that makes the segments, on this machine or on fal, iterates over them:
 
     extension = Extension(clip, request, new_frames)
     for part in extension.parts(observer):
-        extension.append(...)  # the frames that were made to follow `part.start`
+        extension.append(...)  # the new frames after `part.start`
     video = extension.video()
 """
 
@@ -24,15 +24,15 @@ from .video import ExtendedVideo
 
 DEFAULT_NEW_FRAMES = NUM_FRAMES.maximum - CLIP_FRAMES
 OVERLAPS = (CLIP_FRAMES, 1)
-"""From how many frames of what is there a video may go on."""
+"""The numbers of frames that a segment may start from."""
 GIB = 2**30
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One part to make: `length` frames that follow those of `start`.
+    """A segment to make: `length` frames after those of `start`.
 
-    `request`: for the frames that `start` gives and those that follow, with a seed of its own. `index`: from 0.
+    `request`: for the frames of `start` and the new ones together, with its own seed. `index`: from 0.
     """
 
     index: int
@@ -42,12 +42,12 @@ class Part:
 
     @property
     def num_conditioning_frames(self) -> int:
-        """The number of frames of `start` that the video of this part begins with."""
+        """The number of frames of `start` that this segment begins with."""
         return len(self.start.conditioning_indices())
 
 
 class Extension:
-    """A clip that grows part by part."""
+    """A clip that grows segment by segment."""
 
     def __init__(
         self,
@@ -62,8 +62,7 @@ class Extension:
     ) -> None:
         """Check the values.
 
-        `even_parts`: as of `lengths_of_parts`. `ram`: free bytes. `spare`: frames that a part may have on top of its
-        length.
+        `even_parts`: as in `lengths_of_parts`. `ram`: free bytes. `spare`: extra frames that a segment may have.
 
         Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits, and `NotEnoughMemoryError`,
         before anything is made.
@@ -79,17 +78,17 @@ class Extension:
         self._check_memory(new_frames, ram)
 
     def __len__(self) -> int:
-        """Return the number of parts."""
+        """Return the number of segments."""
         return len(self.lengths)
 
     def begin(self, observer: Observer) -> Start:
-        """Scale the clip, and return its end: the start of the first part."""
+        """Scale the clip, and return its end, the start of the first segment."""
         self._frames = torch.empty(self._shape)
         self._scale_clip(observer)
         return Start(self.last(self.overlap))
 
     def parts(self, observer: Observer) -> Iterator[Part]:
-        """Yield each part. Append its frames before the next one is asked for."""
+        """Yield each segment. Append its frames before asking for the next one."""
         if not len(self._frames):
             self.begin(observer)
         for index, length in enumerate(self.lengths):
@@ -98,16 +97,16 @@ class Extension:
             yield Part(index, start, length, self.request_of(index, num_frames))
 
     def num_conditioning_frames(self, before: Iterable[int]) -> int:
-        """Return the number of frames that a part starts from, which follows parts with `before` new frames."""
+        """Return the number of frames that a segment starts from, after segments with `before` new frames."""
         return self.overlap if self._num_source + sum(before) >= self.overlap else 1
 
     def request_of(self, index: int, num_frames: int) -> GenerationRequest:
-        """Return the request for `num_frames` of a part, with the seed of that part."""
+        """Return the request for `num_frames` of a segment, with its seed."""
         seed = (self.request.seed_or_random() + index) % (SEED.maximum + 1)
         return replace(self.request, num_frames=max(NUM_FRAMES.minimum, num_frames), seed=seed)
 
     def append(self, frames: Iterable[Tensor]) -> int:
-        """Add frames, (height, width, 3) each, and return how many they were."""
+        """Add frames, (height, width, 3) each, and return their number."""
         before = self._done
         for frame in frames:
             self._frames[self._done] = frame
@@ -115,11 +114,11 @@ class Extension:
         return self._done - before
 
     def last(self, count: int) -> Tensor:
-        """Return the last frames so far, (`count`, height, width, 3), or all where there are no more."""
+        """Return the last frames so far, (`count`, height, width, 3), or all if there are fewer."""
         return self._frames[max(0, self._done - count) : self._done]
 
     def video(self, notes: Iterable[str] = ()) -> ExtendedVideo:
-        """Return the clip with all parts that were appended."""
+        """Return the clip with all appended segments."""
         seed, num_new = self.request.seed_or_random(), self._done - self._num_source
         return ExtendedVideo(self._frames[: self._done], num_new, seed, FPS, tuple(notes))
 
@@ -129,12 +128,12 @@ class Extension:
             _, height, width, _ = self._shape
             raise NotEnoughMemoryError(
                 f"{width}x{height} with {self._num_source} frames of the source and {new_frames} new ones takes "
-                f"{needed / GIB:.1f} GiB of RAM, and {ram / GIB:.1f} GiB are free. Trim the source, or lower "
+                f"{needed / GIB:.1f} GiB of RAM, but only {ram / GIB:.1f} GiB are free. Trim the source, or lower "
                 "new_frames or the size."
             )
 
     def _scale_clip(self, observer: Observer) -> None:
-        """Write the frames that are shown at 16 fps: a frame that stays for longer comes again."""
+        """Write the frames shown at 16 fps, repeating a frame that stays longer."""
         _, height, width, _ = self._shape
         done, before = 0, None
         observer.progress("Scaling the source", 0, 1)
@@ -147,10 +146,10 @@ class Extension:
 
 
 def lengths_of_parts(new_frames: int, num_frames: int, overlap: int, even_parts: bool = True) -> list[int]:
-    """Return how many new frames each part has, in the fewest parts of at most `num_frames` frames.
+    """Return the number of new frames per segment, in the fewest segments of at most `num_frames` frames.
 
-    With `even_parts` all have about the same, else the last one alone is shorter: the model was trained on 93 frames.
-    Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits.
+    With `even_parts` all are about equal. Otherwise only the last is shorter: the model was trained on 93 frames.
+    Raises `InvalidRequestError` for `new_frames` and `overlap` outside their limits.
     """
     check_range("new_frames", new_frames, NEW_FRAMES)
     if overlap not in OVERLAPS:

@@ -1,4 +1,4 @@
-"""What a video starts from: a picture, or the end of a clip. It travels beside the request, which is fal's JSON."""
+"""The start of a video: a picture, or the end of a clip. It is separate from the request, which is fal's JSON."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,16 +14,17 @@ from .errors import InvalidRequestError
 from .request import FPS
 
 CLIP_FRAMES = 5
-"""Of a clip's end that the model is given: two latent frames. It was trained with one, two or none."""
+"""Frames of a clip's end that the model sees: two latent frames. It was trained with none, one or two."""
 
 
 @dataclass(frozen=True, eq=False)
 class LongClip:
-    """A clip at 16 frames a second that are too many to hold: `frames` gives them, each time that it is called.
+    """A clip at 16 fps that is too long for memory. Each call of `frames` yields its frames from the beginning.
 
-    `num_frames`: exactly how many, up to the last frame of the source. `frames`: of each (H, W, C), as of `Start`, the
-    same object where one stays. `height`, `width`: pixels. `frame_rate`: of the source, frames per second. `skipped`:
-    its seconds before the first frame, less than 1/16. `notes`: for the user; reading the frames may add to it.
+    `num_frames`: the exact number, up to the last frame of the source. `frames`: (H, W, C) each, as in `Start`; a
+    repeated frame is the same object. `height`, `width`: in pixels. `frame_rate`: of the source, in frames per second.
+    `skipped`: seconds of the source before the first frame, less than 1/16. `notes`: for the user; reading the frames
+    may add to it.
     """
 
     num_frames: int
@@ -35,16 +36,16 @@ class LongClip:
     notes: Sequence[str] = ()
 
     def is_short(self) -> bool:
-        """Whether it is a clip of which there are too few frames to tell how things move."""
+        """Return whether it is a clip with too few frames to show movement."""
         return 1 < self.num_frames < CLIP_FRAMES
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A picture, the first frame of the video to make, or a clip that the video goes on from.
+    """A picture, used as the first frame of the video, or a clip to continue.
 
-    `frames`: (F, H, W, C), uint8, or floats in 0..1: gray with 1 channel, RGB with 3, RGBA with 4, which is put on
-    black. One frame is a picture. `frame_rate`: of a clip, frames per second. `notes`: for the user.
+    `frames`: (F, H, W, C), uint8, or floats in 0..1: gray with 1 channel, RGB with 3, or RGBA with 4, composited on
+    black. One frame is a picture. `frame_rate`: of a clip, in frames per second. `notes`: for the user.
 
     Raises `InvalidRequestError` for another shape, type or rate.
     """
@@ -73,17 +74,17 @@ class Start:
         return len(self.frames)
 
     def frame_indices(self) -> list[int]:
-        """The indices of the frames that are shown 1/16 s apart, up to the last one."""
+        """Return the indices of the frames shown 1/16 s apart, up to the last one."""
         step, last = Fraction(self.frame_rate) / FPS, self.num_frames - 1
         count = math.floor(last / step) + 1
         return [math.floor(last - back * step + Fraction(1, 2)) for back in reversed(range(count))]
 
     def skipped(self) -> Fraction:
-        """Seconds of the clip before the first of `frame_indices`: less than 1/16."""
+        """Return the seconds of the clip before the first of `frame_indices`, less than 1/16."""
         return (self.num_frames - 1) / Fraction(self.frame_rate) - Fraction(len(self.frame_indices()) - 1, FPS)
 
     def is_short(self) -> bool:
-        """Whether it is a clip of which there are too few frames to tell how things move."""
+        """Return whether it is a clip with too few frames to show movement."""
         return self.num_frames > 1 and len(self.frame_indices()) < CLIP_FRAMES
 
     def as_long(self) -> LongClip:
@@ -97,17 +98,17 @@ class Start:
         return LongClip(len(indices), height, width, self.frame_rate, self.skipped(), frames, self.notes)
 
     def conditioning_indices(self) -> list[int]:
-        """The indices of what the model is given: the last 5 frames at 16 a second, or of fewer the last."""
+        """Return the indices of the frames that the model sees: the last 5 at 16 fps, or the last one of fewer."""
         indices = self.frame_indices()
         return indices[-CLIP_FRAMES:] if len(indices) >= CLIP_FRAMES else indices[-1:]
 
     def conditioning_frames(self, width: int, height: int) -> Tensor:
-        """(1 or 5, height, width, 3), as of `fit`."""
+        """Return the frames that the model sees, (1 or 5, height, width, 3), scaled by `fit`."""
         return torch.stack([fit(self.frames[index], width, height) for index in self.conditioning_indices()])
 
 
 def check_batch(images: object) -> None:
-    """Raise `InvalidRequestError` for images that are no tensor."""
+    """Raise `InvalidRequestError` for images that are not a tensor."""
     if isinstance(images, (list, tuple)):
         raise InvalidRequestError(
             f"The images are a list of {len(images)}, but must be one batch: join them with Batch Images."
@@ -117,10 +118,10 @@ def check_batch(images: object) -> None:
 
 
 def fit(frame: Tensor, width: int, height: int) -> Tensor:
-    """`frame`, (H, W, C), scaled and cropped in the middle: RGB (height, width, 3), float32 in 0..1 on the CPU.
+    """Scale and center-crop `frame`, (H, W, C), to RGB (height, width, 3), float32 in 0..1 on the CPU.
 
-    Bilinear with antialiasing, straight from the part that is kept, whose borders may lie within pixels: nothing is
-    stretched. Source: `resize_input` of NVIDIA's cosmos-predict2.5, which rounds that part to whole pixels.
+    Bilinear with antialiasing, directly from the cropped region, whose borders may lie inside pixels, so nothing is
+    stretched. Source: `resize_input` of NVIDIA's cosmos-predict2.5, which rounds that region to whole pixels.
     """
     rgb = _to_rgb(frame)
     rows, columns = rgb.shape[:2]
@@ -137,7 +138,7 @@ def fit(frame: Tensor, width: int, height: int) -> Tensor:
 
 
 def _to_rgb(frame: Tensor) -> Tensor:
-    """(H, W, 1, 3 or 4), floats or uint8 -> (H, W, 3), float32 in 0..1 on the CPU. What is no number becomes black."""
+    """Convert (H, W, 1, 3 or 4), floats or uint8, to (H, W, 3), float32 in 0..1 on the CPU. NaN becomes black."""
     values = frame.cpu().float() / (255 if frame.dtype == torch.uint8 else 1)
     values = values.nan_to_num(0).clamp(0, 1)
     if values.shape[2] == 4:

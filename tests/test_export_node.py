@@ -625,7 +625,7 @@ def test_a_node_that_is_switched_off_before_the_export_is_named(comfyui, mode, s
     body = {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
     entry = comfyui.wait(comfyui.request("/prompt", body)["prompt_id"])
     (error,) = events(entry, "execution_error")
-    assert error["exception_message"].startswith(f"Nothing comes to video, since the node 'My video' is {says}")
+    assert error["exception_message"].startswith(f"video gets no input, since the node 'My video' is {says}")
 
 
 def stop_while_writing(server: ComfyUI, prompt: dict[str, Any]) -> None:

@@ -158,6 +158,37 @@ def test_stop_ends_quietly_and_cancels_at_fal(template: Page, fal: FalStandIn) -
     assert_nothing_is_wrong(template)
 
 
+def test_a_queue_shows_the_sum_and_after_stop_what_is_left_and_nothing_is_charged_twice(
+    template: Page, fal: FalStandIn
+) -> None:
+    fal.run_seconds, before = math.inf, fal.accepted
+    for seed in range(21, 25):
+        set_values(template, SETTINGS, {"num_frames": 9, "seed": seed})
+        press_run(template)
+    expect(template.get_by_text("3 more runs are in the queue")).to_be_visible(timeout=60_000)
+    fal.complete(last_job(fal).request_id)
+    fal.wait_for(lambda: fal.accepted == before + 2)
+    sum_and_rest = re.compile(r"\$\d+\.\d+ today, 2 more runs are in the queue")
+    expect(template.get_by_text(sum_and_rest)).to_be_visible(timeout=60_000)
+    take_screenshot(template, "fal-queue")
+    template.get_by_role("button", name="Cancel current run").click()
+    fal.wait_for(lambda: fal.accepted == before + 3)
+    assert [job.cancelled for job in list(fal.jobs.values())[before:]] == [False, True, False]
+    expect(template.get_by_text("1 more run is in the queue")).to_be_visible(timeout=60_000)
+    take_screenshot(template, "fal-queue-stopped")
+    fal.complete(last_job(fal).request_id)
+    fal.wait_for(lambda: fal.accepted == before + 4)
+    fal.complete(last_job(fal).request_id)
+    expect(template.get_by_text("Charged $0.20,")).to_be_visible(timeout=60_000)
+    for seed in (21, 23):
+        set_values(template, SETTINGS, {"seed": seed})
+        press_run(template)
+        expect(template.get_by_text(f"seed {seed}.")).to_be_visible(timeout=60_000)
+        expect(template.get_by_text("Nothing charged,")).to_be_visible(timeout=60_000)
+    assert fal.accepted == before + 4
+    assert_nothing_is_wrong(template)
+
+
 def test_the_node_says_what_came_of_stop_where_fal_does_not_cancel(template: Page, fal: FalStandIn) -> None:
     fal.run_seconds = math.inf
     # Later than the graph waits for it.

@@ -1,6 +1,8 @@
 """The journal's disk fills after a job was sent: the run goes on with what is paid for, and so does the next one."""
 
+import errno
 import math
+import os
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from cosmos_predict25.devtools.fal_faults import NOT_FOUND
 from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Reset
 from cosmos_predict25.pipeline.errors import JobExpiredError
+from cosmos_predict25.pipeline.fal import journal
 from cosmos_predict25.tests.fal import (
     Meanwhile,
     Recorder,
@@ -78,3 +81,22 @@ def test_before_the_job_is_sent_it_still_stops_the_run(fal: FalStandIn) -> None:
     journal_of(fal).folder.touch()
     error = error_of(fal)
     assert (error.stage, fal.requests("submit")) == ("journal", [])
+
+
+def test_after_stop_on_a_full_disk_the_next_run_knows_that_the_job_was_cancelled(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full takes no new file, but what is in a file can be changed."""
+
+    def is_full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    fal.run_seconds = math.inf
+    with monkeypatch.context() as patch:
+        fal.fault("status", Meanwhile(lambda: patch.setattr(journal, "atomic_write", is_full), accept=True))
+        with pytest.raises(StoppedError):
+            run(make(fal, observer=Recorder("Running")))
+        assert len(fal.requests("cancel")) == 1
+    fal.run_seconds = 5
+    assert run(make(fal)).num_frames == 9
+    assert fal.accepted == 2

@@ -130,7 +130,7 @@ def test_a_part_that_is_gone_does_not_block_those_after_it(fal: FalStandIn) -> N
     fal.fault("media", NOT_FOUND, times=FOREVER)
     fal.fault("result", NOT_FOUND, times=FOREVER)
     left = run(extension.extend(SHORT, Start(clip()), 12, encode_clip=mp4_bytes, **places(fal)))
-    assert left.notes == ("Part 1 is gone, here and at fal: no more than its last 4 frames are left.",)
+    assert left.notes == ("Part 1 is gone, here and at fal: only its last 4 frames are left.",)
     assert (left.frames * 255 - whole.frames * 255).abs().max() <= 0.5
     assert left.frames[-8:].equal(whole.frames[-8:])
     assert fal.accepted == 3

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from dataclasses import replace
 from itertools import count, groupby, pairwise
 from typing import Any
 
@@ -31,6 +32,7 @@ from cosmos_predict25.tests.fal import (
     BRIEF,
     ENDPOINT,
     PROMPT,
+    REQUEST,
     Meanwhile,
     Recorder,
     Watcher,
@@ -135,15 +137,21 @@ def paused(reply: dict[str, Any]) -> dict[str, Any]:
 
 def test_states_that_are_not_known_end_the_run_only_where_nothing_else_comes(fal: FalStandIn) -> None:
     fal.clock.per_poll, looks = 0.25, count()
-    fal.fault("status", Json(lambda reply: paused(reply) if next(looks) % 2 else reply), times=FOREVER)
+    fal.fault("status", Json(lambda reply: {} if next(looks) % 2 else reply), times=FOREVER)
     assert goes_on_through(fal).num_frames == 9
     assert next(looks) > 16
 
 
-def test_a_state_that_stays_unknown_keeps_the_job(fal: FalStandIn) -> None:
+def test_a_word_that_is_not_known_is_a_job_that_runs_until_the_wait_limit(fal: FalStandIn) -> None:
+    fal.fault("status", Json(paused), times=20)
+    assert goes_on_through(fal).num_frames == 9
     fal.fault("status", Json(paused), times=FOREVER)
-    assert "a state that is not known" in str(failed(fal, JobKeptError))
-    assert goes_on(fal).num_frames == 9
+    request = replace(REQUEST, seed=8)
+    with pytest.raises(JobKeptError, match="has not finished the job within"):
+        run(make(fal, request, policy=BRIEF))
+    fal.clear_faults()
+    assert run(make(fal, request)).num_frames == 9
+    assert fal.accepted == 2
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
@@ -198,7 +206,7 @@ def test_a_key_that_is_refused_pauses_the_job(fal: FalStandIn, stage: str, statu
     assert (error.stage, error.status) == (stage, status)
     assert "FAL_KEY" in str(error)
     assert "billing" in str(error)
-    assert len(fal.requests(stage)) == 1
+    assert len(fal.requests(stage)) == 3
     assert record_of(fal).state is JobState.SUBMITTED
     assert fal.requests("cancel") == []
     assert goes_on(fal).num_frames == 9

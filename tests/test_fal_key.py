@@ -27,6 +27,7 @@ from cosmos_predict25.devtools.fal_standin import (
     GzipBomb,
     Json,
     Redirect,
+    Relabel,
     Reply,
     Reset,
     content_policy,
@@ -48,6 +49,7 @@ from cosmos_predict25.tests.fal import (
     policy_with,
     records_of,
     run,
+    texts_of_log,
     videos_of,
 )
 
@@ -115,6 +117,57 @@ def test_space_around_a_key_is_left_out(home: Path, text: str) -> None:
 def test_the_pair_may_have_space_around_each(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAL_KEY_ID", f" {KEY.key_id}\n")
     monkeypatch.setenv("FAL_KEY_SECRET", f"\t{KEY.secret} ")
+    assert find_key() == KEY
+
+
+COPIED = {
+    "quotes": f'"{TEXT}"',
+    "single quotes": f"'{TEXT}'",
+    "quotes of a text processor": f"\u201c{TEXT}\u201d",
+    "its name": f"FAL_KEY={TEXT}",
+    "a line of a shell": f'export FAL_KEY="{TEXT}";\n',
+    "a line of PowerShell": f"$env:FAL_KEY = '{TEXT}'",
+    "a line of Windows": f"setx FAL_KEY {TEXT}",
+    "angle brackets": f"<{TEXT}>",
+    "a semicolon": f"{TEXT};",
+    "a byte order mark": f"\ufeff{TEXT}",
+}
+
+
+def test_a_key_that_a_server_repeats_in_its_headers_is_in_no_log_of_every_step(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "httpcore")
+    fal.fault("status", Relabel(headers={"x-echo": fal.key, "location": f"https://{fal.key}/"}))
+    run(make(fal))
+    texts = texts_of_log(caplog)
+    assert "x-echo" in texts
+    assert [half for half in fal.key.split(":") if half in texts] == []
+
+
+def test_the_looks_at_a_job_are_in_the_log_for_debugging_alone(
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "httpx")
+    run(make(fal))
+    lines = [record.getMessage() for record in caplog.records if record.name == "httpx"]
+    assert [line.split()[2] for line in lines] == ["POST"]
+    assert logging.getLogger("httpx").filters == []
+
+
+@pytest.mark.parametrize("text", COPIED.values(), ids=COPIED)
+def test_what_is_copied_around_a_key_is_left_out(home: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("FAL_KEY", text)
+    assert find_key() == KEY
+    monkeypatch.delenv("FAL_KEY")
+    for encoding in ("utf-8", "utf-16"):
+        write_key_file(home).write_bytes(text.encode(encoding))
+        assert find_key() == KEY
+
+
+def test_quotes_around_each_of_a_pair_are_left_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAL_KEY_ID", f'"{KEY.key_id}"')
+    monkeypatch.setenv("FAL_KEY_SECRET", f"'{KEY.secret}';")
     assert find_key() == KEY
 
 
@@ -380,7 +433,7 @@ def test_an_error_survives_pickling_without_the_key(fal: FalStandIn) -> None:
 
 def test_what_httpx_logs_shows_nothing_of_the_key(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:
     """Nor where fal says it again in a URL that is asked for later."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
 
     def echo(reply: dict[str, Any]) -> dict[str, Any]:
         return {**reply, "status_url": f"{reply['status_url']}?key={fal.key}"}

@@ -3,14 +3,26 @@
 import asyncio
 import json
 import os
+import random
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cosmos_predict25.devtools.fal_standin import FOREVER, TEXT_ERROR, FalStandIn, Hang, Reply, Reset, content_policy
+from cosmos_predict25.devtools.fal_list import PRICE, killed_list
+from cosmos_predict25.devtools.fal_standin import (
+    FOREVER,
+    TEXT_ERROR,
+    Clock,
+    FalStandIn,
+    Hang,
+    Reply,
+    Reset,
+    content_policy,
+)
 from cosmos_predict25.pipeline.errors import FalError, InvalidRequestError
 from cosmos_predict25.pipeline.fal import DISTILLED
 from cosmos_predict25.pipeline.fal.budget import LIMIT_VARIABLE, day_limit, spent_today
@@ -29,6 +41,7 @@ from cosmos_predict25.tests.fal import (
     run,
     start,
 )
+from cosmos_predict25.tests.posix import only_posix
 
 
 def with_seed(seed: int) -> Any:
@@ -45,7 +58,7 @@ def test_a_job_above_the_limit_of_the_day_is_not_sent(fal: FalStandIn, monkeypat
     for seed in (1, 2):
         run(make(fal, with_seed(seed), on_charge=charged.append))
     error = error_of(fal, with_seed(3))
-    said = "it costs $0.20, $0.40 were spent on fal today, and the limit of a day is $0.40"
+    said = "it costs $0.20, you spent $0.40 on fal today, and the daily limit is $0.40"
     assert said in str(error)
     assert LIMIT_VARIABLE in str(error)
     assert str(error).endswith("Seed: 3.")
@@ -72,7 +85,7 @@ def test_a_limit_that_is_no_amount_is_refused_before_anything_is_sent(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv(LIMIT_VARIABLE, text)
-    with pytest.raises(InvalidRequestError, match=f"{LIMIT_VARIABLE} is '{text}', but must be dollars a day"):
+    with pytest.raises(InvalidRequestError, match=f"{LIMIT_VARIABLE} is '{text}', but must be dollars per day"):
         run(make(fal))
     assert fal.requests("submit") == []
 
@@ -216,3 +229,17 @@ def test_the_sum_of_all_records_is_the_jobs_of_fal_times_the_price(fal: FalStand
     error_of(fal, with_seed(5))
     assert sum(prices_of(fal)) == pytest.approx(0.2 * fal.accepted)
     assert fal.accepted == 6
+
+
+@only_posix
+@pytest.mark.parametrize(("count", "limit"), [(30, 3.0), pytest.param(100, 10.0, marks=pytest.mark.exhaustive)])
+def test_the_sum_of_a_list_that_is_killed_ten_times_is_right_to_the_cent(
+    tmp_path: Path, count: int, limit: float
+) -> None:
+    with FalStandIn(tmp_path / "fal", clock=Clock(real=True)) as fal:
+        fal.queue_seconds, fal.run_seconds = 0.3, 0.5
+        killed = killed_list(tmp_path, fal, count, limit, random.Random(25))
+        assert fal.violations == []
+    assert killed.is_good(limit), killed
+    assert killed.accepted * PRICE >= limit - killed.unknown - 0.001, killed
+    assert killed.ends["video"] == killed.accepted, killed

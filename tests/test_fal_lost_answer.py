@@ -14,6 +14,7 @@ import pytest
 from cosmos_predict25.devtools.fal_faults import FAST, NOT_FOUND, OTHER_ID
 from cosmos_predict25.devtools.fal_standin import (
     FOREVER,
+    SERVER_ERROR,
     Body,
     FalStandIn,
     Fault,
@@ -27,13 +28,14 @@ from cosmos_predict25.devtools.fal_standin import (
     ingress,
     with_fields,
 )
-from cosmos_predict25.pipeline.errors import JobExpiredError, OutcomeUnknownError
+from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, FalClient
 from cosmos_predict25.pipeline.fal.journal import JobState, Record
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
 from cosmos_predict25.tests.fal import (
     ENDPOINT,
     INPUT,
+    LOOKING,
     NO_PLATFORM,
     REQUEST,
     Recorder,
@@ -70,7 +72,7 @@ def test_a_lost_job_is_found_in_the_same_run(fal: FalStandIn, fault: Fault) -> N
     observer = Recorder()
     run(make(fal, observer=observer))
     check_one_job(fal)
-    assert [message for message in observer.messages if "answer was lost" in message]
+    assert [message for message in observer.messages if "reply was lost" in message]
 
 
 def test_another_seed_is_another_job_while_one_is_unknown(fal: FalStandIn) -> None:
@@ -232,7 +234,7 @@ def cancel_one(fal: FalStandIn) -> None:
 
 
 def fail_one(fal: FalStandIn) -> None:
-    fal.fail_next(content_policy)
+    fal.fail_next(SERVER_ERROR)
     error_of(fal)
     assert records_of(fal) == []
 
@@ -337,8 +339,9 @@ def test_the_list_is_read_page_by_page_in_little_memory(fal: FalStandIn) -> None
     async def work() -> int:
         async with FalClient(policy=FAST) as client:
             tracemalloc.start()
-            async for _ in client.requests(ENDPOINT, datetime.now(timezone.utc), datetime.now(timezone.utc)):
-                pass
+            with pytest.raises(FalError, match="did not list all"):
+                async for _ in client.requests(ENDPOINT, datetime.now(timezone.utc), datetime.now(timezone.utc)):
+                    pass
             return tracemalloc.get_traced_memory()[1]
 
     fal.fault("listing", Json(big), times=FOREVER)
@@ -405,4 +408,98 @@ def test_a_clock_that_jumps_back_while_a_job_runs_changes_nothing(
     monkeypatch.setattr(time, "time", lambda: real() - sum(jumps))
     run(make(fal))
     assert jumps
+    check_one_job(fal)
+
+
+NOT_TAKEN = {
+    "503": ingress(),
+    "500": Reply(500, body={"detail": "Bad"}),
+    "408": Reply(408),
+    "redirect": Redirect(307, "https://{host}{target}"),
+    "reset": Reset(),
+}
+
+
+def lose_untaken(fal: FalStandIn, fault: Fault | None = None, seconds: float = 601, **options: Any) -> FalError:
+    """A job that fal did not take, sent `seconds` ago, and what was said then."""
+    fal.fault("submit", fault or ingress())
+    error = error_of(fal, policy=LOOKING, **options)
+    record = record_of(fal)
+    record.created -= seconds
+    journal_of(fal).save(record)
+    return error
+
+
+@pytest.mark.parametrize("fault", NOT_TAKEN.values(), ids=NOT_TAKEN)
+def test_a_job_that_is_not_in_fals_list_minutes_later_is_sent_again(fal: FalStandIn, fault: Fault) -> None:
+    submit_by_another(seed=8)
+    error = lose_untaken(fal, fault)
+    assert "in 10 minutes that sends it again where fal's list still shows no such job" in str(error)
+    observer = Recorder()
+    assert run(make(fal, observer=observer, policy=LOOKING)).num_frames == 9
+    assert [message for message in observer.messages if "shows no such job, so fal did not take it" in message]
+    assert [job.seed for job in fal.jobs.values()] == [8, 7]
+    assert len(fal.requests("submit")) == 3
+    assert records_of(fal) == []
+
+
+def without_inputs(reply: dict[str, Any]) -> dict[str, Any]:
+    return {**reply, "items": [{**item, "json_input": None} for item in reply["items"]]}
+
+
+def test_a_job_that_was_taken_is_not_sent_again_minutes_later(fal: FalStandIn) -> None:
+    """fal's list leaves the inputs out for a while."""
+    fal.fault("listing", Json(without_inputs), times=7)
+    lose_untaken(fal, Reset(accept=True))
+    assert isinstance(error_of(fal, policy=LOOKING), OutcomeUnknownError)
+    assert isinstance(error_of(fal, policy=LOOKING), OutcomeUnknownError)
+    run(make(fal, policy=LOOKING))
+    check_one_job(fal)
+
+
+UNSURE: dict[str, Callable[[FalStandIn, Record], object]] = {
+    "a moment later": lambda _, record: vars(record).update(created=record.created + 301),
+    "another account": lambda _, record: vars(record).update(listed_for="0" * 16),
+    "no account": lambda _, record: vars(record).update(listed_for=None),
+    "a clock that was not known": lambda _, record: vars(record).update(clock_offset=None),
+    "a clock that was set": lambda _, record: vars(record).update(clock_offset=(record.clock_offset or 0) + 60),
+    "a list that goes on": lambda fal, _: fal.fault("listing", with_fields(has_more=True), times=FOREVER),
+    "no list": lambda fal, _: fal.fault("listing", ingress(), times=FOREVER),
+    "no inputs": lambda fal, _: (submit_by_another(seed=8), fal.fault("listing", Json(without_inputs), times=FOREVER)),
+    "one with its seed": lambda *_: submit_by_another(prompt="Cut of"),
+}
+
+
+@pytest.mark.parametrize("change", UNSURE.values(), ids=UNSURE)
+def test_a_lost_job_is_not_sent_again_where_it_is_not_sure(fal: FalStandIn, change: Any) -> None:
+    lose_untaken(fal)
+    record = record_of(fal)
+    change(fal, record)
+    journal_of(fal).save(record)
+    before = len(fal.requests("submit"))
+    assert isinstance(error_of(fal, policy=LOOKING), OutcomeUnknownError)
+    assert len(fal.requests("submit")) == before
+
+
+@pytest.mark.parametrize("options", [{"store": False}, {"request": replace(REQUEST, sync_mode=True)}], ids=str)
+def test_a_lost_job_that_fals_list_never_shows_is_not_sent_again(fal: FalStandIn, options: dict[str, Any]) -> None:
+    lose_untaken(fal, **options)
+    assert isinstance(error_of(fal, policy=LOOKING, **{**options, "store": True}), OutcomeUnknownError)
+    assert len(fal.requests("submit")) == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (-3, 0), (1.25, 1.25), (-2.5, -2.5)])
+def test_a_clock_that_is_days_wrong_does_not_hide_a_lost_job(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, before: float, after: float
+) -> None:
+    """In days that fal's clock is ahead, when the job was sent by a run that was killed, and later."""
+    real = time.time
+    fal.dates = False
+    record = lose_answer(fal)
+    record.created -= before * 86400
+    journal_of(fal).save(record)
+    fal.dates = True
+    monkeypatch.setattr(time, "time", lambda: real() - after * 86400)
+    fal.ahead_seconds = after * 86400
+    run(make(fal))
     check_one_job(fal)

@@ -168,7 +168,7 @@ def test_a_drip_is_given_up_for_its_rate(fal: FalStandIn, monkeypatch: pytest.Mo
     monkeypatch.setattr(download, "RATE_WINDOW", 0.4)
     monkeypatch.setattr(download, "MIN_RATE", 1000)
     fal.fault("media", Drip(0.05, head=False), FOREVER)
-    is_kept(fal, "less than 1000 bytes a second")
+    is_kept(fal, "less than 1000 bytes per second")
     assert len(fal.requests("media")) == 6
 
 

@@ -33,6 +33,7 @@ from cosmos_predict25.devtools.fal_standin import (
     FalStandIn,
     Hang,
     Job,
+    Outcome,
     Reset,
     content_policy,
 )
@@ -40,6 +41,7 @@ from cosmos_predict25.pipeline.fal import Journal
 from cosmos_predict25.pipeline.fal.journal import Record
 from cosmos_predict25.pipeline.formats import FORMATS
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES
+from cosmos_predict25.tests.fal import LIMIT_VARIABLE
 
 REPO = Path(__file__).resolve().parents[1]
 LOCAL = json.loads((REPO / "workflows" / "NVIDIA Cosmos Text to Video (local).json").read_text(encoding="utf-8"))
@@ -101,10 +103,23 @@ class Fail(Busy):
         raise RuntimeError("this node fails")
 
 
-NODE_CLASS_MAPPINGS = {"TestReport": Report, "TestBusy": Busy, "TestWait": Wait, "TestFail": Fail}
+class Prompts:
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_IS_LIST = ("STRING",), "run", "test", (True,)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"count": ("INT", {}), "text": ("STRING", {})}}
+
+    def run(self, count, text):
+        return ([f"{text} {number}" for number in range(count)],)
+
+
+NODE_CLASS_MAPPINGS = {
+    "TestReport": Report, "TestBusy": Busy, "TestWait": Wait, "TestFail": Fail, "TestPrompts": Prompts
+}
 """
 """Nodes of another pack: one tells what it gets, one keeps the graph's loop busy as core's sampler does, one
-only waits, one fails."""
+only waits, one fails, one gives a list."""
 
 
 @pytest.fixture
@@ -129,7 +144,7 @@ def running_server(
     key_file.parent.mkdir(parents=True)
     key_file.write_text(running_fal.key)
     key_file.chmod(0o600)
-    environ = {**running_fal.environ, "FAL_KEY": "", "HOME": str(key_file.parents[1])}
+    environ = {**running_fal.environ, "FAL_KEY": "", "HOME": str(key_file.parents[1]), LIMIT_VARIABLE: "1000"}
     with comfyui(environment.NEWEST, base, environ) as server:
         yield server
         save_history(server)
@@ -583,10 +598,10 @@ def test_a_lost_answer_is_found_again_in_fals_list(server, fal):
 def test_the_same_graph_again_comes_from_comfyuis_cache(server, fal):
     (seed,) = new_seeds()
     server.run(graph(seed))
-    traffic = len(fal.journal), len(fal.connects)
+    nothing_sent = untouched(fal)
     (cached,) = events(server.run(graph(seed)), "execution_cached")
     assert f"fal{seed}" in cached["nodes"]
-    assert (len(fal.journal), len(fal.connects)) == traffic
+    assert nothing_sent()
 
 
 def test_a_file_that_was_deleted_is_fetched_again_without_paying_once_comfyui_forgets_the_result(server, fal):
@@ -606,9 +621,9 @@ def test_after_a_kill_the_job_is_taken_up_and_a_finished_file_is_used(server, fa
     fal.wait_for(lambda: (record := record_of(server, unfinished)) and record.request_id)
     assert job_of(fal, unfinished).state != "COMPLETED"
     restart(server, kill=True)
-    traffic = len(fal.journal), len(fal.connects)
+    nothing_sent = untouched(fal)
     messages = list(server.follow(graph(finished)))
-    assert (len(fal.journal), len(fal.connects)) == traffic
+    assert nothing_sent()
     assert any(text.startswith("Made before, nothing to pay") for text in texts_of(messages, f"fal{finished}"))
     server.run(graph(unfinished))
     assert finished_file(server, unfinished).read_bytes() == served(fal, job_of(fal, unfinished))
@@ -631,6 +646,20 @@ def test_a_content_policy_refusal_names_field_and_request_and_does_not_say_the_p
     assert record_of(server, seed) is None
 
 
+def test_one_refused_of_a_list_does_not_hold_back_the_others(server, fal):
+    fal.fail_next(lambda body: content_policy(body) if "cube 1" in body["prompt"] else Outcome(), times=3)
+    (seed,) = new_seeds()
+    prompt = graph(seed)
+    prompt["texts"] = {"class_type": "TestPrompts", "inputs": {"count": 3, "text": "A cube"}}
+    prompt["prompt"]["inputs"]["prompt"] = ["texts", 0]
+    entry = server.run(prompt, 60)
+    assert len(jobs_of(fal, seed)) == 3
+    assert len(server.saved_files(entry)) == 2
+    said = " ".join(entry["outputs"][f"fal{seed}"]["cosmos_predict25"])
+    assert f"One of the list was refused, seed {seed}, and the others go on:" in said
+    assert "content_policy_violation" in said
+
+
 def test_a_field_error_names_the_field_and_the_request(server, fal):
     fal.fail_next(FIELD_ERROR)
     (seed,) = new_seeds()
@@ -643,7 +672,7 @@ def test_a_failure_that_may_pass_says_that_a_new_try_can_help(server, fal):
     fal.fail_next(replace(TEXT_ERROR, headers={"x-fal-retryable": "true"}))
     (seed,) = new_seeds()
     said = error_of(server, graph(seed))["exception_message"]
-    assert "A new try is likely to help" in said
+    assert "A retry is likely to help" in said
     assert f"Request id: {job_of(fal, seed).request_id}" in said
     server.run(graph(seed))
     assert len(jobs_of(fal, seed)) == 2
@@ -671,9 +700,13 @@ def test_a_locked_account_is_told_with_where_to_unlock_it(server, fal):
 
 
 def untouched(fal: FalStandIn) -> Callable[[], bool]:
-    """Whether not even a connection has been asked for since."""
-    before = len(fal.journal), len(fal.connects)
-    return lambda: (len(fal.journal), len(fal.connects)) == before
+    """Whether nothing has been asked for since, but for what is fetched of jobs of before."""
+
+    def asked() -> int:
+        return len([exchange for exchange in fal.journal if exchange.stage not in ("status", "result", "media")])
+
+    before = asked()
+    return lambda: asked() == before
 
 
 def test_without_a_key_one_sentence_says_what_to_set_before_any_traffic(server, fal):
@@ -821,7 +854,7 @@ def test_a_video_of_fals_that_does_not_begin_with_what_was_sent_is_told(server, 
     monkeypatch.setattr(fal, "keeps_start", False)
     (seed,) = new_seeds()
     entry = server.run(with_start(graph(seed), seed, "image", color=0x808080), 60)
-    assert "does not begin with what was sent" in said(entry, seed)
+    assert "does not begin with the frames that were sent" in said(entry, seed)
 
 
 @pytest.mark.parametrize(
@@ -886,6 +919,86 @@ def test_more_than_five_parts_are_refused_before_any_traffic(server, fal):
     (seed,) = new_seeds()
     before = len(fal.journal)
     message = error_of(server, extending(seed, 21))["exception_message"]
-    assert "would be 6 videos to pay for, but at most 5" in message
+    assert "takes 6 paid videos, but the limit is 5" in message
     assert "with num_frames 9, 20 frames" in message
     assert len(fal.journal) == before
+
+
+def with_list(prompt: Graph, count: int) -> Graph:
+    """The fal nodes of `prompt` make a video of each of as many prompts."""
+    prompt["list"] = {"class_type": "TestPrompts", "inputs": {"count": count, "text": TEXT}}
+    prompt["prompt"]["inputs"]["prompt"] = ["list", 0]
+    return prompt
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        lambda seed: with_list(graph(seed), 11),
+        lambda seed: graph(*range(seed, seed + 11)),
+        lambda seed: {**extending(seed, 20), **extending(seed + 10, 20), **graph(seed + 20)},
+        lambda seed: with_list(graph(seed, seed + 1), 6),
+    ],
+    ids=["list", "nodes", "parts", "two lists"],
+)
+def test_more_than_ten_jobs_of_a_run_are_refused_before_the_first_is_sent(server, fal, many):
+    (seed,) = new_seeds()
+    new_seeds(40)
+    before = fal.accepted
+    said = error_of(server, many(seed))["exception_message"]
+    assert re.search(r"would send 1[12] jobs or more to fal, each of which is charged, and 10 are the limit", said)
+    assert "Turn on allow_many_jobs" in said
+    sent = {job.seed for job in list(fal.jobs.values())[before:]}
+    assert len(sent) <= 1  # of the first of two lists, which is not too long
+
+
+def test_a_list_shows_how_many_are_there_and_what_all_have_cost(server, fal):
+    (seed,) = new_seeds()
+    messages = list(server.follow(with_list(graph(seed, allow_many_jobs=True), 11)))
+    shown = {text.rpartition("\n")[2] for text in texts_of(messages, f"fal{seed}")}
+    assert "0 of 11, $2.20 in all so far" in shown
+    assert any(re.fullmatch(r"[1-9]\d? of 11, \$2\.20 in all so far", text) for text in shown)
+    assert len(jobs_of(fal, seed)) == 11
+
+
+def test_when_it_is_over_the_node_says_what_it_cost(server, fal):
+    (seed,) = new_seeds()
+    assert re.search(r"Charged \$0\.20, \$[\d.]+ today\.", said(server.run(graph(seed)), seed))
+    other = graph(seed)
+    other["prompt"]["inputs"]["negative_prompt"] = "x"
+    server.run(other)
+    restart(server)
+    assert re.search(r"Nothing charged, \$[\d.]+ today\.", said(server.run(graph(seed)), seed))
+
+
+def test_after_stop_the_node_says_how_many_runs_are_in_the_queue(server, fal):
+    fal.run_seconds = math.inf
+    seeds = new_seeds(3)
+    texts: list[str] = []
+    queued: list[str] = []
+    for message in server.follow(graph(seeds[0])):
+        if message.type != "text":
+            continue
+        texts.append(message.data["text"])
+        if "Running at fal" in texts[-1] and not queued:
+            queued += [server.queue(graph(seed)) for seed in seeds[1:]]
+        if "2 more runs are in the queue" in texts[-1]:
+            server.request("/queue", {"delete": queued[1:]})
+            server.interrupt()
+    assert any(text.startswith("Stopped") and "1 more run is in the queue" in text for text in texts)
+
+
+def test_what_was_left_by_a_kill_is_fetched_at_the_start_and_told_at_the_next_run_with_any_seed(server, fal):
+    fal.run_seconds = math.inf
+    left, other = new_seeds(2)
+    server.queue(graph(left))
+    fal.wait_for(lambda: (record := record_of(server, left)) and record.request_id)
+    restart(server, kill=True)
+    fal.complete(job_of(fal, left).request_id)
+    fal.wait_for(lambda: record_of(server, left) is None)
+    assert finished_file(server, left).read_bytes() == served(fal, job_of(fal, left))
+    fal.run_seconds = 0.5
+    assert re.search(
+        rf"that you paid for before were? .*fetched too \(seeds? .*{left}", said(server.run(graph(other)), other)
+    )
+    assert len(jobs_of(fal, left)) == 1

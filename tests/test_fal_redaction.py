@@ -46,8 +46,8 @@ def test_no_stage_shows_the_prompt(fal: FalStandIn, caplog: pytest.LogCaptureFix
 
 def test_our_own_words_stay_whole_though_the_prompt_has_them(fal: FalStandIn) -> None:
     fal.fault("result", Reply(500, OWN, {"detail": "Broken."}), times=FOREVER)
-    with pytest.raises(FalError, match="run the same again to go on with it, without paying again"):
-        run(make(fal, replace(REQUEST, prompt="the same again to go on with it")))
+    with pytest.raises(FalError, match="run the same again to resume it, at no further charge"):
+        run(make(fal, replace(REQUEST, prompt="the same again to resume it")))
 
 
 def test_a_line_of_fals_log_shows_nothing_of_the_prompt(fal: FalStandIn, caplog: pytest.LogCaptureFixture) -> None:

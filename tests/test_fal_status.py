@@ -105,11 +105,18 @@ def test_the_end_of_a_job_is_the_end_whatever_else_is_told(status: str, given: d
         True,
         math.nan,
         {},
-        *({"status": status} for status in ("", "completed", None, 1, [], {})),
+        *({"status": status} for status in ("", None, 1, [], {})),
     ],
 )
-def test_what_tells_no_known_state(body: Any) -> None:
+def test_what_tells_no_state(body: Any) -> None:
     assert parse_status(body) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "state"), [("PAUSED", InProgress()), ("completed", Completed()), ("in_queue", Queued(3))]
+)
+def test_a_word_in_small_letters_is_known_and_another_one_is_a_job_that_runs(word: str, state: Any) -> None:
+    assert parse_status({"status": word, "queue_position": 3}) == state
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Submission: fal cannot be reached, refuses, or is too busy; what is stopped before it is sent costs nothing."""
 
 import asyncio
+import ssl
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 import trustme
 
@@ -26,7 +29,10 @@ from cosmos_predict25.devtools.fal_standin import (
 from cosmos_predict25.pipeline.errors import CosmosError, FalError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Job
 from cosmos_predict25.pipeline.fal.journal import JobState
+from cosmos_predict25.pipeline.fal.queue import transport
+from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (
+    BRIEF,
     ENDPOINT,
     INPUT,
     NO_PLATFORM,
@@ -38,12 +44,15 @@ from cosmos_predict25.tests.fal import (
     check_one_job,
     end_at,
     error_of,
+    journal_of,
     make,
     policy_with,
     records_of,
     run,
+    start,
     texts_of_log,
 )
+from cosmos_predict25.tests.posix import only_posix
 
 
 async def submit(on_trouble: Callable[[str], None] = print, **changes: Any) -> Job:
@@ -95,7 +104,7 @@ def test_a_proxy_that_breaks_off_leaves_no_job(fal: FalStandIn, rst: bool) -> No
 def test_a_port_that_stays_closed_leaves_no_record(fal: FalStandIn) -> None:
     fal.close_port()
     error = error_of(fal)
-    assert "nothing was sent and there is nothing to pay" in str(error)
+    assert "nothing was sent and there is no charge" in str(error)
     assert (error.stage, error.retryable) == ("submit", True)
     assert records_of(fal) == []
     fal.open_port()
@@ -135,11 +144,34 @@ def test_without_retry_after_it_is_tried_again(fal: FalStandIn) -> None:
 def test_429_forever_ends_with_no_record(fal: FalStandIn) -> None:
     body = {"detail": "Too many", "error_type": "concurrent_requests_limit"}
     fal.fault("submit", Reply(429, body=body), times=FOREVER)
-    error = error_of(fal)
+    error = error_of(fal, policy=BRIEF)
     assert "Too many jobs of this account run at once: try again later." in str(error)
     assert (error.status, error.error_type, error.stage) == (429, "concurrent_requests_limit", "submit")
-    assert len(fal.requests("submit")) == FAST.submit_tries
+    assert len(fal.requests("submit")) > 1
     assert records_of(fal) == []
+
+
+def test_a_place_at_fal_is_waited_for_up_to_the_wait_limit(fal: FalStandIn) -> None:
+    """Of six jobs, two have a place at once."""
+    fal.fault("submit", Reply(429), times=60, after=2)
+    requests = [replace(REQUEST, seed=seed) for seed in range(6)]
+
+    async def work() -> list[Any]:
+        return await asyncio.gather(*(make(fal, request) for request in requests))
+
+    assert [video.seed for video in run(work())] == [0, 1, 2, 3, 4, 5]
+    assert (fal.accepted, len(fal.requests("submit"))) == (6, 66)
+
+
+@only_posix
+def test_a_process_that_is_killed_while_it_waits_for_a_place_has_no_job(fal: FalStandIn) -> None:
+    fal.fault("submit", Reply(429, {"Retry-After": "3600"}))
+    worker = start(fal)
+    fal.wait_for(lambda: [record for record in journal_of(fal).records() if record.state is JobState.ENDED])
+    worker.kill()
+    assert fal_worker.outcome_of(worker) is None
+    run(make(fal))
+    assert (fal.accepted, len(fal.requests("submit"))) == (1, 2)
 
 
 def test_429_and_then_a_lost_answer_is_unknown(fal: FalStandIn) -> None:
@@ -199,7 +231,7 @@ REFUSALS: dict[str, tuple[Fault, dict[str, Any], list[str]]] = {
     "403": (Reply(403, body={"detail": "User is locked"}), {"status": 403}, ["User is locked", "dashboard/billing"]),
     "404": (Reply(404, body={"detail": "No such app"}), {"status": 404}, ["No such app", "newer version"]),
     "409": (Reply(409, body={"detail": "Conflict"}), {"status": 409}, ["Conflict"]),
-    "425": (Reply(425), {"status": 425}, ["no reason that can be read"]),
+    "425": (Reply(425), {"status": 425}, ["no readable reason"]),
     "400-platform": (
         Reply(400, {"X-Fal-Error-Type": "bad_request"}, {"detail": "Bad", "error_type": "other"}),
         {"status": 400, "error_type": "bad_request"},
@@ -211,19 +243,19 @@ REFUSALS: dict[str, tuple[Fault, dict[str, Any], list[str]]] = {
         ["Too long; Not whole", "(prompt, seed)"],
     ),
     "422-string": (Reply(422, body={"detail": "Not so"}), {"status": 422}, ["Not so"]),
-    "422-html": (Reply(422, {"content-type": "text/html"}, b"<html>"), {"status": 422}, ["no reason"]),
-    "422-empty": (Reply(422), {"status": 422}, ["no reason"]),
-    "422-deep": (Reply(422, body=DEEP_JSON), {"status": 422}, ["no reason"]),
+    "422-html": (Reply(422, {"content-type": "text/html"}, b"<html>"), {"status": 422}, ["no readable reason"]),
+    "422-empty": (Reply(422), {"status": 422}, ["no readable reason"]),
+    "422-deep": (Reply(422, body=DEEP_JSON), {"status": 422}, ["no readable reason"]),
     "422-odd": (
         Reply(422, body={"detail": [1, None, {"loc": "x", "msg": {}, "type": 3}], "error_type": [], "error": 5}),
         {"status": 422, "error_type": None},
-        ["no reason"],
+        ["no readable reason"],
     ),
     "422-long": (Reply(422, body={"detail": "word " * 10_000}), {"status": 422}, ["word word"]),
     "422-retryable": (
         Reply(422, {"X-Fal-Retryable": "True"}, {"detail": "Later"}),
         {"retryable": True},
-        ["A new try is likely to help."],
+        ["A retry is likely to help."],
     ),
     "422-not-retryable": (
         Reply(422, {"X-Fal-Needs-Retry": "0"}, {"detail": "Never"}),
@@ -247,7 +279,7 @@ def test_a_refusal_is_told_and_not_repeated(
     assert type(error) is FalError
     assert {name: getattr(error, name) for name in facts} == facts
     assert error.stage == "submit"
-    assert [text for text in (*texts, "nothing to pay") if text not in str(error)] == []
+    assert [text for text in (*texts, "no charge") if text not in str(error)] == []
     assert len(str(error)) < 1000
     assert len(fal.requests("submit")) == 1
     assert records_of(fal) == []
@@ -293,7 +325,7 @@ def test_every_request_goes_through_the_proxy(fal: FalStandIn, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ALL_PROXY", "socks5://127.0.0.1:1"), ("https_proxy", "ftp://127.0.0.1:1")],
+    [("https_proxy", "ftp://127.0.0.1:1"), ("https_proxy", "http://127.0.0.1:x")],
 )
 def test_a_proxy_that_cannot_be_used_is_told_before_there_is_a_record(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -303,6 +335,57 @@ def test_a_proxy_that_cannot_be_used_is_told_before_there_is_a_record(
         run(make(fal))
     assert fal.connects == []
     assert records_of(fal) == []
+
+
+@pytest.mark.parametrize("address", ["socks5://127.0.0.1:1", "socks5h://127.0.0.1:1"])
+def test_a_socks_proxy_without_its_package_is_told_with_what_to_install(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ALL_PROXY", address)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(FalError, match=r'pip install "httpx\[socks\]"'):
+        run(make(fal))
+    assert (fal.connects, records_of(fal)) == ([], [])
+
+
+@pytest.mark.parametrize("value", ["localhost,[::1]", "fe80::/10,127.0.0.1", "10.0.0.0/8,::1,*.corp,a b,%%", "x*y"])
+def test_a_good_proxy_is_used_beside_a_bad_one_and_odd_exceptions(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, value)
+    run(make(fal))
+    assert set(fal.connects) == {"queue.fal.run:443", "api.fal.ai:443", "v3b.fal.media:443"}
+
+
+@pytest.mark.parametrize("value", ["*", "queue.fal.run", ".fal.run", "*.fal.run", "fal.run, example.com"])
+def test_no_proxy_is_used_for_a_host_that_is_excepted(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, value)
+    client = transport.connect("*/*", transport.certificates())
+    chosen = client._transport_for_url(httpx.URL("https://queue.fal.run/x"))
+    assert chosen is client._transport
+    other = client._transport_for_url(httpx.URL("https://v3.fal.media/x"))
+    assert (other is client._transport) == (value == "*")
+
+
+def test_the_certificates_of_the_system_and_of_a_bundle_are_trusted_too(
+    fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in's own stands for a company's."""
+    authority = fal.environ["SSL_CERT_FILE"]
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    system = {str(each) for each in ssl.create_default_context().get_ca_certs()}
+    assert system <= {str(each) for each in transport.certificates().get_ca_certs()}
+    with pytest.raises(FalError, match="set SSL_CERT_FILE to the file with your network's certificate"):
+        run(submit())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority)
+    run(submit())
 
 
 def test_a_ca_file_that_is_not_there_is_told_before_there_is_a_record(

@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import re
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,18 @@ def picture(seed: int = 0, width: int = 300) -> bytes:
     return file.getvalue()
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
 PICTURE = picture()
+HUGE = (
+    PICTURE[:8]
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(bytes(60_001)))
+    + chunk(b"IEND", b"")
+)
+"""A picture of 20000 x 20000 pixels in a few bytes."""
 FROM_PICTURE: dict[str, Any] = {"endpoint": IMAGE_TO_VIDEO, "media": PICTURE}
 STARTS = {"picture": (IMAGE_TO_VIDEO, PICTURE, "image/png"), "clip": (VIDEO_TO_VIDEO, CLIP, "video/mp4")}
 
@@ -145,6 +158,10 @@ USELESS: dict[str, tuple[Endpoint, Any, str]] = {
     "text with a picture": (TEXT_TO_VIDEO, PICTURE, "takes no media"),
     "a clip for a picture": (IMAGE_TO_VIDEO, CLIP, "none of image/png, image/jpeg, image/webp"),
     "a picture for a clip": (VIDEO_TO_VIDEO, PICTURE, "none of video/mp4"),
+    "the head of a picture": (IMAGE_TO_VIDEO, PICTURE[:20], "damaged, not whole"),
+    "half a picture": (IMAGE_TO_VIDEO, PICTURE[: len(PICTURE) // 2], "damaged, not whole"),
+    "half a clip": (VIDEO_TO_VIDEO, CLIP[: len(CLIP) // 2], "damaged, not whole"),
+    "a huge picture": (IMAGE_TO_VIDEO, HUGE, "more than 100 megapixels"),
     "no file": (IMAGE_TO_VIDEO, Path("none.png"), "No such file"),
     "a name": (IMAGE_TO_VIDEO, "rock.png", "a Path for a file"),
     "plain http": (IMAGE_TO_VIDEO, "http://example.com/rock.png", "must be https"),
@@ -226,7 +243,7 @@ def test_an_upload_that_fails_costs_nothing(fal: FalStandIn, stage: str, fault: 
     error = error_of(fal, **FROM_PICTURE)
     assert (type(error), error.stage) == (FalError, "upload")
     assert says in str(error)
-    assert "nothing to pay" in str(error)
+    assert "no charge" in str(error)
     assert len(fal.requests("storage")) == asked
     assert (fal.accepted, records_of(fal), fal.requests("evil")) == (0, [], [])
     fal.clear_faults()
@@ -326,7 +343,9 @@ def test_a_video_that_does_not_fit_into_the_memory_is_refused_before_anything_is
     options = {"folder": folder, "journal": Journal(journal), "encode_clip": mp4_bytes, "policy": FAST}
     source = Start(torch.zeros(1, 1, 1, 3).expand(1000, 32, 32, 3))
     needed = (1000 + 88 + 5) * 1280 * 704 * 3 * 4
-    says = r"1280x704 with 1000 frames of the source and 88 new ones takes 11\.0 GiB of RAM, and 11\.0 GiB are free"
+    says = (
+        r"1280x704 with 1000 frames of the source and 88 new ones takes 11\.0 GiB of RAM, but only 11\.0 GiB are free"
+    )
     with pytest.raises(NotEnoughMemoryError, match=says):
         run(extension.extend(replace(REQUEST, num_frames=93), source, 88, ram=needed - 1, **options))
     assert fal.journal == []

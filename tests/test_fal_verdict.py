@@ -31,7 +31,7 @@ ROWS: dict[Stage, dict[Answer, tuple[Verdict, int, float]]] = {
     Stage.SUBMIT: {
         Answer.OK: (Verdict.ANSWERED, 1, 0),
         Answer.NOT_SENT: (Verdict.REFUSED, 5, 0),
-        Answer.BUSY: (Verdict.REFUSED, 5, 0),
+        Answer.BUSY: (Verdict.REFUSED, 1, HOUR),
         Answer.BAD_CERTIFICATE: (Verdict.REFUSED, 1, 0),
         Answer.NOT_ALLOWED: (Verdict.REFUSED, 1, 0),
         Answer.REFUSED: (Verdict.REFUSED, 1, 0),

@@ -137,7 +137,7 @@ def mended_by_hand(latent: Output) -> Output:
 
 
 SAME = Same(pictures(), 80)
-NO_SCHEDULE = "Remove it: the Checkpoint Loader (Cosmos Predict2.5) gives the model its own schedule."
+NO_SCHEDULE = "Remove the node: the Checkpoint Loader (Cosmos Predict2.5)"
 NO_PICTURE = "To start from a picture or a clip, use Start Latent (Cosmos Predict2.5)"
 TOO_LONG = "at most 96x96 and 25 frames at once, got 96x96 and {} frames. For a longer one, put Wan Context Windows"
 
@@ -149,7 +149,7 @@ SHORT: dict[str, tuple[Output, Truth]] = {
     "WanImageToVideo": (with_picture_of_wan(), Refused(NO_PICTURE)),
     "ModelSamplingSD3": (
         patched("ModelSamplingSD3", **SHIFTED),
-        Refused("gives timesteps up to 1000, but this model takes 0 to 1: the video would be spoilt."),
+        Refused("gives timesteps up to 1000, but this model takes 0 to 1"),
     ),
     "49 frames": (pictures(sampled(latent=empty(49))), Refused(TOO_LONG.format(49))),
     "49 frames in windows of 21": (pictures(sampled(windows(21), latent=empty(49))), Shows("red", "blue", 49)),

@@ -107,7 +107,7 @@ def with_other_tokens(held: Held) -> Held:
 FILES = {
     "a LoRA training's whole checkpoint": Case(
         lambda held: held.load("iter_1000.pt", held.with_lora()),
-        ["iter_1000.pt", "holds a LoRA beside the model that it was trained on", "LoRA Loader", "models/loras"],
+        ["iter_1000.pt", "holds a LoRA along with the model", "LoRA Loader", "models/loras"],
     ),
     "a training's state with two networks": Case(
         lambda held: held.load("model.pt", {**held.weights(), **held.weights("net_ema.")}),
@@ -119,34 +119,34 @@ FILES = {
     ),
     "a pickle of no weights": Case(
         lambda held: held.load("steps.pt", {"iteration": 1000}),
-        ["steps.pt", "holds dict without weights by name", "Choose another file"],
+        ["steps.pt", "holds a dict without named weights", "Choose another file"],
     ),
     "a pickle with code": Case(
         lambda held: held.load("code.pt", {"net.x_embedder.proj.1.weight": Code()}),
-        ["code.pt", "mkdir", "code", "not run here", ".safetensors"],
+        ["code.pt", "mkdir", "code", "not run for safety", ".safetensors"],
         never="weights_only",
     ),
     "Git LFS's note, named .pt": Case(
         lambda held: held.load("lfs.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"),
-        ["lfs.pt", "Git LFS's note", "git lfs pull", "hf download"],
+        ["lfs.pt", "Git LFS pointer", "git lfs pull", "hf download"],
     ),
     "Git LFS's note, named .safetensors": Case(
         lambda held: held.load("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
-        ["lfs.safetensors", "Git LFS's note", "git lfs pull"],
+        ["lfs.safetensors", "Git LFS pointer", "git lfs pull"],
     ),
     "a web page": Case(
         lambda held: held.load("page.pt", b"<!DOCTYPE html><html>log in</html>"),
-        ["page.pt", "is a web page", "login", "download it again"],
+        ["page.pt", "is a web page", "login", "ownload it again"],
         never="mmap",
     ),
     "an empty file": Case(
         lambda held: held.load("empty.pt", b""),
-        ["empty.pt (0 bytes) cannot be read: it is empty", "download it again"],
+        ["empty.pt (0 bytes) cannot be read: it is empty", "ownload it again"],
         never="mmap",
     ),
     "half of a file": Case(
         lambda held: held.load("half.safetensors", held.transformer.read_bytes()[:100_000]),
-        ["half.safetensors (100000 bytes) cannot be read", "incomplete", "download it again"],
+        ["half.safetensors (100000 bytes) cannot be read", "incomplete", "ownload it again"],
         never="system",
     ),
     "a GGUF file": Case(
@@ -182,22 +182,22 @@ NETWORKS = {
     ),
     "Cosmos-Reason2 for a text encoder": Case(
         lambda held: text_config(held, model_type="qwen3_vl").load_folder(),
-        ["text_encoder is Qwen3-VL, as Cosmos-Reason2 is, not Qwen2.5-VL", "Cosmos-Reason1-7B"],
+        ["text_encoder is Qwen3-VL (Cosmos-Reason2), not Qwen2.5-VL", "Cosmos-Reason1-7B"],
     ),
     "T5 for a text encoder": Case(
         lambda held: text_config(held, model_type="t5").load_folder(),
-        ["text_encoder is T5, as Cosmos-Predict2 has it", "Cosmos-Reason1-7B"],
+        ["text_encoder is T5 (Cosmos-Predict2)", "Cosmos-Reason1-7B"],
     ),
     "a Qwen without mrope_section": Case(
         lambda held: without_mrope(held).load_folder(),
-        ["config.json has no mrope_section", "Qwen without pictures", "Cosmos-Reason1-7B"],
+        ["config.json has no mrope_section", "Qwen without vision", "Cosmos-Reason1-7B"],
     ),
 }
 
 TOKENIZERS = {
     "a format that the installed package does not know": Case(
         lambda held: tokenizer_json(held, pre_tokenizer={"type": "NewSplit"}).load_folder(),
-        ["tokenizer.json is of a newer format", "pip install -U tokenizers"],
+        ["tokenizer.json has a newer format", "pip install -U tokenizers"],
     ),
     "another model's": Case(
         lambda held: with_other_tokens(held).load_folder(),
@@ -205,7 +205,7 @@ TOKENIZERS = {
     ),
     "half of a file": Case(
         lambda held: (held.folder / "tokenizer/tokenizer.json").write_text("{") and held.load_folder(),
-        ["tokenizer cannot be read", "download it again"],
+        ["tokenizer cannot be read", "ownload it again"],
         never="untagged",
     ),
 }
@@ -213,20 +213,20 @@ TOKENIZERS = {
 LORAS = {
     "for another model": Case(
         lambda held: held.load_lora("wan.safetensors", pair("diffusion_model.blocks.0.self_attn.q")),
-        ["wan.safetensors changes nothing in this model", "It seems to be for Wan"],
+        ["wan.safetensors does not fit this model", "It seems to be for Wan"],
     ),
     "for another size": Case(
         lambda held: held.load_lora(
             "14b.safetensors",
             {f"{LAYER}.lora_A.weight": torch.ones(4, 16), f"{LAYER}.lora_B.weight": torch.ones(16, 4)},
         ),
-        ["14b.safetensors changes nothing", f"{LAYER} is (16, 16) there, and (8, 8) here"],
+        ["14b.safetensors does not fit this model", f"{LAYER} has shape (16, 16) there, but (8, 8) here"],
     ),
     "a LoKr for another size": Case(
         lambda held: held.load_lora(
             "lokr.safetensors", {f"{LAYER}.lokr_w1": torch.ones(2, 2), f"{LAYER}.lokr_w2": torch.ones(2, 2)}
         ),
-        ["lokr.safetensors changes nothing", f"{LAYER} is (4, 4) there, and (8, 8) here"],
+        ["lokr.safetensors does not fit this model", f"{LAYER} has shape (4, 4) there, but (8, 8) here"],
         never="Load LoRA",
     ),
 }
@@ -281,7 +281,7 @@ def test_it_is_refused_with_the_reason_and_what_to_do(held, case):
 def test_the_same_is_said_of_a_vae_and_of_a_lora(held, read):
     """The readers are the same for all."""
     file = held.write("lfs.pt", b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(CosmosError, match=r"lfs\.pt is not the weights but Git LFS's note"):
+    with pytest.raises(CosmosError, match=r"lfs\.pt is a Git LFS pointer"):
         read(held, file)
 
 

@@ -61,7 +61,7 @@ def test_the_package_that_cannot_be_imported_is_named(core, install, monkeypatch
     monkeypatch.delitem(sys.modules, name, raising=False)
     said = refusal(name)
     print(f"\n{said}", end="")
-    assert f"{name} 0.0.9 is installed and cannot be imported" in said
+    assert f"{name} 0.0.9 is installed but cannot be imported" in said
     assert f"install -U {name}" in said
     assert f"uninstall {name}" in said
     assert "The Checkpoint Loader needs no diffusers." in said
@@ -103,5 +103,5 @@ def test_diffusers_own_error_about_a_neighbour_names_it(install):
     run = subprocess.run([sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True)
     said = run.stdout.splitlines()[-1]
     print(f"\n{said}", end="")
-    assert "xformers 0.0.9 is installed and cannot be imported" in said
+    assert "xformers 0.0.9 is installed but cannot be imported" in said
     assert "pip uninstall xformers" in said

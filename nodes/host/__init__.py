@@ -1,1 +1,1 @@
-"""Adapts ComfyUI to the pipeline's protocols: one file for each thing that a node needs of it."""
+"""Adapters from ComfyUI to the pipeline's protocols, one file per feature."""

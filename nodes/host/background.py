@@ -1,4 +1,4 @@
-"""Work that goes on in a thread of its own while other nodes keep the graph's loop busy."""
+"""Background work in its own thread, since other nodes may block the graph's event loop."""
 
 import asyncio
 import concurrent.futures
@@ -19,12 +19,12 @@ T = TypeVar("T")
 POLL_SECONDS = 0.02
 STOP_TICK = 0.1
 STOP_SECONDS = 0.7
-"""A node ends this long after Stop at the latest, whether or not its job at fal is known to be cancelled by then."""
+"""Seconds after Stop when a node ends at the latest, even if fal has not confirmed the cancellation."""
 HISTORY_SECONDS = 60
 
 
 class Background(threading.Thread):
-    """Runs a coroutine in an event loop of its own. A daemon: it does not keep ComfyUI from ending."""
+    """Runs a coroutine in its own event loop. A daemon, so that ComfyUI can exit."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         super().__init__(daemon=True)
@@ -53,10 +53,10 @@ class Background(threading.Thread):
 
 
 async def in_background(coroutine: Coroutine[Any, Any, T], observer: FalObserver) -> T:
-    """Await `coroutine`, which goes on while a local node keeps the graph's own loop busy for minutes.
+    """Await `coroutine` in a thread, while a local node may block the graph's own loop for minutes.
 
-    Stop ends this within a second; the thread then cancels the job at fal for as long as that takes. When another node
-    ends the graph with an error, the thread lets go of the job, which the next run takes up.
+    Stop ends this within a second, and the thread goes on to cancel the job at fal. If another node ends the graph with
+    an error, the thread releases the job, and the next run resumes it.
     """
     context = get_executing_context()
     prompt_id = context.prompt_id if context else ""
@@ -77,9 +77,9 @@ async def in_background(coroutine: Coroutine[Any, Any, T], observer: FalObserver
 
 
 def detach_or_stop(thread: Background, observer: FalObserver, prompt_id: str) -> None:
-    """Another node has ended the graph. Whether that was Stop, only the history tells, which is written later.
+    """Another node ended the graph. Only the history, written later, tells whether that was Stop.
 
-    The flag of Stop does not: a node that sees it takes it down at once.
+    The flag of Stop does not tell, since a node that sees it clears it at once.
     """
     deadline = time.monotonic() + HISTORY_SECONDS
     while not thread.result.done() and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Whether packages that nobody has tested compute the same in ComfyUI, before a checkpoint is read."""
+"""Check that untested packages compute the same in ComfyUI, before a checkpoint is read."""
 
 import copy
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from .memory import (
 
 
 class _Layers(nn.Module):
-    """One of each kind of layer that is streamed, a layer that is made of another, and a norm that is not streamed."""
+    """One of each kind of streamed layer, a layer made from another, and a norm that is not streamed."""
 
     class Causal(nn.Conv3d):
         def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class _Layers(nn.Module):
 
 
 def layers_trial(device: torch.device, dtype: torch.dtype) -> Trial:
-    """Streamed and loaded, against layers that stay on the device."""
+    """Compare streamed and loaded layers with layers that stay on the device."""
     network, x = made(_Layers, torch.device("cpu"), dtype), canary.random(1, 4, 1, 8, 8).to(device, dtype)
 
     def ours() -> Tensor:
@@ -69,7 +69,7 @@ def layers_trial(device: torch.device, dtype: torch.dtype) -> Trial:
 
 
 def kernels_trial(device: torch.device, dtype: torch.dtype) -> Trial:
-    """ComfyUI's attention and norms in the transformer, against torch's."""
+    """Compare ComfyUI's attention and norms in the transformer with torch's."""
     transformer, velocity = canary.transformer_and_pass(device, dtype)
 
     def ours() -> Tensor:
@@ -81,7 +81,7 @@ def kernels_trial(device: torch.device, dtype: torch.dtype) -> Trial:
 
 
 PARTS: Mapping[str, Part] = {
-    "layers": Part("ComfyUI", "weights are not streamed: each part of the model has to fit into VRAM", layers_trial),
+    "layers": Part("ComfyUI", "weights are not streamed: each part of the model must fit into VRAM", layers_trial),
     # The attention that a user has chosen may round, as SageAttention does.
     "kernels": Part("ComfyUI", "attention and norms are torch's own: slower", kernels_trial, elsewhere=0.05),
 }
@@ -90,7 +90,7 @@ PARTS: Mapping[str, Part] = {
 
 @dataclass(frozen=True)
 class Found:
-    """How to compute, and a line for each part that is not computed as here."""
+    """The implementations to use, and a line for each part that does not use ours."""
 
     ways: Ways
     host: HostWays
@@ -98,14 +98,14 @@ class Found:
 
 
 def check_host() -> Found:
-    """As `check`, for ComfyUI's device and the types that weights have there; those of a file are taken for float32."""
+    """Do the work of `check` for ComfyUI's device and its weight dtypes. A file's own dtype counts as float32."""
     types = (weight_dtype(), text_weight_dtype(), vae_weight_dtype())
     return check(model_management.get_torch_device(), *(dtype or torch.float32 for dtype in types))
 
 
 @cache
 def check(device: torch.device, dtype: torch.dtype, text_dtype: torch.dtype, vae_dtype: torch.dtype) -> Found:
-    """As `check` of the pipeline's canary, with what is ComfyUI's. Nothing is computed where all was tested."""
+    """Do the work of the pipeline's `check`, and check ComfyUI too. Computes nothing if all releases were tested."""
     packages = {**canary.untested(), **compat.untested()}
     return check_parts(packages, device, dtype, text_dtype, vae_dtype) if packages else Found(OURS, HostWays(), ())
 
@@ -117,7 +117,7 @@ def check_parts(
     text_dtype: torch.dtype,
     vae_dtype: torch.dtype | None = None,
 ) -> Found:
-    """As `check`, for `packages`, those whose release nobody has tested."""
+    """Do the work of `check` for `packages`, whose releases are untested."""
     ways, lines = canary.check_parts(packages, device, dtype, text_dtype, vae_dtype)
     # Without our transformer there is nothing for ComfyUI's kernels to do.
     wanted = [name for name in PARTS if name != "kernels" or ways.transformer]

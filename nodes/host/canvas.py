@@ -1,10 +1,10 @@
-"""What the canvas shows and the prompt that ComfyUI runs does not: the nodes that are muted or bypassed."""
+"""Muted and bypassed nodes, which the canvas shows but the executed prompt does not contain."""
 
 from collections.abc import Mapping
 from typing import Any
 
 SWITCHED_OFF = {2: ("muted", "Ctrl+M"), 4: ("bypassed", "Ctrl+B")}
-"""Modes of a node that ComfyUI does not run, and the keys that end them."""
+"""Modes in which ComfyUI does not run a node, and the keys that end them."""
 
 
 def why_disconnected(extra_pnginfo: Mapping[str, Any] | None, node_id: str) -> str | None:
@@ -22,4 +22,4 @@ def why_disconnected(extra_pnginfo: Mapping[str, Any] | None, node_id: str) -> s
 def _sentence(name: str, source: Mapping[str, Any]) -> str:
     how, keys = SWITCHED_OFF[source["mode"]]
     title = source.get("title") or source.get("properties", {}).get("Node name for S&R") or source["type"]
-    return f"Nothing comes to {name}, since the node {title!r} is {how}. Select that node and press {keys}."
+    return f"{name} gets no input, since the node {title!r} is {how}. Select that node and press {keys}."

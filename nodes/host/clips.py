@@ -1,4 +1,4 @@
-"""Pictures and clips that a node is given to start from, and the longer ones that it makes of them."""
+"""Pictures and clips that a video starts from, and the extended videos."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -23,13 +23,15 @@ MICROSECONDS = 1_000_000
 
 
 def refuse_two_starts(both: bool) -> None:
-    """Raise `InvalidRequestError` where both an image and a video are connected."""
+    """Raise `InvalidRequestError` if both an image and a video are connected."""
     if both:
-        raise InvalidRequestError("Both image and video are connected: a video starts from one of them.")
+        raise InvalidRequestError(
+            "Both image and video are connected, but a video starts from only one: disconnect one of them."
+        )
 
 
 def start_from(image: Input.Image | None, video: Input.Video | None) -> "Start | None":
-    """Return the picture or clip that a video starts from, or None where neither is connected."""
+    """Return the picture or clip that a video starts from, or None if neither is connected."""
     from ...pipeline.start import Start
 
     if image is not None:
@@ -48,7 +50,7 @@ def free_ram() -> float:
 
 
 def clip_of(video: Input.Video | Tensor, raise_if_stopped: Callable[[], None]) -> tuple["LongClip", Input.Audio | None]:
-    """Return all frames of a video, or of images at 16 fps, and the sound. A file is decoded when they are asked for.
+    """Return all frames of a video, or of images at 16 fps, and the sound. A file is decoded on demand.
 
     Raises `InvalidRequestError` for a file that cannot be read.
     """
@@ -62,7 +64,7 @@ def clip_of(video: Input.Video | Tensor, raise_if_stopped: Callable[[], None]) -
 
 
 def long_clip(clip: "FileClip") -> "LongClip":
-    """Return the frames that are shown at 16 a second, with square pixels."""
+    """Return the frames at 16 fps, with square pixels."""
     from ...pipeline.start import LongClip
 
     clip = clip.with_square_pixels()

@@ -1,4 +1,4 @@
-"""Names of files: with dates and values of other nodes, as ComfyUI's frontend fills them in, for every system."""
+"""File names with dates and other nodes' values, filled in as ComfyUI's frontend does, valid on every system."""
 
 import re
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ DATE_PARTS = {"yyyy": "%Y", "yy": "%y", "MM": "%m", "dd": "%d", "hh": "%H", "mm"
 SINGLE_PARTS = {"M": "month", "d": "day", "h": "hour", "m": "minute", "s": "second"}
 DATE_PART = re.compile("|".join([*DATE_PARTS, *SINGLE_PARTS]))
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
-"""What Windows forbids in a name, and what would make a folder of it."""
+"""Characters that Windows forbids in a name, and path separators."""
 LAST = re.compile(r"[. ]+$")
-"""What Windows leaves out at the end of a name."""
+"""Characters that Windows drops at the end of a name."""
 DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)", re.IGNORECASE)
-"""A name that Windows keeps for a device, with any ending."""
+"""A name that Windows reserves for a device, with any extension."""
 
 
 def fill_in(filename_prefix: str, prompt: dict[str, Any], extra_pnginfo: dict[str, Any] | None) -> str:
-    """`filename_prefix` with `%date:yyyy-MM-dd%` and `%Node name.widget%` filled in.
+    """Fill in `%date:yyyy-MM-dd%` and `%Node name.widget%` in `filename_prefix`.
 
-    A node's name is its title (also without what is in brackets), its type, or its "Node name for S&R". Raises
-    `InvalidRequestError` for a name that no node with such a value has.
+    A node's name is its title (with or without the part in brackets), its type, or its "Node name for S&R". Raises
+    `InvalidRequestError` if no node has this name and value.
     """
     now = datetime.now().astimezone()
     filled = DATE.sub(lambda match: _safe(_date(match[1], now)), filename_prefix)
@@ -32,7 +32,7 @@ def fill_in(filename_prefix: str, prompt: dict[str, Any], extra_pnginfo: dict[st
 
 
 def as_portable(filename_prefix: str) -> str:
-    """Return the prefix with "_" for anything that Windows forbids in a name, so that the file can go to any system."""
+    """Replace everything that Windows forbids in a name by "_", so that the file can go to any system."""
     return "/".join(_as_portable_name(name) for name in re.split(r"[/\\]", filename_prefix))
 
 
@@ -57,7 +57,7 @@ def _value(name: str, widget: str, prompt: dict[str, Any], extra_pnginfo: dict[s
         if value is not None and not isinstance(value, (list, dict)):
             return value
     raise InvalidRequestError(
-        f"filename_prefix has %{name}.{widget}%, but no node called {name!r} has a value of its own named {widget!r}: "
+        f"filename_prefix has %{name}.{widget}%, but no node called {name!r} has a widget {widget!r} with a value: "
         "write the node's title and the name of one of its widgets, as in %Sampler Settings.seed%."
     )
 

@@ -13,13 +13,13 @@ from .compat import attend, cast_weights, casts_its_weights, fused
 
 
 class ComfyKernels(Kernels):
-    """The attention that ComfyUI was started with, its fused norms where it has them, and its layers' casts."""
+    """The attention that ComfyUI was started with, its fused norms if available, and its layers' casts."""
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attend(query, key, value).to(query.dtype)
 
     def rotary_table(self, cos: Tensor, sin: Tensor) -> Tensor:
-        """(tokens, head_dim / 2, 2, 2) of [[cos, -sin], [sin, cos]] for the fused kernel."""
+        """Return [[cos, -sin], [sin, cos]] as (tokens, head_dim / 2, 2, 2) for the fused kernel."""
         if fused("rms_rope_split_half1") is None:
             return super().rotary_table(cos, sin)
         cos, sin = (values[:, : values.shape[1] // 2] for values in (cos, sin))
@@ -39,7 +39,7 @@ class ComfyKernels(Kernels):
         return kernel(x, scale.to(x.dtype), shift.to(x.dtype), eps)
 
     def hold(self, layer: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
-        """Bring a streamed layer's weight to the device once, instead of once for each chunk."""
+        """Move a streamed layer's weight to the device once, instead of once per chunk."""
         if not casts_its_weights(layer):
             return super().hold(layer, like)
         weight, bias = cast_weights(layer, like)

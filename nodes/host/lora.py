@@ -1,4 +1,4 @@
-"""A LoRA as ComfyUI's patches of a model's weights, which stay as they are."""
+"""LoRAs as ComfyUI's patches, which leave a model's own weights unchanged."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the local room needs diffusers
 class DoRAAdapter(LoRAAdapter):
     """Weight-decomposed LoRA: magnitude * (W + s BA) / |W + s BA|, the norm of each row or column.
 
-    ComfyUI's own divides by |W| where the magnitudes are those of rows, as PEFT has them.
+    ComfyUI's own divides by |W| if the magnitudes are those of rows, as in PEFT.
     Source: Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", equation 5.
     """
 
@@ -39,10 +39,10 @@ class DoRAAdapter(LoRAAdapter):
 def with_lora(
     model: "ModelPatcher | HostedModel", clip: comfy.sd.CLIP | None, file: Path, strength: float
 ) -> tuple["ModelPatcher | HostedModel", comfy.sd.CLIP | None, int, Lora]:
-    """`model` and `clip` with the LoRA in `file`, how many layers that changes, and what was read.
+    """Return `model` and `clip` with the LoRA in `file`, the number of changed layers, and the LoRA.
 
-    `clip`: that of a MODEL, for the text projection; a `HostedModel` has its own.
-    Raises `WrongCheckpointError` when nothing in the file fits.
+    `clip`: the CLIP for a MODEL, for the text projection; a `HostedModel` has its own.
+    Raises `WrongCheckpointError` if nothing in the file fits.
     """
     is_native = isinstance(model, ModelPatcher)
     transformer = model if is_native else model.patcher
@@ -72,7 +72,7 @@ def with_lora(
 
 
 def _layers(patcher: ModelPatcher) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
-    """diffusers' name of each layer, ComfyUI's key of its weight, and the weight's shape."""
+    """Return diffusers' name of each layer, ComfyUI's key of its weight, and the weight's shape."""
     for key, weight in patcher.model.state_dict().items():
         name = diffusers_name(key.removeprefix("part."))
         if name and name.endswith(".weight"):

@@ -1,17 +1,19 @@
-"""How many jobs on fal one run of a graph is, and what they cost so far."""
+"""The number of jobs that a run of a graph sends to fal, and their cost so far."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfy_api.latest import io
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from ...pipeline.errors import InvalidRequestError
+from ...pipeline.errors import FalError, InvalidRequestError
 from ...pipeline.extension import DEFAULT_NEW_FRAMES
 from ...pipeline.request import NUM_FRAMES, SamplerSettings
 from ...pipeline.start import CLIP_FRAMES
+from .output import result_on_node
 
 MAX_JOBS = 10
 ALLOW = "allow_many_jobs"
@@ -30,11 +32,11 @@ class JobsOfRun:
     today: float = 0.0
 
     def describe(self) -> str:
-        """Return the count and the sum in words, where there is more than one job, or a queue."""
+        """Return the count and the sum in words, where there is more than one video, or a queue."""
         from ...pipeline.fal.budget import in_dollars
 
         total, waiting, parts = sum(self.planned.values()), runs_in_queue(), []
-        if total > 1:
+        if len(self.planned) > 1:
             parts.append(f"{self.done} of {total}, {in_dollars(sum(self.charges))} in all so far")
         elif waiting and self.today:
             parts.append(f"{in_dollars(self.today)} today")
@@ -80,6 +82,19 @@ def index_in_list() -> int:
     return (context.list_index if context else None) or 0
 
 
+def is_refused_item(node_id: str, error: FalError) -> bool:
+    """Return whether fal has refused one item of a list for good, which must not hold back the others."""
+    from ...pipeline.fal.queue.errors import is_lasting
+
+    return is_lasting(error) and sum(name == node_id for name, _ in jobs_of_run().planned) > 1
+
+
+def refused_item(error: FalError, seed: int | None, notes: list[str]) -> io.NodeOutput:
+    """Return no outputs for an item that was refused. ComfyUI shows the message instead of what would use them."""
+    message = f"One of the list was refused{'' if seed is None else f', seed {seed}'}, and the others go on: {error}"
+    return io.NodeOutput(None, None, None, ui=result_on_node(message, *notes), block_execution=message)
+
+
 def runs_in_queue() -> int:
     """Return how many runs wait behind this one."""
     queue = getattr(PromptServer.instance, "prompt_queue", None)
@@ -100,8 +115,8 @@ def check_number_of_jobs(node_id: str, count: int, is_allowed: bool) -> None:
     is_allowed |= any(node["inputs"].get(ALLOW) is True for node in jobs_in(graph).values())
     if total > MAX_JOBS and not is_allowed:
         raise InvalidRequestError(
-            f"This run would send {total} jobs or more to fal, each of which is charged, and {MAX_JOBS} are the limit. "
-            f"Nothing was sent from this node. Turn on {ALLOW} on it if you want them all."
+            f"This run would send at least {total} jobs to fal, and each is charged. The limit is {MAX_JOBS}. Nothing "
+            f"was sent from this node. To send them all, turn on {ALLOW} on it."
         )
 
 

@@ -24,21 +24,21 @@ if TYPE_CHECKING:  # the local room needs diffusers
     from ...pipeline.local.model import LocalModel
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-"""By ComfyUI's names of them in its flags, the best first."""
+"""Keyed by ComfyUI's names in its flags, the best first."""
 
 
 @dataclass(frozen=True)
 class HostWays:
-    """What of ComfyUI is used: its layers, by which weights are streamed, and its attention and norms."""
+    """The parts of ComfyUI to use: its layers, which stream weights, and its attention and norms."""
 
     layers: bool = True
     kernels: bool = True
 
 
 def weight_dtype() -> torch.dtype | None:
-    """The transformer's: what a flag says, else bfloat16 on a GPU that is good at it, else float16 or float32.
+    """Return the transformer's dtype: a flag's, else bfloat16 on a GPU with fast bfloat16, else float16 or float32.
 
-    None on the CPU without a flag: the weights stay as they are.
+    Returns None on the CPU without a flag: the weights keep the file's dtype.
     """
     device = model_management.get_torch_device()
     if told := _told("unet", "bf16", "fp16", "fp32"):
@@ -51,14 +51,14 @@ def weight_dtype() -> torch.dtype | None:
 
 
 def vae_weight_dtype() -> torch.dtype:
-    """What ComfyUI has for a VAE that can do with any type, of a flag or of its device."""
+    """Return ComfyUI's dtype for a VAE that supports any, from a flag or the device."""
     return model_management.vae_dtype(model_management.vae_device(), list(TYPES.values()))
 
 
 def text_weight_dtype() -> torch.dtype | None:
-    """What a flag says, else bfloat16 on every GPU, as in the file: float32 would be a copy of 27 GB in RAM.
+    """Return a flag's dtype, else bfloat16 on every GPU, as in the file: float32 would be a copy of 27 GB in RAM.
 
-    Never float16, in which Qwen2.5 overflows.
+    It is never float16, in which Qwen2.5 overflows.
     """
     if told := _told("text_enc", "bf16", "fp32"):
         return told
@@ -66,20 +66,20 @@ def text_weight_dtype() -> torch.dtype | None:
 
 
 def text_compute_dtype(weights: torch.dtype) -> torch.dtype:
-    """float32 for bfloat16 weights on a GPU without bfloat16: Qwen2.5 overflows in float16."""
+    """Return float32 for bfloat16 weights on a GPU without bfloat16: Qwen2.5 overflows in float16."""
     device = model_management.get_torch_device()
     is_cpu = model_management.is_device_cpu(device)
     return weights if is_cpu or model_management.should_use_bf16(device) else torch.float32
 
 
 def _told(part: str, *names: str) -> torch.dtype | None:
-    """The type that one of ComfyUI's flags, such as --fp32-unet, has for a part of a model."""
+    """Return the dtype that a ComfyUI flag, such as --fp32-unet, sets for a part of a model."""
     return next((TYPES[name] for name in names if getattr(args, f"{name}_{part}", False)), None)
 
 
 @functools.cache
 def core_layer(layer: type[nn.Module]) -> type[nn.Module]:
-    """ComfyUI's own class for a layer: it may leave its weight off the GPU, and casts it when it is used."""
+    """Return ComfyUI's class for a layer, which may keep its weight off the GPU and cast it on use."""
     if casts_its_weights(layer):
         return layer
     for plain, core in core_layers().items():
@@ -93,7 +93,7 @@ def core_layer(layer: type[nn.Module]) -> type[nn.Module]:
 class CosmosPredict25Part(nn.Module):
     """Holds a module for ComfyUI's ModelPatcher, which sets `device`: diffusers' models have that as a property.
 
-    The module's layers become ComfyUI's own, so that its memory manager can stream them; not where `streams` is False.
+    The module's layers become ComfyUI's own, so that its memory manager can stream them, unless `streams` is False.
     """
 
     def __init__(self, part: nn.Module, streams: bool = True) -> None:
@@ -106,7 +106,7 @@ class CosmosPredict25Part(nn.Module):
             part.weights_from_disk = weights  # pyright: ignore[reportArgumentType]
 
     def put_back_weights_from_disk(self, of_device: str) -> None:
-        """Give every parameter that is on a device of this type the memory map's weights again."""
+        """Point every parameter on a device of this type to the memory map's weights again."""
         weights: Any = self.part.weights_from_disk
         for name, parameter in self.part.named_parameters():
             if parameter.device.type == of_device:
@@ -114,9 +114,9 @@ class CosmosPredict25Part(nn.Module):
 
 
 class CosmosPredict25Patcher(ModelPatcher):
-    """Keeps the weights in the memory map that they were read by, instead of copying them off the GPU.
+    """Keeps the weights in their memory map, instead of copying them off the GPU.
 
-    Not CoreModelPatcher: where that is the dynamic one, loading a part would leave the others on the GPU.
+    It is not a CoreModelPatcher: with the dynamic one, loading a part would leave the others on the GPU.
     """
 
     model: CosmosPredict25Part
@@ -137,9 +137,9 @@ class CosmosPredict25Patcher(ModelPatcher):
         return loaded
 
     def _load_strays(self, device: torch.device) -> None:
-        """Load, with its patches, what is in no layer of ComfyUI's, which leaves it out where memory is short.
+        """Load parameters outside ComfyUI's layers, with their patches. ComfyUI skips them if memory is short.
 
-        Those are norms and tables, 4 MB.
+        They are norms and tables, 4 MB.
         """
         for name, module in self.model.named_modules():
             if casts_its_weights(module):
@@ -164,11 +164,11 @@ class CosmosPredict25Patcher(ModelPatcher):
         return freed
 
     def pin_weight_to_device(self, key: str) -> None:
-        """Nothing: to lock a memory map's pages is to read the whole file into memory."""
+        """Do nothing: locking a memory map's pages would read the whole file into memory."""
 
 
 def read_into_memory(model: "LocalModel") -> None:
-    """Copy the weights out of their files, once and for all."""
+    """Copy the weights out of their files permanently."""
     for part in (model.text_encoder, model.transformer, model.vae):
         if hasattr(part, "weights_from_disk"):  # by another host of the same model
             return
@@ -183,9 +183,9 @@ class HostedModel:
     def __init__(
         self, model: "LocalModel", guardrail: bool, prompt_folder: Path | None = None, ways: HostWays | None = None
     ) -> None:
-        """`prompt_folder`: where the embeddings of prompts are kept, or None to keep them in memory alone.
+        """Host `model`. `prompt_folder`: for the embeddings of prompts, or None to keep them only in memory.
 
-        `ways`: as the canary found that ComfyUI can be used; None for all of it.
+        `ways`: the parts of ComfyUI that the canary allows; None for all.
         """
         self.ways = ways or HostWays()
         self.model = model
@@ -212,13 +212,13 @@ class HostedModel:
 
     @property
     def patcher(self) -> ModelPatcher:
-        """By this, ComfyUI's cache knows that the value is a model and may be dropped under memory pressure."""
+        """Tells ComfyUI's cache that the value is a model, which may be dropped under memory pressure."""
         return self._patchers[self.model.transformer]
 
     def with_transformer(self, patcher: ModelPatcher) -> "HostedModel":
-        """The same checkpoint with `patcher`, a clone of this one's with patches, for its transformer.
+        """Return the same checkpoint with `patcher`, a patched clone of this one's, for its transformer.
 
-        Both may be used in turn: ComfyUI takes the one's patches off the weights when the other is loaded.
+        Both may be used in turn: ComfyUI removes one's patches when the other is loaded.
         """
         hosted = copy.copy(self)
         hosted.unfinished = UnfinishedVideo()
@@ -230,7 +230,7 @@ class HostedModel:
         return self._patchers[self.model.text_encoder]
 
     def with_text_encoder(self, patcher: ModelPatcher) -> "HostedModel":
-        """The same checkpoint with `patcher`, a clone of `text_patcher` with patches: it has prompts of its own."""
+        """Return the same checkpoint with `patcher`, a patched clone of `text_patcher`, and its own prompts."""
         hosted = copy.copy(self)
         hosted.prompts = PromptCache()
         hosted._patchers = {**self._patchers, self.model.text_encoder: patcher}
@@ -249,7 +249,7 @@ class HostedModel:
         return bool(compat.is_out_of_memory(error)) or is_out_of_memory(error)
 
     def memory(self) -> DeviceMemory:
-        """The GPU without what ComfyUI holds in reserve and what other models take, which leave it when asked to."""
+        """Return the GPU's memory without ComfyUI's reserve. Other models count as free, since they can be unloaded."""
         if model_management.is_device_cpu(self.device):
             return UNLIMITED
         free: Any = model_management.get_free_memory(self.device)

@@ -60,7 +60,7 @@ def notes_on_source(clip: "LongClip", made: "ExtendedVideo") -> Iterator[str]:
 def made_with(
     hosted: "HostedModel", prompt: Prompt, settings: SamplerSettings, made: "LocalVideo | ExtendedVideo"
 ) -> dict[str, Any]:
-    """Return the values that a video was made with on this machine, for its file."""
+    """Return the values that a local video was made with, for its file."""
     num_frames, height, width = made.frames.shape[:3]
     values = {"checkpoint": hosted.model.name, **asdict(prompt), **asdict(settings)}
     return {**values, "seed": made.seed, "num_frames": num_frames, "width": width, "height": height}

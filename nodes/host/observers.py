@@ -23,7 +23,7 @@ def show_text(text: str, node_id: str) -> None:
 
 
 def format_for_previews(vae: "AutoencoderKLWan") -> latent_formats.LatentFormat:
-    """Wan 2.1's. For a VAE with linear factors of its own in its config, as the demo's, one of these alone."""
+    """Wan 2.1's latent format, or one with linear factors from the VAE's config, as for the demo."""
     if "_latent_rgb_factors" not in vae.config:
         return latent_formats.Wan21()
     latent_format: Any = latent_formats.LatentFormat()
@@ -33,7 +33,7 @@ def format_for_previews(vae: "AutoencoderKLWan") -> latent_formats.LatentFormat:
 
 
 class NodeObserver:
-    """Shows progress on a node: the bar, a line of text and, for each step, a picture of the present latents."""
+    """Shows progress on a node: the bar, a line of text, and a preview of the latents after each step."""
 
     def __init__(self, node_id: str, model: "HostedModel | None" = None, note: str = "") -> None:
         """`model`: whose latents are shown, or None where there are none. `note`: a line below the progress."""

@@ -1,4 +1,4 @@
-"""Files in ComfyUI's folders, and how a node shows them."""
+"""Files in ComfyUI's folders, and their display on a node."""
 
 import os
 import secrets
@@ -23,7 +23,7 @@ PROXY_SIDE = 960
 RESULT = "cosmos_predict25"
 """The name by which web/js knows what to show on a node: in its `ui` output, and of an event."""
 EXAMPLES = ("video/cosmos", "cosmos")
-"""Of a prefix. The second one is in no folder, which could be a link."""
+"""Examples of a prefix. The second has no folder, which could be a link."""
 
 
 def prompt_folder() -> Path:
@@ -42,7 +42,7 @@ def check_prefix(filename_prefix: str) -> None:
 
 
 def is_in_output(filename_prefix: str) -> bool:
-    """Whether ComfyUI's own nodes save a file of this name. Releases before 0.30 do not follow links in the folder."""
+    """Return whether ComfyUI's own nodes save to this name. Before 0.30 they do not follow links in the folder."""
     output = folder_paths.get_output_directory()
     subfolder, name = os.path.split(os.path.normpath(filename_prefix))
     folder = Path(os.path.normpath(Path(output, subfolder)))
@@ -54,7 +54,7 @@ def is_in_output(filename_prefix: str) -> bool:
 
 
 def check_output(filename_prefix: str, target: "VideoFormat") -> None:
-    """Raise `ExportError` where a file of this start of its name cannot be written to the output folder."""
+    """Raise `ExportError` if a file with this prefix cannot be written to the output folder."""
     from ...pipeline.export.file import check_room
     from ...pipeline.export.metadata import sidecar_of
 
@@ -62,11 +62,11 @@ def check_output(filename_prefix: str, target: "VideoFormat") -> None:
     try:
         check_room(sidecar_of(path) if target.container == "gif" else path)
     except ExportError as error:
-        raise ExportError(f"{error} The node's filename_prefix says where.") from error
+        raise ExportError(f"{error} Or change filename_prefix on the node.") from error
 
 
 def check_fal_folder() -> None:
-    """Raise `ExportError` where fal's videos cannot be written, before one is paid for."""
+    """Raise `ExportError` if fal's videos cannot be written, before anything is charged."""
     from ...pipeline.export.file import check_room
     from .past_jobs import fal_folders
 
@@ -87,7 +87,7 @@ def next_output_file(filename_prefix: str, extension: str, width: int, height: i
 
 
 def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dict[str, Any] | None) -> dict[str, str]:
-    """Return the graph, for a file that is dropped on ComfyUI's canvas, and the values that the video was made with."""
+    """Return a file's metadata: the graph, to drop on ComfyUI's canvas, and the values of the video."""
     from ...pipeline.export.metadata import to_json
 
     if args.disable_metadata:
@@ -97,7 +97,7 @@ def file_metadata(prompt: Any, extra_pnginfo: dict[str, Any] | None, values: dic
 
 
 def make_proxy(source: Source, background: tuple[float, float, float], observer: NodeObserver) -> Path:
-    """Make a small MP4 in ComfyUI's temp folder, which shows a video that browsers do not play."""
+    """Make a small MP4 in ComfyUI's temp folder, to show a video that browsers cannot play."""
     from ...pipeline.export import export
 
     folder = Path(folder_paths.get_temp_directory())

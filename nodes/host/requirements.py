@@ -1,4 +1,4 @@
-"""The packages that local generation needs."""
+"""Errors for packages that local generation needs."""
 
 import sys
 import traceback
@@ -11,15 +11,15 @@ from ...pipeline.errors import MissingDependencyError
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 NEEDED = ("diffusers", "transformers", "huggingface_hub", "tokenizers", "safetensors", "torch")
-"""Those that may not be uninstalled. They are blamed where no other package is in between."""
+"""Packages that must not be uninstalled. They are blamed only if no other package is in between."""
 WITHOUT_DIFFUSERS = "The Checkpoint Loader needs no diffusers."
 
 
 @contextmanager
 def import_requirements() -> Iterator[None]:
-    """Raise `MissingDependencyError` when what is imported here cannot be, with what to install or to uninstall.
+    """Raise `MissingDependencyError` if an import fails, with the package to install or uninstall.
 
-    diffusers turns the errors of all that it imports into RuntimeErrors which do not say whose they are.
+    diffusers turns import errors into RuntimeErrors that do not name the package.
     """
     try:
         yield
@@ -32,7 +32,7 @@ def import_requirements() -> Iterator[None]:
 
 @contextmanager
 def import_native() -> Iterator[None]:
-    """Raise `MissingDependencyError` where ComfyUI lacks a name that its own MODEL, CLIP and VAE are made with."""
+    """Raise `MissingDependencyError` if ComfyUI has no class of a name needed for MODEL, CLIP and VAE."""
     try:
         yield
     except (ImportError, AttributeError) as error:
@@ -40,7 +40,7 @@ def import_native() -> Iterator[None]:
 
         release = compat.comfyui_version.__version__
         raise MissingDependencyError(
-            f"ComfyUI {release} lacks what its own MODEL, CLIP and VAE are made with here: {error}. Tested: ComfyUI "
+            f"ComfyUI {release} has no class that this node needs for MODEL, CLIP and VAE: {error}. Tested: ComfyUI "
             f"{compat.TESTED[-1]}. Model Loader (Cosmos Predict2.5) and Generate Locally (Cosmos "
             "Predict2.5) do not need it."
         ) from error
@@ -54,9 +54,9 @@ def first_cause(error: BaseException) -> BaseException:
 
 
 def blamed_package(cause: BaseException) -> str | None:
-    """Return the name, as it is imported, of the package that could not be imported; None where it cannot be told.
+    """Return the import name of the package that could not be imported, or None if unknown.
 
-    It is the last one that was under way and that the others can do without; else the one that the error names.
+    It is the last optional package that was being imported, or else the one in the error.
     """
     installed = packages_distributions()
     folders = sorted((Path(folder).resolve() for folder in sys.path if folder), key=lambda folder: -len(folder.parts))
@@ -75,12 +75,12 @@ def advice(package: str | None, cause: BaseException) -> str:
     """Say what is wrong with `package` and what to do about it."""
     distributions = packages_distributions().get(package or "")
     pip = f'"{sys.executable}" -m pip'
-    install = f'Install what it needs into ComfyUI\'s Python with: {pip} install -r "{REQUIREMENTS}"'
+    install = f'Install the missing packages into ComfyUI\'s Python with: {pip} install -r "{REQUIREMENTS}"'
     is_missing = isinstance(cause, ModuleNotFoundError) and cause.name == package
     if is_missing or not distributions:
         return f"{cause}. {install}"
     name = distributions[0]
-    broken = f"{name} {version(name)} is installed and cannot be imported ({cause})."
+    broken = f"{name} {version(name)} is installed but cannot be imported ({cause})."
     if package in NEEDED:
         return f"{broken} {install}"
     return f"{broken} Update it with: {pip} install -U {name}, or remove it with: {pip} uninstall {name}"

@@ -1,4 +1,4 @@
-"""ComfyUI's VIDEO: from the pipeline's files, and what a node asks of one that it is given."""
+"""ComfyUI's VIDEO: made from the pipeline's files, and read by the nodes."""
 
 import os
 from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...pipeline.video import VideoFile
 
 END_SECONDS = 2.0
-"""Enough for five frames at 16 a second, where the file ends about when it says."""
+"""Enough for five frames at 16 fps, if the file ends about when it says."""
 VALUES = "cosmos_predict25"
 CROP = "_VideoFromFile__crop"
 KNOWN = {f"_VideoFromFile__{name}" for name in ("file", "start_time", "duration")} | {CROP, "_true_frame_rate", VALUES}
@@ -28,7 +28,7 @@ KNOWN = {f"_VideoFromFile__{name}" for name in ("file", "start_time", "duration"
 
 
 def with_values(video: Input.Video, values: dict[str, Any]) -> Input.Video:
-    """The video itself, which tells the export node what it was made with: a graph does not have all of it."""
+    """The video with the values it was made with, for the export node: a graph does not have all of them."""
     vars(video)[VALUES] = values
     return video
 
@@ -45,7 +45,7 @@ def video_of(video: "VideoFile") -> Input.Video:
 
 
 class GifVideo(InputImpl.VideoFromFile):
-    """A GIF with its own frame rate. ComfyUI takes it for 100 over the shortest delay, which is up to 11 % too fast."""
+    """A GIF with its own frame rate. ComfyUI takes 100 over the shortest delay, which is up to 11 % too fast."""
 
     def __init__(self, file: str, frame_rate: Fraction | None = None) -> None:
         super().__init__(file)
@@ -65,7 +65,7 @@ class GifVideo(InputImpl.VideoFromFile):
 
 
 def seconds_of(video: Input.Video) -> float | None:
-    """Return the duration, or None where a file has none, as a raw H.264 stream and a GIF of one picture."""
+    """Return the duration, or None for a file without one, such as a raw H.264 stream or a GIF with one picture."""
     try:
         return video.get_duration()
     except (ValueError, OSError):
@@ -103,7 +103,7 @@ class Source:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, as a player shows them."""
+        """Width and height in pixels, as shown by a player."""
         if isinstance(self.frames, Tensor):
             height, width = self.frames.shape[1:3]
             return width, height
@@ -149,7 +149,7 @@ def window_of(video: Input.Video) -> tuple[str | os.PathLike[str] | BytesIO, flo
 
 
 def start_of(components: Types.VideoComponents) -> "Start":
-    """The frames, with their alpha, to start another video from."""
+    """Return the frames, with their alpha, as the start of another video."""
     from ...pipeline.start import Start
 
     alpha = alpha_of(components)
@@ -173,7 +173,7 @@ def end_of(video: Input.Video) -> "Start":
 
 
 def alpha_of(components: Types.VideoComponents) -> Tensor | None:
-    """(F, H, W, 1), or None where all is opaque. ComfyUI's older versions keep no alpha of a video."""
+    """Return the alpha (F, H, W, 1), or None if all is opaque. Older ComfyUI versions keep no alpha of a video."""
     from ...pipeline.clip.pictures import OPAQUE
 
     alpha = getattr(components, "alpha", None)

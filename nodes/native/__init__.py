@@ -1,1 +1,1 @@
-"""The model in ComfyUI's own classes: its MODEL, CLIP, VAE and SAMPLER. diffusers is not needed."""
+"""The model in ComfyUI's own classes, for MODEL, CLIP, VAE and SAMPLER. It needs no diffusers."""

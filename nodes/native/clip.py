@@ -1,4 +1,4 @@
-"""ComfyUI's CLIP: the text encoder, its tokenizer, and where asked for, what it needs to write prompts."""
+"""ComfyUI's CLIP: the text encoder, its tokenizer, and optionally the parts for writing prompts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ VISION_FIELDS = {
 
 @dataclass(frozen=True)
 class TextEncoderFiles:
-    """`vision`: what ComfyUI's vision tower is made of. `tied`: whether the embedding table is also lm_head."""
+    """`vision`: the config of ComfyUI's vision tower. `tied`: whether the embedding table is also lm_head."""
 
     files: list[Path]
     config: Qwen25_7BVLI_Config
@@ -68,10 +68,10 @@ class TextEncoderFiles:
 def load_clip(
     parts: Parts, projection: dict[str, Tensor], writer: bool = False, disable_dynamic: bool = False
 ) -> comfy.sd.CLIP:
-    """The CLIP; with `writer` it also writes prompts, which takes lm_head and the vision tower.
+    """Load the CLIP. With `writer` it also writes prompts, which needs lm_head and the vision tower.
 
-    `disable_dynamic`: without ComfyUI's dynamic loading, which hooks cannot do with.
-    Raises `WrongCheckpointError` for a text encoder of another kind or size, or one without what `writer` needs.
+    `disable_dynamic`: without ComfyUI's dynamic loading, which does not work with hooks.
+    Raises `WrongCheckpointError` for a text encoder of another kind or size, or without the parts for `writer`.
     """
     found = _files_in_folder(parts) if parts.text_encoder.is_dir() else _single_file(parts.text_encoder)
     features = found.config.num_hidden_layers * found.config.hidden_size
@@ -100,18 +100,18 @@ def load_clip(
 
 
 def _load_patcher(parts: Parts, writer: bool, disable_dynamic: bool = False) -> ModelPatcher:
-    """By this ComfyUI loads the CLIP once more, for a node that needs it in another way."""
+    """ComfyUI calls this to load the CLIP again, for a node that needs another copy."""
     return load_clip(parts, read_projection(parts), writer, disable_dynamic).patcher
 
 
 def encoder_name(name: str) -> str | None:
-    """A file's name of a parameter of the language model -> ours."""
+    """Return our name of a language model's parameter in a file."""
     inner = None if name.startswith((TRANSFORMER, VAE)) else language_model_name(name)
     return None if inner is None or inner.startswith(PROJECTION) else f"model.{inner}"
 
 
 def writer_name(name: str) -> str | None:
-    """As `encoder_name`, with lm_head and the vision tower."""
+    """Do the work of `encoder_name`, also for lm_head and the vision tower."""
     bare = bare_name(name)
     if name.startswith((TRANSFORMER, VAE)):
         return None
@@ -139,7 +139,7 @@ def _check_tensors(found: TextEncoderFiles, writer: bool) -> None:
 
 
 def _options(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The weights' own type, where ComfyUI would take float16, and its layers with scales where there are any."""
+    """Return the weights' own dtype where ComfyUI would use float16, and its scaled layers if the file has scales."""
     dtype = tensors["model.norm.weight"].dtype
     quantized = detect_layer_quantization(tensors, "")
     if not quantized:

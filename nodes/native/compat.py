@@ -1,6 +1,6 @@
-"""The names of ComfyUI's own networks that MODEL, CLIP and VAE are made of here, each taken here alone.
+"""The names of ComfyUI's networks that MODEL, CLIP and VAE use. Only this file imports them.
 
-A ComfyUI without one of them ends in the error of `import_native`, which names it and a release that was tested.
+If ComfyUI has no such name, `import_native` raises an error with the name and a tested release.
 """
 
 from comfy.ldm.cosmos.predict2 import Attention as Attention  # its layers, which training needs in another way

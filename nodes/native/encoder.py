@@ -1,4 +1,4 @@
-"""The text encoder: Qwen2.5-VL's language model and the projection of its layers to what the transformer attends to."""
+"""The text encoder: Qwen2.5-VL's language model, and the projection of its layers for the transformer."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from ...pipeline.local.finite import TEXT_ENCODER, check_finite
 from .compat import Llama2_, Qwen25_7BVLI_Config
 
 KEY = "reason1"
-"""Of the tokens, among those that other text encoders would give."""
+"""The key of the tokens, as other text encoders have theirs."""
 
 
 class ReasonEncoder(nn.Module):
-    """Computes in float32, whatever the weights are in, as ComfyUI's text encoders do."""
+    """Computes in float32 with weights of any dtype, as ComfyUI's text encoders do."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class ReasonEncoder(nn.Module):
         self.execution_device = options.get("execution_device", self.execution_device)
 
     def encode_token_weights(self, pairs: dict[str, Any]) -> tuple[Tensor, None]:
-        """Embeddings (1, 512, text_embed_dim) and no pooled output."""
+        """Return embeddings (1, 512, text_embed_dim) and no pooled output."""
         ids = torch.tensor([[token for token, _ in row] for row in pairs[KEY]], device=self.execution_device)
         states = self.model(ids, intermediate_output="all", final_layer_norm_intermediate=False, dtype=torch.float32)[1]
         features = normalized_layers(states.unbind(1)[1:])
@@ -58,11 +58,11 @@ class ReasonEncoder(nn.Module):
         return self.load_state_dict(tensors, strict=False, assign=getattr(self, "can_assign_sd", False))
 
     def memory_estimation_function(self, tokens: Any, device: Any = None) -> int:
-        """The features, and the hidden states that they are made of, in float32."""
+        """Return the features and their hidden states, in float32."""
         return 3 * 4 * MAX_TOKENS * self.features
 
     def generate(self, tokens: Any, **_: Any) -> list[int]:
         raise InvalidRequestError(
-            "This CLIP encodes prompts and does not write them. Switch on prompt_writer, an advanced input of "
+            "This CLIP encodes prompts but does not write them. Switch on prompt_writer, an advanced input of "
             "Checkpoint Loader (Cosmos Predict2.5)."
         )

@@ -32,20 +32,20 @@ from .tensors import read_tensors, weights_alone
 from .training import make_trainable
 
 SHIFTED_SIGMAS = 100_000
-"""So many that "simple", which takes the nearest, is exact to 5e-5 at any number of steps."""
+"""Enough sigmas for "simple", which takes the nearest, to be exact to 5e-5 at any number of steps."""
 MAX_SIZE = (128, 240, 240)
-"""Latent frames, rows and columns that the position embedding of the 2B and the 14B model knows."""
+"""Latent frames, rows and columns in the position embedding of the 2B and 14B models."""
 
 
 class UnitNoise(ModelSamplingCosmosRFlow, COSMOS_RFLOW):
-    """Starts from noise of variance 1, as the model was trained, where ComfyUI scales it by 200/201."""
+    """Starts from noise of variance 1, as in training. ComfyUI scales it by 200/201."""
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
         return super().noise_scaling(sigma + 1 if max_denoise else sigma, noise, latent_image)
 
 
 class ShiftedNoise(UnitNoise):
-    """Whose sigmas are of equal distances, shifted: ComfyUI's scheduler "simple" goes through them."""
+    """Evenly spaced, shifted sigmas, for ComfyUI's scheduler "simple"."""
 
     def __init__(self, model_config: Any, shift: float) -> None:
         super().__init__(model_config)
@@ -66,7 +66,7 @@ def keep_known(
     denoise_mask: Tensor | None = None,
     *more: Any,
 ) -> Tensor:
-    """Samples whose known frames are those of `latent_image`, where ComfyUI leaves the noise of a first stage in them.
+    """Restore the known frames of `latent_image`, since ComfyUI leaves the noise of a first stage in them.
 
     A second stage takes them for clean. Called by ComfyUI around its samplers.
     """
@@ -84,19 +84,19 @@ class CosmosPredict25Model(CosmosPredict2):
         self.model_sampling = ShiftedNoise(model_config, shift) if shift else UnitNoise(model_config)
 
     def extra_conds(self, **conds: Any) -> dict[str, Any]:
-        """Called before the first step. Raises `InvalidRequestError` as `refuse` does."""
+        """Called by ComfyUI before the first step. Raises `InvalidRequestError` as `refuse` does."""
         refuse(self, conds)
         # PerpNeg's empty conditioning comes without the latent, whose shape alone is read.
         return super().extra_conds(**{"latent_image": conds["noise"], **conds})
 
     def apply_model(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
-        """Raises `NotANumberError` at the first step that gives NaN, whichever sampler asks."""
+        """Raise `NotANumberError` at the first step that produces NaN, with any sampler."""
         denoised = super().apply_model(x, *args, **options)
         check_finite(denoised, TRANSFORMER, "in this step")
         return denoised
 
     def process_timestep(self, timestep: Tensor, x: Tensor, **conds: Any) -> Tensor:
-        """Of frames that are known that which the model was trained with, where ComfyUI has 0."""
+        """Return the timestep of known frames as in training. ComfyUI has 0."""
         known = self.model_config.variant.conditioning_timestep
         return timestep if known is None else super().process_timestep(timestep, x, **conds).clamp(min=known)
 
@@ -110,7 +110,7 @@ class CosmosPredict25(CosmosI2VPredict2):
 
 
 def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What ComfyUI's network is made of, from a transformer's config in diffusers' fields."""
+    """Return the config of ComfyUI's network from a transformer's config in diffusers' fields."""
     frames, height, width = config.get("max_size", MAX_SIZE)
     rope_t, rope_h, rope_w = config["rope_scale"]
     return {
@@ -147,10 +147,10 @@ def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_transformer(parts: Parts, disable_dynamic: bool = False) -> tuple[ModelPatcher, dict[str, Tensor]]:
-    """The MODEL, and the tensors of the text projection.
+    """Load the MODEL, and the tensors of the text projection.
 
-    `disable_dynamic`: without ComfyUI's dynamic loading, which some nodes, as TorchCompileModel, cannot do with.
-    Raises `WrongCheckpointError` when the files hold another network.
+    `disable_dynamic`: without ComfyUI's dynamic loading, which does not work with nodes such as TorchCompileModel.
+    Raises `WrongCheckpointError` if the files hold another network.
     """
     network, tensors, projection = _read(parts)
     model_config = CosmosPredict25(network)
@@ -162,17 +162,17 @@ def load_transformer(parts: Parts, disable_dynamic: bool = False) -> tuple[Model
 
 
 def _load_patcher(parts: Parts, disable_dynamic: bool = False) -> ModelPatcher:
-    """By this ComfyUI loads the model once more, for a node that needs it in another way."""
+    """ComfyUI calls this to load the model again, for a node that needs another copy."""
     return load_transformer(parts, disable_dynamic)[0]
 
 
 def read_projection(parts: Parts) -> dict[str, Tensor]:
-    """The tensors of the text projection alone. Raises as `load_transformer` does."""
+    """Load only the tensors of the text projection. Raises as `load_transformer` does."""
     return _read(parts)[2]
 
 
 def _read(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-    """ComfyUI's config of the network, its tensors, and those of the text projection."""
+    """Return ComfyUI's config of the network, its tensors, and the text projection's tensors."""
     config = network_config(parts.transformer_config)
     names = native_names(config, parts.transformer_config, parts.transformer)
     # The projection may be in another file, with a transformer of its own.
@@ -187,9 +187,9 @@ def _read(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Te
 def native_names(
     network: Mapping[str, Any], config: Mapping[str, Any], sources: Mapping[str, Source]
 ) -> dict[str, str]:
-    """NVIDIA's and diffusers' parameter names -> ComfyUI's, which are NVIDIA's.
+    """Map NVIDIA's and diffusers' parameter names to ComfyUI's, which are NVIDIA's.
 
-    Raises `WrongCheckpointError` when `sources` are not those of the network.
+    Raises `WrongCheckpointError` if `sources` do not fit the network.
     """
     with torch.device("meta"):
         transformer = MiniTrainDIT(**network, operations=comfy.ops.disable_weight_init)
@@ -202,7 +202,7 @@ def native_names(
 
 
 def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor], disable_dynamic: bool) -> ModelPatcher:
-    """As `comfy.sd.load_diffusion_model_state_dict` does it, for a config that it does not know."""
+    """Do the work of `comfy.sd.load_diffusion_model_state_dict` for a config that it does not know."""
     device, offload_device = model_management.get_torch_device(), model_management.unet_offload_device()
     quantized: Any = detect_layer_quantization(tensors, "")
     dtypes, parameters = config.supported_inference_dtypes, calculate_parameters(tensors)
@@ -225,7 +225,7 @@ def _patcher(config: CosmosPredict25, tensors: dict[str, Tensor], disable_dynami
 
 
 def _use_own_latents(latent_format: Any, vae_config: Mapping[str, Any]) -> None:
-    """A VAE that is not Wan's, as the demo's, has another mean and deviation of its latents and other colours."""
+    """Return the latent format. A VAE other than Wan's, such as the demo's, has another mean, deviation and colours."""
     for name in ("latents_mean", "latents_std"):
         if name in vae_config:
             setattr(latent_format, name, torch.tensor(vae_config[name]).view(1, -1, 1, 1, 1))

@@ -1,4 +1,4 @@
-"""What ComfyUI's samplers would run and this model would spoil, refused before the first step."""
+"""Refuse inputs that ComfyUI's samplers accept but that ruin this model's video, before the first step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from ...pipeline.request import NUM_FRAMES
 from .compat import CONST, COSMOS_RFLOW, ModelSamplingContinuousV
 
 PICTURES = ("concat_latent_image", "vace_frames")
-"""Names by which other models' nodes put pictures into the conditioning."""
+"""Keys under which other models' nodes put pictures into the conditioning."""
 MAX_TIMESTEP = 1.0
 MAX_LATENT_FRAMES = latent_frames(NUM_FRAMES.maximum)
 TIME = 2
@@ -17,9 +17,9 @@ TIME = 2
 
 
 def refuse(model: Any, conds: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequestError` for a schedule, a picture, a prompt or a size that is another model's.
+    """Raise `InvalidRequestError` for a schedule, a picture, a prompt or a size of another model.
 
-    `conds`: what `extra_conds` is given.
+    `conds`: the arguments of `extra_conds`.
     """
     _refuse_schedule(model.model_sampling)
     _refuse_pictures(conds)
@@ -33,11 +33,13 @@ def _refuse_schedule(sampling: Any) -> None:
     is_flow = isinstance(sampling, (COSMOS_RFLOW, CONST, ModelSamplingContinuousV))
     if is_flow and timestep <= MAX_TIMESTEP:
         return
-    reason = f"timesteps up to {timestep:.4g}, but this model takes 0 to 1" if is_flow else "noise that is not flow's"
+    reason = (
+        f"timesteps up to {timestep:.4g}, but this model takes 0 to 1" if is_flow else "noise for another kind of model"
+    )
     raise InvalidRequestError(
-        f"A ModelSampling node gives {reason}: the video would be spoilt. ModelSamplingSD3, ModelSamplingDiscrete, "
-        "ModelSamplingStableCascade and ModelSamplingContinuousEDM other than cosmos_rflow do so. Remove it: the "
-        "Checkpoint Loader (Cosmos Predict2.5) gives the model its own schedule."
+        f"A ModelSampling node gives {reason}, which would ruin the video. ModelSamplingSD3, ModelSamplingDiscrete, "
+        "ModelSamplingStableCascade and ModelSamplingContinuousEDM other than cosmos_rflow do this. Remove the node: "
+        "the Checkpoint Loader (Cosmos Predict2.5) sets the model's own schedule."
     )
 
 
@@ -45,9 +47,10 @@ def _refuse_pictures(conds: Mapping[str, Any]) -> None:
     found = [name for name in PICTURES if conds.get(name) is not None]
     if found:
         raise InvalidRequestError(
-            f"The conditioning has a picture ({found[0]}), as WanImageToVideo and InpaintModelConditioning put there, "
-            "which this model does not read. Connect CLIP Text Encode (Prompt) to the sampler. To start from a picture "
-            "or a clip, use Start Latent (Cosmos Predict2.5); to make a part anew, Set Latent Noise Mask."
+            f"The conditioning has a picture ({found[0]}) from a node such as WanImageToVideo or "
+            "InpaintModelConditioning, which this model ignores. Connect CLIP Text Encode (Prompt) to the sampler. To "
+            "start from a picture or a clip, use Start Latent (Cosmos Predict2.5). To redo a part of the picture, use "
+            "Set Latent Noise Mask."
         )
 
 
@@ -56,9 +59,8 @@ def _refuse_prompt(conds: Mapping[str, Any], taken: int) -> None:
     got = 0 if embeds is None else embeds.shape[-1]
     if got != taken:
         raise InvalidRequestError(
-            f"The conditioning has {got} values for each token, but this model takes {taken}: it is that of "
-            "another model. Connect CLIP Text Encode (Prompt) to the CLIP of the same Checkpoint Loader (Cosmos "
-            "Predict2.5)."
+            f"The conditioning has {got} values per token, but this model takes {taken}: it comes from another model. "
+            "Connect CLIP Text Encode (Prompt) to the CLIP of the same Checkpoint Loader (Cosmos Predict2.5)."
         )
 
 

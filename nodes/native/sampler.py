@@ -13,11 +13,11 @@ from ...pipeline.local.variant import KARRAS_CONFIG
 from ...pipeline.request import DISTILLED, MAX_DISTILLED_STEPS
 
 ONLY_NOISE = 1 - 2**-20
-"""In place of the flow sigma 1, which is infinity in ComfyUI's sigmas. No float32 rounds what is scaled by it."""
+"""Replaces the flow sigma 1, which is infinity in ComfyUI's sigmas. Scaling by it does not round in float32."""
 
 
 def sampler(schedule: str) -> comfy.samplers.KSAMPLER:
-    """`schedule`: one of a request. "standard" goes through the sigmas as they come, the others have their own."""
+    """Return the SAMPLER. `schedule`: a request's. "standard" uses the given sigmas, the others have their own."""
     return comfy.samplers.KSAMPLER(sample, {"schedule": schedule})
 
 
@@ -32,11 +32,11 @@ def sample(
     *,
     schedule: str,
 ) -> Tensor:
-    """Clean latents after as many steps as `sigmas`, which are ComfyUI's, has: s / (1 + s) are those of the flow.
+    """Return clean latents after the steps of ComfyUI's `sigmas`; flow sigmas are s / (1 + s).
 
     `x`: (B, 16, T, H/8, W/8), the latents times 1 + sigma, as ComfyUI's `COSMOS_RFLOW` has them.
     `model`: gives the denoised latents, after guidance.
-    Raises `InvalidRequestError` for what the distilled schedule cannot do.
+    Raises `InvalidRequestError` for settings that the distilled schedule does not support.
     """
     latents = x / (1 + sigmas[0])
     if schedule == DISTILLED:
@@ -59,4 +59,4 @@ def _check_distilled(model: Any, sigmas: Tensor) -> None:
     if getattr(guider, "cfg", 1) != 1:
         raise InvalidRequestError(f"cfg is {guider.cfg:g}, but the schedule 'distilled' has no guidance: set it to 1.")
     if sigmas[0] < 0.99 * guider.inner_model.model_sampling.sigma_max:
-        raise InvalidRequestError("The schedule 'distilled' begins with noise alone: set denoise to 1.")
+        raise InvalidRequestError("The schedule 'distilled' starts from pure noise: set denoise to 1.")

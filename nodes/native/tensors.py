@@ -1,4 +1,4 @@
-"""Tensors as ComfyUI's own loaders read them, with the scales that layers in float8 have."""
+"""Read tensors as ComfyUI's own loaders do, with the scales of float8 layers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ from .compat import convert_old_quants
 
 
 def weights_alone(sources: Mapping[str, Source]) -> dict[str, Source]:
-    """`sources` without the scales of layers in float8."""
+    """Return `sources` without the scales of float8 layers."""
     return {name: source for name, source in sources.items() if not name.endswith(SCALES)}
 
 
 def read_tensors(paths: Iterable[Path], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
-    """All tensors of `paths`, named by `rename`; None drops one. A scale goes where the weight of its layer goes."""
+    """Return all tensors of `paths`, named by `rename`; None drops one. A scale goes with its layer's weight."""
     tensors = {name: tensor for path in paths for name, tensor in _read_file(path).items()}
     renamed = {_rename_layer(name, rename): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in renamed.items() if name is not None}
@@ -34,7 +34,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _load_as_comfyui(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """None for what ComfyUI's own loader would not read: a pickle, and a file on a disk without memory maps."""
+    """Return None for files that ComfyUI's loader does not read: pickles, and disks without memory maps."""
     if path.suffix.lower() not in SAFETENSORS:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Text to tokens: a prompt as Generate Locally takes it, or an idea from which a prompt is to be written."""
+"""Tokenize a prompt as Generate Locally does, or an idea for writing a prompt."""
 
 import logging
 from pathlib import Path
@@ -30,7 +30,7 @@ def comfyuis_tokenizer() -> Any:
 
 
 def conversation(idea: str, picture: bool) -> str:
-    """What the text encoder goes on from when it writes a prompt."""
+    """Return the conversation that the text encoder continues with a prompt."""
     system = f"{SYSTEM_PROMPT} {PICTURE_PROMPT}" if picture else SYSTEM_PROMPT
     place = "".join(PICTURE_TOKENS) if picture else ""
     return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{place}{idea}<|im_end|>\n<|im_start|>assistant\n"
@@ -52,7 +52,7 @@ class ReasonTokenizer:
         self.tokenizer = tokenizer_data["tokenizer"]
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
-        """The 512 tokens that Generate Locally makes of a prompt; for Generate Text, those of a conversation."""
+        """Return the 512 tokens of a prompt as in Generate Locally, or a conversation's tokens for Generate Text."""
         if "skip_template" in options:
             return self._tokens_to_write_from(text, options.get("image"), options["skip_template"])
         lines = []

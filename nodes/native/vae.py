@@ -1,4 +1,4 @@
-"""ComfyUI's VAE, for the Wan 2.1 VAE and for one of its kind in another shape, as the demo's."""
+"""ComfyUI's VAE, for the Wan 2.1 VAE and for the same kind in another shape, such as the demo's."""
 
 from typing import Any
 
@@ -18,14 +18,14 @@ WAN_DIM_MULT, WAN_RES_BLOCKS = [1, 2, 4, 4], 2
 
 
 def load_vae(parts: Parts) -> comfy.sd.VAE:
-    """The VAE. Raises `WrongCheckpointError` when the files hold another one."""
+    """Load the VAE. Raises `WrongCheckpointError` if the files hold another one."""
     vae = _load(parts)
     vae.patcher.cached_patcher_init = (_load_patcher, (parts,))
     return vae
 
 
 def _load_patcher(parts: Parts, disable_dynamic: bool = False) -> ModelPatcher:
-    """By this ComfyUI loads the VAE once more, for another device."""
+    """ComfyUI calls this to load the VAE again, for another device."""
     return load_vae(parts).patcher
 
 
@@ -55,7 +55,7 @@ def _network(dim: int, dim_mult: list[int], num_res_blocks: int) -> WanVAE:
 
 
 def _with_another_network(network: WanVAE, tensors: dict[str, Any]) -> comfy.sd.VAE:
-    """A VAE of ComfyUI's whose network has a shape that it would not recognise."""
+    """ComfyUI's VAE with a network whose shape it would not recognise."""
     like_wans = {
         name: torch.empty_like(value, device="cpu")
         for name, value in _network(8, WAN_DIM_MULT, WAN_RES_BLOCKS).state_dict().items()

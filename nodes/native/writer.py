@@ -1,4 +1,4 @@
-"""The text encoder as a writer of prompts, for ComfyUI's Generate Text: Qwen2.5-VL with lm_head and vision tower."""
+"""The text encoder as a prompt writer for ComfyUI's Generate Text: Qwen2.5-VL with lm_head and vision tower."""
 
 import inspect
 import math
@@ -15,7 +15,7 @@ from .compat import BaseGenerate, Qwen2VLVisionTransformer, optimized_attention_
 from .encoder import KEY, ReasonEncoder
 
 MAX_PIXELS = 1280 * 28 * 28
-"""Of a picture: 1280 tokens. A token sees 28 x 28 pixels."""
+"""Pixels of a picture: 1280 tokens of 28 x 28 pixels."""
 QWEN_VISION = {
     "hidden_size": 1280,
     "intermediate_size": 3420,
@@ -34,11 +34,11 @@ SAMPLING = {
     "repetition_penalty": 1.0,
     "presence_penalty": 0.0,
 }
-"""The options of `BaseGenerate.sample_token` that are known here, with the values that `CLIP.generate` gives them."""
+"""The supported options of `BaseGenerate.sample_token`, with the defaults of `CLIP.generate`."""
 
 
 def patches_of(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """`picture`: (N, H, W, 3) in 0..1, of which the first is seen. Its patches, and the rows and columns of them."""
+    """Return the patches of the first of `picture`, (N, H, W, 3) in 0..1, and their rows and columns."""
     height, width = picture.shape[1:3]
     scale = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
     size = [max(28, round(side * scale / 28) * 28) for side in (height, width)]
@@ -48,7 +48,7 @@ def patches_of(picture: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class VisionTower(Qwen2VLVisionTransformer):
-    """With its output in the order of the picture on every version of ComfyUI; older ones leave it in windows."""
+    """ComfyUI's vision tower, with its output in picture order. Older versions leave it in windows."""
 
     def __init__(self, config: dict[str, Any], **options: Any) -> None:
         super().__init__(
@@ -57,7 +57,7 @@ class VisionTower(Qwen2VLVisionTransformer):
         self.fullatt_block_indexes = config["fullatt_block_indexes"]
 
     def forward(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
-        """(patches / 4, channels of the language model)"""
+        """Return (patches / 4, channels of the language model)."""
         attention = optimized_attention_for_device(pixel_values.device, mask=False, small_input=True)
         windows, window_ends = self.get_window_index(image_grid_thw)
         by_window = torch.unique_consecutive(torch.tensor(window_ends))
@@ -75,7 +75,7 @@ class VisionTower(Qwen2VLVisionTransformer):
 
 
 def positions(length: int, start: int, grid: Sequence[int]) -> Tensor:
-    """Of a text of `length` tokens with a picture at `start`, in time, rows and columns: (3, length).
+    """Return positions in time, rows and columns, (3, length), for `length` tokens with a picture at `start`.
 
     Source: `Qwen2_5_VLModel.get_rope_index` of transformers.
     """
@@ -86,13 +86,13 @@ def positions(length: int, start: int, grid: Sequence[int]) -> Tensor:
 
 
 def sampling_options(sample_token: Callable[..., Tensor], options: dict[str, Any]) -> dict[str, Any]:
-    """`SAMPLING` with the values in `options`, as far as `sample_token` takes it: ComfyUI 0.18 has fewer."""
+    """Return `SAMPLING` updated by `options`, as far as `sample_token` supports it: ComfyUI 0.18 has fewer options."""
     taken = inspect.signature(sample_token).parameters
     return {name: options.get(name, value) for name, value in SAMPLING.items() if name in taken}
 
 
 class ReasonWriter(ReasonEncoder, BaseGenerate):
-    """Encodes as `ReasonEncoder` does. Goes on from an idea in a loop of its own, as ComfyUI's knows no picture."""
+    """Encodes like `ReasonEncoder`. It has its own loop for writing, since ComfyUI's does not know pictures."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class ReasonWriter(ReasonEncoder, BaseGenerate):
         seed: int | None = None,
         **options: Any,
     ) -> list[int]:
-        """Token ids, `max_length` at most. `options`: `SAMPLING`; others, such as `mtp` of ComfyUI 0.38, do nothing."""
+        """Return at most `max_length` token ids. `options`: `SAMPLING`. Others, such as `mtp`, do nothing."""
         sampling = sampling_options(self.sample_token, options)
         device = self.execution_device
         generator = torch.Generator(device).manual_seed(seed or 0) if do_sample else None
@@ -137,7 +137,7 @@ class ReasonWriter(ReasonEncoder, BaseGenerate):
         return written
 
     def _read(self, tokens: list[Any]) -> tuple[Tensor, Tensor | None]:
-        """The tokens' embeddings (1, length, channels), and their positions if one of them is a picture."""
+        """Return the tokens' embeddings (1, length, channels), and their positions if one of them is a picture."""
         device = self.execution_device or torch.device("cpu")
         dtype = torch.bfloat16 if model_management.should_use_bf16(device) else torch.float32
         ids = torch.tensor([[token if isinstance(token, int) else 0 for token in tokens]], device=device)
@@ -151,7 +151,7 @@ class ReasonWriter(ReasonEncoder, BaseGenerate):
         return embeds, positions(embeds.shape[1], start, grid[0].tolist()).to(device)
 
     def _empty_caches(self, length: int, like: Tensor) -> list[tuple[Tensor, Tensor, int]]:
-        """Room for keys and values in every layer."""
+        """Allocate keys and values for every layer."""
         config = self.model.config
         shape = (1, config.num_key_value_heads, length, config.head_dim)
         return [(like.new_empty(shape), like.new_empty(shape), 0) for _ in range(config.num_hidden_layers)]

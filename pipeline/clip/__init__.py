@@ -1,4 +1,4 @@
-"""The one way to read a video file: its pictures and its sound, a few at a time."""
+"""Read video files: pictures and sound, a few at a time."""
 
 from .pictures import FileClip
 from .sound import FileSound

@@ -1,4 +1,4 @@
-"""How the samples of a picture are to be understood."""
+"""The meaning of a picture's samples: matrix, range, transfer and primaries."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Colours:
-    """How the samples of a picture are to be understood: numbers of ITU-T H.273, the rest as FFmpeg says it."""
+    """The meaning of a picture's samples, in numbers of ITU-T H.273 and FFmpeg's terms."""
 
     primaries: int
     transfer: int
@@ -18,10 +18,10 @@ class Colours:
 
 
 def chroma_location(picture: av.VideoFrame) -> str:
-    """Left or center, of 4:2:0: what the file says, or what ComfyUI takes it to be. Paints over the picture.
+    """Return left or center for 4:2:0 chroma: the file's value, or ComfyUI's default. Overwrites the picture.
 
-    PyAV does not tell it, but swscale heeds it. Where the samples lie in the centre between their pixels, an edge of
-    colour comes out as far to the left of its middle as to the right.
+    PyAV does not report it, but swscale uses it. If the chroma samples are centered between their pixels, a colour edge
+    comes out as far to the left of its middle as to the right.
     """
     luma, blue, red = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in picture.planes[:3])  # pyright: ignore
     luma[:] = red[:] = 128

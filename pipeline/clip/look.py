@@ -1,4 +1,4 @@
-"""How pictures are to be seen: upright, progressive, in the colours of a standard screen and with square pixels."""
+"""Convert pictures for display: upright, progressive, in standard colours and with square pixels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ BITS_16 = 2**16 - 1
 
 @dataclass(frozen=True)
 class Look:
-    """What is done to each picture of a file.
+    """The conversion of each picture of a file.
 
     `form`: the pixel format that it is converted to. `is_converted`: whether its colours are BT.2020 or P3, to be
     brought to BT.709. `transfer`: of HDR, else empty. `turns`: quarters anticlockwise after it was mirrored.
@@ -42,7 +42,7 @@ class Look:
 
     @classmethod
     def of(cls, picture: av.VideoFrame, aspect: Fraction | None) -> "Look":
-        """`picture`: the first of a file. `aspect`: width by height of a stored pixel."""
+        """Choose the conversion. `picture`: the first of a file. `aspect`: width by height of a stored pixel."""
         transfer = HDR.get(picture.color_trc, "")  # pyright: ignore
         is_converted = bool(transfer) or picture.color_primaries in WIDE
         turns, is_mirrored = orientation(picture)
@@ -52,7 +52,7 @@ class Look:
         return cls(form, is_converted, transfer, turns, is_mirrored, size, aspect)
 
     def add_notes(self, notes: list[str]) -> None:
-        """Note for the user how the pictures differ from those in the file."""
+        """Add notes for the user on differences from the file's pictures."""
         if self.transfer:
             add_note(notes, f"HDR ({self.transfer}) was converted to standard colours (BT.709).")
 
@@ -83,7 +83,7 @@ class Look:
         return replace(self, step=self.step * step)
 
     def with_square_pixels(self) -> "Look":
-        """The longer side grows, so that nothing is lost."""
+        """Return the size with square pixels. The longer side grows, so nothing is lost."""
         width, height = self.size
         if self.aspect > 1:
             width = round(width * self.aspect)
@@ -144,7 +144,7 @@ def orientation(picture: av.VideoFrame) -> tuple[int, bool]:
 
 
 def deinterlaced(pictures: Iterator[av.VideoFrame], notes: list[str]) -> Iterator[av.VideoFrame]:
-    """The same, each interlaced one made whole by FFmpeg's bwdif where the first one says that it is."""
+    """Yield the pictures, deinterlaced by FFmpeg's bwdif if the first one is interlaced."""
     graph = None
     for picture in pictures:
         if graph is None and not picture.interlaced_frame:

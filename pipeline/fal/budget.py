@@ -49,7 +49,7 @@ def day_limit() -> float:
         limit = math.nan
     if not 0 <= limit < math.inf:
         raise InvalidRequestError(
-            f"{LIMIT_VARIABLE} is {text!r}, but must be dollars a day, such as {DEFAULT_LIMIT:g}, or {NO_LIMIT}."
+            f"{LIMIT_VARIABLE} is {text!r}, but must be dollars per day, such as {DEFAULT_LIMIT:g}, or {NO_LIMIT}."
         )
     return limit
 
@@ -79,9 +79,9 @@ async def quote(client: FalClient, journal: Journal, endpoint: Endpoint) -> Quot
         return Quote(endpoint.dollars, time.time(), told=False)
     if price.dollars > MAX_RATIO * endpoint.dollars:
         raise FalError(
-            f"fal asks {price} on {endpoint.id}, more than twice the {in_dollars(endpoint.dollars)} of its "
-            "documentation: nothing was sent. Look at https://fal.ai/models for the price. To pay it, set "
-            f"{LIMIT_VARIABLE} to {NO_LIMIT}, start ComfyUI again and run the same again.",
+            f"fal now charges {price} for {endpoint.id}, more than twice the documented "
+            f"{in_dollars(endpoint.dollars)}: nothing was sent. Check the price at https://fal.ai/models. To accept "
+            f"it, set {LIMIT_VARIABLE} to {NO_LIMIT}, start ComfyUI again and run the same again.",
             stage="price",
         )
     return price
@@ -127,8 +127,8 @@ def check_limit(spent: float, price: float, limit: float) -> None:
     if spent + price < limit + CENT / 2:
         return
     raise FalError(
-        f"The job was not sent: it costs {in_dollars(price)}, {in_dollars(spent)} were spent on fal today, and the "
-        f"limit of a day is {in_dollars(limit)}. Run the same again tomorrow, or set the environment variable "
+        f"The job was not sent: it costs {in_dollars(price)}, you spent {in_dollars(spent)} on fal today, and the "
+        f"daily limit is {in_dollars(limit)}. Run the same again tomorrow, or set the environment variable "
         f"{LIMIT_VARIABLE} to more dollars, or to {NO_LIMIT}, and start ComfyUI again.",
         stage="limit",
     )

@@ -22,7 +22,7 @@ from .queue.platform import Price, list_requests, read_price
 from .queue.policy import NetworkPolicy
 from .queue.prepared import DO_NOT_STORE, PreparedRequest, json_of, webhook_query
 from .queue.reply import Reply, TransportFailure
-from .queue.retry import backoff, jittered, retry_after
+from .queue.retry import MAX_RETRY_AFTER, backoff, jittered, retry_after
 from .queue.shielded import send_shielded
 from .queue.status import Completed, Status, parse_status
 from .queue.transport import Transport
@@ -32,7 +32,7 @@ UNKNOWN_STATES = 5
 """As many looks in a row may tell a state that is not known."""
 FALS_OWN = (Answer.IN_PROGRESS, Answer.NOT_FOUND, Answer.REJECTED, Answer.FAILED, Answer.CANCELLED)
 
-NOT_TAKEN = "fal did not take the job, so there is nothing to pay"
+NOT_TAKEN = "fal did not accept the job, so there is no charge"
 
 log = logging.getLogger("cosmos_predict25.fal")
 
@@ -68,6 +68,11 @@ class FalClient:
         """Return the seconds that fal's clock is ahead of this computer's, None while fal has not told its time."""
         return self._transport.clock_offset
 
+    @property
+    def account(self) -> str | None:
+        """Return `FalKey.account` of the key, None with a relay."""
+        return self._transport.key and self._transport.key.account
+
     async def upload(self, media: Media, progress: Callable[[str], None] = log.debug) -> str:
         """Upload a picture or a clip and return its address in fal's storage, where it is for a day. Costs nothing.
 
@@ -85,7 +90,7 @@ class FalClient:
                 return file_url
             if verdict is not Verdict.AGAIN:
                 raise not_uploaded(reply, has_place=bool(file_url))
-            self._on_trouble(f"The upload to fal broke off ({reply.reason}), trying again")
+            self._on_trouble(f"The upload to fal was interrupted ({reply.reason}), trying again")
             await asyncio.sleep(self._pause(answer, attempts, reply))
 
     async def submit(self, endpoint_id: str, arguments: dict[str, Any], **options: Any) -> Job:
@@ -119,8 +124,12 @@ class FalClient:
         self._transport.build("POST", url, headers, prepared.content)
         return prepared
 
-    async def send(self, prepared: PreparedRequest) -> Job:
-        """Start a prepared job. Raises as `submit` does, but for `InvalidRequestError`."""
+    async def send(self, prepared: PreparedRequest, before_try: Callable[[bool], object] = bool) -> Job:
+        """Start a prepared job. Raises as `submit` does, but for `InvalidRequestError`.
+
+        Where fal has no place for a job, that is waited for, up to the policy's wait limit. `before_try` is told False
+        when a try has come to nothing and the next one is waited for, and True before that is made.
+        """
         attempts = Attempts(Stage.SUBMIT, self.policy)
         while True:
             request = self._transport.build("POST", prepared.url, prepared.headers, prepared.content)
@@ -131,8 +140,10 @@ class FalClient:
                 return self._accepted(reply, verdict, prepared.endpoint_id)
             if cancellation:
                 raise cancellation
-            self._on_trouble(f"fal does not take the job yet ({reply.reason}), trying again")
+            self._on_trouble(f"fal does not accept the job yet ({reply.reason}), trying again")
+            before_try(False)
             await asyncio.sleep(self._pause(answer, attempts, reply))
+            before_try(True)
 
     def job(self, endpoint_id: str, request_id: str) -> Job:
         """Return an earlier job by its request id. Raises `InvalidRequestError`."""
@@ -167,7 +178,7 @@ class FalClient:
                     return
                 unknown_states = 0 if status else unknown_states + 1
                 if unknown_states == UNKNOWN_STATES:
-                    raise not_understood(Stage.STATUS, "a state that is not known", job)
+                    raise not_understood(Stage.STATUS, "an unknown state", job)
             if waited > self.policy.wait_limit:
                 minutes = self.policy.wait_limit / 60
                 raise kept(Stage.STATUS, f"fal has not finished the job within {minutes:.0f} minutes", job)
@@ -185,7 +196,7 @@ class FalClient:
         timeout = self.policy.result_timeout
         reply = await self._read(Stage.RESULT, job.response_url, job, timeout, deadline, max_bytes, is_cancelled)
         if not isinstance(reply.json, dict):
-            raise not_understood(Stage.RESULT, "a result that is no object", job)
+            raise not_understood(Stage.RESULT, "a result that is not an object", job)
         return reply.json
 
     async def save(self, result: dict[str, Any], path: Path) -> RemoteVideo:
@@ -202,7 +213,7 @@ class FalClient:
         try:
             return await save_video(url, path, format, self.policy, seed if isinstance(seed, int) else None)
         except (MediaRefusedError, MediaGoneError, DownloadError) as reason:
-            raise JobKeptError(f"The video that fal made is not saved: {reason}.", stage="download") from None
+            raise JobKeptError(f"fal's video was not saved: {reason}.", stage="download") from None
 
     async def cancel(self, job: Job) -> Cancellation:
         """Ask fal to cancel a job. Raises `FalError` when three tries have failed."""
@@ -225,10 +236,12 @@ class FalClient:
         """Return the price of a job now, None where fal does not tell."""
         return await read_price(self._transport, endpoint_id)
 
-    def requests(self, endpoint_id: str, start: datetime, end: datetime) -> AsyncIterator[dict[str, Any]]:
+    def requests(
+        self, endpoint_id: str, start: datetime | None = None, end: datetime | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """Yield fal's list of the account's jobs that were sent from `start` to `end`, with their inputs.
 
-        Raises `FalError` where fal does not give it.
+        Without a start, those of the last 24 hours. Raises `FalError` where fal does not give it, or not all of it.
         """
         return list_requests(self._transport, endpoint_id, start, end)
 
@@ -268,7 +281,8 @@ class FalClient:
         """Return the seconds before the next try."""
         if answer in FALS_OWN:
             return jittered(self.policy.poll_interval(0))
-        asked = retry_after(reply.headers) if isinstance(reply, Reply) else None
+        longest = self.policy.wait_limit if attempts.stage is Stage.SUBMIT else MAX_RETRY_AFTER
+        asked = retry_after(reply.headers, longest) if isinstance(reply, Reply) else None
         return asked or backoff(attempts.times[answer], self.policy.backoff, self.policy.backoff_cap)
 
 

@@ -15,11 +15,11 @@ from .budget import in_dollars, spent_today
 from .journal import Charge, JobState, Journal, Record
 from .past_jobs import fetch_past_jobs, past_jobs
 
-PACK = Path(__file__).resolve().parents[2]
+PACK = Path(__file__).absolute().parents[2]
 DESCRIPTION = "The jobs on fal that you paid for."
 EPILOG = (
-    "The folders are those of the ComfyUI that this pack is installed in, or of the one in the present folder. Give "
-    "--comfyui for another one, or --records and --videos for what a program of your own passed to fal.generate."
+    "By default, the folders are those of the ComfyUI with this pack, or of the one in the current folder. Give "
+    "--comfyui for another one, or --records and --videos for the folders that your own program passed to fal.generate."
 )
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
     except CosmosError as error:
         return str(error)
     except KeyboardInterrupt:
-        return "Stopped. The jobs go on at fal: run fetch again for their videos."
+        return "Stopped. The jobs continue at fal: run fetch again for their videos."
     return None
 
 
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     forget = commands.add_parser(
         "forget", help="forget a job that is over or lost, so that the same values send a new one", epilog=EPILOG
     )
-    forget.add_argument("id", metavar="ID", help="the record's name or the request id, or how it begins")
+    forget.add_argument("id", metavar="ID", help="the start of the record's name or of the request id")
     for command, run in ((jobs, list_jobs), (fetch, fetch_jobs), (forget, forget_job)):
         command.set_defaults(run=run)
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -152,7 +152,7 @@ def forget_job(options: argparse.Namespace, journal: Journal, videos: Path) -> N
         record.past_ids.append(record.request_id)
     record.request_id = record.status_url = record.response_url = record.cancel_url = None
     record.result = record.refusal = None
-    record.state, record.is_adopted = JobState.ENDED, False
+    record.state, record.is_adopted, record.is_shared = JobState.ENDED, False, False
     journal.save(record)
     text = f"Forgotten: the same values with seed {record.seed} send a new job, which is a new charge."
     print(json.dumps({"forgotten": record.fingerprint}) if options.json else text)
@@ -166,5 +166,5 @@ def record_of(name: str, journal: Journal) -> Record:
         if any(each and each.startswith(name) for each in (record.fingerprint, record.request_id, *record.past_ids))
     ]
     if len(found) != 1:
-        raise InvalidRequestError(f"{len(found)} jobs have an ID that begins with {name!r}: look at the list of jobs.")
+        raise InvalidRequestError(f"{len(found)} jobs have an ID that begins with {name!r}: see the list of jobs.")
     return found[0]

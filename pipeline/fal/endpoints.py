@@ -104,7 +104,7 @@ def app_of(endpoint_id: str) -> str:
     """Return `owner/app` of an endpoint's id, the part in the URLs of its jobs. Raises `InvalidRequestError`."""
     parts = endpoint_id.split("/")
     if not ENDPOINT_ID.fullmatch(endpoint_id) or {".", "..", "requests"} & set(parts):
-        raise InvalidRequestError(f"{endpoint_id!r} is no endpoint of fal: it must be like {TEXT_TO_VIDEO.id!r}.")
+        raise InvalidRequestError(f"{endpoint_id!r} is not a fal endpoint: it must look like {TEXT_TO_VIDEO.id!r}.")
     return "/".join(parts[:2])
 
 

@@ -79,7 +79,8 @@ async def extend(
     identity, notes = sent.media.identity, []
     chain = choose_chain(extension, identity, journal, folder)
     extension.lengths = chain.lengths
-    cost = await cost_of(chain.num_to_pay, VIDEO_TO_VIDEO, key, policy)
+    count = chain.num_to_pay
+    cost = await cost_of(count, VIDEO_TO_VIDEO, key, policy) if count else "nothing to pay"
     for part in extension.parts(observer):
         if part.index:
             sent = start_to_send(part.start, encode_clip, journal, identity, SIZE)
@@ -117,7 +118,7 @@ def kept_end(file: Path, part: Part) -> NewFrames | None:
     """Return the last frames of a part whose video is gone, or None where they were not kept."""
     with suppress(FFmpegError, OSError):
         frames = [frame / 255 for frame in read_frames(file)]
-        note = f"Part {part.index + 1} is gone, here and at fal: no more than its last {len(frames)} frames are left."
+        note = f"Part {part.index + 1} is gone, here and at fal: only its last {len(frames)} frames are left."
         return NewFrames(frames, part.num_conditioning_frames + part.length, [note])
     return None
 
@@ -127,8 +128,8 @@ def check_number_of_parts(request: GenerationRequest, new_frames: int, overlap: 
     count = len(lengths_of_parts(new_frames, request.num_frames, overlap))
     if count > MAX_PARTS:
         raise InvalidRequestError(
-            f"new_frames is {new_frames}, which would be {count} videos to pay for, but at most {MAX_PARTS} are "
-            f"made: with num_frames {request.num_frames}, {MAX_PARTS * (request.num_frames - overlap)} frames."
+            f"new_frames is {new_frames}, which takes {count} paid videos, but the limit is {MAX_PARTS}: with "
+            f"num_frames {request.num_frames}, that is {MAX_PARTS * (request.num_frames - overlap)} frames."
         )
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import enum
+import errno
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -10,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ..disk import atomic_write, flush_folder, make_folder
 from ..errors import JobKeptError
@@ -21,9 +23,13 @@ if TYPE_CHECKING:
     from .queue.job import Job
 
 VERSION = 2
-LATER_FIELDS = ("charges", "suffix", "sync_mode", "refusal", "is_news")
+LATER_FIELDS = ("charges", "suffix", "sync_mode", "refusal", "is_news", "listed_for", "is_shared")
 """Written only where they say something: a record without them is as the first packs of version 2 wrote it."""
+BLOCK = 4096
+"""Bytes that a file of any size takes on the disk."""
 LOCK_PAUSE = 0.1
+NO_LOCKS = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+"""Said by a drive that has no locks; filelock itself knows ENOSYS."""
 YEAR_5000 = 95_000_000_000
 DAY = 86400
 
@@ -67,7 +73,7 @@ class Charge:
 
     def __post_init__(self) -> None:
         if not all(isinstance(value, int | float) for value in (self.at, self.price, self.priced)):
-            raise ValueError("a charge in it is no number")
+            raise ValueError("a charge in it is not a number")
 
 
 @dataclass
@@ -80,7 +86,8 @@ class Record:
     that is known. `past_ids`: the jobs of before, which are over. `is_adopted`: the job was found in fal's list.
     `result`: what is used of fal's output object. `charges`: of all jobs. `suffix`: of the video's file. `sync_mode`:
     the video comes inside fal's reply. `refusal`: fal's last word on this input, see `PaidJob`. `is_news`: the video
-    was fetched, and no run has said so yet.
+    was fetched, and no run has said so yet. `listed_for`: the account whose list at fal shows the job, as
+    `FalKey.account`, None where none does or that is not known. `is_shared`: another run has sent the job.
     """
 
     fingerprint: str
@@ -105,6 +112,8 @@ class Record:
     sync_mode: bool = False
     refusal: dict[str, Any] | None = None
     is_news: bool = False
+    listed_for: str | None = None
+    is_shared: bool = False
 
     def __post_init__(self) -> None:
         if self.v == 1:
@@ -115,23 +124,24 @@ class Record:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
         texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256, self.suffix)
         texts = (*texts, *self.input_keys, *self.past_ids)
-        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url)
+        optional = (self.request_id, self.status_url, self.response_url, self.cancel_url, self.listed_for)
         if not (
             all(isinstance(text, str) for text in texts)
             and all(text is None or isinstance(text, str) for text in optional)
             and isinstance(self.result, dict | None)
             and isinstance(self.refusal, dict | None)
+            and isinstance(self.is_shared, bool)
             and isinstance(self.seed, int)
             and isinstance(self.created, int | float)
             and 0 <= self.created < YEAR_5000
             and isinstance(self.clock_offset, int | float | None)
             and abs(self.clock_offset or 0) < YEAR_5000
         ):
-            raise ValueError("a value in it is not of its kind")
+            raise ValueError("a value in it has the wrong type")
 
     def check_name(self, fingerprint: str) -> None:
         if self.fingerprint != fingerprint:
-            raise ValueError("it is that of another video")
+            raise ValueError("it belongs to another video")
 
     @property
     def is_over(self) -> bool:
@@ -147,7 +157,7 @@ class Record:
 
     def all_charges(self) -> list[Charge]:
         """Return the charges, at the documented price for jobs of before records had prices."""
-        if self.charges or self.is_adopted:
+        if self.charges or self.is_adopted or self.is_shared:
             return self.charges
         current = [self.request_id] if self.request_id or self.state is JobState.SUBMIT_UNKNOWN else []
         price = documented_price(self.endpoint)
@@ -167,7 +177,7 @@ class Record:
         if self.request_id:
             self.past_ids.append(self.request_id)
         self.request_id = self.status_url = self.response_url = self.cancel_url = self.result = None
-        self.state, self.is_adopted = state, False
+        self.state, self.is_adopted, self.is_shared = state, False, False
         if state is JobState.ENDED:
             self.charges = self._charges_of_jobs()
 
@@ -194,6 +204,21 @@ class Journal:
         """Return the file with the last frames of a part that another part follows."""
         return self.folder / "ends" / f"{fingerprint}.mkv"
 
+    def set_aside(self, request_id: str) -> None:
+        """Note that the user may have another video than that of this job, which then is not taken up again."""
+        if request_id not in self.ids_set_aside():
+            with suppress(OSError), self._aside.open("a", encoding="utf-8") as file:
+                file.write(f"{request_id}\n")
+
+    def ids_set_aside(self) -> set[str]:
+        with suppress(OSError, UnicodeError):
+            return set(self._aside.read_text(encoding="utf-8").split())
+        return set()
+
+    @property
+    def _aside(self) -> Path:
+        return self.folder / "set_aside.txt"
+
     def how_to_send_again(self, record: Record) -> str:
         """Return the step that only the user may take: it pays for another job."""
         return f"delete {self.path_of(record.fingerprint)} and run the same again"
@@ -215,12 +240,11 @@ class Journal:
             yield
 
     def is_claimed(self, fingerprint: str) -> bool:
-        lock = FileLock(self._lock_of(fingerprint), timeout=0, thread_local=False)
         with writable(self.folder, "The records of jobs"):
-            is_free = acquire(lock)
-        if is_free:
+            lock = acquire(self._lock_of(fingerprint))
+        if lock:
             release(lock)
-        return not is_free
+        return lock is None
 
     def load(self, fingerprint: str) -> Record | None:
         """Return the record of a video, None where there is none.
@@ -272,6 +296,21 @@ class Journal:
         ):
             path.write_text(record.to_json(), encoding="utf-8")
 
+    def overwrite(self, record: Record) -> bool:
+        """Write over the record on disk in the room that it has there, and return whether that was possible.
+
+        For a full disk, which takes no new file. Not all or nothing, but for what fits into one block.
+        """
+        content = record.to_json().encode()
+        with suppress(OSError), self.path_of(record.fingerprint).open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            if len(content) <= max(size, BLOCK):
+                file.write(content.ljust(size))
+                file.flush()
+                os.fsync(file.fileno())
+                return True
+        return False
+
     def remove(self, record: Record) -> None:
         """Remove a record. One that cannot be removed stays as it was saved last."""
         with suppress(OSError):
@@ -301,7 +340,8 @@ class Journal:
             reason, advice = error, ""
             if isinstance(error, OSError):  # then the record itself may be whole
                 reason = error.strerror
-                advice = "allow reading it, or end what holds it, and run the same again. If nothing helps, "
+                advice = "allow reading it, or close the program that uses it, and run the same again. If nothing "
+                "helps, "
             raise JobKeptError(
                 f"{path} is the record of a job on fal that may be charged, and it cannot be read ({reason}): "
                 f"{advice}look for the job at https://fal.ai/dashboard/requests. Once it is over, delete the file and "
@@ -311,10 +351,10 @@ class Journal:
         return record
 
 
-async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLock:
+async def wait_for_lock(path: Path, observer: Observer, limit: float) -> BaseFileLock:
     """Return a lock that is held. Raises `JobKeptError` after `limit` seconds."""
-    lock, start = FileLock(path, timeout=0, thread_local=False), time.monotonic()
-    while not acquire(lock):
+    start = time.monotonic()
+    while not (lock := acquire(path)):
         waited = time.monotonic() - start
         if waited > limit:
             raise JobKeptError(
@@ -328,18 +368,32 @@ async def wait_for_lock(path: Path, observer: Observer, limit: float) -> FileLoc
     return lock
 
 
-def acquire(lock: FileLock) -> bool:
-    """Take a lock, and return whether that was possible."""
+def acquire(path: Path) -> BaseFileLock | None:
+    """Take a lock and return it, None where another one holds it.
+
+    On a drive that has no locks, such as some of networks and clouds, another file beside it is the lock.
+    """
+    try:
+        return taken(FileLock(path, timeout=0, thread_local=False))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return taken(SoftFileLock(path.with_name(f"{path.name}.soft"), timeout=0, thread_local=False))
+
+
+def taken(lock: BaseFileLock) -> BaseFileLock | None:
+    """Return `lock`, held, or None where another one holds it. Raises `OSError`."""
     with suppress(Timeout):
         lock.acquire()
-        return True
-    return False
+        return lock
+    return None
 
 
-def release(lock: FileLock) -> None:
+def release(lock: BaseFileLock) -> None:
     """Release a lock. Its file goes before, which filelock notices where another process has opened it already."""
-    with suppress(OSError):  # on Windows the release removes it
-        Path(lock.lock_file).unlink()
+    if not isinstance(lock, SoftFileLock):
+        with suppress(OSError):  # on Windows the release removes it
+            Path(lock.lock_file).unlink()
     lock.release()
 
 

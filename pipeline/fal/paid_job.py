@@ -19,7 +19,7 @@ from .client import FalClient
 from .display import Display
 from .endpoints import sha256_of
 from .journal import JobState, Journal
-from .lost_job import find_lost_job
+from .lost_job import NotTakenError, find_lost_job, find_same_job
 from .media.download import (
     DownloadError,
     MediaGoneError,
@@ -140,14 +140,31 @@ class PaidJob:
         while True:
             if self._record.state is JobState.ENDED:
                 self._raise_if_refused()
+            if self._record.state is JobState.ENDED and not await self._share_job():
                 self._sending = asyncio.ensure_future(self._send())
                 await asyncio.shield(self._sending)
             if not self._job:
-                await self._find_lost_job()
+                try:
+                    await self._find_lost_job()
+                except NotTakenError as error:
+                    self._display.announce(f"{error} Sending it again")
+                    self._end_job(JobState.ENDED)
+                    continue
             try:
                 return await self._finish()
             except JobCancelledError:
                 self._display.announce("The job of before was cancelled, so a new one is sent")
+
+    async def _share_job(self) -> bool:
+        """Go on with a job that another run has sent for the same, if there is one. It is not cancelled on Stop."""
+        if not self._options["store"]:  # then fal's list shows none
+            return False
+        job = await find_same_job(self._client, self._journal, self._submission)
+        if job:
+            self._display.announce("fal has a job with the same values, sent by another run: no new one is sent")
+            self._record.is_shared = True
+            self._take_job(job)
+        return job is not None
 
     async def _send(self) -> None:
         """Leave a record with the job, or of an unknown outcome, or none when nothing was taken.
@@ -159,13 +176,15 @@ class PaidJob:
         arguments = await self._upload()
         request = self._client.prepare(self._submission.endpoint.id, arguments, **self._options)
         record = self._record
+        is_listed = self._options["store"] and not arguments["sync_mode"]
+        record.listed_for = self._client.account if is_listed else None
         record.created, record.clock_offset = time.time(), self._client.clock_offset
         record.input_sha256, record.sync_mode = sha256_of(arguments), arguments["sync_mode"]
         await save_with_charge(self._journal, record, price)
         self._price = price
         try:
             self._display.announce("Sending the job to fal")
-            job = await self._client.send(request)
+            job = await self._client.send(request, self._note_try)
         except OutcomeUnknownError as error:
             log.warning("%s", error)
             if record.clock_offset is None and self._client.clock_offset is not None:
@@ -176,6 +195,14 @@ class PaidJob:
             raise
         else:
             self._take_job(job)
+
+    def _note_try(self, is_next: bool) -> None:
+        """Note on disk whether a job may be on its way: in a pause, after fal had no place for it, none is."""
+        record = self._record
+        if is_next:
+            record.created, record.clock_offset = time.time(), self._client.clock_offset
+        record.state = JobState.SUBMIT_UNKNOWN if is_next else JobState.ENDED
+        self._journal.save(record)
 
     async def _upload(self) -> dict[str, Any]:
         """Return the arguments with the address of their media, uploaded when all else is known to be right."""
@@ -246,7 +273,7 @@ class PaidJob:
     def _keep_expired(self, error: JobExpiredError) -> NoReturn:
         """Keep the record until the user dismisses it, but for a job that was cancelled from here."""
         record = self._record
-        if record.state is JobState.CANCEL_REQUESTED:
+        if record.state is JobState.CANCEL_REQUESTED or (record.is_shared and record.state is not JobState.DONE):
             self._end_job(JobState.ENDED)
             raise JobCancelledError(str(error), stage=error.stage) from None
         made = ""
@@ -263,6 +290,8 @@ class PaidJob:
         ) from None
 
     def _how_to_have_another(self) -> str:
+        if self._record.request_id:
+            self._journal.set_aside(self._record.request_id)
         return f"For a new video, which is a new charge, {self._journal.how_to_send_again(self._record)}."
 
     async def _result(self) -> dict[str, Any]:
@@ -362,7 +391,9 @@ class PaidJob:
             if not self._job:
                 with anyio.fail_after(self._client.policy.cancel_wait):
                     await self._find_lost_job()
-            if self._job:
+            if self._job and self._record.is_shared:
+                self._display.announce("Stopped. Another run sent the job, so it goes on: run the same again for it")
+            elif self._job:
                 await self._cancel(self._job)
         except JobCancelledError:
             self._display.announce("Stopped, and cancelled at fal")
@@ -417,7 +448,8 @@ class PaidJob:
         try:
             self._journal.save(self._record)
         except JobKeptError as error:
-            log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
+            if not self._journal.overwrite(self._record):
+                log.warning("%s The job goes on, request id %s.", error, self._record.request_id)
 
     def _end_job(self, state: JobState) -> None:
         """End the record of a job that is over. Where that cannot be written, the next run finds it out again.

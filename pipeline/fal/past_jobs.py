@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
 from ..errors import FalError, JobExpiredError, JobKeptError
 from ..formats import FORMATS, VideoFormat, format_of_suffix
 from ..observer import NullObserver
@@ -17,6 +15,7 @@ from ..video import RemoteVideo
 from .client import FalClient
 from .display import Display
 from .journal import JobState, Journal, Record, acquire, release
+from .lost_job import NotTakenError
 from .media.download import is_data_uri, video_url
 from .paid_job import PaidJob
 from .queue.policy import NetworkPolicy
@@ -50,8 +49,8 @@ async def fetch_past_jobs(
     this already, and without a request where there is nothing. Raises `MissingKeyError`.
     """
     waiting, found = [record.fingerprint for record in past_jobs(journal)], []
-    only_one = FileLock(journal.folder / "past_jobs.lock", timeout=0, thread_local=False)
-    if not waiting or not acquire(only_one):
+    only_one = acquire(journal.folder / "past_jobs.lock") if waiting else None
+    if not only_one:
         return found
     try:
         async with FalClient(key, policy, on_trouble=log.info) as client:
@@ -89,9 +88,11 @@ class PastJobs:
             return await self._is_fetched(record, format)
         except JobKeptError as error:
             return error.stage not in ("journal", "status")  # another run has it, or fal does not answer
+        except NotTakenError:
+            return True
         except FalError as error:
             seed = record and record.seed
-            self._announce(f"The job that you paid for before, with seed {seed}, gave no video. {error}")
+            self._announce(f"An earlier job that you paid for, with seed {seed}, gave no video. {error}")
             return True
 
     async def _is_fetched(self, record: Record, format: VideoFormat) -> bool:

@@ -22,7 +22,7 @@ SIZE = (1280, 704)
 """Width and height of what fal makes. What it starts from is sent so: there is nothing to crop or to choose."""
 SAME = 25.0
 """PSNR in dB from which frames are those that were sent. A trip through the model's VAE leaves more than 30."""
-NOT_KEPT = "fal's video does not begin with what was sent: all of its frames are kept."
+NOT_KEPT = "fal's video does not begin with the frames that were sent: all of its frames are kept."
 
 EncodeClip = Callable[[Tensor], bytes]
 """From frames, (F, H, W, 3) in uint8, to an MP4 at 16 fps, as `pipeline.export.mp4_bytes`."""

@@ -67,6 +67,41 @@ PAID_PATH = (
         "test_fal_lost_answer.py::test_a_clock_that_is_wrong_does_not_hide_a_lost_job",
     ),
     Mutation(
+        "a job that another ComfyUI has sent is paid for again",
+        f"{FAL}/paid_job.py",
+        "is JobState.ENDED and not await self._share_job():",
+        "is JobState.ENDED:",
+        "test_fal_same_job.py::test_the_job_of_a_comfyui_that_died_is_taken_up",
+    ),
+    Mutation(
+        "Stop cancels a job that another run waits for",
+        f"{FAL}/paid_job.py",
+        "if self._job and self._record.is_shared:",
+        "if self._job and self._is_stopping and not self._record:",
+        "test_fal_same_job.py::test_two_living_runs_share_one_job_and_stop_of_one_leaves_it_to_the_other",
+    ),
+    Mutation(
+        "a lost job is sent again where fal's list leaves inputs out",
+        f"{FAL}/lost_job.py",
+        "search.is_clear = False  # it may",
+        "search.is_clear = True  # it may",
+        "test_fal_lost_answer.py::test_a_job_that_was_taken_is_not_sent_again_minutes_later",
+    ),
+    Mutation(
+        "a lost job is sent again where another account's list does not show it",
+        f"{FAL}/lost_job.py",
+        "record.listed_for == client.account",
+        "client.account is not None",
+        "test_fal_lost_answer.py::test_a_lost_job_is_not_sent_again_where_it_is_not_sure",
+    ),
+    Mutation(
+        "more new frames pay for all parts of a longer video again",
+        "pipeline/fal/extension.py",
+        "even_parts=False",
+        "even_parts=True",
+        "test_fal_extend.py::test_only_what_is_not_there_is_paid_for",
+    ),
+    Mutation(
         "a record is lost when the power fails",
         "pipeline/disk.py",
         "flush_file(temporary)",
@@ -125,8 +160,8 @@ PAID_PATH = (
     Mutation(
         "a server that asks for an hour's pause gets it",
         f"{QUEUE}/retry.py",
-        "RETRY_AFTER_LIMITS = (1.0, 120.0)",
-        "RETRY_AFTER_LIMITS = (1.0, 7200.0)",
+        "MAX_RETRY_AFTER = 120.0",
+        "MAX_RETRY_AFTER = 7200.0",
         "test_fal_retry.py::test_retry_after",
     ),
     Mutation(

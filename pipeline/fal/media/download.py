@@ -17,7 +17,7 @@ import httpx
 from ...formats import FORMATS, VideoFormat
 from ..queue.policy import NetworkPolicy
 from ..queue.reply import raw_chunks
-from ..queue.retry import backoff, may_repeat_download, retry_after
+from ..queue.retry import backoff, retry_after
 from ..queue.transport import UnloggedURL, certificates, connect
 from ..queue.verdict import Answer, Attempts, Stage, Verdict
 
@@ -109,7 +109,7 @@ async def download_once(http: httpx.AsyncClient, url: str, part: Path, policy: N
         except (httpx.TransportError, ssl.SSLError) as error:
             problem: Exception = DownloadError(type(error).__name__)
         except httpx.InvalidURL:  # httpx reads where a redirect leads, even if it is not to be followed
-            problem = MediaRefusedError("it is behind a redirect to what is no URL")
+            problem = MediaRefusedError("it redirects to something that is not a URL")
         raise problem  # with no error of httpx behind it, which would hold the address
     raise MediaRefusedError(f"it is behind more than {MAX_REDIRECTS} redirects")
 
@@ -123,7 +123,7 @@ def checked_url(url: str, hosts: tuple[str, ...], base: httpx.URL | None = None)
         parts = base.join(url) if base else httpx.URL(url)
         host = parts.raw_host.decode("ascii").lower().rstrip(".")
     except (httpx.InvalidURL, UnicodeError):
-        raise MediaRefusedError("its address is no URL") from None
+        raise MediaRefusedError("its address is not a URL") from None
     allowed = all(host.split(".")) and any(host == name or host.endswith(f".{name}") for name in hosts)
     if parts.scheme != "https" or parts.port not in (None, 443) or parts.userinfo or not allowed:
         raise MediaRefusedError(f"its address is not an https one at {' or '.join(hosts)}")
@@ -135,14 +135,12 @@ def check_response(response: httpx.Response) -> None:
     status = response.status_code
     if status in (403, 404, 410):
         raise MediaGoneError(f"HTTP {status}")
-    if may_repeat_download(status):
-        raise DownloadError(f"HTTP {status}", retry_after(response.headers))
     if status != 200:
-        raise MediaRefusedError(f"its address answers HTTP {status}")
+        raise DownloadError(f"HTTP {status}", retry_after(response.headers))
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise MediaRefusedError("it is compressed, which was not asked for")
     if response.headers.get("content-type", "").lower().startswith(NOT_A_VIDEO):
-        raise MediaRefusedError("its address leads to text and no video")
+        raise MediaRefusedError("its URL leads to text, not a video")
 
 
 async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy) -> None:
@@ -163,23 +161,23 @@ async def write_body(response: httpx.Response, part: Path, policy: NetworkPolicy
                 seconds = time.monotonic() - since
                 if seconds >= RATE_WINDOW:
                     if size - counted < MIN_RATE * seconds:
-                        raise DownloadError(f"less than {MIN_RATE:g} bytes a second")
+                        raise DownloadError(f"less than {MIN_RATE:g} bytes per second")
                     counted, since = size, time.monotonic()
 
 
 def check_size(announced: int, folder: Path, policy: NetworkPolicy) -> None:
     if announced > policy.max_media:
-        raise MediaRefusedError(f"it has {announced / 2**20:.0f} MiB, and the limit is {policy.max_media // 2**20} MiB")
+        raise MediaRefusedError(f"it has {announced / 2**20:.0f} MiB, but the limit is {policy.max_media // 2**20} MiB")
     free = shutil.disk_usage(folder).free
     if announced > free:
-        raise OSError(28, f"No space left: {announced} bytes are needed and {free} are free")
+        raise OSError(28, f"No space left: {announced} bytes are needed, but only {free} are free")
 
 
 def write_data_uri(uri: str, part: Path, policy: NetworkPolicy) -> None:
     """Write the content of a data URI. Raises `MediaRefusedError`."""
     head = DATA_URI.match(uri)
     if not head or head[1].lower() not in DATA_URI_TYPES:
-        raise MediaRefusedError("its data URI is no video in base64")
+        raise MediaRefusedError("its data URI is not a video in base64")
     check_size((len(uri) - head.end()) * 3 // 4, part.parent, policy)
     try:
         content = base64.b64decode(uri[head.end() :], validate=True)

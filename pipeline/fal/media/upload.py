@@ -6,24 +6,32 @@ An upload costs nothing, so it is repeated whole until it is there. Whoever know
 import base64
 import binascii
 import hashlib
+import io
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
+import av
 import httpx
+from av.error import FFmpegError
 
 from ...errors import FalError, InvalidRequestError
 from ...formats import FORMATS
 from ..queue.errors import error_from
 from ..queue.policy import NetworkPolicy, is_plain_https
-from ..queue.reply import Reply, TransportFailure
-from ..queue.transport import Transport
+from ..queue.reply import Reply, TransportFailure, raw_chunks
+from ..queue.transport import Transport, UnloggedURL, certificates, connect
 from .download import DATA_URI, MediaRefusedError, checked_url, is_data_uri
 
 MAX_UPLOAD = 64 * 2**20
+MAX_START_PIXELS = 100 * 10**6
+MAX_STREAMS = 1024
 MAX_DATA_URI = 256 * 2**10
 """Bytes of content. fal advises data URIs for a few kilobytes only ("Working with files")."""
 BLOCK = 64 * 2**10
@@ -35,7 +43,7 @@ KINDS = (
     (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
     *((format.magic, format.content_type) for format in FORMATS.values()),
 )
-NOTHING_PAID = "so no job was sent and there is nothing to pay"
+NOTHING_PAID = "so no job was sent and there is no charge"
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,9 @@ def media_from(source: Path | bytes | str | Media, input_name: str) -> Media:
     if len(content) > limit:
         sizes = f"{len(content) / 2**20:.2f} MiB, but must have at most {limit / 2**20:g} MiB"
         raise InvalidRequestError(f"{input_name} has {sizes}{': give its bytes instead' if address else ''}.")
-    identity = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return Media(identity, content_type_of(content, input_name), content, address)
+    identity, content_type = f"sha256:{hashlib.sha256(content).hexdigest()}", content_type_of(content, input_name)
+    check_first_frame(content, input_name)
+    return Media(identity, content_type, content, address)
 
 
 def content_of(uri: str, input_name: str) -> bytes:
@@ -100,8 +109,23 @@ def content_type_of(content: bytes, input_name: str) -> str:
     found = next((kind for magic, kind in KINDS if magic.match(content) and kind.startswith(wanted)), None)
     if not found:
         known = ", ".join(dict.fromkeys(kind for _, kind in KINDS if kind.startswith(wanted)))
-        raise InvalidRequestError(f"The file for {input_name} is none of {known}: save it as one of them.")
+        raise InvalidRequestError(f"The file for {input_name} is not one of {known}: save it as one of them.")
     return found
+
+
+def check_first_frame(content: bytes, input_name: str) -> None:
+    """Raise `InvalidRequestError` for a file that cannot be decoded, or that is far larger than what fal makes."""
+    limits = {"max_pixels": str(MAX_START_PIXELS)}
+    with suppress(FFmpegError, LookupError, StopIteration, ValueError, OSError):
+        options = [limits] * MAX_STREAMS
+        with av.open(io.BytesIO(content), stream_options=options) as container:  # pyright: ignore
+            container.streams.video[0].codec_context.options = limits
+            next(container.decode(video=0))
+            return
+    raise InvalidRequestError(
+        f"The file for {input_name} is damaged, not whole, or has more than {MAX_START_PIXELS // 10**6} megapixels: "
+        "save it again, at best with 1280 x 704 pixels, which is what fal makes."
+    )
 
 
 async def initiate_upload(transport: Transport, media: Media) -> Reply | TransportFailure:
@@ -145,9 +169,37 @@ async def put_file(
     return await transport.put_without_key(url, headers, blocks())
 
 
+async def is_at(address: Any, media: Media, policy: NetworkPolicy) -> bool:
+    """Return whether the file at an address of fal's storage has the content of `media`."""
+    try:
+        url = checked_url(address, policy.media_hosts)
+        with anyio.fail_after(policy.media_deadline):
+            async with connect("*/*", certificates()) as http:
+                request = http.build_request("GET", url, timeout=policy.timeout(policy.api_timeout))
+                request.url = UnloggedURL(url)
+                async with aclosing(await http.send(request, stream=True)) as response:
+                    length = response.headers.get("content-length")
+                    if response.status_code != 200 or length not in (None, str(len(media.content))):
+                        return False
+                    return await is_body(response, media.content)
+    except (MediaRefusedError, TypeError, TimeoutError, httpx.TransportError, httpx.InvalidURL, ssl.SSLError):
+        return False
+
+
+async def is_body(response: httpx.Response, content: bytes) -> bool:
+    """Return whether a body is `content`, without reading more than that."""
+    read = 0
+    async with raw_chunks(response) as chunks:
+        async for chunk in chunks:
+            if content[read : read + len(chunk)] != chunk:
+                return False
+            read += len(chunk)
+    return read == len(content)
+
+
 def not_uploaded(reply: Reply | TransportFailure, has_place: bool) -> FalError:
     """Return why an upload failed. `has_place`: fal had said where to put it."""
     if isinstance(reply, Reply) and not has_place:
-        return error_from(reply, "upload", f"fal did not take the upload, {NOTHING_PAID}")
-    text = f"The upload to fal's storage failed ({reply.reason}), {NOTHING_PAID}: look at the network, and try again."
+        return error_from(reply, "upload", f"fal did not accept the upload, {NOTHING_PAID}")
+    text = f"The upload to fal's storage failed ({reply.reason}), {NOTHING_PAID}: check the network, and try again."
     return FalError(text, stage="upload", retryable=True)

@@ -23,10 +23,10 @@ ADVICE = {
 ADVICE_BY_STATUS = {
     401: "Check FAL_KEY: make a new key at https://fal.ai/dashboard/keys if it was deleted.",
     403: "Look at the balance and the locks of the account at https://fal.ai/dashboard/billing.",
-    404: "The endpoint is not there any more: look for a newer version of this pack.",
+    404: "The endpoint no longer exists: look for a newer version of this pack.",
     429: "fal is busy: try again later.",
 }
-RUN_AGAIN = "The job is not lost: run the same again to go on with it, without paying again."
+RUN_AGAIN = "The job is not lost: run the same again to resume it, at no further charge."
 
 
 class JobCancelledError(FalError):
@@ -88,13 +88,13 @@ def _message(reply: Reply) -> str:
     for text in (reply.error_body.get("detail"), named, reply.error_body.get("status")):
         if isinstance(text, str) and text:
             return text
-    return "it gave no reason that can be read"
+    return "it gave no readable reason"
 
 
 def _advice_on_retry(retryable: bool | None) -> str:
     if retryable is None:
-        return "Whether a new try can help, fal does not say."
-    return "A new try is likely to help." if retryable else "A new try with the same values will not help."
+        return "fal does not say whether a retry can help."
+    return "A retry is likely to help." if retryable else "A retry with the same values will not help."
 
 
 def not_cancelled(reply: Reply | TransportFailure, answer: Answer, job: Job) -> FalError:
@@ -136,8 +136,8 @@ def gone(stage: Stage, answer: Answer, job: Job) -> JobExpiredError:
         status, what = (
             404,
             (
-                "does not know this job, or has no result of it any more: results are kept for 30 days, or for minutes "
-                "where storing was switched off. A job of another account looks the same: check FAL_KEY"
+                "does not know this job, or no longer has its result: results are kept for 30 days, or for minutes if "
+                "storing was switched off. A job of another account looks the same: check FAL_KEY"
             ),
         )
     text = f"fal {what}. Look for it at https://fal.ai/dashboard/requests."
@@ -145,7 +145,7 @@ def gone(stage: Stage, answer: Answer, job: Job) -> JobExpiredError:
 
 
 def not_understood(stage: Stage, got: str, job: Job) -> JobKeptError:
-    return kept(stage, f"fal's answer for the {stage.value} is not understood: {got}", job)
+    return kept(stage, f"fal's reply for the {stage.value} is not understood: {got}", job)
 
 
 def kept(stage: Stage, text: str, job: Job, **facts: Any) -> JobKeptError:
@@ -154,7 +154,7 @@ def kept(stage: Stage, text: str, job: Job, **facts: Any) -> JobKeptError:
 
 def outcome_unknown(reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        f"The job was sent to fal and the answer was lost ({reason}): it may be running and may be charged. Look for "
+        f"The job was sent to fal, but the reply was lost ({reason}): it may be running and may be charged. Look for "
         "it at https://fal.ai/dashboard/requests before you send it again.",
         stage="submit",
     )
@@ -162,6 +162,7 @@ def outcome_unknown(reason: str) -> OutcomeUnknownError:
 
 def unreachable(reply: TransportFailure) -> FalError:
     is_bad = reply.kind == "BAD_CERTIFICATE"
-    advice = "look at the proxy and the clock" if is_bad else "look at the network connection, and try again"
-    text = f"fal could not be reached ({reply.reason}), so nothing was sent and there is nothing to pay: {advice}."
+    bad = "set SSL_CERT_FILE to the file with your network's certificate, or look at the proxy and the clock"
+    advice = bad if is_bad else "look at the network connection, and try again"
+    text = f"fal could not be reached ({reply.reason}), so nothing was sent and there is no charge: {advice}."
     return FalError(text, stage="submit", retryable=True)

@@ -44,7 +44,7 @@ def build_job(queue_url: str, endpoint_id: str, request_id: str) -> Job:
     """
     if not is_request_id(request_id):
         raise InvalidRequestError(
-            f"{request_id!r} is no request id of fal: it must be 8 to 128 letters, digits, - or _."
+            f"{request_id!r} is not a fal request id: it must be 8 to 128 letters, digits, - or _."
         )
     url = f"{queue_url}/{app_of(endpoint_id)}/requests/{request_id}"
     return Job(request_id, f"{url}/status", url, f"{url}/cancel")

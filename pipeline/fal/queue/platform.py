@@ -18,6 +18,10 @@ PAGE = 100
 MAX_PAGES = 50
 
 
+class IncompleteListError(FalError):
+    """fal's list goes on, and no more of it was read."""
+
+
 @dataclass(frozen=True)
 class Price:
     """Of one `unit`, such as a video."""
@@ -55,28 +59,26 @@ async def read_price(transport: Transport, endpoint_id: str) -> Price | None:
 
 
 async def list_requests(
-    transport: Transport, endpoint_id: str, start: datetime, end: datetime
+    transport: Transport, endpoint_id: str, start: datetime | None = None, end: datetime | None = None
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the account's jobs that were sent from `start` to `end`, at most 5000, with their inputs.
 
-    No more than a page is held at once. Raises `FalError`.
+    Without a start, those of the last 24 hours by fal's clock. An entry that is no object is yielded as an empty one.
+    No more than a page is held at once. Raises `FalError`, and `IncompleteListError` where that is not the whole list.
     """
-    query = {
-        "endpoint_id": endpoint_id,
-        "start": start.isoformat(),
-        "end": end.isoformat(),
-        "limit": str(PAGE),
-        "expand": "payloads",
-    }
+    query = {"endpoint_id": endpoint_id, "limit": str(PAGE), "expand": "payloads"}
+    query |= {name: moment.isoformat() for name, moment in (("start", start), ("end", end)) if moment}
     for _ in range(MAX_PAGES):
         body = await _read_page(transport, query)
         for item in body["items"]:
-            if isinstance(item, dict):
-                yield item
+            yield item if isinstance(item, dict) else {}
         cursor = body.get("next_cursor")
-        if not body.get("has_more") or not isinstance(cursor, str):
+        if body.get("has_more") is False:
             return
+        if not isinstance(cursor, str):
+            break
         query["cursor"] = cursor
+    raise IncompleteListError("fal did not list all of the account's jobs.", stage="listing")
 
 
 async def _read_page(transport: Transport, query: dict[str, str]) -> dict[str, Any]:

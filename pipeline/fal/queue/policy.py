@@ -25,6 +25,8 @@ class NetworkPolicy:
     `read_tries`: consecutive failures of one read before the trouble is reported. Following goes on after it.
     `gone_patience`: how long fal must say that it has nothing, or that the job failed, until that is believed.
     `media_patience`: the same for the address of a file. `reconcile_pauses`: before each look for a lost job.
+    `look_time`: the longest that the look for a job with the same input may take before one is sent.
+    `listed_within`: how long after a lost reply fal's list is sure to show the job, if there is one.
     `cancel_wait`: how long the outcome of a cancelled job is awaited.
     """
 
@@ -48,6 +50,8 @@ class NetworkPolicy:
     gone_patience: float = 60
     media_patience: float = 180
     reconcile_pauses: tuple[float, ...] = (0, 3, 10)
+    look_time: float = 10
+    listed_within: float = 600
     cancel_wait: float = 30
 
     max_reply: int = 16 * 2**20

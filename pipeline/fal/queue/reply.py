@@ -78,7 +78,7 @@ class Reply:
         try:
             return without_key(json.loads(self.body), self.key), ""
         except (ValueError, RecursionError):
-            return None, f"it is no JSON but {printable_line(self.headers.get('content-type', 'something else'), 60)}"
+            return None, f"it is not JSON but {printable_line(self.headers.get('content-type', 'something else'), 60)}"
 
     @property
     def error_body(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import httpx
 
 NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-RETRY_AFTER_LIMITS = (1.0, 120.0)
+MAX_RETRY_AFTER = 120.0
 
 
 def is_certificate_failure(error: BaseException | None) -> bool:
@@ -26,20 +26,14 @@ def proves_nothing_was_sent(error: Exception) -> bool:
     return isinstance(error, NEVER_CONNECTED)
 
 
-def may_repeat_download(status: int) -> bool:
-    """Return whether the CDN may answer otherwise in a moment."""
-    return status in (408, 409, 425, 429) or status >= 500
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the server asks to wait, from 1 to 120, None where there are none to read."""
+def retry_after(headers: Mapping[str, str], longest: float = MAX_RETRY_AFTER) -> float | None:
+    """Return the seconds that the server asks to wait, from 1 to `longest`, None where there are none to read."""
     value = headers.get("retry-after", "")
     try:
         seconds = float(value) if value.strip().isdigit() else _seconds_until(email.utils.parsedate_to_datetime(value))
     except (TypeError, ValueError, OverflowError):
         return None
-    low, high = RETRY_AFTER_LIMITS
-    return min(max(seconds, low), high)
+    return min(max(seconds, 1.0), longest)
 
 
 def backoff(failures: int, base: float, cap: float) -> float:

@@ -7,8 +7,8 @@ from typing import Any
 from ..redaction import hide, printable_line, redact
 
 MAX_LOG_LINES = 100
-FAILED = {"FAILED", "ERROR", "CANCELED", "CANCELLED"}
-"""No reference of fal has these, but schemas of others do: "Inference API reference" has the three that end in none."""
+ENDED = {"COMPLETED", "FAILED", "ERROR", "CANCELED", "CANCELLED"}
+"""Of these, "Inference API reference" has the first alone; schemas of others have the rest."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,19 @@ Status = Queued | InProgress | Completed
 
 
 def parse_status(body: Any, private: Mapping[str, str] | None = None) -> Status | None:
-    """Return the state that a reply's JSON tells, None where it tells none that is known. `private`: see `Reply`."""
+    """Return the state that a reply's JSON tells, None where it tells none. `private`: see `Reply`.
+
+    A word that is not known stands for a job that still runs.
+    """
     if not isinstance(body, dict):
         return None
     status = body.get("status")
-    if status == "IN_QUEUE":
+    if not isinstance(status, str) or not status:
+        return None
+    if status.upper() == "IN_QUEUE":
         return Queued(_position(body.get("queue_position")))
-    if status == "IN_PROGRESS":
-        return InProgress(_logs(body.get("logs"), private or {}))
-    if status == "COMPLETED" or (isinstance(status, str) and status in FAILED):
-        return Completed(_logs(body.get("logs"), private or {}))
-    return None
+    kind = Completed if status.upper() in ENDED else InProgress
+    return kind(_logs(body.get("logs"), private or {}))
 
 
 def _position(value: Any) -> int | None:

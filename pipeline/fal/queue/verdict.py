@@ -89,7 +89,8 @@ TABLE: dict[Stage, dict[Answer, Rule]] = {
     },
     Stage.SUBMIT: {
         A.OK: Rule(V.ANSWERED),
-        **dict.fromkeys((A.NOT_SENT, A.BUSY), Rule(V.REFUSED, times="submit_tries")),
+        A.NOT_SENT: Rule(V.REFUSED, times="submit_tries"),
+        A.BUSY: Rule(V.REFUSED, seconds="wait_limit"),
         **dict.fromkeys((A.BAD_CERTIFICATE, A.NOT_ALLOWED, A.REFUSED), Rule(V.REFUSED)),
         **dict.fromkeys((A.LOST, A.UNREADABLE, A.REDIRECT, A.OTHER), Rule(V.UNKNOWN)),
     },
@@ -119,7 +120,7 @@ class Attempts:
 
     def __init__(self, stage: Stage, policy: NetworkPolicy) -> None:
         self.times: dict[Answer, int] = {}
-        self._stage = stage
+        self.stage = stage
         self._policy = policy
         self._first: dict[Answer, float] = {}
 
@@ -127,7 +128,7 @@ class Attempts:
         """Return the verdict on an answer that has just come."""
         self.times[answer] = self.times.get(answer, 0) + 1
         first = self._first.setdefault(answer, time.monotonic())
-        rule = TABLE[self._stage][answer]
+        rule = TABLE[self.stage][answer]
         times, seconds = (
             getattr(self._policy, limit) if isinstance(limit, str) else limit for limit in (rule.times, rule.seconds)
         )

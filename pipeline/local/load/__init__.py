@@ -1,1 +1,1 @@
-"""Checkpoints on disk: found by name, read by memory map, and given to the classes that compute."""
+"""Checkpoints on disk: find them by name, read them by memory map, and build the model's classes."""

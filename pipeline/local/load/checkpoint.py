@@ -43,13 +43,13 @@ def load_pipeline_folder(
     ways: Ways = OURS,
     observer: Observer | None = None,
 ) -> LocalModel:
-    """Load a folder in diffusers layout, with its weights in `dtype`, or in their own where that is None.
+    """Load a folder in diffusers layout, with its weights in `dtype`, or in the files' dtype if None.
 
-    Its own scheduler is used where it is a UniPC with flow sigmas, and where `variant` does not ask for another.
-    `variant`: None for the one that shapes and names tell.
-    `text_dtype`: of the text encoder's, where it is another: in bfloat16, which it comes in, they are not copied.
-    `vae_dtype`: of the VAE's, where it is another. `ways`: of `canary.check`. `observer`: learns what has been read.
-    Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
+    Its own scheduler is used if it is a UniPC with flow sigmas and the variant needs no other.
+    `variant`: None recognises it by shapes and names.
+    `text_dtype`, `vae_dtype`: for the text encoder and the VAE, if different. The text encoder's files are in bfloat16,
+    and in that dtype its weights are not copied. `ways`: from `canary.check`. `observer`: is told the progress.
+    Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for a part of another model.
     """
     own_config = read_config(folder, "scheduler", "scheduler_config.json")
     parts, types = folder_parts(folder, variant), (dtype, text_dtype, vae_dtype)
@@ -75,10 +75,11 @@ def load_single_files(
     observer: Observer | None = None,
     rest: Path | None = None,
 ) -> LocalModel:
-    """Load a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own names or
-    diffusers') and a transformers folder with Qwen2.5-VL and its tokenizer, in `dtype` or, for None, as they are.
+    """Load single files: a transformer, a VAE and a text encoder's folder.
 
-    The other types, `variant` and `ways`: as of `load_pipeline_folder`. `rest`, and None: as of `file_parts`.
+    `transformer`: .pt or .safetensors, with NVIDIA's names or diffusers'. `vae`: the Wan 2.1 VAE, with its own names or
+    diffusers'. `text_encoder`: a transformers folder with Qwen2.5-VL and its tokenizer. The dtypes, `variant` and
+    `ways` are as in `load_pipeline_folder`. `rest`, and None for a part, are as in `file_parts`.
     Raises `WrongCheckpointError` for a file of another model.
     """
     parts = file_parts(transformer, vae, text_encoder_folder, variant, rest)
@@ -86,7 +87,7 @@ def load_single_files(
 
 
 def load_vae_file(path: Path, dtype: torch.dtype | None) -> AutoencoderKLWan:
-    """The Wan 2.1 VAE from one file, with its own parameter names or diffusers'."""
+    """Load the Wan 2.1 VAE from one file, with its own parameter names or diffusers'."""
     return _load_vae(*vae_file_parts(path), dtype)
 
 
@@ -99,7 +100,7 @@ def _assemble(
     observer: Observer | None,
     **details: Any,
 ) -> LocalModel:
-    """`details`: fields of the model that are not as usual."""
+    """Build the model. `details`: fields that differ from the defaults."""
     tokenizer = load_tokenizer(parts.tokenizer)
     transformer = _on_meta(CosmosTransformer3DModel, parts.transformer_config)
     load_tensors(transformer, parts.transformer, dtype, "the Cosmos-Predict2.5 transformer", observer)
@@ -150,7 +151,7 @@ def _load_language_model(
 
 
 def empty_language_model(config: Any) -> Qwen2_5_VLTextModel:
-    """Qwen2.5-VL's language model without weights: on the meta device."""
+    """Return Qwen2.5-VL's language model without weights, on the meta device."""
     with torch.device("meta"):
         language_model = Qwen2_5_VLTextModel(config)
     # Their frequencies are computed, not stored. transformers 4 has one in every layer too.

@@ -15,7 +15,7 @@ REPOSITORY = "nvidia/Cosmos-Predict2.5-2B"
 DOWNLOAD = f"download {REPOSITORY} --revision diffusers/base/post-trained --local-dir"
 DISTRIBUTED = ".distcp"
 OF_NVIDIA = "_ema_bf16.pt"
-"""End of the names of the files in the main revision."""
+"""Suffix of the file names in the main revision."""
 SHARD = re.compile(r"(.+[-_])(\d+)-of-(\d+)(\.\w+)")
 
 FOR_CORE_NODES = "Cosmos Text to Video (core nodes)"
@@ -25,17 +25,17 @@ DEMO_FOLDER = Path(__file__).parents[3] / "demo" / "moving-shapes"
 DEMO_LORA = "Demo: black shapes, for moving shapes"
 DEMO_LORA_FILE = DEMO_FOLDER.with_name("loras") / "black-shapes.safetensors"
 DEMO_SHAPES = ("circle", "ball", "disc", "square", "box", "block", "triangle", "pyramid")
-"""The words for what the demo can draw."""
+"""The words for the demo's shapes."""
 
 
 def find_checkpoints(roots: Iterable[Path]) -> dict[str, Path]:
-    """Return name -> folder of the pipelines below `roots`, the largest one first, and last the pack's own demo."""
+    """Return name -> folder of the pipelines in `roots`, the largest first and the pack's own demo last."""
     demo = {DEMO: DEMO_FOLDER} if _is_cosmos(DEMO_FOLDER) else {}
     return {**find_pipeline_folders(roots), **demo}
 
 
 def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
-    """Return name -> folder of every Cosmos-Predict2.5 folder in diffusers layout below `roots`, the largest first."""
+    """Return name -> folder of every Cosmos-Predict2.5 folder in diffusers layout in `roots`, the largest first."""
     found: dict[str, Path] = {}
     for root in roots:
         for folder, subfolders, files in _walk(root):
@@ -47,7 +47,7 @@ def find_pipeline_folders(roots: Iterable[Path]) -> dict[str, Path]:
 
 
 def find_text_encoders(roots: Iterable[Path]) -> dict[str, Path]:
-    """Name -> folder of every transformers model below one of `roots`; the first root that has a name wins."""
+    """Return name -> folder of every transformers model in `roots`. The first root with a name wins."""
     found: dict[str, Path] = {}
     for root in roots:
         for folder, subfolders, files in _walk(root):
@@ -59,7 +59,7 @@ def find_text_encoders(roots: Iterable[Path]) -> dict[str, Path]:
 
 
 def why_not_found(roots: Iterable[Path]) -> dict[str, str]:
-    """Name -> why it is not in the list, for the folders of `roots` that seem to be meant as a checkpoint."""
+    """Return name -> reason why it is not listed, for folders in `roots` that look like a checkpoint."""
     folders = [folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()]
     reasons = {folder.name: _why_no_pipeline(folder) for folder in folders if not _is_cosmos(folder)}
     return {name: reason for name, reason in reasons.items() if reason}
@@ -74,14 +74,14 @@ def _why_no_pipeline(folder: Path) -> str | None:
         return how_to_convert(folder)
     if any(file.name.endswith(OF_NVIDIA) for file in files):
         return (
-            f"{folder} has no model_index.json: it is not in diffusers layout, but NVIDIA's main revision. Download "
-            f"the one that is: hf {DOWNLOAD} {folder}"
+            f"{folder} has no model_index.json: it is NVIDIA's main revision, not the one in diffusers layout. "
+            f"Download that one: hf {DOWNLOAD} {folder}"
         )
     return None
 
 
 def how_to_convert(folder: Path) -> str:
-    """What to do with the folder of a distributed checkpoint."""
+    """Return advice for the folder of a distributed checkpoint."""
     return (
         f"{folder} is a distributed checkpoint of NVIDIA's training. Make one file of it with NVIDIA's "
         "scripts/convert_distcp_to_pt.py, put its model_ema_bf16.pt into models/diffusion_models, and choose that."
@@ -93,13 +93,13 @@ def _what_else(index: Path) -> str:
         name = read_json(index).get("_class_name")
     except (OSError, ValueError, AttributeError) as error:
         return f"cannot be read: {error}."
-    return f"is of a {name}, not of a {PIPELINE_CLASS}."
+    return f"describes a {name}, not a {PIPELINE_CLASS}."
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The file itself, or all files of the model of which it is one, as in "model-00002-of-00003.safetensors".
+    """Return the file itself, or all shards of its model, as in "model-00002-of-00003.safetensors".
 
-    Raises `CheckpointNotFoundError` where some are missing.
+    Raises `CheckpointNotFoundError` if some are missing.
     """
     match = SHARD.fullmatch(path.name)
     if not match:
@@ -109,18 +109,18 @@ def shards_of(path: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointNotFoundError(
-            f"{path} is one of {int(count)} files, and {path.parent} lacks {', '.join(missing)}. Download these too."
+            f"{path} is one of {int(count)} files, and {path.parent} has no {', '.join(missing)}. Download these too."
         )
     return files
 
 
 def read_json(file: Path) -> Any:
-    """What is in a JSON file, which may begin with a byte order mark, as Windows' editors write it."""
+    """Return the content of a JSON file, which may begin with a byte order mark from a Windows editor."""
     return json.loads(file.read_text(encoding="utf-8-sig"))
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield what `os.walk` does, through links, but not into a folder again from within: that has no end."""
+    """Walk like `os.walk`, through links, but never into a folder from inside itself, which would not end."""
     for folder, subfolders, files in os.walk(root, followlinks=True):
         depth = len(Path(folder).relative_to(root).parts)
         above = {os.path.realpath(path) for path in (folder, *list(Path(folder).parents)[:depth])}
@@ -129,7 +129,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return every file below `folder`, through links; links to nowhere are left out."""
+    """Return every file below `folder`, through links, without broken ones."""
     paths = (parent / name for parent, _, names in _walk(folder) for name in names)
     return sorted(path for path in paths if path.is_file())
 
@@ -140,7 +140,7 @@ def size_of_weights(folder: Path) -> int:
 
 
 def nothing_found(roots: Sequence[Path], wanted: str = "") -> CheckpointNotFoundError:
-    """Return the error to raise if no root has a checkpoint, or none called `wanted`: how to download the model."""
+    """Return the error if no root has a checkpoint, or none called `wanted`. It says how to download the model."""
     what = f"The checkpoint {wanted!r} is not" if wanted else "There is no Cosmos-Predict2.5 model"
     return CheckpointNotFoundError(
         f"{what} in {' or '.join(map(str, roots))}.\n"
@@ -150,7 +150,7 @@ def nothing_found(roots: Sequence[Path], wanted: str = "") -> CheckpointNotFound
 
 
 def how_to_download(root: Path) -> str:
-    """Return the steps by which NVIDIA's model gets into `root`."""
+    """Return the steps for downloading NVIDIA's model into `root`."""
     hf = f'"{sys.executable}" -m huggingface_hub.cli.hf'  # portable Windows has no `hf`
     return (
         f"To get NVIDIA's 2B model (20 GB):\n1. Accept its license: https://huggingface.co/{REPOSITORY}\n"

@@ -1,4 +1,4 @@
-"""LoRA files of any trainer: which layers of the transformer they change, and how."""
+"""Read LoRA files of any trainer: the layers of the transformer they change, and the factors."""
 
 import json
 import math
@@ -36,11 +36,11 @@ KINDS = {
     "rescale": "rescale",
     **{kind: rf"{kind}(\.\w+)?" for kind in (*LOKR, *LOHA)},
 }
-"""ComfyUI's name of what a tensor is -> all names of it. PEFT puts an adapter's name, such as "default", into some."""
+"""ComfyUI's name of a kind of tensor -> all its names. PEFT adds an adapter's name, such as "default", to some."""
 PRODUCTS = {"lokr_w1": ("lokr_w1_a", "lokr_w1_b"), "lokr_w2": ("lokr_w2_a", "lokr_w2_b")}
-"""A factor -> the two that it may be given as the product of."""
+"""A factor -> the two factors whose product may replace it."""
 RANKS = (DOWN, "hada_w1_b", "lokr_w1_b", "lokr_w2_b")
-"""What has the rank as its first dimension. A LoKr of two whole factors has none, and no scale."""
+"""Kinds with the rank as first dimension. A LoKr of two whole factors has none of them, and no scale."""
 
 OTHER_LORAS = {
     "Wan": r"blocks_\d+_(self|cross)_attn_[qkvo]_(lora|alpha)",
@@ -49,16 +49,16 @@ OTHER_LORAS = {
     "Stable Diffusion 3 or Qwen-Image": r"transformer_blocks_\d+_attn_|joint_blocks_",
     "a language model": r"layers_\d+_(self_attn|mlp)_",
 }
-"""Models that people have LoRAs for, by what their names have in them, with "_" for every ".": each trainer's do."""
+"""Other models with LoRAs, by a part of their names with "_" for every ".", as in the names of all trainers."""
 
 
 @dataclass(frozen=True)
 class Lora:
-    """What of a file fits a model.
+    """The tensors of a file that fit a model.
 
-    `tensors`: named by diffusers' name of the layer and one of `KINDS`. `left_out`: the file's names for the rest, but
-    for the weights of a model that is in the file too. `assumes_alpha`: whether the file has no alpha for some layer,
-    which then acts as if alpha / rank were 1.
+    `tensors`: named by diffusers' name of the layer and one of `KINDS`. `left_out`: the file's names of the others,
+    except the weights of a model in the same file. `assumes_alpha`: whether a layer has no alpha in the file, and
+    alpha / rank is taken as 1.
     """
 
     tensors: dict[str, Tensor]
@@ -72,8 +72,8 @@ def read_lora(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
     Its names are those of diffusers, PEFT, NVIDIA, kohya or ComfyUI.
 
     `shapes`: diffusers' names of the model's layers, and the shapes of their weights. Alpha comes from the file's
-    tensors, from the metadata that diffusers writes, or from PEFT's config beside the file; without, the scale is 1.
-    Raises `WrongCheckpointError` when no layer fits, or when a layer's tensors are another model's or of no known kind.
+    tensors, from the metadata that diffusers writes, or from PEFT's config beside the file. Without any, the scale is
+    1. Raises `WrongCheckpointError` if not all layers fit, or if a layer's tensors are of an unknown kind.
     """
     with as_wrong_checkpoint(path):
         return _read(TensorFile(path), shapes)
@@ -83,7 +83,7 @@ def _read(file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
     named = find_layers(file.names, shapes)
     fitting = {layer: kinds for layer, kinds in named.items() if _fits(file, kinds, shapes[layer])}
     if not fitting:
-        raise WrongCheckpointError(f"{file.path} changes nothing in this model. {_what_it_is(file, named, shapes)}")
+        raise WrongCheckpointError(f"{file.path} does not fit this model. {_what_it_is(file, named, shapes)}")
     _refuse_a_part_of_it(file, named, shapes)
     tensors = {f"{layer}.{kind}": file.read(name, None) for layer in fitting for kind, name in fitting[layer].items()}
     settings, assumes_alpha = _peft_settings(file), False
@@ -102,7 +102,7 @@ def _read(file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
 
 
 def _spellings(layers: Iterable[str]) -> dict[str, str]:
-    """Each way to write a layer's name -> the layer."""
+    """Return each spelling of a layer's name -> the layer."""
     spellings = {}
     for layer in layers:
         original = original_name(f"{layer}.weight").removesuffix(".weight")
@@ -112,7 +112,7 @@ def _spellings(layers: Iterable[str]) -> dict[str, str]:
 
 
 def find_layers(names: list[str], layers: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Layer -> kind -> name, for those of `names` that belong to one of `layers`."""
+    """Return layer -> kind -> name for the `names` that belong to one of `layers`."""
     spellings = _spellings(layers)
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for name in names:
@@ -146,7 +146,7 @@ def _bare(name: str) -> str:
 
 
 def _is_of_the_model(name: str, shapes: Mapping[str, Any]) -> bool:
-    """Whether it is a weight of the model that a training has saved beside its LoRA."""
+    """Return whether it is a weight of the model that a training saved along with its LoRA."""
     return ".base_layer." in name or (diffusers_name(name) or "").removesuffix(".weight") in shapes
 
 
@@ -160,7 +160,7 @@ def _fits(file: TensorFile, kinds: Mapping[str, str], shape: tuple[int, ...]) ->
 
 
 def _shape_of_change(file: TensorFile, kinds: Mapping[str, str]) -> tuple[int, ...] | None:
-    """Of the weight that a layer's tensors change; None where one of them is missing."""
+    """Return the shape of the weight that a layer's tensors change, or None if one of them is missing."""
     if "diff" in kinds:
         return file.shape(kinds["diff"])
     if OFT in kinds:
@@ -173,7 +173,7 @@ def _shape_of_change(file: TensorFile, kinds: Mapping[str, str]) -> tuple[int, .
 
 
 def _product_shape(file: TensorFile, kinds: Mapping[str, str]) -> tuple[int, ...] | None:
-    """Of the weight that a LoKr's or a LoHa's factors make; None where one is missing."""
+    """Return the shape of the product of a LoKr's or LoHa's factors, or None if one is missing."""
 
     def matrix(whole: str, left: str, right: str) -> tuple[int, ...] | None:
         if whole in kinds:
@@ -188,7 +188,7 @@ def _product_shape(file: TensorFile, kinds: Mapping[str, str]) -> tuple[int, ...
 
 
 def _peft_settings(file: TensorFile) -> dict[str, Any]:
-    """PEFT's config of the adapter: in the metadata, where diffusers writes it, or beside the file; else empty."""
+    """Return PEFT's config from diffusers' metadata or from beside the file, or an empty one."""
     config = file.path.with_name(ADAPTER_CONFIG)
     if file.path.stem == ADAPTER_FILE and config.is_file():
         with as_wrong_checkpoint(config):
@@ -198,7 +198,7 @@ def _peft_settings(file: TensorFile) -> dict[str, Any]:
 
 
 def _alpha(settings: Mapping[str, Any], name: str, rank: int) -> float:
-    """The alpha by which alpha / rank is PEFT's scale of the layer whose tensor is `name`."""
+    """Return PEFT's alpha for the layer whose tensor is `name`. Its scale is alpha / rank."""
     alpha = settings.get("lora_alpha", settings.get("alpha", rank))
     for pattern, value in settings.get("alpha_pattern", {}).items():
         if re.match(rf"(.*\.)?({pattern})\.(lora|lokr|hada)_", name):
@@ -210,11 +210,12 @@ def _what_it_is(file: TensorFile, named: Mapping[str, Mapping[str, str]], shapes
     first = f"Its first tensors are {', '.join(file.names[:3])}."
     for layer, kinds in named.items():
         if (shape := _shape_of_change(file, kinds)) and not _fits(file, kinds, shapes[layer]):
-            return f"{first} It is for a model of another size: {layer} is {shape} there, and {shapes[layer]} here."
+            size = f"{layer} has shape {shape} there, but {shapes[layer]} here"
+            return f"{first} It is for a model of another size: {size}."
     names = [_bare(name).replace(".", "_") for name in file.names]
     for model, pattern in OTHER_LORAS.items():
         if any(re.search(pattern, name) for name in names):
             return f"{first} It seems to be for {model}."
     if not any(re.search("lora|lokr_|hada_", name) for name in file.names):
-        return f"{first} It seems not to be a LoRA."
-    return f"{first} It is for a model that is not known here."
+        return f"{first} It does not seem to be a LoRA."
+    return f"{first} It is for an unknown model."

@@ -1,4 +1,4 @@
-"""NVIDIA's original parameter names of the transformer, Wan's of the VAE, and what a file of weights is by its names.
+"""NVIDIA's parameter names of the transformer, Wan's of the VAE, and names that identify other models.
 
 The first table is that of diffusers' `scripts/convert_cosmos_to_diffusers.py`, for Cosmos 2.0 and later.
 """
@@ -36,12 +36,12 @@ NOT_WEIGHTS = ("accum_", "pos_embedder.")
 WRAPPERS = re.compile(
     r"(?:^|(?<=[._]))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|module)[._]"
 )
-"""What compiling, sharding, checkpointing and distributing put into names, before any of their segments."""
+"""Prefixes of name segments from compiling, sharding, checkpointing and distributed training."""
 CONTAINERS = re.compile(
     r"((net|base_model|model|transformer|diffusion_model|unet|dit|pipe|pipeline|vae|first_stage_model|"
     r"text_encoder|cond_stage_model|language_model)\.)*"
 )
-"""What holds a part in a training program, a pipeline or a file of several parts. No part's own name begins so."""
+"""Names of the container in a training program, a pipeline or a file of several parts. No part's own name begins so."""
 
 VAE_PARTS = {
     "conv1.": "quant_conv.",
@@ -75,17 +75,17 @@ OTHER_MODELS = {
     "LTX-Video": "patchify_proj.",
     "a text encoder": "layers.",
 }
-"""Models that people have in the same folders, by the start of a name that only they have."""
+"""Other models in the same folders, by the start of a name that only they have."""
 OTHER_NETWORKS = {
     "an action-conditioned Cosmos-Predict2.5": "action_embed",
     "a multiview Cosmos-Predict2.5": r"view_embed|adaln_view_|cross_view_attn",
     "Cosmos-Transfer2.5": r"control_(embedder|blocks)|controlnet_blocks",
 }
-"""Networks that have all of Cosmos-Predict2.5's parameters and these."""
+"""Networks with all of Cosmos-Predict2.5's parameters and these."""
 
 
 def bare_name(name: str) -> str:
-    """A parameter's name in its part (transformer, LoRA, text encoder, VAE), without what others put around it."""
+    """Return a parameter's name in its part (transformer, LoRA, text encoder, VAE), without any prefixes."""
     return CONTAINERS.sub("", WRAPPERS.sub("", name), count=1)
 
 
@@ -97,7 +97,7 @@ def _replace_start(name: str, table: dict[str, str]) -> str:
 
 
 def diffusers_name(name: str) -> str | None:
-    """diffusers' name for an original one (or for one of its own); None for what is not a weight."""
+    """Return diffusers' name for an original name or one of its own, or None if it is not a weight."""
     name = bare_name(name)
     if name.startswith(NOT_WEIGHTS) or name.endswith("_extra_state"):
         return None
@@ -112,7 +112,7 @@ def diffusers_name(name: str) -> str | None:
 
 
 def original_name(name: str) -> str:
-    """The original name for one of diffusers'."""
+    """Return the original name for one of diffusers'."""
     parts, block_parts, attention_parts = (
         {new: old for old, new in table.items()} for table in (PARTS, BLOCK_PARTS, ATTENTION_PARTS)
     )
@@ -126,7 +126,7 @@ def original_name(name: str) -> str:
 
 
 def diffusers_vae_name(name: str, num_res_blocks: int = 2) -> str:
-    """diffusers' name for one of Wan's VAE (or for one of its own)."""
+    """Return diffusers' name for one of Wan's VAE or one of its own."""
     name = bare_name(name)
     if name.startswith("decoder.upsamples."):
         _, _, index, rest = name.split(".", 3)
@@ -140,7 +140,7 @@ def diffusers_vae_name(name: str, num_res_blocks: int = 2) -> str:
 
 
 def name_of_other_model(names: Iterable[str]) -> str:
-    """What a file is that is not Cosmos-Predict2.5, as far as its parameters' names tell."""
+    """Return the name of another model, recognised by its parameters' names."""
     stripped = [bare_name(name) for name in names]
     for model, start in OTHER_MODELS.items():
         if any(name.startswith(start) for name in stripped):
@@ -149,7 +149,7 @@ def name_of_other_model(names: Iterable[str]) -> str:
 
 
 def name_of_other_network(names: Iterable[str]) -> str | None:
-    """What NVIDIA calls a network that has more than Cosmos-Predict2.5 has; None where no name tells of one."""
+    """Return NVIDIA's name of a network that extends Cosmos-Predict2.5, or None."""
     stripped = [bare_name(name) for name in names]
     for network, pattern in OTHER_NETWORKS.items():
         if any(re.search(pattern, name) for name in stripped):

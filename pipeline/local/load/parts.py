@@ -1,4 +1,4 @@
-"""Where the parts of a checkpoint are and what shape they have: the same for all that load one. No weight is read."""
+"""Locate the parts of a checkpoint and read their shapes, for every loader. No weight is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .saved import VAE, own_part, projection_of, transformer_sources, without_pr
 from .weights import Source, index_tensors, weight_files
 
 PATCH = 4
-"""Values of one channel in a patch: 1 x 2 x 2."""
+"""Values per channel in a patch: 1 x 2 x 2."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Parts:
 
 
 def folder_parts(folder: Path, variant: Variant | None = None) -> Parts:
-    """The parts of a folder in diffusers layout. `variant`: None for the one that `recognise` finds.
+    """Return the parts of a folder in diffusers layout. `variant`: None for the one found by `recognise`.
 
-    Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for another model's.
+    Raises `CheckpointNotFoundError` for a missing part and `WrongCheckpointError` for a part of another model.
     """
     config = read_config(folder, "transformer")
     if not config.get("use_crossattn_projection"):
@@ -63,12 +63,12 @@ def file_parts(
     variant: Variant | None = None,
     rest: Path | None = None,
 ) -> Parts:
-    """The parts of a transformer file (.pt or .safetensors, NVIDIA's names or diffusers'), a Wan 2.1 VAE file (its own
-    names or diffusers') and a text encoder with its tokenizer. Of a model in several files any one may be given.
+    """Return the parts of single files: a transformer, a VAE and a text encoder.
 
-    `vae`, `text_encoder`: None for those of `rest`, or of the transformer's file, where ComfyUI saved them with it.
-    `rest`: a folder in diffusers layout, or a file, with the text projection that the transformer's file lacks.
-    `variant`: as of `folder_parts`.
+    `transformer`: .pt or .safetensors, with NVIDIA's names or diffusers'; any one of several shards will do. `vae`: the
+    Wan 2.1 VAE, with its own names or diffusers'. `text_encoder`: with its tokenizer. Where these are None, they come
+    from `rest`, or from the transformer's file if ComfyUI saved them with it. `rest`: a folder in diffusers layout, or
+    a file, with the text projection that the transformer's file lacks. `variant`: as in `folder_parts`.
     Raises `WrongCheckpointError` for a file of another model.
     """
     sources = transformer_sources(transformer)
@@ -89,27 +89,27 @@ def file_parts(
 
 
 def refuse_other_networks(path: Path, sources: Mapping[str, Source]) -> None:
-    """Raise `WrongCheckpointError`, with its name, for a network that is this one and more, or a training's state."""
+    """Raise `WrongCheckpointError`, with its name, for a network that extends this one, or a training state."""
     names = [source.name for source in sources.values()]
     if any(".base_layer." in name for name in names):
         raise WrongCheckpointError(
-            f"{path} holds a LoRA beside the model that it was trained on. Choose it in the LoRA Loader, from "
-            "models/loras, and that model's own checkpoint here."
+            f"{path} holds a LoRA along with the model it was trained on. Put it into models/loras and choose it in "
+            "the LoRA Loader. Choose the model's own checkpoint here."
         )
     if any(name.startswith("net_ema.") for name in names):
         raise WrongCheckpointError(
-            f"{path} is a state of NVIDIA's training, with two networks. Choose its model_ema_bf16.pt, which "
-            "NVIDIA's convert_distcp_to_pt.py writes beside it."
+            f"{path} is a state of NVIDIA's training with two networks. Choose its model_ema_bf16.pt, which NVIDIA's "
+            "convert_distcp_to_pt.py writes beside it."
         )
     if network := name_of_other_network(names):
         raise WrongCheckpointError(
-            f"{path} is {network}, not the Cosmos-Predict2.5 that makes videos of text, a picture or a clip. Choose "
-            "a file of base/post-trained, base/pre-trained or base/distilled."
+            f"{path} is {network}, which this pack cannot run. Choose a file of base/post-trained, base/pre-trained or "
+            "base/distilled."
         )
 
 
 def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, Any]:
-    """The transformer's config, read off the shapes in its file.
+    """Derive the transformer's config from the shapes in its file.
 
     Raises `WrongCheckpointError` for another model's file.
     """
@@ -124,8 +124,8 @@ def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, A
         raise WrongCheckpointError(f"{path} is not Cosmos-Predict2.5 but {name_of_other_model(names)}.")
     if "crossattn_proj.0.weight" not in sources:
         raise WrongCheckpointError(
-            f"{path} has no text projection (crossattn_proj): it is Cosmos-Predict2, not 2.5, or ComfyUI saved it from "
-            "a MODEL. Choose in projection_from the checkpoint that the MODEL was loaded from."
+            f"{path} has no text projection (crossattn_proj). Either it is Cosmos-Predict2, not 2.5, or ComfyUI saved "
+            "it from a MODEL. Choose in projection_from the checkpoint that the MODEL was loaded from."
         )
     hidden_size, patch_values = shape("patch_embed.proj.weight")
     head_dim = shape("transformer_blocks.0.attn1.norm_q.weight")[0]
@@ -147,7 +147,7 @@ def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, A
 
 
 def vae_file_parts(path: Path) -> tuple[dict[str, Any], dict[str, Source]]:
-    """Config and sources of a Wan 2.1 VAE in one file. Raises `WrongCheckpointError` for another file."""
+    """Return config and sources of a Wan 2.1 VAE file. Raises `WrongCheckpointError` for another file."""
     sources = own_part(index_tensors(shards_of(path), diffusers_vae_name), VAE)
     first = sources.get("encoder.conv_in.weight")
     shape = first.file.shape(first.name) if first else ()
@@ -157,23 +157,22 @@ def vae_file_parts(path: Path) -> tuple[dict[str, Any], dict[str, Source]]:
 
 
 def check_text_features(text_encoder: Path, features: int, wanted: int) -> None:
-    """Raise `WrongCheckpointError` unless the text encoder gives what the transformer's projection takes."""
+    """Raise `WrongCheckpointError` unless the text encoder's features fit the transformer's projection."""
     if features != wanted:
         raise WrongCheckpointError(
-            f"{text_encoder} gives {features} features for each token, but the transformer takes "
-            f"{wanted}. Use the text encoder of the same checkpoint "
-            "(for the 2B and 14B models that is Cosmos-Reason1-7B)."
+            f"{text_encoder} has {features} features per token, but the transformer takes {wanted}. Use the text "
+            "encoder of the same checkpoint (for the 2B and 14B models that is Cosmos-Reason1-7B)."
         )
 
 
 def language_model_name(name: str) -> str | None:
-    """A parameter's name in Qwen2.5-VL's language model; None for what is of another part of it."""
+    """Return a parameter's name in Qwen2.5-VL's language model, or None if it belongs to another part."""
     name = bare_name(name)
     return None if name.startswith(("visual.", "lm_head.")) else name
 
 
 def read_config(folder: Path, part: str, file: str = "config.json") -> dict[str, Any]:
-    """A part's config. Raises `CheckpointNotFoundError` or, for one that is no JSON, `WrongCheckpointError`."""
+    """Return a part's config. Raises `CheckpointNotFoundError`, or `WrongCheckpointError` if it is not JSON."""
     place = part_folder(folder, part)
     with as_wrong_checkpoint(place):
         return dict(read_json(place / file))
@@ -181,5 +180,5 @@ def read_config(folder: Path, part: str, file: str = "config.json") -> dict[str,
 
 def part_folder(folder: Path, name: str) -> Path:
     if not (folder / name).is_dir():
-        raise CheckpointNotFoundError(f"{folder} lacks its folder {name}. Download the checkpoint again, all of it.")
+        raise CheckpointNotFoundError(f"{folder} has no folder {name}. Download the whole checkpoint again.")
     return folder / name

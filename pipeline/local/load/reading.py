@@ -1,4 +1,4 @@
-"""Why a file cannot be read, in words that help: each cause has its own remedy."""
+"""Errors for files that cannot be read, with a remedy for each cause."""
 
 import re
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from .find import DISTRIBUTED, files_below, how_to_convert
 
 LFS, PAGE = b"version https://git-lfs", re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)|\[Errno \d+\]|: [A-Z][\w ]+ \((\d+)\)$")
-"""How Rust, Python and PyTorch tell of an error of the system's."""
+"""System errors as Rust, Python and PyTorch report them."""
 CODE = re.compile(r"GLOBAL (\S+)|global (\S+) was not an allowed")
 NEW_FORMAT = re.compile("untagged enum|unknown variant")
 
 
 @contextmanager
 def as_wrong_checkpoint(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading `path`, a file or a folder, into a `WrongCheckpointError` with the remedy."""
+    """Turn errors while reading `path`, a file or a folder, into a `WrongCheckpointError` with a remedy."""
     try:
         yield
     except (CosmosError, MemoryError, torch.OutOfMemoryError):
@@ -29,7 +29,7 @@ def as_wrong_checkpoint(path: Path) -> Iterator[None]:
 
 
 def why_unreadable(path: Path, error: Exception) -> str:
-    """A sentence on the cause, and one on what to do."""
+    """Return a sentence on the cause and one on the remedy."""
     if path.is_dir():
         return _why_folder(path, error)
     if is_system_error(error):
@@ -40,8 +40,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
     start = beginning(path)
     if start.startswith(LFS):
         return (
-            f"{path} is not the weights but Git LFS's note of where they are: run `git lfs pull` in its folder, or "
-            "download the file with `hf download`."
+            f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder, or download the file "
+            "with `hf download`."
         )
     if start.startswith(b"GGUF"):
         return (
@@ -50,8 +50,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
         )
     if code := CODE.search(str(error)):
         return (
-            f"{path} holds {code[1] or code[2]}, which is code and is not run here. Save its weights alone, "
-            "as .safetensors, or take another file."
+            f"{path} contains code ({code[1] or code[2]}), which is not run for safety. Save only its weights, as "
+            ".safetensors, or choose another file."
         )
     size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
     if PAGE.match(start):
@@ -60,7 +60,7 @@ def why_unreadable(path: Path, error: Exception) -> str:
             "model's license, and download it again."
         )
     if path.is_file() and not start:
-        return f"{path}{size} cannot be read: it is empty: download it again."
+        return f"{path}{size} cannot be read: it is empty. Download it again."
     return f"{path}{size} cannot be read: {error}. It may be incomplete or another kind of file: download it again."
 
 
@@ -69,16 +69,16 @@ def _why_folder(folder: Path, error: Exception) -> str:
         return how_to_convert(folder)
     if NEW_FORMAT.search(str(error)):
         return (
-            f"{folder / 'tokenizer.json'} is of a newer format than the installed tokenizers package reads ({error}). "
+            f"{folder / 'tokenizer.json'} has a newer format than the installed tokenizers package can read ({error}). "
             "Update it with: pip install -U tokenizers transformers"
         )
     if is_system_error(error):
         return f"{folder} cannot be read. The system says: {error}. Allow the account that runs ComfyUI to read it."
-    return f"{folder} cannot be read: {error}. It may be incomplete or another model's: download it again."
+    return f"{folder} cannot be read: {error}. It may be incomplete, or belong to another model: download it again."
 
 
 def is_system_error(error: Exception) -> bool:
-    """Whether the system would not give a file that is there: a permission, a disk or a network, or no memory maps."""
+    """Return whether the system failed to read an existing file: permission, disk, network or memory map."""
     if isinstance(error, FileNotFoundError):
         return False
     has_number = isinstance(error, OSError) and error.errno is not None
@@ -86,7 +86,7 @@ def is_system_error(error: Exception) -> bool:
 
 
 def beginning(path: Path, size: int = 64) -> bytes:
-    """The first bytes of a file; none where it cannot be read."""
+    """Return the first bytes of a file, or none if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(size)

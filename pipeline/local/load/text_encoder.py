@@ -1,4 +1,4 @@
-"""The config of a text encoder's folder: Qwen2.5-VL's, or what else it is."""
+"""The config of a text encoder's folder, and the names of other models."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,18 @@ from .find import read_json
 from .reading import as_wrong_checkpoint
 
 OTHERS = {
-    "qwen3_vl": "Qwen3-VL, as Cosmos-Reason2 is",
+    "qwen3_vl": "Qwen3-VL (Cosmos-Reason2)",
     "qwen2_vl": "Qwen2-VL",
-    "qwen2": "Qwen2.5 without pictures",
+    "qwen2": "Qwen2.5 without vision",
     "qwen3": "Qwen3",
-    "t5": "T5, as Cosmos-Predict2 has it",
-    "umt5": "UMT5, as Wan has it",
+    "t5": "T5 (Cosmos-Predict2)",
+    "umt5": "UMT5 (Wan)",
 }
-"""transformers' model_type -> what people call it."""
+"""transformers' model_type -> the model's usual name."""
 
 
 def read_text_config(folder: Path) -> Any:
-    """The `Qwen2_5_VLConfig` in a transformers folder. Raises `WrongCheckpointError` for that of another model."""
+    """Return the `Qwen2_5_VLConfig` in a transformers folder. Raises `WrongCheckpointError` for another model."""
     from transformers import Qwen2_5_VLConfig
 
     with as_wrong_checkpoint(folder):
@@ -33,13 +33,13 @@ def read_text_config(folder: Path) -> Any:
         config = Qwen2_5_VLConfig.from_dict(values)
     if not rope_of(config.text_config).get("mrope_section"):
         raise WrongCheckpointError(
-            f"{folder / 'config.json'} has no mrope_section, by which Qwen2.5-VL turns its positions: it is of a Qwen "
-            "without pictures. Use the config.json of Cosmos-Reason1-7B."
+            f"{folder / 'config.json'} has no mrope_section, which Qwen2.5-VL needs: it belongs to a Qwen without "
+            "vision. Use the config.json of Cosmos-Reason1-7B."
         )
     return config
 
 
 def rope_of(text_config: Any) -> dict[str, Any]:
-    """The settings of the rotary embedding, which transformers 4 has in two places."""
+    """Return the settings of the rotary embedding, which transformers 4 stores in two places."""
     rope = getattr(text_config, "rope_parameters", None)
     return rope or {**(text_config.rope_scaling or {}), "rope_theta": text_config.rope_theta}

@@ -1,4 +1,4 @@
-"""A tokenizer from its folder, found to be right before anything large is loaded."""
+"""Load a tokenizer from its folder, and check it before anything large is loaded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,15 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% for part in message.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
 )
-"""As Qwen2.5-VL's own does it for text. Others, such as Qwen2.5's, take no messages in parts."""
+"""Qwen2.5-VL's own template for text. Others, such as Qwen2.5's, do not take messages in parts."""
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 PAD_TOKEN = "<|endoftext|>"
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """Qwen2.5-VL's tokenizer, with a chat template that takes a prompt, which pads and cuts on the right.
+    """Return Qwen2.5-VL's tokenizer, with a chat template for a prompt, padding and truncating on the right.
 
-    Raises `WrongCheckpointError` for what is no tokenizer, another model's, or of a newer format.
+    Raises `WrongCheckpointError` if it is not a tokenizer, belongs to another model, or has a newer format.
     """
     from transformers import AutoTokenizer
 
@@ -43,7 +43,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def _takes_prompts(tokenizer: Any) -> bool:
-    """Whether its own chat template, where it has one, makes text of a conversation in parts."""
+    """Return whether its own chat template, if it has one, takes a conversation in parts."""
     try:
         message = {"role": "user", "content": [{"type": "text", "text": "a cat"}]}
         text = str(tokenizer.apply_chat_template([message], tokenize=False))

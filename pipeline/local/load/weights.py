@@ -1,4 +1,4 @@
-"""Tensors from files: by memory map, straight into the dtype that they will have."""
+"""Read tensors from files by memory map, directly into their final dtype."""
 
 import io
 import json
@@ -19,16 +19,16 @@ from .find import FOR_CORE_NODES, read_json
 from .reading import as_wrong_checkpoint, beginning, is_system_error
 
 SCALES = ("comfy_quant", "weight_scale", "scale_weight", "input_scale", "scale_input", "scaled_fp8")
-"""Ends of the names by which files for ComfyUI have the scales of layers in float8."""
+"""Suffixes of the names of float8 scales in files for ComfyUI."""
 SAFETENSORS = (".safetensors", ".sft")
 COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What a CPU computes in as it is. All else, such as float8, only stores."""
+"""The dtypes a CPU can compute in. Others, such as float8, are for storage only."""
 
 
 class TensorFile:
-    """The tensors of one file, read when asked for: a safetensors file, or a pickle, which is read with `weights_only`.
+    """The tensors of one file, read on demand: a safetensors file, or a pickle, read with `weights_only`.
 
-    `names`, and `metadata`, which a pickle has none of. Raises `WrongCheckpointError` for a file that is neither.
+    A pickle has no `metadata`. Raises `WrongCheckpointError` for any other file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class TensorFile:
         return self._map.get_slice(name)[:0].dtype if self._map and self.shape(name) else self.read(name, None).dtype
 
     def read(self, name: str, dtype: torch.dtype | None) -> Tensor:
-        """The tensor in `dtype`, or in its own where that is None: then it stays in the memory map."""
+        """Return the tensor in `dtype`, or in its own dtype if None: then it stays in the memory map."""
         if not self._map:
             return self._tensors[name].to(dtype or self._tensors[name].dtype)
         tensor = self._map.get_tensor(name)
@@ -76,7 +76,7 @@ class TensorFile:
 
 
 def is_safetensors(path: Path) -> bool:
-    """By what is in the file, as a name may be wrong: the length of a header, and JSON."""
+    """Recognise a safetensors file by its header, a length and JSON, since its name may be wrong."""
     return beginning(path)[8:9] == b"{" or (path.suffix.lower() in SAFETENSORS and not zipfile.is_zipfile(path))
 
 
@@ -86,9 +86,9 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 
 def read_pickle(path: Path) -> Mapping[str, Tensor]:
-    """The weights in a pickle, by name, in the memory map where there can be one.
+    """Return the weights in a pickle by name, memory-mapped if possible.
 
-    transformer_engine kept the state of its layers as an io.BytesIO, which is harmless.
+    transformer_engine stored the state of its layers as an io.BytesIO, which is harmless.
     """
     with torch.serialization.safe_globals([io.BytesIO]):
         try:
@@ -100,13 +100,13 @@ def read_pickle(path: Path) -> Mapping[str, Tensor]:
     weights = max(_state_dicts(content), key=len, default={})
     if not weights:
         raise WrongCheckpointError(
-            f"{path} holds {type(content).__name__} without weights by name. Choose another file."
+            f"{path} holds a {type(content).__name__} without named weights. Choose another file."
         )
     return weights
 
 
 def _state_dicts(content: Any) -> Iterator[dict[str, Tensor]]:
-    """What of a training's state may be its weights: the tensors of each dictionary in it, but for an optimizer's."""
+    """Return the possible weights in a training state: the tensors of each dictionary, except an optimizer's."""
     if not isinstance(content, Mapping):
         return
     yield {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
@@ -116,7 +116,7 @@ def _state_dicts(content: Any) -> Iterator[dict[str, Tensor]]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component's folder, of its index where it has one."""
+    """Return the safetensors files of a component's folder, from its index if it has one."""
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if indexes:
         with as_wrong_checkpoint(indexes[0]):
@@ -128,20 +128,20 @@ def weight_files(folder: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         raise CheckpointNotFoundError(
-            f"{folder} lacks {', '.join(missing) or 'a .safetensors file'}. Download the checkpoint again, all of it."
+            f"{folder} has no {', '.join(missing) or '.safetensors file'}. Download the whole checkpoint again."
         )
     return files
 
 
 class Source(NamedTuple):
-    """Where a parameter's values are."""
+    """The file and the name of a parameter's values."""
 
     file: TensorFile
     name: str
 
 
 def index_tensors(paths: Iterable[Path], rename: Callable[[str], str | None]) -> dict[str, Source]:
-    """Parameter name -> place in the files, with the files' names put through `rename`; None drops a tensor."""
+    """Return parameter name -> place in the files. `rename` maps the files' names, to None to drop a tensor."""
     sources: dict[str, Source] = {}
     for file in map(TensorFile, paths):
         for name in file.names:
@@ -152,7 +152,7 @@ def index_tensors(paths: Iterable[Path], rename: Callable[[str], str | None]) ->
 
 
 def check_same_tensors(expected: Iterable[tuple[str, Tensor]], sources: dict[str, Source], what: str) -> None:
-    """Raise `WrongCheckpointError` unless the files hold just the parameters of `what`, in their shapes."""
+    """Raise `WrongCheckpointError` unless the files hold exactly the parameters of `what`, in their shapes."""
     shapes = {name: tuple(tensor.shape) for name, tensor in expected}
     problems = [f"{name} is missing" for name in shapes if name not in sources]
     problems += [f"{name} is not part of it" for name in sources if name not in shapes]
@@ -181,9 +181,9 @@ def load_tensors(
     what: str,
     observer: Observer | None = None,
 ) -> None:
-    """Give `module`, built on the meta device, the tensors of `sources`, in `dtype` or, for None, in their own.
+    """Load the tensors of `sources` into `module`, built on the meta device, in `dtype` or their own if None.
 
-    Raises `WrongCheckpointError` when they differ.
+    Raises `WrongCheckpointError` if names or shapes differ.
     """
     reading = Reading(sources, what, observer or NullObserver())
     check_same_tensors(module.state_dict().items(), sources, what)
@@ -222,6 +222,6 @@ class Reading:
 
 
 def one_compute_dtype(sources: Mapping[str, Source]) -> torch.dtype | None:
-    """None where the tensors have all one type to compute in, else float32: layers of two do not fit together."""
+    """Return None if all tensors share one computable dtype, else float32: layers of two dtypes do not mix."""
     dtypes = {source.file.dtype(source.name) for source in sources.values()}
     return None if len(dtypes) == 1 and dtypes <= set(COMPUTE_DTYPES) else torch.float32
