@@ -232,9 +232,10 @@ def main() -> None:
         "--parts", type=int, help="parts to make after a clip, there and back, with overlaps of --start"
     )
     parser.add_argument("--lora", action="store_true", help="measure the demo's LoRA")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of torch, which has as many as a user's if this is not given")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     model = load_pipeline_folder(options.checkpoint, getattr(torch, options.dtype))
     if options.negative:
         return negative_effect(model, options.negative, options.count, {"guidance_scale": options.guidance[0]})

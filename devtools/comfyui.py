@@ -272,6 +272,13 @@ def link_folder(link: Path, target: Path) -> None:
         link.symlink_to(target, target_is_directory=True)
 
 
+def link_checkpoint(base: Path, checkpoint: Path) -> None:
+    """Link a checkpoint into the model folder of a ComfyUI, as people do whose models are on another disk."""
+    folder = base / "models" / "diffusers"
+    folder.mkdir(parents=True)
+    link_folder(folder / checkpoint.name, checkpoint)
+
+
 def free_port() -> int:
     """One of `PORTS` on 127.0.0.1 that nobody listens at."""
     while True:

@@ -111,7 +111,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         **connected: object,
     ) -> list[str]:
         """Refuse wrong values before the frames are made, and blame no widget."""
-        from ..pipeline.export.encodings import find_encoding
+        from ..pipeline.export.encodings import check_fps
         from ..pipeline.formats import find_format
         from .host.canvas import why_disconnected
         from .host.output import check_output
@@ -122,7 +122,7 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))
         read_colour(background)
         if "images" in connected:
-            find_encoding(format).check_fps(Fraction(fps))
+            check_fps(Fraction(fps))
         return [name for name in ("video", "images", "audio") if name in connected]
 
     @classmethod

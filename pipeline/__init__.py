@@ -4,8 +4,7 @@
 are imported on first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import (
     CheckpointNotFoundError,
@@ -22,6 +21,7 @@ from .errors import (
     UnsafeContentError,
     WrongCheckpointError,
 )
+from .lazy import lazy
 from .local.load.find import DEMO_FOLDER
 from .observer import Observer
 from .request import DEFAULT_NEGATIVE_PROMPT, FPS, GenerationRequest, Prompt, SamplerSettings
@@ -66,17 +66,13 @@ __all__ = [
     "load_pipeline_folder",
 ]
 
-_MODULES = {
-    "OneAtATime": ".local.placement",
-    "Start": ".start",
-    "extend": ".local.extend",
-    "generate": ".local.generate",
-    "load_pipeline_folder": ".local.load.checkpoint",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name in `_MODULES` on first use (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name], __name__), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "OneAtATime": ".local.placement",
+        "Start": ".start",
+        "extend": ".local.extend",
+        "generate": ".local.generate",
+        "load_pipeline_folder": ".local.load.checkpoint",
+    },
+)

@@ -62,6 +62,8 @@ DEMO, LOCAL, FAL = (
 )
 SEARCHES = ["text to video", "image to video", "extend video", "save video", "prores", "gif"]
 PROMPT, SAMPLER, LOADER = "CosmosPredict25Prompt", "CosmosPredict25SamplerSettings", "CosmosPredict25Loader"
+WITH_DEMO = {kind: {"checkpoint": "Demo: moving shapes (CPU)"} for kind in (LOADER, "CosmosPredict25CheckpointLoader")}
+"""What runs a workflow where NVIDIA's model is not at hand."""
 EXPORT, GENERATE_FAL = "CosmosPredict25ExportVideo", "CosmosPredict25GenerateFal"
 LOAD = """async (name) => {
     const answer = await fetch(`/api/workflow_templates/cosmos-predict25/${name}.json`)
@@ -181,7 +183,7 @@ def finished(name: str, **values: dict[str, Any]) -> Callable[[Page], None]:
 
     def show(page: Page) -> None:
         open_workflow(page, name)
-        for kind, changed in values.items():
+        for kind, changed in {**WITH_DEMO, **values}.items():
             page.evaluate(SET, [kind, changed])
         run(page)
 
@@ -291,6 +293,21 @@ def help_page(kind: str) -> Callable[[Page], None]:
     return show
 
 
+def form_without_model(page: Page) -> None:
+    form(LOCAL)(page)
+    page.get_by_role("button", name="Run", exact=True).last.click()
+    page.wait_for_timeout(2500)
+
+
+def template_search(words: str) -> Callable[[Page], None]:
+    def show(page: Page) -> None:
+        page.get_by_role("button", name="Templates", exact=True).click()
+        page.get_by_role("dialog").get_by_placeholder("Search").fill(words)
+        page.wait_for_timeout(2500)
+
+    return show
+
+
 def templates(page: Page) -> None:
     open_template_browser(page)
     page.wait_for_timeout(2500)
@@ -298,11 +315,14 @@ def templates(page: Page) -> None:
 
 CASES: dict[str, Callable[[Page], None]] = {
     "templates": templates,
+    **{f"templates {words}": template_search(words) for words in ("cosmos", "nvidia")},
     **{f"open {name}": template(name) for name in WORKFLOWS},
     **{f"run {name}": finished(name) for name in WORKFLOWS},
     **{f"form {name}": form(name) for name in WORKFLOWS},
     **{f"subgraph {name}": subgraph(name) for name in SUBGRAPHS},
     **{f"all nodes {language}": all_nodes(language) for language in LANGUAGES},
+    "form error no model": form_without_model,
+    "error no model": refusal(LOADER, {}, LOCAL),
     "error no key": refusal(GENERATE_FAL, {}, FAL),
     "error endpoint": refusal(GENERATE_FAL, {"endpoint": "nonsense"}, FAL),
     "error blank prompt": refusal(PROMPT, {"prompt": " "}),
@@ -391,6 +411,8 @@ def take_help_pictures(browser: Browser, server: ComfyUI) -> None:
     for name in WORKFLOWS:
         missing = [kind for kind in NODES if not (HELP / f"{kind}.webp").exists()]
         open_workflow(page, name)
+        for kind, changed in WITH_DEMO.items():
+            page.evaluate(SET, [kind, changed])
         if name != FAL:
             run(page)
         for kind in missing:

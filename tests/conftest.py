@@ -1,7 +1,6 @@
 """Imports the pack as `cosmos_predict25` and gives the tests a checkpoint of random weights and running ComfyUIs."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 os.environ["COSMOS_PREDICT25_CHECKOUT"] = str(Path(__file__).resolve().parent.parent)
 
 from cosmos_predict25.devtools import environment
-from cosmos_predict25.devtools.comfyui import ComfyUI
-from cosmos_predict25.devtools.frontend import CHROMIUM_ARGUMENTS, SCREENSHOTS, open_page
+from cosmos_predict25.devtools.comfyui import ComfyUI, link_checkpoint
+from cosmos_predict25.devtools.frontend import CHROMIUM_ARGUMENTS, SCREENSHOTS, open_page, start_over
 from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
 
@@ -107,13 +106,9 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[ComfyUI]:
-    """A ComfyUI with the pack and the checkpoint, whose settings and files are this module's own."""
-    base = tmp_path_factory.mktemp("browser")
-    (base / "models" / "diffusers").mkdir(parents=True)
-    (base / "models" / "diffusers" / checkpoint.name).symlink_to(checkpoint, target_is_directory=True)
-    with ComfyUI(environment.source_folder(environment.NEWEST), base, environment.REPO) as server:
-        yield server
+def server(comfyui: ComfyUI) -> ComfyUI:
+    """The ComfyUI of a page. A module may have one of its own."""
+    return comfyui
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +120,19 @@ def browser(chromium: str) -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(server: ComfyUI, browser: Browser) -> Iterator[Page]:
-    """The frontend as a new visitor gets it."""
+@pytest.fixture(scope="module")
+def opened_page(server: ComfyUI, browser: Browser) -> Iterator[Page]:
+    """The frontend as a new visitor gets it, which takes seconds."""
     page = open_page(browser, server)
     yield page
     page.close()
+
+
+@pytest.fixture
+def page(opened_page: Page) -> Page:
+    """The frontend with nothing in it."""
+    start_over(opened_page)
+    return opened_page
 
 
 def run_comfyui(
@@ -139,6 +141,8 @@ def run_comfyui(
     source = environment.source_folder(release)
     assert source.exists(), f"There is no {source}: run scripts/test, which fetches it."
     base = tmp_path_factory.mktemp(source.name)
-    shutil.copytree(checkpoint, base / "models" / "diffusers" / checkpoint.name)
+    link_checkpoint(base, checkpoint)
     with ComfyUI(source, base, environment.REPO) as running:
+        choices = running.object_info()["CosmosPredict25Loader"]["input"]["required"]["checkpoint"]
+        assert checkpoint.name in str(choices), "Without it, the tests would pass with the demo in its place."
         yield running

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from cosmos_predict25.devtools.environment import REPO
-from cosmos_predict25.devtools.report import END, PAGE, publish
+from cosmos_predict25.devtools.report import END, PAGE, THREAD_LIMITS, publish
 
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A page with sections for two commands, of which the second is being run."""
     monkeypatch.setattr(sys, "argv", ["/anywhere/load.py", "--rounds", "1"])
+    for name in THREAD_LIMITS:
+        monkeypatch.delenv(name, raising=False)
     file = tmp_path / "page.md"
     file.write_text(
         f"Text.\n<!-- benchmarks/load.py -->\nold\n{END}\n<!-- benchmarks/load.py --rounds 1 -->\nold\n{END}\nEnd."
@@ -42,6 +44,16 @@ def test_a_run_with_trial_values_only_prints(
     publish(["s"], [["1.5"]], page=page)
     assert page.read_text() == text
     assert "| 1.5 |" in capsys.readouterr().out
+
+
+def test_a_run_with_fewer_threads_than_users_have_only_prints_and_says_so(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = page.read_text()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    publish(["s"], [["1.5"]], page=page)
+    assert page.read_text() == text
+    assert "OMP_NUM_THREADS=1" in capsys.readouterr().out
 
 
 def test_every_section_of_the_page_names_a_program_and_every_table_is_in_one() -> None:

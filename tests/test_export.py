@@ -25,6 +25,7 @@ from cosmos_predict25.pipeline.export import export, remux
 from cosmos_predict25.pipeline.export.encodings import ENCODINGS, find_encoding
 from cosmos_predict25.pipeline.export.export import converted, frame_rate, make_converter
 from cosmos_predict25.pipeline.export.tensors import Clip
+from cosmos_predict25.pipeline.export.timing import Timing
 from cosmos_predict25.pipeline.export.yuv import YuvConverter
 from cosmos_predict25.pipeline.request import VIDEO_OUTPUT_TYPES, VIDEO_QUALITIES
 from cosmos_predict25.pipeline.video import VideoFile
@@ -317,6 +318,24 @@ def test_a_gif_keeps_time_on_average(tmp_path, fps):
     assert b"NETSCAPE2.0\x03\x01\0\0" in saved.path.read_bytes()
 
 
+@pytest.mark.parametrize("from_a_file", [False, True])
+@pytest.mark.parametrize(("fps", "shown"), [(50, range(24)), (60, [n for n in range(24) if n % 6 != 5])])
+def test_a_gif_of_more_than_50_fps_leaves_frames_out_evenly(tmp_path, fps, shown, from_a_file):
+    frames = with_numbers(moving_clip(24, 64, 96))
+    rate = Fraction(fps)
+    file = export(frames, tmp_path / "video.mp4", fps=rate, quality="maximum").path
+    gif = save(FileClip(str(file)) if from_a_file else frames, tmp_path, GIF, fps=rate)
+    numbers = [number_in(picture.to_ndarray(format="rgb24") / 255) for picture in pictures(gif.path)]
+    # The times of a file are heeded within a frame.
+    assert abs(len(numbers) - len(shown)) <= from_a_file
+    assert all(abs(number - wanted) <= from_a_file for number, wanted in zip(numbers, shown, strict=False))
+    assert len(set(numbers)) == len(numbers)
+    assert (gif.num_frames, gif.fps) == (len(numbers), 50)
+    assert [note for note in gif.notes if "50" in note] == [
+        "60 fps became 50, the most in a GIF (.gif): frames were left out."
+    ] * (fps == 60)
+
+
 @pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("quality", VIDEO_QUALITIES)
@@ -465,10 +484,13 @@ def test_a_frame_of_8k_is_written_whole(small_frame, tmp_path, format):
         ({"frames": torch.zeros(1, 0, 8, 3)}, "8x0"),
         ({"frames": torch.zeros(1, 2, 20000, 3)}, "16384"),
         ({"fps": 0}, "fps is 0"),
+        (
+            {"fps": 0.005},
+            "fps is 0.005, but must be 0.01 to 1000.* images of Get Video Components instead, and set fps",
+        ),
         ({"fps": -16}, "fps is -16"),
         ({"fps": math.nan}, "fps must be a number"),
         ({"fps": 2000}, "1000"),
-        ({"fps": 60, "format": GIF}, "50"),
         ({"format": "AVI"}, "AVI"),
         ({"quality": "best"}, "best"),
         ({"fps": Fraction(2**31, 2**27 - 1)}, "2147483647"),
@@ -623,12 +645,16 @@ CLIPS = {
 def test_the_thread_that_converts_starts_none_beside_the_encoder(tmp_path, format, kind):
     """They would spin on the cores that the encoder needs: on a busy machine an export took five times as long."""
     clip = CLIPS[kind](moving_clip(2, 64, 1280), tmp_path)
-    converter = make_converter(find_encoding(format), "high", clip, (0, 0, 0), StopsAfter(9))
+    target = find_encoding(format)
+    converter, timing = (
+        make_converter(target, "high", clip, (0, 0, 0), StopsAfter(9)),
+        Timing.of(clip, Fraction(16), target),
+    )
     started = []
 
     def convert() -> None:
         before = set(THREADS.iterdir())
-        list(converted(clip, converter))
+        list(converted(clip, converter, timing))
         started.extend(set(THREADS.iterdir()) - before)
 
     thread = threading.Thread(target=convert)

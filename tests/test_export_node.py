@@ -546,8 +546,8 @@ def test_a_value_that_no_widget_has_is_refused_by_comfyui(any_comfyui, values, s
     ("name", "kind", "value", "says"),
     [
         ("filename_prefix", "PrimitiveString", "../outside", "filename_prefix is '../outside', but must name a file"),
-        ("fps", "PrimitiveFloat", 0.0, "fps is 0, but X264 (.mp4) takes 0.01 to 1000: change it"),
-        ("fps", "PrimitiveFloat", 1001.0, "fps is 1001, but X264 (.mp4) takes 0.01 to 1000: change it"),
+        ("fps", "PrimitiveFloat", 0.0, "fps is 0, but must be 0.01 to 1000: change it"),
+        ("fps", "PrimitiveFloat", 1001.0, "fps is 1001, but must be 0.01 to 1000: change it"),
     ],
 )
 def test_bad_values_from_other_nodes_end_in_an_error_at_the_node(comfyui, name, kind, value, says):

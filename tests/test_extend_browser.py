@@ -63,7 +63,7 @@ WIDGET = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def clip(server: ComfyUI) -> None:
     """For Load Video, whose list a page reads when it opens."""
     make_clip(input_of(server, "clip.mp4"), 16, 16, 1)

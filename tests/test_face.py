@@ -14,7 +14,7 @@ from cosmos_predict25.devtools.frontend import (
     assert_nothing_is_wrong,
     loaded_video,
     open_page,
-    open_template,
+    open_workflow,
     press_run,
     set_values,
     take_screenshot,
@@ -86,7 +86,7 @@ def test_every_workflow_has_a_form_with_what_it_starts_from_and_what_it_makes(fi
 
 
 def test_a_workflow_is_a_form_that_makes_a_video(page: Page) -> None:
-    open_template(page, "Cosmos Text to Video (demo)")
+    open_workflow(page, "Cosmos Text to Video (demo)")
     page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
     text = page.get_by_test_id("app-mode-widget-item").locator("textarea")
     # before that the form is drawn a second time
@@ -115,7 +115,7 @@ def run_form(page: Page) -> None:
 
 def test_a_form_says_why_it_does_not_run(page: Page, no_checkpoint: None) -> None:
     """One refusal before anything is sent and one during the run, of nodes that the form does not show."""
-    open_template(page, "NVIDIA Cosmos Text to Video (local)")
+    open_workflow(page, "NVIDIA Cosmos Text to Video (local)")
     page.evaluate("app.extensionManager.command.execute('Comfy.ToggleLinear')")
     run_form(page)
     told = page.get_by_role("alert")
@@ -149,7 +149,7 @@ def test_a_subgraph_alone_says_what_to_connect_and_why_it_does_not_run(page: Pag
 def test_a_fresh_tab_shows_what_is_said_of_results_that_are_kept(page: Page, server: ComfyUI, browser: Browser) -> None:
     lines = ["Demo: knows only coloured shapes.", "9 frames of 96x96 in"]
     for tab in (page, fresh := open_page(browser, server)):
-        open_template(tab, "Cosmos Text to Video (demo)")
+        open_workflow(tab, "Cosmos Text to Video (demo)")
         set_values(tab, "CosmosPredict25SamplerSettings", {"num_frames": 9, "num_inference_steps": 4})
         press_run(tab)
         assert wait_for_end(tab)[-1]["name"] == "execution_success"
@@ -179,7 +179,7 @@ LONG_REFUSAL = """() => app.api.dispatchCustomEvent('execution_error', {
 
 
 def test_no_word_of_a_refusal_is_broken(page: Page) -> None:
-    open_template(page, "Cosmos Text to Video (demo)")
+    open_workflow(page, "Cosmos Text to Video (demo)")
     page.evaluate(LONG_REFUSAL)
     expect(page.get_by_text("Words that are wide").first).to_be_visible()
     take_screenshot(page, "long-refusal")
@@ -215,8 +215,7 @@ def test_a_refusal_in_a_subgraph_is_gone_with_the_next_run(page: Page) -> None:
     page.evaluate(f"{prompt}.value = 'A red circle.'; {prompt}.callback?.('A red circle.')")
     press_run(page)
     assert wait_for_end(page)[-1]["name"] == "execution_success"
-    page.wait_for_timeout(1500)
-    assert not page.evaluate(shown)
+    page.wait_for_function(f"!({shown})")
 
 
 def add_from_search(page: Page, name: str) -> None:

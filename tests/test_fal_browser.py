@@ -13,12 +13,13 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from cosmos_predict25.devtools import environment
-from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.comfyui import ComfyUI, link_checkpoint
 from cosmos_predict25.devtools.fal_standin import FalStandIn, Hang, Job, Reply, content_policy
 from cosmos_predict25.devtools.frontend import (
+    NEXT_PICTURE,
     assert_nothing_is_wrong,
     loaded_video,
-    open_template,
+    open_workflow,
     press_run,
     set_values,
     take_screenshot,
@@ -54,8 +55,6 @@ ON_FAL_ONLY = """() => app.graph.nodes.forEach((node) => {
     const isLocal = ['CosmosPredict25Generate', 'CosmosPredict25ExportVideo'].includes(node.type)
     node.mode = node.mode === 2 || !isLocal ? 0 : 2
 })"""
-# After what waits for the end of the event at hand.
-NEXT_PICTURE = "() => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done))))"
 PLAYS = "(video) => !video.error && !video.paused && video.currentTime > 0.3"
 
 
@@ -84,8 +83,7 @@ def server(
 ) -> Iterator[ComfyUI]:
     """A ComfyUI that takes the stand-in for fal."""
     base = tmp_path_factory.mktemp("browser")
-    (base / "models" / "diffusers").mkdir(parents=True)
-    (base / "models" / "diffusers" / checkpoint.name).symlink_to(checkpoint, target_is_directory=True)
+    link_checkpoint(base, checkpoint)
     no_key = dict.fromkeys(("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET"), "")
     environ = {**running_fal.environ, **no_key, "HOME": str(key_file.parent.parent)}
     with ComfyUI(environment.source_folder(environment.NEWEST), base, environment.REPO, environ=environ) as server:
@@ -94,7 +92,7 @@ def server(
 
 @pytest.fixture
 def template(page: Page) -> Page:
-    open_template(page, "NVIDIA Cosmos Text to Video (on fal)")
+    open_workflow(page, "NVIDIA Cosmos Text to Video (on fal)")
     return page
 
 
@@ -275,11 +273,11 @@ def test_a_result_stays_off_another_workflow_with_the_same_ids(template: Page, f
     set_values(template, SETTINGS, {"num_frames": 9, "seed": 9})
     press_run(template)
     assert wait_for_end(template)[-1]["name"] == "execution_success"
-    expect(saved).to_be_visible(timeout=60_000)
+    expect(saved).to_be_visible()
     fal.run_seconds = math.inf
     set_values(template, SETTINGS, {"seed": 10})
     press_run(template)
-    expect(template.get_by_text("Running at fal")).to_be_visible(timeout=60_000)
+    expect(template.get_by_text("Running at fal")).to_be_visible()
     template.evaluate(OPEN_A_COPY)
     template.wait_for_function("texts.length > 0")
     fal.complete(last_job(fal).request_id)
@@ -298,7 +296,7 @@ def choose_endpoint(page: Page, name: str) -> None:
 
 
 def test_one_prompt_feeds_the_local_node_and_fal(page: Page, fal: FalStandIn, server: ComfyUI) -> None:
-    open_template(page, "NVIDIA Cosmos Text to Video (locally or on fal)")
+    open_workflow(page, "NVIDIA Cosmos Text to Video (locally or on fal)")
     assert_nothing_is_wrong(page)
     take_screenshot(page, "local-or-fal")
     assert page.evaluate(MUTED) == ["CosmosPredict25GenerateFal", "CosmosPredict25ExportVideo"]
@@ -319,7 +317,7 @@ def test_one_prompt_feeds_the_local_node_and_fal(page: Page, fal: FalStandIn, se
 
 
 def test_a_picture_is_uploaded_and_what_starts_from_it_plays(page: Page, fal: FalStandIn) -> None:
-    open_template(page, "NVIDIA Cosmos Image to Video (locally or on fal)")
+    open_workflow(page, "NVIDIA Cosmos Image to Video (locally or on fal)")
     page.evaluate(ON_FAL_ONLY)
     set_values(page, SETTINGS, {"num_frames": 9, "seed": 6})
     fal.fault("upload", Hang(2, accept=True))

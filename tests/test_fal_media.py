@@ -383,7 +383,8 @@ ILLEGAL = [
 ]
 
 
-@pytest.mark.quick(12)
+@pytest.mark.sample(27)
+@pytest.mark.quick(9)
 @pytest.mark.parametrize("address", ILLEGAL, ids=lambda address: ascii(address)[:50])
 def test_illegal_addresses_are_never_asked(fal: FalStandIn, address: str) -> None:
     fal.fault("result", at(address))

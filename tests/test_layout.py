@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from cosmos_predict25.devtools import environment
-from cosmos_predict25.devtools.comfyui import ComfyUI
+from cosmos_predict25.devtools.comfyui import ComfyUI, link_checkpoint
 from cosmos_predict25.devtools.frontend import open_page, press_run, take_screenshot, wait_for_end
 
 WORKFLOWS = sorted((environment.REPO / "workflows").glob("*.json"))
@@ -115,14 +115,19 @@ def test_the_measure_sees_what_is_hidden():
     assert hidden({"boxes": {**boxes, "2": [90, 90, 300, 200]}, "wires": []}) == ["1 and 2 lie over each other"]
 
 
-@pytest.fixture(scope="module", params=[None, environment.NEWEST_FRONTEND], ids=["bundled", "newest"])
+FRONTENDS = [
+    pytest.param(None, id="bundled"),
+    pytest.param(environment.NEWEST_FRONTEND, id="newest", marks=pytest.mark.exhaustive),
+]
+
+
+@pytest.fixture(scope="module", params=FRONTENDS)
 def frontend(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
 ) -> Iterator[ComfyUI]:
     """A ComfyUI with its own frontend and with the newest one."""
     base = tmp_path_factory.mktemp("layout")
-    (base / "models" / "diffusers").mkdir(parents=True)
-    (base / "models" / "diffusers" / checkpoint.name).symlink_to(checkpoint, target_is_directory=True)
+    link_checkpoint(base, checkpoint)
     chosen = ["--front-end-root", str(environment.fetch_frontend(request.param))] if request.param else []
     no_key = dict.fromkeys(("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET"), "")
     source = environment.source_folder(environment.NEWEST)
@@ -151,7 +156,7 @@ def hidden_on(page: Page) -> list[str]:
     return hidden(page.evaluate(MEASURE))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_nothing_is_hidden_before_and_after_a_run_and_with_refusals(view: Page, file: Path) -> None:
     graph = load(view, file)
@@ -169,7 +174,7 @@ def test_nothing_is_hidden_before_and_after_a_run_and_with_refusals(view: Page, 
     take_screenshot(view, f"layout {file.stem}")
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("file", SUBGRAPHS, ids=lambda file: file.stem)
 def test_nothing_is_hidden_inside_a_subgraph(view: Page, file: Path) -> None:
     load(view, file)

@@ -138,6 +138,7 @@ def foreign(request: pytest.FixtureRequest, server: ComfyUI, browser: Browser) -
     server.request("/settings", {"Comfy.Locale": "en"})
 
 
+@pytest.mark.sample(1)
 def test_searches_nodes_and_help_are_in_the_users_language(foreign: tuple[Page, str]) -> None:
     page, language = foreign
     node_defs = json.loads((locales.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))

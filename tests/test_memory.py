@@ -20,9 +20,13 @@ from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 PARTS = ("text_encoder", "transformer", "vae")
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(version, marks=pytest.mark.slow) for version in ("0.30.0", "0.18.2")]
-)
+REPORTS = [
+    pytest.param("0.30.0", marks=pytest.mark.slow),
+    pytest.param("0.18.2", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
+]
+
+
+@pytest.fixture(scope="module", params=REPORTS)
 def report(request):
     """What tests/memory_worker.py finds in this ComfyUI."""
     worker = Path(__file__).with_name("memory_worker.py")

@@ -104,13 +104,13 @@ def test_nvidias_35_steps_of_the_14b_and_of_the_pre_trained_2b_are_35_here():
 
 @pytest.mark.parametrize(("variant", "expected"), [(POST_TRAINED, 0.0001), (OTHERS, None), (DISTILLED, 0.0001)])
 def test_a_known_frame_has_the_timestep_that_its_variant_was_trained_with(model, variant, expected, monkeypatch):
-    seen, moment = [], model.transformer.moment
+    seen, at = [], model.transformer.at
 
     def watched(latents, timestep):
         seen.append(timestep)
-        return moment(latents, timestep)
+        return at(latents, timestep)
 
-    monkeypatch.setattr(model.transformer, "moment", watched)
+    monkeypatch.setattr(model.transformer, "at", watched)
     request = GenerationRequest(prompt="a cat", seed=3, num_frames=13, num_inference_steps=3, width=48, height=32)
     generate(replace(model, variant=variant), request, start=Start(torch.rand(5, 32, 48, 3)))
     sigmas = standard_sigmas(model.scheduler_config, 3).tolist()

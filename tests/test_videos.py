@@ -1,10 +1,13 @@
 """Which VIDEO is read from its file: one that is just what the file holds, as far as this pack can know."""
 
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.tests.test_extend_node import HEIGHT, WIDTH, make_clip
 
 CROP = (8, 4, 32, 24)
@@ -86,3 +89,36 @@ def test_a_video_of_another_packs_class_gives_its_own_frames(core, file):
     video = Dark(str(file))
     assert video.get_components().images.shape == torch.Size((20, HEIGHT, WIDTH, 3))
     assert_gives_its_own_frames(video)
+
+
+@pytest.mark.parametrize("use", ["export", "export a video", "extend", "start"])
+def test_a_list_of_images_is_refused_in_a_sentence(core, use):
+    from comfy_api.latest import Types
+
+    from cosmos_predict25.nodes.host.clips import clip_of, start_from, video_from
+    from cosmos_predict25.nodes.host.videos import source_of
+
+    images: Any = [torch.zeros(1, 8, 8, 3)] * 2
+    uses = {
+        "export": lambda: source_of(video_from(images), None, lambda: None),
+        "export a video": lambda: source_of(Made(Types.VideoComponents(images, Fraction(16))), None, lambda: None),
+        "extend": lambda: clip_of(images, lambda: None),
+        "start": lambda: start_from(images, None),
+    }
+    with pytest.raises(InvalidRequestError, match="list of 2, but must be one batch: join them with Batch Images"):
+        uses[use]()
+
+
+class Made:
+    """Another pack's VIDEO."""
+
+    def __init__(self, components: Any) -> None:
+        self.get_components = lambda: components
+
+
+def test_a_batch_of_sounds_is_refused_before_a_video_is_made_longer(core):
+    from cosmos_predict25.nodes.host.clips import clip_of, video_from
+
+    audio: Any = {"waveform": torch.zeros(2, 1, 800), "sample_rate": 16000}
+    with pytest.raises(InvalidRequestError, match="connect one sound, not a batch"):
+        clip_of(video_from(torch.zeros(1, 8, 8, 3), audio=audio), lambda: None)

@@ -52,14 +52,17 @@ def free_ram() -> float:
 def clip_of(video: Input.Video | Tensor, raise_if_stopped: Callable[[], None]) -> tuple["LongClip", Input.Audio | None]:
     """Return all frames of a video, or of images at 16 fps, and the sound. A file is decoded on demand.
 
-    Raises `InvalidRequestError` for a file that cannot be read.
+    Raises `InvalidRequestError` for a file that cannot be read, and for a list or a batch of sounds.
     """
-    if isinstance(video, Tensor):
+    from ...pipeline.export.sound import sound_of
+
+    if isinstance(video, (Tensor, list)):
         return start_of(Types.VideoComponents(images=video, frame_rate=Fraction(FPS))).as_long(), None
     clip = clip_in_file(video, raise_if_stopped)
     if clip is not None:
         return long_clip(clip), audio_of(clip.sound())
     components = video.get_components()
+    sound_of(components.audio)
     return start_of(components).as_long(), components.audio
 
 

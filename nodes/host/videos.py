@@ -120,9 +120,12 @@ class Source:
 
 def source_of(video: Input.Video, audio: Input.Audio | None, raise_if_stopped: Callable[[], None]) -> Source:
     """The video with its sound, or with `audio`. Raises `InvalidRequestError` for a file that cannot be read."""
+    from ...pipeline.start import check_batch
+
     clip = clip_in_file(video, raise_if_stopped)
     if clip is None:
         components = video.get_components()
+        check_batch(components.images)
         return Source(components.images, alpha_of(components), audio or components.audio, components.frame_rate)
     return Source(clip, None, audio or clip.sound(), clip.frame_rate)
 

@@ -31,6 +31,8 @@ DECODER_THREADS = 2
 """Each holds frames of its own, and an encoder needs the other cores."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders leave the alpha of a WebM out."""
+COVER_CODECS = {"bmp", "mjpeg", "png", "webp"}
+"""Of a cover that a container does not tell from a video."""
 MP4_BRAND = b"ftyp"
 
 
@@ -61,7 +63,7 @@ def why(file: object, error: OSError | FFmpegError) -> str:
             head = content.read(8)
         if not head:
             return "the file is empty): choose another file"
-        if isinstance(error, InvalidDataError) and head[4:] == MP4_BRAND:
+        if isinstance(error, InvalidDataError | EndOfFile) and head[4:] == MP4_BRAND:
             return "its index is missing, as where a download or a recording broke off): get the whole file"
     return f"{error.strerror}): choose another file"
 
@@ -75,11 +77,13 @@ def opened(file: File) -> Iterator[InputContainer]:
 
 
 def first_video(container: InputContainer) -> VideoStream:
-    """The first that is no attached picture. Raises `InvalidRequestError` where there is none that can be decoded."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            return stream
-    raise InvalidRequestError(f"{name_of(container.name)} has no video that can be decoded: choose another file.")
+    """The first that is no cover. Raises `InvalidRequestError` where there is none that can be decoded."""
+    streams = [stream for stream in container.streams.video if stream.codec_context is not None]
+    streams = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+    moving = [stream for stream in streams if stream.codec_context.name not in COVER_CODECS]
+    if not streams:
+        raise InvalidRequestError(f"{name_of(container.name)} has no video that can be decoded: choose another file.")
+    return (moving or streams)[0]
 
 
 def last_audio(container: InputContainer) -> av.AudioStream | None:

@@ -66,6 +66,7 @@ class FileClip:
         if is_avi:
             # It counts in the order of decoding, so that its pictures seem to be late where that is not their order.
             self._delay = Fraction(self._first.time or 0) - Fraction(self._origin)
+            self._first = self._first_picture()
         if start < 0:
             start = max(0.0, (float(self._length) if self._length else self.times.end - self._origin) + start)
         if start or duration:

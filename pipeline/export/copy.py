@@ -13,9 +13,10 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..clip.file import as_invalid_request
+from ..clip.pictures import FileClip
 from ..formats import VideoFormat
 from ..observer import NullObserver, Observer
-from ..video import VideoFile, gif_frame_rate
+from ..video import VideoFile
 from .encodings import Encoding, check_suffix, find_encoding
 from .file import finished_file
 from .metadata import metadata_for, video_file_with_sidecar
@@ -54,10 +55,9 @@ def remux(
                 num_frames = sum(1 for _ in packets)
                 copy_file(source, temporary)
         video = container.streams.video[0]
-        rate = rate_of(video, num_frames)
         size = (video.width, video.height)
     notes = ("The file was copied as it is, not encoded again.",)
-    return finished_file(path, target.format, size, rate, num_frames, notes)
+    return finished_file(path, target.format, size, FileClip(source).frame_rate, num_frames, notes)
 
 
 def is_of_format(container: InputContainer, source: Path, target: VideoFormat) -> bool:
@@ -70,6 +70,7 @@ def is_of_format(container: InputContainer, source: Path, target: VideoFormat) -
         and videos[0].codec_context.codec.canonical_name == target.codec
         and source.suffix.lower() == target.suffix
         and (target.container != "mov" or videos[0].codec_context.codec_tag == "ap4h")
+        and (target.container != "webm" or (videos[0].sample_aspect_ratio or 1) == 1)  # a copy would lose it
     )
 
 
@@ -139,10 +140,3 @@ def add_prores(output: OutputContainer, source: VideoStream) -> VideoStream:
     for tag in ("color_primaries", "color_trc", "colorspace", "color_range"):
         setattr(stream.codec_context, tag, getattr(source.codec_context, tag))
     return stream
-
-
-def rate_of(video: VideoStream, num_frames: int) -> Fraction:
-    """Frames per second. A GIF's delays are whole hundredths of a second, and only their average is right."""
-    if video.codec_context.name == "gif" and video.duration and video.time_base:
-        return gif_frame_rate(num_frames, video.duration * video.time_base)
-    return video.average_rate or video.guessed_rate or Fraction(16)

@@ -9,7 +9,7 @@ from ..errors import InvalidRequestError
 from ..formats import FORMATS, VideoFormat, find_format, format_of_suffix
 from ..request import VIDEO_QUALITIES
 
-MIN_FPS = Fraction(1, 100)
+MIN_FPS, MAX_FPS = Fraction(1, 100), 1000
 LARGE = 1920 * 1088
 """Pixels."""
 
@@ -20,6 +20,7 @@ class Encoding:
 
     `pixel_formats`: of opaque frames, and of those with alpha.
     `even_sides`: width and height must be even, because there is one colour sample for 2x2 pixels.
+    `max_fps`: of more frames per second, some are left out.
     `audio_encoder`: None where there is no sound.
     `large_options`: of frames with more than `LARGE` pixels, so that the encoder holds few of them.
     `thread_type`: what the encoder's threads share, FRAME, SLICE or AUTO.
@@ -30,12 +31,12 @@ class Encoding:
     encoder: str
     pixel_formats: tuple[str, str]
     even_sides: bool
-    max_fps: int
     audio_encoder: str | None
     container_options: Mapping[str, str]
     qualities: Mapping[str, Mapping[str, str]]
     encoder_options: Mapping[str, str] = field(default_factory=dict)
     large_options: Mapping[str, str] = field(default_factory=dict)
+    max_fps: int = MAX_FPS
     max_side: int = 16384
     thread_type: str = "AUTO"
 
@@ -58,20 +59,21 @@ class Encoding:
         """Whether PyAV can write the shape of pixels that are not square."""
         return self.format.container in ("mp4", "mov")
 
-    def check_fps(self, fps: Fraction) -> None:
-        """Raise `InvalidRequestError` for a frame rate that the format cannot keep."""
-        if not MIN_FPS <= fps <= self.max_fps:
-            raise InvalidRequestError(
-                f"fps is {float(fps):g}, but {self.format.name} takes 0.01 to {self.max_fps}: "
-                "change it, or choose another format."
-            )
-
     def check_size(self, width: int, height: int) -> None:
         """Raise `InvalidRequestError` for frames that the format cannot hold."""
         if not (1 <= width <= self.max_side and 1 <= height <= self.max_side):
             raise InvalidRequestError(
                 f"The frames are {width}x{height} pixels, but {self.format.name} takes sides of 1 to {self.max_side}."
             )
+
+
+def check_fps(fps: Fraction) -> None:
+    """Raise `InvalidRequestError` for a frame rate that no format can keep."""
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise InvalidRequestError(
+            f"fps is {float(fps):g}, but must be {float(MIN_FPS):g} to {MAX_FPS}: change it. For a video, connect the "
+            "images of Get Video Components instead, and set fps."
+        )
 
 
 def check_suffix(path: Path, target: VideoFormat) -> None:
@@ -101,7 +103,6 @@ _X264 = Encoding(
     encoder="libx264",
     pixel_formats=("yuv420p", "yuv420p"),
     even_sides=True,
-    max_fps=1000,
     audio_encoder="aac",
     container_options=_MOV_OPTIONS,
     encoder_options={
@@ -131,7 +132,6 @@ _VP9 = Encoding(
     encoder="libvpx-vp9",
     pixel_formats=("yuv420p", "yuva420p"),
     even_sides=True,
-    max_fps=1000,
     audio_encoder="libopus",
     container_options={},
     encoder_options={
@@ -152,7 +152,6 @@ _PRORES = Encoding(
     encoder="prores_ks",
     pixel_formats=("yuv444p10le", "yuva444p10le"),
     even_sides=False,
-    max_fps=1000,
     audio_encoder="pcm_s16le",
     container_options=_MOV_OPTIONS,
     encoder_options={"profile": "4444", "vendor": "apl0"},

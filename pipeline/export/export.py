@@ -21,7 +21,7 @@ from ..errors import InvalidRequestError
 from ..observer import NullObserver, Observer
 from ..start import check_batch
 from ..video import VideoFile
-from .encodings import Encoding, check_suffix, find_encoding
+from .encodings import Encoding, check_fps, check_suffix, find_encoding
 from .file import finished_file
 from .gif import GifConverter
 from .metadata import metadata_for, video_file_with_sidecar
@@ -60,7 +60,8 @@ def export(
     samples and the file's colours too where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes
     each pixel opaque or not, and X264 puts `background`, RGB in 0..1, behind it.
     `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
-    `fps`: frames per second of a tensor. A float becomes the fraction that it stands for, 30000/1001 for 29.97003.
+    `fps`: frames per second of a tensor. A float becomes the fraction that it stands for, 30000/1001 for 29.97003. Of
+    more than the format takes, some frames are left out.
     `format`, `quality`: of `VIDEO_OUTPUT_TYPES` and `VIDEO_QUALITIES`.
     `audio`: the sound of a file, or ComfyUI's AUDIO: {"waveform": (1, channels, samples), "sample_rate": int}, floats
     in -1..1, int16 or int32. What is longer than the pictures is cut.
@@ -71,12 +72,12 @@ def export(
     """
     observer = observer or NullObserver()
     target = find_encoding(format)
-    rate = frame_rate(fps)
     if isinstance(frames, FileClip):
-        clip = frames if target.keeps_pixel_aspect else frames.with_square_pixels()
+        clip, rate = frames if target.keeps_pixel_aspect else frames.with_square_pixels(), frames.frame_rate
     else:
-        clip = tensor_clip(frames, alpha)
-        target.check_fps(rate)
+        clip, rate = tensor_clip(frames, alpha), frame_rate(fps)
+        check_fps(rate)
+        clip = clip.at_most(target.max_fps, rate)
     timing = Timing.of(clip, rate, target)
     target.check_size(clip.width, clip.height)
     options = target.options(quality, clip.width * clip.height)
@@ -103,9 +104,9 @@ def export(
             heard = SoundEncoder(sound, output, target.audio_encoder) if sound and target.audio_encoder else None
             with closing(made_ahead(pictures)) as ready, closing(heard) if heard else nullcontext():
                 message = f"Writing {path.name}"
-                num_frames, rate = encode(output, stream, timing, ready, heard, clip.num_frames, message, observer)
-    notes = tuple(notes_on_export(clip, target, sound, converter.floats.found_nan))
-    return finished_file(path, target.format, size, rate, num_frames, notes)
+                num_frames, average = encode(output, stream, timing, ready, heard, clip.num_frames, message, observer)
+    notes = tuple(notes_on_export(clip, target, sound, rate, converter.floats.found_nan))
+    return finished_file(path, target.format, size, average, num_frames, notes)
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
@@ -168,9 +169,13 @@ def goes_through(clip: FileClip, target: Encoding) -> bool:
 
 
 def notes_on_export(
-    clip: Clip | FileClip, target: Encoding, sound: Waveform | FileSound | None, found_nan: bool
+    clip: Clip | FileClip,
+    target: Encoding,
+    sound: Waveform | FileSound | None,
+    rate: Fraction,
+    found_nan: bool,
 ) -> Iterator[str]:
-    """What had to be done to the frames or the sound, each a sentence for the user."""
+    """What had to be done to the frames or the sound, each a sentence for the user. `rate`: as given."""
     width, height, channels = clip.width, clip.height, clip.channels
     padded = encoded_size(clip, target)
     if padded != (width, height):
@@ -184,6 +189,8 @@ def notes_on_export(
         yield "A GIF has no sound: the audio was left out."
     elif isinstance(sound, FileSound) and sound.in_file > sound.channels:
         yield f"The sound's {sound.in_file} channels became {sound.channels} ({LAYOUTS[sound.channels]})."
+    if rate > target.max_fps:
+        yield f"{float(rate):g} fps became {target.max_fps}, the most in a {target.format.name}: frames were left out."
     if isinstance(clip, FileClip):
         yield from clip.notes
     if found_nan:

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Mapping
 from fractions import Fraction
 from math import ceil
-from numbers import Real
 from typing import Any, cast
 
 import av
@@ -57,7 +56,7 @@ def read_audio(audio: Any) -> tuple[Tensor, int]:
             f"The audio's samples are {waveform.dtype}, but must be floats in -1..1, int16 or int32: convert them."
         )
     sample_rate = audio.get("sample_rate")
-    if not isinstance(sample_rate, Real):
+    if not isinstance(sample_rate, int | float):
         raise InvalidRequestError(
             f"The audio's sample_rate is {sample_rate!r}, but must be a number: connect another node's audio."
         )

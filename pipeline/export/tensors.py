@@ -1,8 +1,11 @@
 """From any tensor of frames to floats in 0..1, a tile at a time, so that memory does not grow with the frame."""
 
-from collections.abc import Generator, Iterator
+import copy
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import product
+from math import ceil, floor
 
 import torch
 from torch import Tensor
@@ -25,13 +28,25 @@ class Clip:
     def __init__(self, frames: Tensor, alpha: Tensor | None) -> None:
         self._frames = frames
         self._alpha = alpha if alpha is None else alpha.reshape(frames.shape[:3])
-        self.num_frames, self.height, self.width = frames.shape[:3]
+        self._shown: Sequence[int] = range(len(frames))
+        self.height, self.width = frames.shape[1:3]
         self.channels = frames.shape[3] + (alpha is not None)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._shown)
+
+    def at_most(self, fps: int, rate: Fraction) -> "Clip":
+        """Of `rate` frames per second at most `fps`, evenly: those that are shown at the new times."""
+        share = max(Fraction(1), rate / fps)
+        fewer = copy.copy(self)
+        fewer._shown = [self._shown[floor(index * share)] for index in range(ceil(self.num_frames / share))]
+        return fewer
 
     def frames(self, step: int = 1) -> Generator["Tensor | FrameWithAlpha", None, None]:
         """(H, W, 3 or 4) each, or every `step`-th pixel of it both ways."""
-        for index, frame in enumerate(self._frames):
-            frame = thin(frame, step)
+        for index in self._shown:
+            frame = thin(self._frames[index], step)
             yield frame if self._alpha is None else FrameWithAlpha(frame, thin(self._alpha[index], step))
 
 

@@ -36,9 +36,9 @@ class Timing:
     @classmethod
     def of(cls, clip: Clip | FileClip, rate: Fraction, target: Encoding) -> "Timing":
         """That of a file: its own, so that each picture is shown when the file shows it. Else `rate`."""
+        rate = min(max(rate, MIN_FPS), Fraction(target.max_fps))
         if not isinstance(clip, FileClip):
             return cls(rate, 1 / rate)
-        rate = min(max(clip.frame_rate, MIN_FPS), Fraction(target.max_fps))
         interval = even_interval(clip.times, rate, target)
         step = max(1, round(usual_interval(clip.times, rate) / interval))
         return cls(rate, interval, step, clip.begin, clip.times.end)

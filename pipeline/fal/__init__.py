@@ -3,9 +3,9 @@
 What needs httpx is imported when it is first asked for, so that a node has the endpoints' names and limits without it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..lazy import lazy
 from .endpoints import DISTILLED, IMAGE_TO_VIDEO, TEXT_TO_VIDEO, VIDEO_TO_VIDEO, Endpoint
 
 if TYPE_CHECKING:
@@ -37,23 +37,19 @@ __all__ = [
     "generate",
 ]
 
-_MODULES = {
-    "Cancellation": ".queue.job",
-    "Completed": ".queue.status",
-    "FalClient": ".client",
-    "InProgress": ".queue.status",
-    "Job": ".queue.job",
-    "Journal": ".journal",
-    "Media": ".media.upload",
-    "NetworkPolicy": ".queue.policy",
-    "Queued": ".queue.status",
-    "extend": ".extension",
-    "generate": ".generation",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name of `_MODULES` when it is first used (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name], __name__), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "Cancellation": ".queue.job",
+        "Completed": ".queue.status",
+        "FalClient": ".client",
+        "InProgress": ".queue.status",
+        "Job": ".queue.job",
+        "Journal": ".journal",
+        "Media": ".media.upload",
+        "NetworkPolicy": ".queue.policy",
+        "Queued": ".queue.status",
+        "extend": ".extension",
+        "generate": ".generation",
+    },
+)

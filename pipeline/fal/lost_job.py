@@ -183,9 +183,9 @@ async def has_input_of(given: Any, submission: Submission, client: FalClient) ->
     A file that is uploaded has another address each time, so its content is compared.
     """
     media, arguments = submission.media, dict(submission.arguments)
-    is_uploaded = media is not None and not media.address
-    if is_uploaded:
+    uploaded = None if media is None or media.address else media
+    if uploaded:
         arguments.pop(submission.endpoint.media)
     if not is_same_input(given, sorted(arguments), sha256_of(arguments)):
         return False
-    return not is_uploaded or await is_at(given.get(submission.endpoint.media), media, client.policy)
+    return not uploaded or await is_at(given.get(submission.endpoint.media), uploaded, client.policy)

@@ -5,9 +5,10 @@ not work, and the library's own version runs.
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..lazy import lazy
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import (
@@ -63,13 +64,7 @@ PRIVATE = {
 """Name -> the module it is imported from."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in PRIVATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module(PRIVATE[name]), name)
-    except (ModuleNotFoundError, AttributeError):
-        return type(name, (), {})
+__getattr__ = lazy(__name__, PRIVATE, missing=lambda name: type(name, (), {}))
 
 
 class Release(NamedTuple):

@@ -64,8 +64,8 @@ def predict_velocities(
     """
     dtype = transformer.compute_dtype or transformer.dtype
     latents, mask = latents.to(dtype), mask.to(dtype)
-    moment = transformer.moment(latents, timestep)
-    return [transformer(latents, moment, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
+    shared = transformer.at(latents, timestep)
+    return [transformer(latents, shared, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
 
 
 def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:

@@ -25,13 +25,13 @@ class LibraryTransformer(CosmosTransformer3DModel):
     chunks: Any = None
     compute_dtype: torch.dtype | None = None
 
-    def moment(self, latents: Tensor, timestep: Tensor) -> Tensor:
+    def at(self, latents: Tensor, timestep: Tensor) -> Tensor:
         return timestep if len(timestep) == 1 else timestep.view(1, 1, -1, 1, 1)
 
-    def forward(self, latents: Tensor, moment: Tensor, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().forward(
             hidden_states=latents,
-            timestep=moment,
+            timestep=timestep,
             encoder_hidden_states=prompt_embeds,
             condition_mask=condition_mask,
             padding_mask=latents.new_zeros(1, 1, *latents.shape[-2:]),

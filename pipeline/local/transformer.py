@@ -54,7 +54,7 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Timestep:
     """Values shared by all passes at one timestep, whatever their prompts.
 
     `time`, (rows, channels), and `time_lora`, (rows, 3 * channels): one row, or one for each latent frame, in
@@ -74,7 +74,7 @@ class Moment:
 class Pass:
     """Values shared by all blocks of one pass. `prompt_embeds`: (1, 512, text_embed_dim)."""
 
-    moment: Moment
+    timestep: Timestep
     prompt_embeds: Tensor
     kernels: Kernels
     chunks: Chunks
@@ -96,12 +96,12 @@ class CosmosTransformer(CosmosTransformer3DModel):
     compute_dtype: torch.dtype | None = None
     """None means the dtype of the weights."""
 
-    def moment(self, latents: Tensor, timestep: Tensor) -> Moment:
+    def at(self, latents: Tensor, timestep: Tensor) -> Timestep:
         """Return the shared values for `forward` at `timestep`, (1,), or (T,) with one per latent frame."""
         time, time_lora = self._embed(timestep)
         table = self.kernels.rotary_table(*self.rope(latents))
         positions = self.learnable_pos_embed and self.learnable_pos_embed(latents.to(FINE_DTYPE))
-        return Moment(time, time_lora, table, positions)
+        return Timestep(time, time_lora, table, positions)
 
     def _embed(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Return `time` and `time_lora` of a timestep. Source: `CosmosEmbedding.forward` of diffusers."""
@@ -110,7 +110,7 @@ class CosmosTransformer(CosmosTransformer3DModel):
         hidden = embedder.activation(self.kernels.apply(embedder.linear_1, time))
         return with_weights_in(self.time_embed.norm, FINE_DTYPE)(time), self.kernels.apply(embedder.linear_2, hidden)
 
-    def forward(self, latents: Tensor, moment: Moment, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, latents: Tensor, timestep: Timestep, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the velocity, in the shape and dtype of `latents`, (1, 16, T, H/8, W/8).
 
         `prompt_embeds`: (1, 512, text_embed_dim), projected. `condition_mask`: (1, 1, T, H/8, W/8).
@@ -120,7 +120,7 @@ class CosmosTransformer(CosmosTransformer3DModel):
         frames, height, width = latents.shape[2:]
         x = torch.cat([latents, condition_mask, torch.zeros_like(condition_mask)], dim=1)
         hidden_states = self.patch_embed(x).flatten(1, 3)
-        shared = Pass(moment, prompt_embeds, self.kernels, self.chunks)
+        shared = Pass(timestep, prompt_embeds, self.kernels, self.chunks)
         hidden_states = hidden_states.to(RESIDUAL_DTYPE)
         for block in self.transformer_blocks:
             hidden_states = block(hidden_states, shared)
@@ -134,7 +134,7 @@ class CosmosTransformer(CosmosTransformer3DModel):
 
     def _project_out(self, hidden_states: Tensor, shared: Pass, dtype: torch.dtype) -> Tensor:
         shift, scale = modulation(self.norm_out, shared)
-        proj_out = shared.kernels.hold(self.proj_out, shared.moment.time)
+        proj_out = shared.kernels.hold(self.proj_out, shared.timestep.time)
         return torch.cat(
             [
                 proj_out(normalized(self.norm_out, hidden_states, part, scale, shift, shared).to(FINE_DTYPE))
@@ -149,8 +149,8 @@ class CosmosBlock(CosmosTransformerBlock):
 
     def forward(self, hidden_states: Tensor, shared: Pass) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update `hidden_states`, (1, tokens, channels), in place. Source: `CosmosTransformerBlock.forward`."""
-        if shared.moment.positions is not None:
-            hidden_states.add_(shared.moment.positions)
+        if shared.timestep.positions is not None:
+            hidden_states.add_(shared.timestep.positions)
         self._attend_to_itself(hidden_states, shared)
         self._attend_to_prompt(hidden_states, shared)
         self._feed_forward(hidden_states, shared)
@@ -169,13 +169,13 @@ class CosmosBlock(CosmosTransformerBlock):
             x = modulated(self.norm1, hidden_states, part, scale, shift, shared)
             key[:, part], value[:, part] = to_k(x), to_v(x)
         key, value = split_heads(key, attn.heads), split_heads(value, attn.heads)
-        norm_and_rotate(attn.norm_k, key, shared.moment.table, shared)
+        norm_and_rotate(attn.norm_k, key, shared.timestep.table, shared)
         for part in queries:
             # In an expression: a name would keep what was normalised alive beside the queries that were made of it.
             query = split_heads(
                 to_q(modulated_whole(self.norm1, hidden_states, part, scale, shift, shared)), attn.heads
             )
-            norm_and_rotate(attn.norm_q, query, shared.moment.table[part], shared)
+            norm_and_rotate(attn.norm_q, query, shared.timestep.table[part], shared)
             out = shared.kernels.attention(query, key, value)
             del query
             add_gated(hidden_states, part, gate, to_out(out), shared)
@@ -218,12 +218,12 @@ def with_weights_in(layer: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], 
 
 def modulation(norm: Any, shared: Pass) -> tuple[Tensor, ...]:
     """Return shift, scale and, in a block, gate: (rows, channels) each. Computed once per timestep."""
-    moment, apply = shared.moment, shared.kernels.apply
-    if norm not in moment.modulations:
-        values = apply(norm.linear_2, apply(norm.linear_1, norm.activation(moment.time)))
-        values = values + moment.time_lora[:, : values.shape[1]]
-        moment.modulations[norm] = values.split(moment.time.shape[1], dim=1)
-    return moment.modulations[norm]
+    timestep, apply = shared.timestep, shared.kernels.apply
+    if norm not in timestep.modulations:
+        values = apply(norm.linear_2, apply(norm.linear_1, norm.activation(timestep.time)))
+        values = values + timestep.time_lora[:, : values.shape[1]]
+        timestep.modulations[norm] = values.split(timestep.time.shape[1], dim=1)
+    return timestep.modulations[norm]
 
 
 def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:

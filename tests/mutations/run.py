@@ -27,6 +27,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 LEFT_OUT = (".git", ".demo", "__pycache__", ".hypothesis", ".pytest_cache", ".ruff_cache")
 PASSED, FAILED = 0, 1
 """pytest's exit codes. Any other says that it did not run the tests."""
+SHORT_RUN = ("-m", "not exhaustive")
+"""What scripts/test runs has to notice each row, without the cases that a release adds."""
 KILLED = "killed"
 MINUTES = 15
 """After which a test hangs."""
@@ -108,7 +110,7 @@ def outcome_of(mutation: Mutation, checkout: Path) -> Outcome:
 
 def pytest(checkout: Path, tests: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     """Without compiled files: Python would take those of a file that was changed within the same second."""
-    command = [str(Path(sys.executable).with_name("pytest")), "-x", "-q", "-p", "no:cacheprovider"]
+    command = [str(Path(sys.executable).with_name("pytest")), "-x", "-q", "-p", "no:cacheprovider", *SHORT_RUN]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     paths = [f"tests/{test}" for test in tests]
     seconds = MINUTES * 60 * len(tests)

@@ -422,7 +422,7 @@ CONDITIONING = (
     Mutation(
         "the sound of an extended clip comes too late",
         f"{HOST}/clips.py",
-        "audio=sound_from(audio, clip.skipped())",
+        "audio=sound_from(audio, clip.skipped)",
         "audio=audio",
         "test_extend_node.py::test_a_clip_goes_on_with_its_sound",
         COMFYUI,
@@ -447,8 +447,8 @@ EXPORTING = (
     Mutation(
         "another sound track is saved than ComfyUI plays",
         "pipeline/clip/file.py",
-        "return [stream for stream in container.streams.audio if stream.codec_context is not None]",
-        "return [stream for stream in container.streams.audio if stream.codec_context is not None][:1]",
+        "return streams[-1] if streams else None",
+        "return streams[0] if streams else None",
         "test_export_file.py::test_of_several_sounds_the_one_is_taken_that_comfyui_plays",
     ),
     Mutation(
@@ -474,16 +474,16 @@ EXPORTING = (
     ),
     Mutation(
         "a video that a phone filmed upright lies on its side",
-        "pipeline/clip/pictures.py",
-        "np.rot90(image, round(picture.rotation // 90))",
-        "image",
+        "pipeline/clip/look.py",
+        "return (3 if b > 0 else 1), is_mirrored",
+        "return 0, is_mirrored",
         "test_export_file.py::test_a_picture_that_lies_on_its_side_is_put_upright",
     ),
     Mutation(
         "sound that begins late comes too early",
         "pipeline/clip/sound.py",
-        "if late > 0:",
-        "if late > 10**9:",
+        "if at - done > allowed:",
+        "if at - done > 10**9:",
         "test_export_file.py::test_sound_stays_with_the_pictures",
     ),
     Mutation(
@@ -524,6 +524,20 @@ EXPORTING = (
 )
 
 LOADING = (
+    Mutation(
+        "a video of coloured shapes is made where there is no model",
+        "nodes/checkpoint_inputs.py",
+        "own = [name for name in found if name != DEMO]",
+        "own = list(found)",
+        "test_files.py::test_auto_makes_no_video_of_the_demo_where_another_model_is_meant",
+    ),
+    Mutation(
+        "the first step, which also loads, counts in the time that is left",
+        f"{LOCAL}/time_left.py",
+        "if self._done == 1:",
+        "if self._done == 0:",
+        "test_generate.py::test_the_time_left_is_told_from_the_third_step_on_by_the_steps_after_the_first",
+    ),
     Mutation(
         "no checkpoint is found behind a link",
         f"{LOAD}/find.py",
@@ -592,10 +606,18 @@ LOADING = (
 NODES = (
     Mutation(
         "a file outside of the output folder is written",
-        "nodes/export_video.py",
-        "if folder not in (folder / filename_prefix).resolve().parents:",
-        "if not filename_prefix:",
+        "nodes/host/output.py",
+        "or not is_in_output(filename_prefix):",
+        "or not filename_prefix:",
         "test_export_node.py::test_bad_input_is_refused_on_the_node_before_the_video_is_made",
+        COMFYUI,
+    ),
+    Mutation(
+        "a name that is too long is found when the video is made",
+        "nodes/export_video.py",
+        "check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))",
+        "cls.fill_in_prefix(filename_prefix)",
+        "test_export_node.py::test_a_file_that_cannot_be_written_is_refused_before_the_video_is_made",
         COMFYUI,
     ),
     Mutation(
@@ -646,9 +668,9 @@ NODES = (
     ),
     Mutation(
         "of a clip that was cut the end of the whole file is gone on from",
-        f"{HOST}/videos.py",
-        "seconds if ends_early else 0.0",
-        "0.0",
+        "pipeline/clip/pictures.py",
+        "end = min(float(self._length or 0) + self._origin, self._end)",
+        "end = float(self._length or 0) + self._origin",
         "test_extend_node.py::test_of_a_long_file_only_the_end_is_decoded",
     ),
 )
@@ -716,6 +738,14 @@ OWN_CLASSES = (
 )
 
 JAVASCRIPT = (
+    Mutation(
+        "a job's progress stays on another workflow",
+        WEB,
+        "setTimeout(() => (texts.has(id) ? show(id, texts.get(id)) : hide(id)))",
+        "0",
+        "test_fal_browser.py::test_a_result_stays_off_another_workflow_with_the_same_ids",
+        BROWSER,
+    ),
     Mutation(
         "results of a job show in another workflow",
         WEB,

@@ -46,8 +46,8 @@ class LogFilter(logging.Filter):
         self._key = key
 
     def filter(self, record: logging.LogRecord) -> bool:
-        args = record.args if isinstance(record.args, tuple) else ()
-        if args[:1] == ("GET",) and isinstance(args[1], UnloggedURL):
+        args: tuple[object, ...] = record.args if isinstance(record.args, tuple) else ()
+        if len(args) > 1 and args[0] == "GET" and isinstance(args[1], UnloggedURL):
             return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         if self._key and self._key.is_in(text := record.getMessage()):
             record.msg, record.args = without_key(text, self._key), ()
