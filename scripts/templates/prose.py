@@ -112,6 +112,33 @@ CORE_NODES_NOTE = f"""\
 ## With that model choose *auto*, 1280 x 704, 93 frames and 35 steps, and set cfg to 8: NVIDIA's guidance_scale 7.
 """
 
+WINDOWS_NOTE = f"""\
+# Longer than the model makes at once
+
+## *Wan Context Windows* has each step made in windows that overlap, and blends them. The prompt is the same for all.
+
+## The demo makes 25 frames at once, so its windows are of 21. For NVIDIA's model set *context_length* to 93, \
+*context_overlap* to 24 and more, and any *num_frames*.
+
+## *Cosmos Extend Video (local)* is the other way: it goes on from the last frames, and takes a new prompt.
+
+## {HOW_TO_GET_IT}
+"""
+
+TRAIN_NOTE = f"""\
+# Teach a model by a clip of your own
+
+## Here the demo learns a colour that it does not know, from a clip of it, in half a minute on a CPU. *Plot Loss \
+Graph* shows how far it is.
+
+## For your own clip, put *Load Video* and *Get Video Components* in place of *The clip to learn from*, and write what \
+the clip shows.
+
+## The file goes to *output/loras*. Move it to *models/loras* and choose it in *Cosmos Text to Video (LoRA)*.
+
+## NVIDIA's model needs a smaller *learning_rate*, such as 0.0001, and some hundred *steps*. {HOW_TO_GET_IT}
+"""
+
 WRITER_NOTE = f"""\
 # From five words to a prompt
 
