@@ -753,14 +753,52 @@ NODES = (
     ),
     Mutation(
         "of a clip that was cut the end of the whole file is gone on from",
-        "pipeline/clip/pictures.py",
-        "end = min(float(self._length or 0) + self._origin, self._end)",
-        "end = float(self._length or 0) + self._origin",
+        "pipeline/clip/times.py",
+        "if begin - EARLY <= second < end - EARLY",
+        "if begin - EARLY <= second",
         "test_extend_node.py::test_of_a_long_file_only_the_end_is_decoded",
     ),
 )
 
 OWN_CLASSES = (
+    Mutation(
+        "the first frames of a second stage are noise",
+        f"{NATIVE}/model.py",
+        "torch.where(denoise_mask > 0, samples, latent_image.to(samples))",
+        "samples",
+        "test_mix.py::test_a_graph_of_core_nodes_makes_what_it_should",
+        COMFYUI,
+    ),
+    Mutation(
+        "another model's picture in the conditioning makes blank frames",
+        f"{NATIVE}/refusals.py",
+        "if conds.get(name) is not None]",
+        "if not conds]",
+        "test_mix.py::test_a_graph_of_core_nodes_makes_what_it_should",
+        COMFYUI,
+    ),
+    Mutation(
+        "ComfyUI's training has no gradient",
+        f"{NATIVE}/training.py",
+        "if rope_emb is None or not model_management.in_training:",
+        "if True:",
+        "test_train_lora.py::test_what_comfyui_trains_changes_the_video_in_both_engines",
+        COMFYUI,
+    ),
+    Mutation(
+        "a LoRA is taken in part",
+        f"{LOAD}/lora.py",
+        "_refuse_a_part_of_it(file, named, shapes)\n    tensors",
+        "tensors",
+        "test_lora.py::test_a_file_is_taken_as_a_whole_or_not_at_all",
+    ),
+    Mutation(
+        "a saved model takes the projection of any checkpoint",
+        f"{LOAD}/saved.py",
+        "and without_projection(sources) == shapes",
+        "",
+        "test_saved.py::test_the_projection_is_found_where_one_checkpoint_fits",
+    ),
     Mutation(
         "the prompt writer never stops",
         f"{NATIVE}/writer.py",
