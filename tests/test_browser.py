@@ -273,9 +273,11 @@ def test_comfyuis_own_nodes_make_a_video_with_the_demo_and_stop(page: Page) -> N
     open_workflow(page, "Cosmos Text to Video (core nodes)")
     assert_nothing_is_wrong(page)
     set_values(page, "CosmosPredict25CheckpointLoader", {"checkpoint": "Demo: moving shapes (CPU)"})
+    set_values(page, "CLIPTextEncode", {"text": "a red circle " * 300})
     press_run(page)
     *before, end = wait_for_end(page)
     assert end["name"] == "execution_success"
+    expect(page.get_by_text("The prompt was truncated to 512 tokens").first).to_be_visible()
     previews = [event for event in before if event["name"] == "b_preview_with_metadata"]
     sampler = page.evaluate("app.graph.nodes.find((node) => node.type === 'SamplerCustomAdvanced').id")
     assert len(previews) == 20
