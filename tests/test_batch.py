@@ -246,7 +246,7 @@ def ray_workers() -> list[int]:
     return [process.pid for process in running if "ray::RayWorker" in "".join(process.info["cmdline"] or ())]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_ray_cluster_makes_all_videos_though_a_worker_dies(tmp_path):
     file, out = write_jobs(tmp_path, {"name": "a", "seeds": 6}, like=SLOW), tmp_path / "out"
     process = start_process(file, out, "--ray", "local", "--workers", "2")
