@@ -270,7 +270,7 @@ def test_stop_while_the_job_is_being_sent_and_the_answer_is_lost_looks_for_the_j
 def test_stop_while_the_answer_is_lost_and_the_job_cannot_be_found_keeps_the_record(fal: FalStandIn) -> None:
     fal.fault("submit", Reset(accept=True))
     fal.fault("listing", ingress(), times=FOREVER)
-    stopped(fal, Recorder("Looking"), policy=policy_with(reconcile_pauses=(0, 3600)))
+    stopped(fal, Recorder("Looking"), policy=policy_with(reconcile_pauses=(0, 3600), cancel_wait=0.3))
     assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     assert fal.requests("cancel") == []
     assert goes_on(fal).num_frames == 9

@@ -87,7 +87,7 @@ def test_another_seed_is_another_job_while_one_is_unknown(fal: FalStandIn) -> No
 def test_ended_while_it_looks_for_a_lost_job_it_goes_on_with_it_later(fal: FalStandIn, how: str) -> None:
     fal.fault("submit", Reset(accept=True))
     fal.fault("listing", ingress(), times=FOREVER)
-    policy = policy_with(reconcile_pauses=(0, 3600))
+    policy = policy_with(reconcile_pauses=(0, 3600), cancel_wait=0.3)
     run(end_at(fal, lambda _: fal.requests("listing"), how, policy=policy))
     assert record_of(fal).state is JobState.SUBMIT_UNKNOWN
     fal.clear_faults()
