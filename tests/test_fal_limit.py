@@ -176,7 +176,7 @@ def test_a_price_far_above_the_documented_one_is_refused(fal: FalStandIn) -> Non
     fal.prices[ENDPOINT] = 9.99
     error = error_of(fal)
     assert "$9.99 a video" in str(error)
-    assert "more than twice the $0.20" in str(error)
+    assert "more than twice the documented $0.20" in str(error)
     assert (fal.accepted, records_of(fal)) == (0, [])
     fal.prices[ENDPOINT] = 0.4
     run(make(fal))
