@@ -222,6 +222,9 @@ def test_the_sum_of_all_records_is_the_jobs_of_fal_times_the_price(fal: FalStand
     fal.fail_next(TEXT_ERROR)
     with pytest.raises(FalError):
         run(make(fal, with_seed(3)))
+    fal.fault("submit", Reply(403))
+    error_of(fal, with_seed(3))
+    assert sum(prices_of(fal)) == pytest.approx(0.2 * fal.accepted)
     run(make(fal, with_seed(3)))
     fal.fault("submit", Reset(accept=True))
     run(make(fal, with_seed(4)))
