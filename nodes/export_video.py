@@ -116,7 +116,8 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         from .host.canvas import why_disconnected
         from .host.output import check_output
 
-        if not connected and (reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id)):
+        has_source = connected.keys() & {"video", "images"}
+        if not has_source and (reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id)):
             raise InvalidRequestError(reason)
         check_connections("video" in connected, "images" in connected)
         check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))
