@@ -398,7 +398,6 @@ def test_progress_and_notes_are_shown(any_comfyui):
     assert re.fullmatch(r"odd_00001_\.mp4, \d+ kB\.", output["cosmos_predict25"][0])
     assert "63x47 became 64x48" in said(output)
     assert "background" in said(output)
-    assert max(map(len, output["cosmos_predict25"])) < 45
 
 
 def test_a_gif_says_that_it_drops_the_audio(comfyui):
