@@ -363,6 +363,7 @@ def test_a_file_keeps_its_times_and_its_shape_on_all_ways(core, tmp_path, name):
     from comfy_api.latest import InputImpl
 
     from cosmos_predict25.nodes.host.videos import end_of, source_of
+    from cosmos_predict25.pipeline.fal import Journal
     from cosmos_predict25.pipeline.fal.start import start_to_send
 
     case = CASES[name]
@@ -399,7 +400,7 @@ def test_a_file_keeps_its_times_and_its_shape_on_all_ways(core, tmp_path, name):
     assert len(levels) == 5
     assert levels[0] < 100
     assert min(levels[3:]) > 140
-    sent = start_to_send(end_of(video), mp4_bytes, size=(WIDTH, HEIGHT))
+    sent = start_to_send(end_of(video), mp4_bytes, Journal(tmp_path / "jobs"), size=(WIDTH, HEIGHT))
     with av.open(io.BytesIO(sent.media.content)) as container:
         uploaded = [middle(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     assert uploaded == pytest.approx(levels, abs=12)
