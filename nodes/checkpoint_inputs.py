@@ -101,6 +101,19 @@ def variant_input() -> io.Combo.Input:
     )
 
 
+def projection_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "projection_from",
+        options=[AUTO, *find_checkpoints(_roots("diffusers")), *folder_paths.get_filename_list("diffusion_models")],
+        default=AUTO,
+        optional=True,
+        advanced=True,
+        tooltip="For 'single files' and a transformer that ComfyUI's ModelSave wrote, which has no text projection: "
+        "the checkpoint that the MODEL was loaded from. 'auto' finds it where only one fits. A folder also gives the "
+        "vae and the text encoder, where these are 'none'.",
+    )
+
+
 def variant_of(choice: str) -> Variant | None:
     """Return the variant, or None for 'auto'. Raises `InvalidRequestError` if it is not in the list."""
     if choice != AUTO and choice not in VARIANTS:
@@ -108,23 +121,27 @@ def variant_of(choice: str) -> Variant | None:
     return VARIANTS.get(choice)
 
 
-def lines_on_loaded(name: str, variant: Variant) -> list[str]:
-    """Return a loader's lines on its node."""
+def lines_on_loaded(name: str, variant: Variant, rest: Path | None = None) -> list[str]:
+    """Return a loader's lines on its node. `rest`: the source of all that a file lacks."""
     if name == DEMO_FOLDER.name:
         return [f"Loaded {name}.", "Demo: knows only coloured shapes."]
     lines = [f"Loaded {name}.", f"Variant: {variant.name}."]
+    if rest:
+        lines.append(f"The rest is from {rest.name}.")
     if variant.is_distilled:
         lines.append(f"It needs the schedule {DISTILLED!r}, 1 to {MAX_DISTILLED_STEPS} steps and no guidance.")
     return lines
 
 
-def files_of(checkpoint: str, transformer: str, vae: str, text_encoder: str) -> list[Any]:
+def files_of(
+    checkpoint: str, transformer: str, vae: str, text_encoder: str, projection_from: str = AUTO, **_: Any
+) -> list[Any]:
     """Return a value that changes when a file on disk changes. None means a linked input, which ComfyUI tracks."""
-    chosen = (transformer, vae, text_encoder) if checkpoint == SINGLE_FILES else (checkpoint,)
+    chosen = (transformer, vae, text_encoder, projection_from) if checkpoint == SINGLE_FILES else (checkpoint,)
     if None in chosen:
         return list(chosen)
     places = single_files(*chosen) if checkpoint == SINGLE_FILES else (folder_of(checkpoint),)
-    files = [file for place in places for file in (files_below(place) if place.is_dir() else shards_of(place))]
+    files = [file for place in places if place for file in (files_below(place) if place.is_dir() else shards_of(place))]
     return [(str(file), file.stat().st_mtime_ns) for file in files]
 
 
@@ -165,23 +182,61 @@ def folder_of(checkpoint: str) -> Path:
     raise nothing_found(roots, checkpoint)
 
 
-def single_files(transformer: str, vae: str, text_encoder: str) -> tuple[Path, Path, Path]:
-    for name, value in {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}.items():
-        if value == NONE:
-            raise InvalidRequestError(
-                f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose a file in the advanced inputs. If it "
-                f"is not listed, put {FILES[name].what} into {' or '.join(map(str, _roots(FILES[name].folder)))} and "
-                f"press R.{_note_on_gguf()}"
-            )
+def single_files(
+    transformer: str, vae: str, text_encoder: str, projection_from: str = AUTO
+) -> tuple[Path, Path | None, Path | None, Path | None]:
+    """Return transformer, VAE, text encoder and the source of the rest. None means that another one has it."""
+    from ..pipeline.local.load.saved import TEXT_ENCODER, VAE, has_part
+
+    if transformer == NONE:
+        raise _not_chosen("transformer")
+    file = _file("diffusion_models", transformer)
+    text_place = None if text_encoder == NONE else _text_encoder(text_encoder)
+    rest = _rest(file, text_place, projection_from)
+    has_rest = rest is not None and rest.is_dir()
+    for name, value, part in (("vae", vae, VAE), ("text_encoder", text_encoder, TEXT_ENCODER)):
+        if value == NONE and not has_rest and not has_part(file, part):
+            raise _not_chosen(name)
+    return file, None if vae == NONE else _file("vae", vae), text_place, rest
+
+
+def _rest(transformer: Path, text_encoder: Path | None, choice: str) -> Path | None:
+    """Return the source of the text projection, or None if the transformer's file has it."""
+    from ..pipeline.local.load.saved import find_projection
+
+    known = _projections()
+    if choice == AUTO:
+        others = {name: place for name, place in known.items() if place != transformer}
+        return find_projection(transformer, text_encoder, others)
+    if choice not in known:
+        raise CheckpointNotFoundError(f"projection_from is {choice!r}, which is not there. Found: {', '.join(known)}.")
+    return known[choice]
+
+
+def _projections() -> dict[str, Path]:
+    """Return the possible sources of a text projection: checkpoint folders and transformer files."""
+    names = folder_paths.get_filename_list("diffusion_models")
+    paths = {name: folder_paths.get_full_path("diffusion_models", name) for name in names}
+    return {**find_checkpoints(_roots("diffusers")), **{name: Path(path) for name, path in paths.items() if path}}
+
+
+def _not_chosen(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"checkpoint is '{SINGLE_FILES}', but {name} is '{NONE}'. Choose a file in the advanced inputs. If it is not "
+        f"listed, put {FILES[name].what} into {' or '.join(map(str, _roots(FILES[name].folder)))} and press R."
+        f"{_note_on_gguf()}"
+    )
+
+
+def _text_encoder(name: str) -> Path:
     folders = find_text_encoders(_roots("text_encoders"))
     names = [*folders, *_single_text_encoders()]
-    if text_encoder not in names:
+    if name not in names:
         raise CheckpointNotFoundError(
-            f"The text encoder {text_encoder!r} is not in {' or '.join(map(str, _roots('text_encoders')))}. "
+            f"The text encoder {name!r} is not in {' or '.join(map(str, _roots('text_encoders')))}. "
             f"Found there: {', '.join(names) or 'none'}."
         )
-    place = folders.get(text_encoder) or _file("text_encoders", text_encoder)
-    return _file("diffusion_models", transformer), _file("vae", vae), place
+    return folders.get(name) or _file("text_encoders", name)
 
 
 def _single_text_encoders() -> list[str]:

@@ -8,6 +8,7 @@ from .checkpoint_inputs import (
     files_of,
     folder_of,
     lines_on_loaded,
+    projection_input,
     refusal_of,
     single_file_inputs,
     single_files,
@@ -38,6 +39,7 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
                     "2.4 GB more for Cosmos-Reason1-7B.",
                 ),
                 variant_input(),
+                projection_input(),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="For KSampler and other nodes with a MODEL input."),
@@ -53,9 +55,9 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
         return refusal_of(checkpoint)
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
+    def fingerprint_inputs(cls, checkpoint: str, **files):
         """Load again when a file on disk has changed."""
-        return files_of(checkpoint, transformer, vae, text_encoder)
+        return files_of(checkpoint, **files)
 
     @classmethod
     def execute(
@@ -66,6 +68,7 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
         text_encoder: str,
         prompt_writer: bool,
         variant: str = AUTO,
+        projection_from: str = AUTO,
     ) -> io.NodeOutput:
         from ..pipeline.local.load.parts import file_parts, folder_parts
         from .host.observers import NodeObserver
@@ -77,13 +80,15 @@ class CosmosPredict25CheckpointLoader(io.ComfyNode):
             from .native.model import load_transformer
             from .native.vae import load_vae
 
+        rest = None
         if checkpoint == SINGLE_FILES:
-            parts = file_parts(*single_files(transformer, vae, text_encoder), variant_of(variant))
+            file, vae_file, text, rest = single_files(transformer, vae, text_encoder, projection_from)
+            parts = file_parts(file, vae_file, text, variant_of(variant), rest)
         else:
             parts = folder_parts(folder_of(checkpoint), variant_of(variant))
         observer.progress("Reading the transformer", 0, 3)
         model, projection = load_transformer(parts)
-        lines = lines_on_loaded(parts.name, parts.variant)
+        lines = lines_on_loaded(parts.name, parts.variant, rest)
         if parts.variant is OTHERS:
             lines.append("Its scheduler is simple, not karras.")
         observer.progress("Reading the text encoder", 1, 3)

@@ -1,9 +1,11 @@
 from comfy_api.latest import io
 
-from ..pipeline.request import FPS, NUM_FRAMES, SamplerSettings
+from ..pipeline.request import FPS, NUM_FRAMES, Range, SamplerSettings, check_range
 from .sockets import CATEGORY, side_inputs
 
 DEFAULTS = SamplerSettings()
+LENGTH = Range(NUM_FRAMES.minimum, 16381)
+"""As many frames as ComfyUI's own empty latents have. What runs at once is checked when it does."""
 
 
 class CosmosPredict25EmptyLatent(io.ComfyNode):
@@ -20,10 +22,11 @@ class CosmosPredict25EmptyLatent(io.ComfyNode):
                 io.Int.Input(
                     "num_frames",
                     default=DEFAULTS.num_frames,
-                    min=NUM_FRAMES.minimum,
-                    max=NUM_FRAMES.maximum,
+                    min=LENGTH.minimum,
+                    max=LENGTH.maximum,
                     step=4,
-                    tooltip=f"The number of frames, at {FPS} fps: 93 are 5.8 seconds. The model makes 4k+1 frames (9, "
+                    tooltip=f"The number of frames, at {FPS} fps: 93 are 5.8 seconds, the most at once. A longer video "
+                    "needs Wan Context Windows between the loader and the sampler. The model makes 4k+1 frames (9, "
                     "13, ... 93). Another number is rounded up to the next of these.",
                 ),
             ],
@@ -37,7 +40,8 @@ class CosmosPredict25EmptyLatent(io.ComfyNode):
 
         from ..pipeline.local.latents import LATENT_CHANNELS, SPATIAL_COMPRESSION, latent_frames
 
-        SamplerSettings(width=width, height=height, num_frames=num_frames)  # refuses what is out of its limits
+        SamplerSettings(width=width, height=height)  # refuses what is out of its limits
+        check_range("num_frames", num_frames, LENGTH)
         shape = (
             1,
             LATENT_CHANNELS,

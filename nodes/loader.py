@@ -9,6 +9,7 @@ from .checkpoint_inputs import (
     files_of,
     folder_of,
     lines_on_loaded,
+    projection_input,
     refusal_of,
     single_file_inputs,
     single_files,
@@ -47,6 +48,7 @@ class CosmosPredict25Loader(io.ComfyNode):
                     "prompt that you used before then needs no text encoder. The text itself is not kept.",
                 ),
                 variant_input(),
+                projection_input(),
             ],
             outputs=[CosmosModel.Output("model", tooltip="The checkpoint, for Generate Locally.")],
             hidden=[io.Hidden.unique_id],
@@ -58,9 +60,9 @@ class CosmosPredict25Loader(io.ComfyNode):
         return refusal_of(checkpoint)
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, transformer: str, vae: str, text_encoder: str, **_):
+    def fingerprint_inputs(cls, checkpoint: str, **files):
         """Load again when a file on disk has changed."""
-        return files_of(checkpoint, transformer, vae, text_encoder)
+        return files_of(checkpoint, **files)
 
     @classmethod
     def execute(
@@ -72,6 +74,7 @@ class CosmosPredict25Loader(io.ComfyNode):
         text_encoder: str,
         keep_prompts: bool = True,
         variant: str = AUTO,
+        projection_from: str = AUTO,
     ) -> io.NodeOutput:
         from .host.observers import NodeObserver
 
@@ -88,10 +91,12 @@ class CosmosPredict25Loader(io.ComfyNode):
         found = canary.check_host()
         options: Any = {"dtype": weight_dtype(), "text_dtype": text_weight_dtype(), "vae_dtype": vae_weight_dtype()}
         options |= {"variant": variant_of(variant), "ways": found.ways, "observer": observer}
+        rest = None
         if checkpoint == SINGLE_FILES:
-            model = loading.load_single_files(*single_files(transformer, vae, text_encoder), **options)
+            file, vae_file, text, rest = single_files(transformer, vae, text_encoder, projection_from)
+            model = loading.load_single_files(file, vae_file, text, rest=rest, **options)
         else:
             model = loading.load_pipeline_folder(folder_of(checkpoint), **options)
-        lines = [*lines_on_loaded(model.name, model.variant), *model.notes, *found.lines]
+        lines = [*lines_on_loaded(model.name, model.variant, rest), *model.notes, *found.lines]
         hosted = HostedModel(model, guardrail, prompt_folder() if keep_prompts else None, found.host)
         return io.NodeOutput(hosted, ui=result_on_node(*lines))

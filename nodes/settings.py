@@ -12,6 +12,8 @@ from ..pipeline.request import (
 from .sockets import CATEGORY, CosmosSettings, side_inputs
 
 DEFAULTS = SamplerSettings()
+SEEDS_OF_NODES = 2**64
+"""ComfyUI's own seeds are below it."""
 
 
 class CosmosPredict25SamplerSettings(io.ComfyNode):
@@ -81,5 +83,11 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
         """ComfyUI checks the ranges of the widgets' values, but not their steps, nor values that come from a link."""
         from .host.output import result_on_node
 
+        given = values["seed"]
+        if isinstance(given, int) and SEED.maximum < given < SEEDS_OF_NODES:
+            values["seed"] = given % (SEED.maximum + 1)
         settings = SamplerSettings(**values)
-        return io.NodeOutput(settings, ui=result_on_node(*settings.warnings()))
+        lines = settings.warnings()
+        if settings.seed != given:
+            lines.append(f"The seed {given} is {settings.seed} here: modulo {SEED.maximum + 1}.")
+        return io.NodeOutput(settings, ui=result_on_node(*lines))

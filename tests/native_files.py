@@ -143,6 +143,10 @@ def text_encoder_report(folder: Path) -> dict[str, Any]:
               for each in (as_comfyui_writes(stored), meant)]  # fmt: skip
     found["float8"] = (embeds[0] - embeds[1]).abs().max().item()
     found["rounding"] = (embeds[0] - expected).abs().max().item()
+    several = {f"cond_stage_model.{name}": value for name, value in weights.items()}
+    others = {name: torch.zeros(2) for name in ("model.diffusion_model.x_embedder.a", "first_stage_model.decoder.b")}
+    loaded = load_text_encoder(folder, {**several, **others}, projection)
+    found["of several parts"] = (loaded.encode_from_tokens(clip.tokenize(PROMPT)) - expected).abs().max().item()
     found["no writer"] = refusal(lambda: load_text_encoder(folder, weights, projection, writer=True))
     found["another model"] = refusal(lambda: load_text_encoder(folder, {"decoder.a": torch.zeros(1)}, projection))
     return found

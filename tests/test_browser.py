@@ -273,9 +273,11 @@ def test_comfyuis_own_nodes_make_a_video_with_the_demo_and_stop(page: Page) -> N
     open_workflow(page, "Cosmos Text to Video (core nodes)")
     assert_nothing_is_wrong(page)
     set_values(page, "CosmosPredict25CheckpointLoader", {"checkpoint": "Demo: moving shapes (CPU)"})
+    set_values(page, "CLIPTextEncode", {"text": "a red circle " * 300})
     press_run(page)
     *before, end = wait_for_end(page)
     assert end["name"] == "execution_success"
+    expect(page.get_by_text("The prompt was truncated to 512 tokens").first).to_be_visible()
     previews = [event for event in before if event["name"] == "b_preview_with_metadata"]
     sampler = page.evaluate("app.graph.nodes.find((node) => node.type === 'SamplerCustomAdvanced').id")
     assert len(previews) == 20
@@ -290,3 +292,13 @@ def test_comfyuis_own_nodes_make_a_video_with_the_demo_and_stop(page: Page) -> N
     page.wait_for_function("events.some(({ name }) => name === 'b_preview_with_metadata')")
     page.get_by_role("button", name="Cancel current run").click()
     assert wait_for_end(page)[-1]["name"] == "execution_interrupted"
+
+
+@pytest.mark.exhaustive
+def test_a_truncated_prompt_is_told_on_comfyuis_own_node(page: Page) -> None:
+    open_template(page, "Cosmos Text to Video (core nodes)")
+    set_values(page, "CLIPTextEncode", {"text": "a red circle " * 300})
+    set_values(page, "BasicScheduler", {"steps": 1})
+    press_run(page)
+    assert wait_for_end(page)[-1]["name"] == "execution_success"
+    expect(page.get_by_text("The prompt was truncated to 512 tokens").first).to_be_visible()

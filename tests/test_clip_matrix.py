@@ -254,7 +254,7 @@ CASES = {
         "mp4", cut(faststart, 0.75), flashes=MARKS[:2], beeps=MARKS[:2], note="", has_start=False
     ),
     "cut at 60 %, mkv": Case(
-        "mkv", cut(vary(**MKV), 0.6), flashes=MARKS[:2], beeps=MARKS[:2], note="breaks off", has_start=False
+        "mkv", cut(vary(**MKV), 0.6), flashes=MARKS[:2], beeps=MARKS[:2], note="ends early", has_start=False
     ),
     "damaged in the middle, mkv": Case(
         "mkv",
@@ -363,6 +363,7 @@ def test_a_file_keeps_its_times_and_its_shape_on_all_ways(core, tmp_path, name):
     from comfy_api.latest import InputImpl
 
     from cosmos_predict25.nodes.host.videos import end_of, source_of
+    from cosmos_predict25.pipeline.fal import Journal
     from cosmos_predict25.pipeline.fal.start import start_to_send
 
     case = CASES[name]
@@ -399,7 +400,7 @@ def test_a_file_keeps_its_times_and_its_shape_on_all_ways(core, tmp_path, name):
     assert len(levels) == 5
     assert levels[0] < 100
     assert min(levels[3:]) > 140
-    sent = start_to_send(end_of(video), mp4_bytes, size=(WIDTH, HEIGHT))
+    sent = start_to_send(end_of(video), mp4_bytes, Journal(tmp_path / "jobs"), size=(WIDTH, HEIGHT))
     with av.open(io.BytesIO(sent.media.content)) as container:
         uploaded = [middle(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     assert uploaded == pytest.approx(levels, abs=12)
@@ -467,7 +468,7 @@ def test_hdr_becomes_the_colours_that_a_standard_screen_shows(core, tmp_path, tr
         found = [tuple((frame[HEIGHT // 2, 8 + 16 * place, :3] * 255).round().int().tolist()) for place in range(4)]
         print(f"{name:28} {way:18} {found}")
         for patch, wanted in zip(found, PATCHES, strict=True):
-            assert patch == pytest.approx(wanted, abs=3), way
+            assert patch == pytest.approx(wanted, abs=3 if way == "start" else 4), way
 
 
 @pytest.mark.parametrize(
@@ -484,11 +485,9 @@ def test_sound_that_changes_in_mid_stream_goes_on(tmp_path, second, third):
     )
     file = tmp_path / "changes.ts"
     times = [tuple(time for time in BASE.times if begin <= time < end) for _, (begin, end) in pieces]
-    file.write_bytes(
-        b"".join(
-            vary(**TS, sound=sound, times=part, late=10.0)() for (sound, _), part in zip(pieces, times, strict=True)
-        )
-    )
+    sounds = [sound for sound, _ in pieces]
+    made = (vary(**TS, sound=one, times=part, late=10.0)() for one, part in zip(sounds, times, strict=True))
+    file.write_bytes(b"".join(made))
     sound = FileClip(file).sound()
     assert sound
     assert (sound.channels, sound.sample_rate) == (2, SAMPLE_RATE)

@@ -141,10 +141,8 @@ def test_of_a_long_file_only_the_end_is_decoded(core, tmp_path, trim):
         video = video.as_trimmed(*trim, strict_duration=False)
         assert video
     whole, end = start_of(video.get_components()), end_of(video)
-    assert end.frame_rate == whole.frame_rate == Fraction(30)
-    assert end.conditioning_frames(8, 8).equal(whole.conditioning_frames(8, 8))
-    if not trim:
-        assert len(end.frames) <= 16
+    assert (end.frame_rate, len(end.frames)) == (16, 5)
+    assert (end.conditioning_frames(8, 8) - whole.conditioning_frames(8, 8)).abs().max() < 2 / 255
 
 
 PLACES = {
@@ -175,7 +173,7 @@ def test_the_end_of_any_file_is_what_a_video_goes_on_from(core, tmp_path, name):
         container.mux(stream.encode(None))
     video = InputImpl.VideoFromFile(str(tmp_path / name))
     whole, end = start_of(video.get_components()), end_of(video)
-    assert len(end.conditioning_indices()) == 5
-    assert end.conditioning_frames(8, 8).equal(whole.conditioning_frames(8, 8))
-    if len(whole.frames) == 160:
-        assert len(end.frames) <= 60
+    moments = [places[-1] / rate - back / 16 for back in (4, 3, 2, 1, 0)]
+    shown = [sum(place / rate <= moment + 0.5 / rate for place in places) - 1 for moment in moments]
+    assert len(end.frames) == 5
+    assert (end.frames - whole.frames[shown]).abs().max() < 2 / 255

@@ -262,18 +262,24 @@ def test_without_a_good_key_nothing_is_sent_or_written(
 def test_without_a_good_key_the_nodes_refuse_before_the_graph_runs(
     core: None, home: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
 ) -> None:
+    from comfy_api.latest import io
+
     from cosmos_predict25.nodes.extend_fal import CosmosPredict25ExtendFal
     from cosmos_predict25.nodes.generate_fal import CosmosPredict25GenerateFal
 
+    hidden = {"hidden_inputs": {io.Hidden.unique_id: "1"}}
+    generate, extend = (
+        node.PREPARE_CLASS_CLONE(hidden) for node in (CosmosPredict25GenerateFal, CosmosPredict25ExtendFal)
+    )
     endpoint = {"endpoint": ("text-to-video", "endpoint")}
     monkeypatch.setenv("FAL_KEY", TEXT)
-    assert CosmosPredict25GenerateFal.check_lazy_status(endpoint) == ["prompt", "settings"]
-    assert CosmosPredict25ExtendFal.check_lazy_status() == ["prompt", "settings", "video"]
+    assert generate.check_lazy_status(endpoint) == ["prompt", "settings"]
+    assert extend.check_lazy_status() == ["prompt", "settings", "video"]
     monkeypatch.setenv("FAL_KEY", text or "")
     with pytest.raises(MissingKeyError):
-        CosmosPredict25GenerateFal.check_lazy_status(endpoint)
+        generate.check_lazy_status(endpoint)
     with pytest.raises(MissingKeyError):
-        CosmosPredict25ExtendFal.check_lazy_status()
+        extend.check_lazy_status()
 
 
 @pytest.mark.parametrize("part", ["key", "key_id", "secret"])

@@ -131,6 +131,41 @@ def test_what_does_not_fit_is_left_out_and_told(tmp_path):
     assert lora.tensors["transformer_blocks.11.attn1.norm_q.diff"].equal(torch.ones(4))
 
 
+def test_oft_and_boft_turn_the_outputs_of_a_layer(tmp_path):
+    layers = {"blocks.0.self_attn.q_proj": (2, 4, 4), "blocks.11.mlp.layer1": (3, 4, 8, 8)}
+    tensors = {f"diffusion_model.{name}.oft_blocks": torch.ones(shape) for name, shape in layers.items()}
+    tensors["diffusion_model.blocks.0.self_attn.q_proj.alpha"] = torch.tensor(1.0)
+    save_file(tensors, tmp_path / "oft.safetensors")
+    lora = read_lora(tmp_path / "oft.safetensors", SHAPES)
+    assert not lora.left_out
+    assert lora.tensors["transformer_blocks.0.attn1.to_q.oft_blocks"].shape == (2, 4, 4)
+    assert lora.tensors["transformer_blocks.11.ff.net.0.proj.oft_blocks"].shape == (3, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (
+            {"blocks.0.self_attn.q_proj.a1.weight": (8, 4)},
+            r"changes this model by diffusion_model\.blocks\.0\.self_attn\.q_proj\.a1\.weight, of a kind that is not",
+        ),
+        (
+            {"blocks.11.mlp.layer1.lora_down.weight": (4, 6), "blocks.11.mlp.layer1.lora_up.weight": (32, 4)},
+            r"in part alone\. .*of another size: transformer_blocks\.11\.ff\.net\.0\.proj has shape \(32, 6\)",
+        ),
+        ({"blocks.11.mlp.layer1.oft_blocks": (2, 4, 4)}, "fits this model in part alone"),
+    ],
+    ids=["a kind that is not known", "another size", "blocks of another size"],
+)
+def test_a_file_is_taken_as_a_whole_or_not_at_all(tmp_path, extra, says):
+    """The change of a norm fits every model with heads of this size."""
+    tensors = {"diffusion_model.blocks.11.self_attn.q_norm.diff": torch.ones(4)}
+    tensors |= {f"diffusion_model.{name}": torch.ones(shape) for name, shape in extra.items()}
+    save_file(tensors, tmp_path / "part.safetensors")
+    with pytest.raises(WrongCheckpointError, match=says):
+        read_lora(tmp_path / "part.safetensors", SHAPES)
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [

@@ -71,7 +71,7 @@ def test_its_other_schedules_are_those_of_generate_locally(report, schedule):
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("too large", "This checkpoint makes at most 96x96 and 25 frames, got 112x96 and 29 frames."),
+        ("too large", "This checkpoint makes at most 96x96 and 25 frames at once, got 112x96 and 29 frames."),
         ("distilled, 5 steps", "steps is 5, but the schedule 'distilled' has 1 to 4."),
         ("distilled, cfg 2", "cfg is 2, but the schedule 'distilled' has no guidance: set it to 1."),
         ("distilled, half of the noise", "The schedule 'distilled' starts from pure noise: set denoise to 1."),
@@ -216,6 +216,7 @@ def test_a_text_encoder_in_one_file_is_the_same_as_a_folder(report):
     files = report["files"]["text encoder"]
     assert files["same tokens"]
     assert files["embedding"] <= 1e-4
+    assert files["of several parts"] <= 1e-4
 
 
 def test_a_text_encoder_file_of_another_kind_is_refused(report):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...pipeline.local.load.lora import Lora, read_lora
 from ...pipeline.local.load.original_names import diffusers_name
+from ...pipeline.local.load.saved import PROJECTION
 
 if TYPE_CHECKING:  # the local room needs diffusers
     from .memory import HostedModel
@@ -33,10 +34,6 @@ class DoRAAdapter(LoRAAdapter):
         changed = weight.float() + scale * (up @ down)
         changed *= magnitude / changed.norm(dim=int(magnitude.shape[1] == 1), keepdim=True)
         return (weight + strength * (changed - weight)).to(weight.dtype)
-
-
-PROJECTION = "crossattn_proj."
-"""Stored in the transformer's file, but used with the text encoder. NVIDIA's LoRAs may change it."""
 
 
 def with_lora(

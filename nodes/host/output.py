@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
 
 from ...pipeline.errors import ExportError, InvalidRequestError
 from .observers import NodeObserver
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from ...pipeline.formats import VideoFormat
 
 PROXY_SIDE = 960
+RESULT = "cosmos_predict25"
+"""The name by which web/js knows what to show on a node: in its `ui` output, and of an event."""
 EXAMPLES = ("video/cosmos", "cosmos")
 """Examples of a prefix. The second has no folder, which could be a link."""
 
@@ -106,7 +110,15 @@ def make_proxy(source: Source, background: tuple[float, float, float], observer:
 
 def result_on_node(*lines: str) -> dict[str, Any]:
     """Return the `ui` of a node with `lines` below it, which web/js shows. Progress texts go when a job ends."""
-    return {"cosmos_predict25": list(lines)}
+    return {RESULT: list(lines)}
+
+
+def show_on_running_node(*lines: str) -> None:
+    """Show `lines`, or take older ones away, on the node that runs now where that is not one of this pack."""
+    context, server = get_executing_context(), PromptServer.instance
+    assert context
+    event = {"node": context.node_id, "prompt_id": context.prompt_id, "output": result_on_node(*lines)}
+    server.send_sync(RESULT, event, server.client_id)
 
 
 def shown_on_node(path: Path, proxy: Path | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ...pipeline.errors import WrongCheckpointError
 from ...pipeline.local.load.find import DEMO_FOLDER, how_to_download, shards_of
 from ...pipeline.local.load.original_names import bare_name, name_of_other_model
 from ...pipeline.local.load.parts import Parts, check_text_features, language_model_name
+from ...pipeline.local.load.saved import PROJECTION, TEXT_ENCODER, TRANSFORMER, VAE, own_part
 from ...pipeline.local.load.text_encoder import read_text_config, rope_of
 from ...pipeline.local.load.tokenizer import load_tokenizer
 from ...pipeline.local.load.weights import check_same_tensors, index_tensors, weight_files
@@ -27,7 +28,7 @@ from .compat import (
     mixed_precision_ops,
 )
 from .encoder import ReasonEncoder
-from .model import PROJECTION, read_projection
+from .model import read_projection
 from .tensors import read_tensors, weights_alone
 from .tokenizer import PICTURE_TOKENS, ReasonTokenizer, comfyuis_tokenizer
 from .writer import QWEN_VISION, ReasonWriter, VisionTower
@@ -105,13 +106,15 @@ def _load_patcher(parts: Parts, writer: bool, disable_dynamic: bool = False) -> 
 
 def encoder_name(name: str) -> str | None:
     """Return our name of a language model's parameter in a file."""
-    inner = language_model_name(name)
+    inner = None if name.startswith((TRANSFORMER, VAE)) else language_model_name(name)
     return None if inner is None or inner.startswith(PROJECTION) else f"model.{inner}"
 
 
 def writer_name(name: str) -> str | None:
     """Do the work of `encoder_name`, also for lm_head and the vision tower."""
     bare = bare_name(name)
+    if name.startswith((TRANSFORMER, VAE)):
+        return None
     if bare.startswith("visual."):
         return bare
     return f"model.{bare}" if bare.startswith("lm_head.") else encoder_name(name)
@@ -168,7 +171,7 @@ def _single_file(path: Path) -> TextEncoderFiles:
     Raises `WrongCheckpointError` for another model's file.
     """
     files = shards_of(path)
-    sources = index_tensors(files, language_model_name)
+    sources = own_part(index_tensors(files, language_model_name), TEXT_ENCODER)
     if "layers.0.self_attn.q_proj.bias" not in sources or "embed_tokens.weight" not in sources:
         raise WrongCheckpointError(
             f"{path} is not Qwen2.5-VL but {name_of_other_model(source.name for source in sources.values())}."

@@ -3,6 +3,7 @@
 If ComfyUI has no such name, `import_native` raises an error with the name and a tested release.
 """
 
+from comfy.ldm.cosmos.predict2 import Attention as Attention  # its layers, which training needs in another way
 from comfy.ldm.cosmos.predict2 import MiniTrainDIT as MiniTrainDIT  # the transformer's network, for MODEL
 from comfy.ldm.modules.attention import (
     optimized_attention_for_device as optimized_attention_for_device,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...pipeline.local.finite import TRANSFORMER, check_finite
 from ...pipeline.local.load.original_names import diffusers_name
 from ...pipeline.local.load.parts import Parts
+from ...pipeline.local.load.saved import PROJECTION
 from ...pipeline.local.load.weights import Source, check_same_tensors
 from ...pipeline.local.variant import POST_TRAINED, Variant
 from .compat import (
@@ -28,9 +29,8 @@ from .compat import (
 )
 from .refusals import refuse
 from .tensors import read_tensors, weights_alone
+from .training import make_trainable
 
-PROJECTION = "crossattn_proj."
-"""Stored in the transformer's file. Here it is part of the CLIP, so that it runs once per prompt."""
 SHIFTED_SIGMAS = 100_000
 """Enough sigmas for "simple", which takes the nearest, to be exact to 5e-5 at any number of steps."""
 MAX_SIZE = (128, 240, 240)
@@ -79,13 +79,15 @@ def keep_known(
 class CosmosPredict25Model(CosmosPredict2):
     def __init__(self, model_config: "CosmosPredict25", device: torch.device | None = None) -> None:
         super().__init__(model_config, image_to_video=True, device=device)
+        make_trainable(self.diffusion_model)
         shift = model_config.variant.scheduler_config.get("flow_shift")
         self.model_sampling = ShiftedNoise(model_config, shift) if shift else UnitNoise(model_config)
 
     def extra_conds(self, **conds: Any) -> dict[str, Any]:
         """Called by ComfyUI before the first step. Raises `InvalidRequestError` as `refuse` does."""
         refuse(self, conds)
-        return super().extra_conds(**conds)
+        # PerpNeg's empty conditioning comes without the latent, whose shape alone is read.
+        return super().extra_conds(**{"latent_image": conds["noise"], **conds})
 
     def apply_model(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
         """Raise `NotANumberError` at the first step that produces NaN, with any sampler."""
@@ -173,8 +175,12 @@ def _read(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Te
     """Return ComfyUI's config of the network, its tensors, and the text projection's tensors."""
     config = network_config(parts.transformer_config)
     names = native_names(config, parts.transformer_config, parts.transformer)
-    tensors = read_tensors({source.file.path for source in parts.transformer.values()}, names.get)
-    projection = {name: tensors.pop(name) for name in list(tensors) if name.startswith(PROJECTION)}
+    # The projection may be in another file, with a transformer of its own.
+    in_clip = {name: native for name, native in names.items() if native.startswith(PROJECTION)}
+    in_model = {name: native for name, native in names.items() if name not in in_clip}
+    files = {name: source.file.path for name, source in parts.transformer.items()}
+    projection = read_tensors({path for name, path in files.items() if name in in_clip}, in_clip.get)
+    tensors = read_tensors({path for name, path in files.items() if name not in in_clip}, in_model.get)
     return config, tensors, projection
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from comfy.text_encoders import llama
+from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
+from ...pipeline.errors import InvalidRequestError
 from ...pipeline.local.encode import MAX_TOKENS, first_truncated_word, tokenize
 from ...pipeline.local.load.tokenizer import load_tokenizer
 from .encoder import KEY
@@ -34,6 +36,16 @@ def conversation(idea: str, picture: bool) -> str:
     return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{place}{idea}<|im_end|>\n<|im_start|>assistant\n"
 
 
+class Tokens(dict[str, Any]):
+    """Tokens by the text encoder that they are for."""
+
+    def __missing__(self, name: str) -> Any:
+        raise InvalidRequestError(
+            f"This node wants tokens for the text encoder {name!r}, of another model: this CLIP has one encoder. Use "
+            "CLIP Text Encode (Prompt)."
+        )
+
+
 class ReasonTokenizer:
     def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None) -> None:
         assert tokenizer_data
@@ -43,11 +55,12 @@ class ReasonTokenizer:
         """Return the 512 tokens of a prompt as in Generate Locally, or a conversation's tokens for Generate Text."""
         if "skip_template" in options:
             return self._tokens_to_write_from(text, options.get("image"), options["skip_template"])
+        lines = []
         if word := first_truncated_word(self.tokenizer, text):
-            logging.warning(
-                f"Cosmos Predict2.5: the prompt was truncated to {MAX_TOKENS} tokens, at the word {word!r}."
-            )
-        return {KEY: [[(token, 1.0) for token in tokenize(self.tokenizer, text)[0].tolist()]]}
+            lines.append(f"The prompt was truncated to {MAX_TOKENS} tokens, at the word {word!r}.")
+            logging.warning(f"Cosmos Predict2.5: {lines[0]}")
+        _show(lines)
+        return Tokens({KEY: [[(token, 1.0) for token in tokenize(self.tokenizer, text)[0].tolist()]]})
 
     def _tokens_to_write_from(self, text: str, picture: Tensor | None, skip_template: bool) -> dict[str, Any]:
         if not skip_template:
@@ -57,7 +70,7 @@ class ReasonTokenizer:
         place = self.tokenizer.convert_tokens_to_ids(PICTURE_TOKENS[1])
         if picture is not None and place in ids:
             tokens[ids.index(place)] = ({"type": "image", "data": picture}, 1.0)
-        return {KEY: [tokens]}
+        return Tokens({KEY: [tokens]})
 
     def untokenize(self, pairs: list[Any]) -> list[Any]:
         return [(pair, self.tokenizer.convert_ids_to_tokens(pair[0])) for pair in pairs]
@@ -67,3 +80,12 @@ class ReasonTokenizer:
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}
+
+
+def _show(lines: list[str]) -> None:
+    """Show `lines` on the node that encodes, which is ComfyUI's own; none where no graph runs."""
+    if get_executing_context() is None:
+        return
+    from ..host.output import show_on_running_node
+
+    show_on_running_node(*lines)

@@ -27,6 +27,8 @@ DAMAGED = {
 }
 SEEK_MARGINS = (0, 2, 10)
 """Seconds. Some containers, as MPEG-PS, are sought by their bytes, and what is found may lie too late."""
+PRE_ROLL = 0.2
+"""Seconds that a decoder of sound needs before its samples are right."""
 DECODER_THREADS = 2
 """Each holds frames of its own, and an encoder needs the other cores."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -64,7 +66,7 @@ def why(file: object, error: OSError | FFmpegError) -> str:
         if not head:
             return "the file is empty): choose another file"
         if isinstance(error, InvalidDataError | EndOfFile) and head[4:] == MP4_BRAND:
-            return "its index is missing, as where a download or a recording broke off): get the whole file"
+            return "its index is missing, for example after an interrupted download or recording): get the whole file"
     return f"{error.strerror}): choose another file"
 
 
@@ -138,7 +140,7 @@ def decoded_from(
         faults: list[str] = []
         with opened(file) as container:
             stream = find(container)
-            if not seek(container, stream, begin - margin):
+            if not seek(container, stream, begin - margin - (0 if stream.type == "video" else PRE_ROLL)):
                 break
             frames = decoded(container, stream, faults)
             first = next((frame for frame in frames if frame.key_frame or stream.type == "audio"), None)

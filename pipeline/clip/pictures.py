@@ -1,4 +1,4 @@
-"""The pictures of a video file, decoded as they are asked for, however long it is."""
+"""The pictures of a video file of any length, decoded on demand."""
 
 import copy
 import math
@@ -33,14 +33,14 @@ def nothing() -> None:
 
 
 class FileClip:
-    """The pictures of a video file, decoded one at a time, anew each time that they are gone through.
+    """The pictures of a video file, decoded one at a time, and again for each iteration.
 
-    `file`: a path, or all bytes of a file. `start`, `duration`: the part to take, in seconds; a negative start counts
-    from the end, and a duration of 0 is all that follows. `raise_if_stopped`: is called while the file is looked at.
+    `file`: a path, or all bytes of a file. `start`, `duration`: the part to read, in seconds; a negative start counts
+    from the end, and a duration of 0 means the rest. `raise_if_stopped`: called while the file is scanned.
 
-    `width`, `height`: pixels of an upright picture. `pixel_aspect`: of each, width by height. `notes`: for the user,
-    each a sentence; reading adds to it. Raises `InvalidRequestError` when the file cannot be read or has no pictures
-    there.
+    `width`, `height`: of an upright picture, in pixels. `pixel_aspect`: width by height of a pixel. `notes`: sentences
+    for the user; reading adds to them. Raises `InvalidRequestError` if the file cannot be read or has no pictures in
+    that part.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FileClip:
             first = next(pictures, None)
         if first is None:
             raise InvalidRequestError(
-                f"{name_of(self._file)} has no pictures there: choose another file, or another part of it."
+                f"{name_of(self._file)} has no pictures in this part: choose another file, or another part of it."
             )
         return first
 
@@ -122,7 +122,7 @@ class FileClip:
         """Note where a file says that it is longer than what it holds."""
         length, seconds = float(self._length or 0), end - self._origin
         if math.isinf(self._end) and length - seconds > CUT_SHORT:
-            add_note(self.notes, f"The file breaks off after {seconds:.1f} of {length:.1f} seconds.")
+            add_note(self.notes, f"The file ends early, after {seconds:.1f} of {length:.1f} seconds.")
 
     @property
     def num_frames(self) -> int:
@@ -224,7 +224,7 @@ class FileClip:
                 if (picture.width, picture.height) != size:
                     raise InvalidRequestError(
                         f"The video's size changes from {size[0]}x{size[1]} to {picture.width}x{picture.height}: "
-                        "choose one whose size stays."
+                        "choose one with a constant size."
                     )
                 yield picture
 

@@ -33,10 +33,10 @@ def remux(
     metadata: Mapping[str, str] | None = None,
     observer: Observer | None = None,
 ) -> VideoFile | None:
-    """Copy the streams of `source` to `path`, bit for bit, and add `metadata` to what is there but for a graph.
+    """Copy the streams of `source` to `path`, bit for bit, and add `metadata` to its own, without its graph.
 
-    Returns None, and writes nothing, when `source` is not a file of that format: then its frames are to be exported.
-    Raises as `export` does, and `InvalidRequestError` when `source` cannot be read.
+    Returns None, and writes nothing, if `source` is not a file of that format: export its frames instead. Raises as
+    `export` does, and `InvalidRequestError` if `source` cannot be read.
     """
     observer = observer or NullObserver()
     target = find_encoding(format)

@@ -53,22 +53,22 @@ def export(
     background: tuple[float, float, float] = (0, 0, 0),
     observer: Observer | None = None,
 ) -> VideoFile:
-    """Write `frames` to `path`, which appears when it is complete; a file that was there is replaced.
+    """Write `frames` to `path`, which appears when it is complete and replaces an existing file.
 
     `frames`: (F, H, W, 1, 3 or 4), float in 0..1 or uint8, on any device: gray, RGB, or RGBA with straight alpha.
-    Values outside are clipped and NaN is black. Or the pictures of a file, which keep their times. They keep their
-    samples and the file's colours too where the format has the same samples. VP9 and ProRes keep alpha, a GIF makes
-    each pixel opaque or not, and X264 puts `background`, RGB in 0..1, behind it.
+    Values outside are clipped and NaN becomes black. Or the pictures of a file, which keep their times, and also their
+    pixel format and colours if the output has the same pixel format. VP9 and ProRes keep alpha, a GIF makes each pixel
+    opaque or transparent, and X264 puts `background`, RGB in 0..1, behind it.
     `alpha`: (F, H, W) or (F, H, W, 1), float in 0..1: the opacity of RGB frames.
-    `fps`: frames per second of a tensor. A float becomes the fraction that it stands for, 30000/1001 for 29.97003. Of
-    more than the format takes, some frames are left out.
-    `format`, `quality`: of `VIDEO_OUTPUT_TYPES` and `VIDEO_QUALITIES`.
+    `fps`: the frame rate of a tensor. A float becomes the nearest common fraction, such as 30000/1001 for 29.97003. If
+    it is above the format's maximum, some frames are left out.
+    `format`, `quality`: one of `VIDEO_OUTPUT_TYPES` and of `VIDEO_QUALITIES`.
     `audio`: the sound of a file, or ComfyUI's AUDIO: {"waveform": (1, channels, samples), "sample_rate": int}, floats
-    in -1..1, int16 or int32. What is longer than the pictures is cut.
-    `metadata`: text by key, kept in the file; for a GIF in NAME.gif.json beside it.
+    in -1..1, int16 or int32. It is truncated to the length of the pictures.
+    `metadata`: text by key, stored in the file, or for a GIF in NAME.gif.json beside it.
 
-    Raises `InvalidRequestError` for a value out of its limits, and `ExportError` when the system does not let the file
-    be written. Whatever `observer` raises to stop the work passes through. After any of these there is no file.
+    Raises `InvalidRequestError` for a value outside its limits, and `ExportError` if the file cannot be written.
+    Exceptions that `observer` raises to stop the work pass through. After any of these there is no file.
     """
     observer = observer or NullObserver()
     target = find_encoding(format)
@@ -184,7 +184,7 @@ def notes_on_export(
     if channels == 4 and not target.format.has_alpha:
         yield f"{target.format.name} has no transparency: the frames were put on the background colour."
     if channels == 4 and target.format.container == "gif":
-        yield "A GIF's pixels are opaque or not: those below half alpha became transparent."
+        yield "A GIF's pixels are either opaque or transparent: pixels below half alpha became transparent."
     if sound and not target.format.has_sound:
         yield "A GIF has no sound: the audio was left out."
     elif isinstance(sound, FileSound) and sound.in_file > sound.channels:
@@ -194,7 +194,7 @@ def notes_on_export(
     if isinstance(clip, FileClip):
         yield from clip.notes
     if found_nan:
-        yield "Some values in the frames were not numbers (NaN) and became black."
+        yield "Some values in the frames were NaN and became black."
 
 
 def make_converter(

@@ -10,7 +10,7 @@ from .export import export
 
 
 def mp4_bytes(frames: Tensor) -> bytes:
-    """Return `frames`, (F, H, W, 3) as of `export`, as an MP4 at 16 fps and maximum quality, for `fal.extend`."""
+    """Encode `frames`, (F, H, W, 3) as for `export`, to an MP4 at 16 fps and maximum quality, for `fal.extend`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "clip.mp4")
         export(frames, file, fps=FPS, quality="maximum")

@@ -1,6 +1,6 @@
-"""Videos from fal.ai: `generate` makes one and pays once, `extend` one in parts; `FalClient` is the queue's protocol.
+"""Videos from fal.ai: `generate` makes one, `extend` continues a clip, and `FalClient` is the queue protocol.
 
-What needs httpx is imported when it is first asked for, so that a node has the endpoints' names and limits without it.
+Modules that need httpx are imported on first use, so that a node has the endpoints' names and limits without it.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The limit of what jobs on fal may cost in a day, counted in the journal before each job is sent."""
+"""The daily limit for jobs on fal, counted in the journal before each job is sent."""
 
 import math
 import os
@@ -17,16 +17,16 @@ LIMIT_VARIABLE = "COSMOS_PREDICT25_FAL_DAY_LIMIT"
 DEFAULT_LIMIT = 10.0
 NO_LIMIT = "none"
 PRICE_AGE = 3600
-"""Seconds for which a price is used without asking fal again."""
+"""Seconds after which fal is asked for the price again."""
 MAX_RATIO = 2
-"""A price that is more than so many times the documented one is refused."""
+"""A price above this multiple of the documented one is refused."""
 LOCK_SECONDS = 60
 CENT = 0.01
 
 
 @dataclass(frozen=True)
 class Quote:
-    """A price in dollars. `asked`: seconds since 1970 when fal was asked. `told`: whether fal told it."""
+    """A price in dollars. `asked`: when fal was asked, in seconds since 1970. `told`: whether fal answered."""
 
     dollars: float
     asked: float
@@ -39,7 +39,7 @@ class Quote:
 
 
 def day_limit() -> float:
-    """Return the dollars that a day may cost, infinity without a limit. Raises `InvalidRequestError`."""
+    """Return the daily limit in dollars, infinity if there is none. Raises `InvalidRequestError`."""
     text = os.environ.get(LIMIT_VARIABLE, "").strip().removeprefix("$")
     if text.lower() == NO_LIMIT:
         return math.inf
@@ -55,7 +55,7 @@ def day_limit() -> float:
 
 
 def spent_today(journal: Journal) -> float:
-    """Return the dollars of all jobs that were sent on the present calendar day here."""
+    """Return the dollars of all jobs sent on the current calendar day."""
     midnight = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
     return sum(charge.price for charge in journal.charges(midnight.timestamp()))
 
@@ -65,10 +65,10 @@ def in_dollars(amount: float) -> str:
 
 
 async def quote(client: FalClient, journal: Journal, endpoint: Endpoint) -> Quote:
-    """Return the price of a job: fal's, of the last hour, or the documented one where fal does not tell.
+    """Return the price of a job: fal's from the last hour, or the documented one if fal does not tell.
 
-    Without a limit it is not waited for: the documented price stands in. Raises `FalError` for one that is more than
-    twice the documented one.
+    Without a limit, the documented price is used without asking. Raises `FalError` for a price of more than twice the
+    documented one.
     """
     if known := known_quote(journal, endpoint):
         return known
@@ -88,7 +88,7 @@ async def quote(client: FalClient, journal: Journal, endpoint: Endpoint) -> Quot
 
 
 async def told_price(client: FalClient, endpoint: Endpoint) -> Quote | None:
-    """Return the price that fal tells, None where it tells none in dollars per video."""
+    """Return fal's price, or None if fal does not give one in dollars per video."""
     price = await client.price(endpoint.id)
     if price and (price.currency, price.unit) == ("USD", "video"):
         return Quote(price.amount, time.time())
@@ -96,7 +96,7 @@ async def told_price(client: FalClient, endpoint: Endpoint) -> Quote | None:
 
 
 def known_quote(journal: Journal, endpoint: Endpoint) -> Quote | None:
-    """Return the newest price of the endpoint that fal was asked for in the last hour."""
+    """Return the newest price of the endpoint from the last hour, or None."""
     oldest = time.time() - PRICE_AGE
     of_endpoint = [record for record in journal.records(oldest) if record.endpoint == endpoint.id]
     charges = [charge for record in of_endpoint for charge in record.charges if oldest <= charge.priced <= time.time()]
@@ -105,7 +105,7 @@ def known_quote(journal: Journal, endpoint: Endpoint) -> Quote | None:
 
 
 async def save_with_charge(journal: Journal, record: Record, price: Quote) -> None:
-    """Save the record of a job that is about to be sent, with its price, unless the day's limit forbids it.
+    """Save the record of a job that is about to be sent, with its price, unless the daily limit forbids it.
 
     One job is counted at a time, by all processes with this journal. Raises `FalError`, and `JobKeptError` when the
     disk does not take the record.

@@ -1,4 +1,4 @@
-"""The client of fal's queue: one method per operation. `generate` is the one that keeps a journal of paid jobs."""
+"""The client of fal's queue, with one method per operation. `generate` adds a journal of paid jobs."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ from .queue.transport import Transport
 from .queue.verdict import Answer, Attempts, Stage, Verdict, classify
 
 UNKNOWN_STATES = 5
-"""As many looks in a row may tell a state that is not known."""
+"""The number of unknown states in a row that ends following a job."""
 FALS_OWN = (Answer.IN_PROGRESS, Answer.NOT_FOUND, Answer.REJECTED, Answer.FAILED, Answer.CANCELLED)
 
 NOT_TAKEN = "fal did not accept the job, so there is no charge"
@@ -38,11 +38,11 @@ log = logging.getLogger("cosmos_predict25.fal")
 
 
 class FalClient:
-    """Talks to fal's queue. To be used in `async with`, in one event loop.
+    """Talks to fal's queue. Use it in `async with`, in one event loop.
 
-    `key` is id:secret; without it, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key. Raises `MissingKeyError`
-    where there is none, before anything is sent. `on_trouble` is told what was tried again. `private`: texts, by name,
-    of which no error and no status shows what fal repeats.
+    `key`: id:secret. Without it, FAL_KEY, FAL_KEY_ID with FAL_KEY_SECRET, or ~/.fal/key is used. Raises
+    `MissingKeyError` if there is none, before anything is sent. `on_trouble`: receives messages about retries.
+    `private`: texts, by name, that are hidden in errors and statuses if fal repeats them.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class FalClient:
 
     @property
     def clock_offset(self) -> float | None:
-        """Return the seconds that fal's clock is ahead of this computer's, None while fal has not told its time."""
+        """Return the seconds that fal's clock is ahead of this computer's, or None until fal has sent its time."""
         return self._transport.clock_offset
 
     @property
@@ -74,9 +74,9 @@ class FalClient:
         return self._transport.key and self._transport.key.account
 
     async def upload(self, media: Media, progress: Callable[[str], None] = log.debug) -> str:
-        """Upload a picture or a clip and return its address in fal's storage, where it is for a day. Costs nothing.
+        """Upload a picture or a clip at no charge, and return its URL in fal's storage, valid for a day.
 
-        `progress` is told how far it is. Raises `FalError`.
+        `progress` receives progress messages. Raises `FalError`.
         """
         attempts = Attempts(Stage.UPLOAD, self.policy)
         while True:
@@ -94,11 +94,11 @@ class FalClient:
             await asyncio.sleep(self._pause(answer, attempts, reply))
 
     async def submit(self, endpoint_id: str, arguments: dict[str, Any], **options: Any) -> Job:
-        """Start a job, which costs money. It is sent once: only a try that fal cannot have taken is repeated.
+        """Start a job, which costs money. It is sent once: a try is repeated only if fal cannot have accepted it.
 
-        `options`: see `prepare`. Cancelling the task has no effect while the request is on its way, so that its reply
-        is not lost. Raises `InvalidRequestError`; `FalError` when fal refused or could not be reached, so that there is
-        nothing to pay; and `OutcomeUnknownError` when the reply was lost.
+        `options`: see `prepare`. Cancelling the task has no effect while the request is in flight, so its reply is not
+        lost. Raises `InvalidRequestError`; `FalError` if fal refused or could not be reached, at no charge; and
+        `OutcomeUnknownError` if the reply was lost.
         """
         return await self.send(self.prepare(endpoint_id, arguments, **options))
 
@@ -110,10 +110,10 @@ class FalClient:
         webhook_url: str | None = None,
         store: bool = True,
     ) -> PreparedRequest:
-        """Check all of a submission that can be checked before it is sent. Raises `InvalidRequestError`.
+        """Check a submission before it is sent. Raises `InvalidRequestError`.
 
-        `webhook_url`: fal posts the result there. `store`: whether fal keeps input and output for 30 days; without, the
-        result can be had for an hour, or 6 minutes if it is large, and after a lost reply the job cannot be found.
+        `webhook_url`: fal posts the result there. `store`: whether fal keeps input and output for 30 days. Without it,
+        the result is available for an hour, or 6 minutes if it is large, and a job with a lost reply cannot be found.
         """
         app_of(endpoint_id)
         texts = {name: value for name, value in arguments.items() if isinstance(value, str)}
@@ -125,10 +125,10 @@ class FalClient:
         return prepared
 
     async def send(self, prepared: PreparedRequest, before_try: Callable[[bool], object] = bool) -> Job:
-        """Start a prepared job. Raises as `submit` does, but for `InvalidRequestError`.
+        """Start a prepared job. Raises as `submit` does, except `InvalidRequestError`.
 
-        Where fal has no place for a job, that is waited for, up to the policy's wait limit. `before_try` is told False
-        when a try has come to nothing and the next one is waited for, and True before that is made.
+        If fal has no place for a job, this waits for one, up to the policy's wait limit. `before_try` is called with
+        False after a failed try, and with True before the next one.
         """
         attempts = Attempts(Stage.SUBMIT, self.policy)
         while True:
@@ -150,15 +150,15 @@ class FalClient:
         return build_job(self.policy.queue_url, endpoint_id, request_id)
 
     async def status(self, job: Job, *, logs: bool = True) -> Status | None:
-        """Return the job's state, None for one that is not known. Repeated while it fails.
+        """Return the job's state, or None if it is unknown. Retries on errors.
 
-        Raises `JobExpiredError` for a job that fal does not know, and `JobKeptError` when fal does not answer.
+        Raises `JobExpiredError` for a job that fal does not know, and `JobKeptError` if fal does not answer.
         """
         reply = await self._read(Stage.STATUS, with_logs(job.status_url, logs), job, self.policy.api_timeout)
         return parse_status(reply.json, reply.private)
 
     async def follow(self, job: Job) -> AsyncIterator[Status]:
-        """Yield the job's state, with the policy's pauses between, until it is complete.
+        """Yield the job's state until it is complete, with the policy's pauses in between.
 
         Raises as `status` does, and `JobKeptError` at the policy's wait limit.
         """
@@ -187,11 +187,11 @@ class FalClient:
     async def result(
         self, job: Job, *, max_bytes: int | None = None, deadline: float | None = None, is_cancelled: bool = False
     ) -> dict[str, Any]:
-        """Return the output of a completed job. Waits while fal says that it is in progress.
+        """Return the output of a completed job. Waits while fal reports it as in progress.
 
-        `max_bytes`, `deadline`: how large one reply may be and how many seconds it may take, where that is more than
-        the policy's. `is_cancelled`: fal has confirmed that it cancels the job. Raises `FalError` when the job failed,
-        `JobCancelledError`, `JobExpiredError`, and `JobKeptError` when there is no answer to be had.
+        `max_bytes`, `deadline`: the maximum size and seconds of a reply, if more than the policy's. `is_cancelled`:
+        whether fal has confirmed the cancellation. Raises `FalError` if the job failed, `JobCancelledError`,
+        `JobExpiredError`, and `JobKeptError` if fal does not answer.
         """
         timeout = self.policy.result_timeout
         reply = await self._read(Stage.RESULT, job.response_url, job, timeout, deadline, max_bytes, is_cancelled)
@@ -200,9 +200,9 @@ class FalClient:
         return reply.json
 
     async def save(self, result: dict[str, Any], path: Path) -> RemoteVideo:
-        """Download the video that a result names to `path`, a new file ending in .mp4, .webm, .mov or .gif.
+        """Download a result's video to `path`, a new file ending in .mp4, .webm, .mov or .gif.
 
-        Raises `InvalidRequestError`, and `JobKeptError` when the file is refused or cannot be had.
+        Raises `InvalidRequestError`, and `JobKeptError` if the file is refused or not available.
         """
         url, seed = video_url(result), result.get("seed")
         if not (format := format_of_suffix(path.suffix)):
@@ -216,7 +216,7 @@ class FalClient:
             raise JobKeptError(f"fal's video was not saved: {reason}.", stage="download") from None
 
     async def cancel(self, job: Job) -> Cancellation:
-        """Ask fal to cancel a job. Raises `FalError` when three tries have failed."""
+        """Ask fal to cancel a job. Raises `FalError` after three failed tries."""
         attempts = Attempts(Stage.CANCEL, self.policy)
         while True:
             reply = await self._transport.send(
@@ -233,7 +233,7 @@ class FalClient:
             await asyncio.sleep(self._pause(answer, attempts, reply))
 
     async def price(self, endpoint_id: str) -> Price | None:
-        """Return the price of a job now, None where fal does not tell."""
+        """Return the current price of a job, or None if fal does not tell."""
         return await read_price(self._transport, endpoint_id)
 
     def requests(
@@ -241,12 +241,12 @@ class FalClient:
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield fal's list of the account's jobs that were sent from `start` to `end`, with their inputs.
 
-        Without a start, those of the last 24 hours. Raises `FalError` where fal does not give it, or not all of it.
+        Without `start`, the list covers the last 24 hours. Raises `FalError` if fal does not provide all of it.
         """
         return list_requests(self._transport, endpoint_id, start, end)
 
     def _accepted(self, reply: Reply | TransportFailure, verdict: Verdict, endpoint_id: str) -> Job:
-        """Return the job that a reply names. Raises `FalError` for a refusal and `OutcomeUnknownError`."""
+        """Return the job in a reply. Raises `FalError` for a refusal, and `OutcomeUnknownError`."""
         if verdict is Verdict.REFUSED:
             raise unreachable(reply) if isinstance(reply, TransportFailure) else error_from(reply, "submit", NOT_TAKEN)
         if verdict is Verdict.UNKNOWN or isinstance(reply, TransportFailure):
@@ -265,7 +265,7 @@ class FalClient:
         max_bytes: int | None = None,
         is_cancelled: bool = False,
     ) -> Reply:
-        """Return the reply to a GET, which is JSON. Repeated until the table has a verdict."""
+        """Return the JSON reply to a GET. Repeats until the verdict table decides."""
         attempts, deadline = Attempts(stage, self.policy), deadline or 2 * timeout
         while True:
             reply = await self._transport.send("GET", url, timeout=timeout, deadline=deadline, max_bytes=max_bytes)
@@ -287,7 +287,7 @@ class FalClient:
 
 
 def parse_cancellation(answer: Answer, status: int, is_first: bool) -> Cancellation:
-    """Return what fal answers to a cancellation ("Inference API reference", cancel)."""
+    """Return fal's answer to a cancellation ("Inference API reference", cancel)."""
     if answer in (Answer.NOT_FOUND, Answer.TOO_LATE) and not is_first:
         return Cancellation.REQUESTED
     if answer is Answer.NOT_FOUND:

@@ -102,8 +102,8 @@ def list_jobs(options: argparse.Namespace, journal: Journal, videos: Path) -> No
 def rows_of(record: Record, videos: Path) -> list[dict[str, Any]]:
     """Return a row for each job of a video; only the last one can have its file."""
     files = sorted(videos.glob(f"cosmos_{record.seed}_{record.fingerprint[:12]}.*"))
-    found_in_list = [Charge(record.created, 0, 0, record.request_id)] if record.is_adopted else []
-    charges, rows = record.all_charges() or found_in_list, []
+    shared = [Charge(record.created, 0, 0, record.request_id)] if record.is_shared else []
+    charges, rows = record.all_charges() or shared, []
     for charge in charges:
         is_last = charge is charges[-1] and charge.request_id not in record.past_ids
         state = record.state if is_last or charge.request_id is None else JobState.ENDED

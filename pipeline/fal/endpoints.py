@@ -1,4 +1,4 @@
-"""fal's endpoints of the model, and a request as the JSON that they take."""
+"""fal's endpoints of the model, and the JSON of a request."""
 
 import hashlib
 import json
@@ -19,15 +19,15 @@ from ..request import (
 )
 
 NOT_SENT = ("width", "height", "schedule")
-"""fal makes 1280 x 704, in its own steps. Every other field of a request is one of the endpoints' schema."""
+"""Fields that fal does not have: it makes 1280 x 704, with its own schedule."""
 ENDPOINT_ID = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """What one endpoint takes. `typical_seconds` and `dollars` are fal's own figures for a video.
+    """One endpoint of fal. `typical_seconds` and `dollars` are fal's own figures for a video.
 
-    `media`: the name of the input for the file to start from, where it takes one.
+    `media`: the name of the input for the file to start from, if there is one.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """Return the id without the model, which all of them have."""
+        """Return the id without the model, which is the same for all."""
         return self.id.split("/", 2)[2]
 
 
@@ -66,14 +66,14 @@ ENDPOINTS = (TEXT_TO_VIDEO, IMAGE_TO_VIDEO, VIDEO_TO_VIDEO, DISTILLED)
 
 
 def documented_price(endpoint_id: str) -> float:
-    """Return the dollars that a video costs by fal's documentation."""
+    """Return the documented price of a video in dollars."""
     return next((one.dollars for one in ENDPOINTS if one.id == endpoint_id), TEXT_TO_VIDEO.dollars)
 
 
 def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
     """Return the JSON object to send: every field of the endpoint's schema, so that fal's list shows them all.
 
-    Raises `InvalidRequestError` for steps out of the endpoint's range, and for settings of a distilled checkpoint where
+    Raises `InvalidRequestError` for steps outside the endpoint's range, and for settings of a distilled checkpoint if
     the endpoint has the full model.
     """
     if request.schedule == DISTILLED_SCHEDULE and endpoint.has_guidance_scale:

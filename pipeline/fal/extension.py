@@ -1,4 +1,4 @@
-"""A video longer than fal makes at once: each part is a job of its own, paid for once."""
+"""Make a video longer than fal's maximum: each segment is a job, charged once."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -36,10 +36,10 @@ MAX_PARTS = 5
 
 @dataclass(frozen=True, eq=False)
 class NewFrames:
-    """The frames that a part brings. `used`: where they end in its video. `notes`: for the user, sentences."""
+    """The new frames of a segment. `end`: names a job that continues from them. `notes`: sentences for the user."""
 
     frames: Iterable[Tensor]
-    used: int
+    end: str
     notes: list[str]
 
 
@@ -58,17 +58,17 @@ async def extend(
     ram: float = math.inf,
     on_charge: Callable[[float], object] = log.debug,
 ) -> ExtendedVideo:
-    """Make `new_frames` frames, 1 to 440 at 16 a second, that follow those of `start`, on fal.
+    """Continue `start` by `new_frames` frames, 1 to 440, at 16 fps, on fal.
 
-    As `pipeline.extend`, but in fal's size, and in at most 5 parts, each of which is a job that costs what a video
-    costs. Each is sent with the full `num_frames`, and the last is cut here, so that fewer or more frames after the
-    same clip take the parts that are there. A part is named by the job of the one before and by how many of its frames
-    were used, not by its pixels, so that finished parts are never paid for again. Where the video of a part is gone,
-    here and at fal, its last frames stand for it, provided that all parts after it are there.
+    It works like `pipeline.extend`, but at fal's size and in at most 5 segments. Each segment is a job and costs as
+    much as a video. All are sent with the full `num_frames` and the last is trimmed here, so another number of frames
+    after the same clip reuses the finished segments. A segment is identified by the job before it and the number of
+    frames used from that job, not by pixels, so finished segments are never charged again. If the video of a segment is
+    gone, here and at fal, its last frames replace it, provided that all later segments exist.
 
-    `encode_clip`: makes an MP4 of the frames to send: `pipeline.export.mp4_bytes`. `ram`: free bytes, of which the
-    joined frames may take no more. The other arguments, and what is raised, are those of `fal.generate`, and
-    `NotEnoughMemoryError`, before anything is paid.
+    `encode_clip`: makes an MP4 of the frames to send, as `pipeline.export.mp4_bytes` does. `ram`: free bytes for the
+    joined frames. The other arguments and exceptions are as in `fal.generate`, and `NotEnoughMemoryError` before
+    anything is charged.
     """
     observer, (width, height) = observer or NullObserver(), SIZE
     request = replace(request, width=width, height=height)
@@ -87,12 +87,13 @@ async def extend(
         options: Any = {"endpoint": sent.endpoint, "media": sent.media, "key": key, "policy": policy}
         options["on_charge"] = on_charge
         options["observer"] = PartObserver(observer, part.index, len(extension), f", {cost}")
-        end = journal.end_of(chain.submissions[part.index].fingerprint)
+        job_name = chain.submissions[part.index].fingerprint
+        end = journal.end_of(job_name)
         try:
             with naming_seed(extension.request.seed_or_random()):
                 video = await generate(chain.requests[part.index], folder=folder, journal=journal, **options)
         except JobExpiredError:
-            made = kept_end(end, part) if chain.is_there_after(part.index) else None
+            made = kept_end(end, part, job_name) if chain.is_there_after(part.index) else None
             if not made:
                 raise
         else:
@@ -100,31 +101,31 @@ async def extend(
         num_new = extension.append(made.frames)
         if part.index + 1 < len(extension) and not end.exists():
             write_frames(end, (extension.last(min(num_new, CLIP_FRAMES)) * 255).round().to(torch.uint8))
-        identity = name_of_end(chain.submissions[part.index].fingerprint, made.used)
+        identity = made.end
         notes += made.notes
     return extension.video(notes)
 
 
 def frames_to_use(video: RemoteVideo, sent: SentStart, part: Part) -> NewFrames:
-    """Return the frames of a part's video that follow its start: all of them where that is not in it."""
+    """Return the frames of a segment's video after its start, or all if it does not begin with the start."""
     skipped = sent.notes_on(video)
     used = min(part.num_conditioning_frames + part.length, video.num_frames)
     first = 0 if skipped else part.num_conditioning_frames
     frames = (fit(frame, *SIZE) for frame in islice(frames_of(video.path), first, used))
-    return NewFrames(frames, used, [*video.notes, *skipped])
+    return NewFrames(frames, name_of_end(video.job_name or "", used), [*video.notes, *skipped])
 
 
-def kept_end(file: Path, part: Part) -> NewFrames | None:
-    """Return the last frames of a part whose video is gone, or None where they were not kept."""
+def kept_end(file: Path, part: Part, job_name: str) -> NewFrames | None:
+    """Return the last frames of a segment whose video is gone, or None if they were not kept."""
     with suppress(FFmpegError, OSError):
         frames = [frame / 255 for frame in read_frames(file)]
         note = f"Part {part.index + 1} is gone, here and at fal: only its last {len(frames)} frames are left."
-        return NewFrames(frames, part.num_conditioning_frames + part.length, [note])
+        return NewFrames(frames, name_of_end(job_name, part.num_conditioning_frames + part.length), [note])
     return None
 
 
 def check_number_of_parts(request: GenerationRequest, new_frames: int, overlap: int) -> None:
-    """Raise `InvalidRequestError` for more than are made."""
+    """Raise `InvalidRequestError` for too many segments."""
     count = len(lengths_of_parts(new_frames, request.num_frames, overlap))
     if count > MAX_PARTS:
         raise InvalidRequestError(

@@ -54,16 +54,26 @@ def as_kept(levels: Tensor, folder: Path) -> Tensor:
     frames = levels.round().to(torch.uint8)
     if (levels - frames).abs().max() < NEARLY_WHOLE:  # such as from a file: it never comes differently
         return frames
-    paths = sorted(folder.glob("*.mkv"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = newest_first(folder)
     for path in paths:
         with suppress(FFmpegError, OSError):
             if kept := same_frames(levels, path):
                 path.touch()
                 return torch.stack(kept)
     for path in paths[MAX_STARTS - 1 :]:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
     write_frames(folder / f"{hash_of(frames)}.mkv", frames)
     return frames
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Return the files of kept starts, of which another process may remove any at any time."""
+    times: dict[Path, float] = {}
+    for path in folder.glob("*.mkv"):
+        with suppress(OSError):
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=times.__getitem__, reverse=True)
 
 
 def same_frames(levels: Tensor, path: Path) -> list[Tensor]:

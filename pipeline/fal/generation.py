@@ -1,7 +1,7 @@
-"""One video from fal: paid once, never twice, never lost.
+"""Make one video on fal: charged once, and never lost.
 
-A job's record is on disk before the job is sent and until the video is. The finished file's name is made of what was
-asked for, so the file itself tells that the same video need not be paid for again.
+A job's record is on disk from before the job is sent until the video is saved. The finished file is named after the
+request, so its name tells that the same video need not be bought again.
 """
 
 from collections.abc import Callable
@@ -38,19 +38,18 @@ async def generate(
 ) -> RemoteVideo:
     """Make the video of `request` on fal and save the server's own file in `folder`.
 
-    The same request goes on with its unfinished job, after a crash too, and takes the finished file where there is
-    one; a file that was moved or deleted is fetched again. None of that is paid for again. Without a seed, a new one is
-    drawn unless such a job is unfinished.
+    The same request resumes its unfinished job, even after a crash, or uses the finished file. A file that was moved or
+    deleted is fetched again. None of this is charged again. Without a seed, a new one is drawn, unless such a job is
+    unfinished.
 
-    An observer that stops the work cancels the job at fal; that ends when the outcome is known, at most the policy's
-    `cancel_wait` later. Cancelling the task leaves the job running, for the same request to go on with.
+    If the observer stops the work, the job is cancelled at fal. This ends when the outcome is known, at most the
+    policy's `cancel_wait` later. If the task is cancelled, the job keeps running, and the same request resumes it.
 
-    `media`: what the endpoint's `image_url` or `video_url` stands for: a file or its bytes, at most 64 MiB, which are
-    uploaded and can be read by whoever knows their address for a day; or an address, sent as it is, by which the job is
-    then named; or a data URI of at most 256 KiB of content, of which fal keeps nothing without `store`. The same
-    content again is the same job.
-    `key`, `policy`: see `FalClient`. `webhook_url`, `store`: see `FalClient.prepare`. `on_charge`: is told the
-    dollars of a job that fal has taken. What the jobs of a day may cost is limited, see `budget.day_limit`.
+    `media`: for the endpoint's `image_url` or `video_url`. Either a file or its bytes, at most 64 MiB, uploaded and
+    readable for a day by anyone who knows the URL; or a URL, sent unchanged, which then identifies the job; or a data
+    URI with at most 256 KiB of content, which fal does not keep without `store`. The same content is the same job.
+    `key`, `policy`: see `FalClient`. `webhook_url`, `store`: see `FalClient.prepare`. `on_charge`: receives the dollars
+    of a job that fal has accepted. The cost of a day's jobs is limited, see `budget.day_limit`.
     Raises `InvalidRequestError`, `MissingKeyError`, `FalError`, `OutcomeUnknownError`, `JobKeptError` and
     `JobExpiredError`.
     """

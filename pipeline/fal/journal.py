@@ -35,19 +35,19 @@ DAY = 86400
 
 
 class JobState(str, enum.Enum):
-    """How far the video got."""
+    """The progress of a video."""
 
     ENDED = "ENDED"
-    """There is no job: none was sent, or the last one was refused, has failed or was cancelled."""
+    """No job: none was sent, or the last one was refused, failed or was cancelled."""
     SUBMIT_UNKNOWN = "SUBMIT_UNKNOWN"
-    """A job is being sent, or was sent and its answer was lost."""
+    """A job is being sent, or was sent and its reply was lost."""
     SUBMITTED = "SUBMITTED"
     CANCEL_REQUESTED = "CANCEL_REQUESTED"
-    """fal has confirmed that it cancels the job."""
+    """fal has confirmed the cancellation."""
     EXPIRED = "EXPIRED"
-    """fal has nothing of the job any more. Only the user may have it sent again."""
+    """fal no longer has anything of the job. Only the user can have it sent again."""
     DONE = "DONE"
-    """The file was in place. Where it is gone, fal may still have it."""
+    """The file was saved. If it is gone, fal may still have it."""
 
 
 OVER = (JobState.ENDED, JobState.DONE)
@@ -70,6 +70,11 @@ class Charge:
     price: float
     priced: float
     request_id: str | None = None
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Charge":
+        """Return a charge of a record, which a later version may have written."""
+        return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
 
     def __post_init__(self) -> None:
         if not all(isinstance(value, int | float) for value in (self.at, self.price, self.priced)):
@@ -119,7 +124,7 @@ class Record:
         if self.v == 1:
             self.v, self.state = VERSION, STATES_OF_VERSION_1.get(self.state, self.state)
         self.state = JobState(self.state)
-        self.charges = [Charge(**charge) if isinstance(charge, dict) else charge for charge in self.charges]
+        self.charges = [Charge.of(charge) if isinstance(charge, dict) else charge for charge in self.charges]
         if self.v != VERSION:
             raise ValueError(f"it is of version {self.v}, and this pack reads version {VERSION}")
         texts = (self.fingerprint, self.endpoint, self.input_sha256, self.request_sha256, self.suffix)
@@ -157,7 +162,7 @@ class Record:
 
     def all_charges(self) -> list[Charge]:
         """Return the charges, at the documented price for jobs of before records had prices."""
-        if self.charges or self.is_adopted or self.is_shared:
+        if self.charges or self.is_shared:
             return self.charges
         current = [self.request_id] if self.request_id or self.state is JobState.SUBMIT_UNKNOWN else []
         price = documented_price(self.endpoint)
@@ -183,7 +188,7 @@ class Record:
 
 
 class Journal:
-    """A folder of records, readable by its owner alone. Any number of processes may use it at once.
+    """A folder of records, readable only by its owner. Any number of processes may use it at once.
 
     Whoever works on a video holds a lock in the journal and one beside the video's file, which other journals respect
     too. The locks go with the process that dies.
@@ -220,7 +225,7 @@ class Journal:
         return self.folder / "set_aside.txt"
 
     def how_to_send_again(self, record: Record) -> str:
-        """Return the step that only the user may take: it pays for another job."""
+        """Return the step that leads to another paid job, which only the user may take."""
         return f"delete {self.path_of(record.fingerprint)} and run the same again"
 
     @asynccontextmanager
@@ -247,7 +252,7 @@ class Journal:
         return lock is None
 
     def load(self, fingerprint: str) -> Record | None:
-        """Return the record of a video, None where there is none.
+        """Return the record of a video, or None if there is none.
 
         Raises `JobKeptError` for one that cannot be read: a paid job may be behind it.
         """
@@ -263,7 +268,7 @@ class Journal:
         return record is not None and record.state is not JobState.ENDED
 
     def records(self, since: float = 0) -> list[Record]:
-        """Return the records that can be read, the oldest first. `since`: only those written then or later."""
+        """Return the readable records, the oldest first. `since`: only records written then or later."""
         found = []
         for path in self.folder.glob("*.json"):
             with suppress(JobKeptError, OSError):
@@ -312,7 +317,7 @@ class Journal:
         return False
 
     def remove(self, record: Record) -> None:
-        """Remove a record. One that cannot be removed stays as it was saved last."""
+        """Remove a record. If it cannot be removed, it stays as last saved."""
         with suppress(OSError):
             self.path_of(record.fingerprint).unlink()
             flush_folder(self.folder)

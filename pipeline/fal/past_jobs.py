@@ -1,4 +1,4 @@
-"""Videos that were paid for and that no run asks for any more: fetched, without sending a job."""
+"""Fetch videos of earlier paid jobs that no run asks for any more, without sending a job."""
 
 import asyncio
 import logging
@@ -42,11 +42,11 @@ async def fetch_past_jobs(
     policy: NetworkPolicy | None = None,
     announce: Callable[[str], object] = log.info,
 ) -> list[RemoteVideo]:
-    """Fetch the videos of all unfinished jobs on which no run works, into `folder`, and return them. Sends no job.
+    """Fetch the videos of all unfinished jobs without a run into `folder`, and return them. Sends no job.
 
-    Jobs are looked at one after the other until all are over, or up to the policy's `wait_limit`. A job is held only
-    for a look or a download, so that a run that asks for it has it at once. Returns at once where another process does
-    this already, and without a request where there is nothing. Raises `MissingKeyError`.
+    Jobs are polled in turn until all are over, or up to the policy's `wait_limit`. A job is locked only for a poll or a
+    download, so a run that asks for it gets it at once. Returns at once if another process is doing this, and makes no
+    request if there is nothing to fetch. Raises `MissingKeyError`.
     """
     waiting, found = [record.fingerprint for record in past_jobs(journal)], []
     only_one = acquire(journal.folder / "past_jobs.lock") if waiting else None

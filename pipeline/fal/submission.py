@@ -1,4 +1,4 @@
-"""One video to ask fal for, under a name that is the same for the same request."""
+"""A request for one video on fal, with a name that is the same for the same request."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from .media.upload import Media, media_from
 
 @dataclass(frozen=True)
 class Submission:
-    """One video to ask fal for.
+    """A request for one video on fal.
 
     `arguments`: the JSON object for fal. The name of `media` stands where its address will be, if it has none yet.
     `fingerprint`: a hash of endpoint and arguments, the media by name and `sync_mode` left aside. `target`: the
@@ -55,7 +55,7 @@ def make_submission(
     folder: Path,
     source: Path | bytes | str | Media | None = None,
 ) -> Submission:
-    """Return the submission of a request. One without a seed gets that of its unfinished job, or a new one.
+    """Return the submission of a request. Without a seed, it gets its unfinished job's seed or a new one.
 
     Raises `InvalidRequestError`.
     """
@@ -107,7 +107,7 @@ def is_known(journal: Journal, target: Path, fingerprint: str) -> bool:
 
 
 def media_of(endpoint: Endpoint, source: Path | bytes | str | Media | None) -> Media | None:
-    """Return the file that the endpoint starts from. Raises `InvalidRequestError` unless it takes just that."""
+    """Return the file to start from. Raises `InvalidRequestError` if it does not suit the endpoint."""
     if bool(endpoint.media) != (source is not None):
         what = f"starts from a file: give it as media, for {endpoint.media}" if endpoint.media else "takes no media"
         raise InvalidRequestError(f"{endpoint.id} {what}.")

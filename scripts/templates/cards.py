@@ -44,6 +44,8 @@ CARDS = {
         "the same video,\nand what follows",
     ],
     "NVIDIA Cosmos Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
+    "Cosmos Long Video by Windows": ["a text", "windows of a video\nthat overlap", "longer than\nthe model makes"],
+    "Cosmos Train a LoRA": ["a clip\nand a text", "ComfyUI's\nown training", "a LoRA"],
 }
 """What a template's card says: what goes in, what works, and what comes out."""
 OF_DEMO = ("Cosmos Text to Video (demo)", "Cosmos Text to Video (LoRA)", "Cosmos Text to Video (core nodes)")

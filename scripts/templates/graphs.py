@@ -17,6 +17,8 @@ from cosmos_predict25.scripts.templates.prose import (
     LOCAL_NOTE,
     LORA_NOTE,
     LORA_PROMPT,
+    TRAIN_NOTE,
+    WINDOWS_NOTE,
     WRITER_NOTE,
 )
 
@@ -210,6 +212,88 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
     ],
 }
 
+WINDOWS = {
+    "context_length": 21,
+    "context_overlap": 12,
+    "context_schedule": "standard_static",
+    "freenoise": False,
+}
+"""Of what the demo makes at once, as each window has one latent frame of the one before it."""
+LONG_VIDEO_BY_WINDOWS: dict[str, Any] = {
+    "nodes": {
+        **TEXT_TO_VIDEO_CORE_NODES["nodes"],
+        "note": note("Start here", WINDOWS_NOTE, [0, -420], 320),
+        "windows": {
+            "type": "WanContextWindowsManual",
+            "pos": [500, 140],
+            "size": [380, 260],
+            "values": WINDOWS,
+        },
+        "prompt": text_encode("Prompt", DEMO_PROMPT, [500, 680]),
+        "negative": text_encode("Negative prompt", DEFAULT_NEGATIVE_PROMPT, [500, 980]),
+        "latent": {
+            **TEXT_TO_VIDEO_CORE_NODES["nodes"]["latent"],
+            "values": {"width": DEMO["width"], "height": DEMO["height"], "num_frames": 73},
+        },
+        "export": export("cosmos_windows", "high", [2200, 0]),
+    },
+    "links": [
+        ["loader", "model", "windows", "model"],
+        *[
+            ["windows", "MODEL", *link[2:]] if link[:2] == ["loader", "model"] else link
+            for link in TEXT_TO_VIDEO_CORE_NODES["links"]
+        ],
+    ],
+}
+
+TRAINING = {
+    "batch_size": 1, "grad_accumulation_steps": 1, "steps": 100, "learning_rate": 0.003, "rank": 16,
+    "optimizer": "AdamW", "loss_function": "MSE", "seed": 1, "control_after_generate": "fixed",
+    "training_dtype": "bf16", "lora_dtype": "bf16", "algorithm": "LoRA", "gradient_checkpointing": True,
+}  # fmt: skip
+
+
+ORANGE = 0xFF8000
+TRAIN_A_LORA: dict[str, Any] = {
+    "nodes": {
+        "note": note("Start here", TRAIN_NOTE, [0, -480], 380),
+        "loader": {
+            "type": "CosmosPredict25CheckpointLoader",
+            "pos": [0, 0],
+            "size": [380, 200],
+            "values": {"checkpoint": DEMO_NAME},
+        },
+        "clip": {
+            "type": "EmptyImage",
+            "title": "The clip to learn from",
+            "pos": [0, 760],
+            "size": [380, 140],
+            "values": {"width": DEMO["width"], "height": DEMO["height"], "batch_size": 25, "color": ORANGE},
+        },
+        "prompt": text_encode("What the clip shows", "An orange background.", [500, 140]),
+        "encode": {"type": "VAEEncode", "pos": [500, 520], "size": [380, 46]},
+        "train": {"type": "TrainLoraNode", "pos": [1000, 0], "size": [340, 480], "values": TRAINING},
+        "save": {
+            "type": "SaveLoRA",
+            "pos": [1460, 0],
+            "size": [340, 106],
+            "values": {"prefix": "loras/cosmos_trained"},
+        },
+        "loss": {"type": "LossGraphNode", "pos": [1460, 320], "size": [340, 300]},
+    },
+    "links": [
+        ["loader", "model", "train", "model"],
+        ["loader", "clip", "prompt", "clip"],
+        ["loader", "vae", "encode", "vae"],
+        ["clip", "IMAGE", "encode", "pixels"],
+        ["encode", "LATENT", "train", "latents"],
+        ["prompt", "CONDITIONING", "train", "positive"],
+        ["train", "lora", "save", "lora"],
+        ["train", "steps", "save", "steps"],
+        ["train", "loss_map", "loss", "loss"],
+    ],
+}
+
 WRITE_A_PROMPT: dict[str, Any] = {
     "nodes": {
         "note": note("Start here", WRITER_NOTE, [0, -340], 240),
@@ -303,6 +387,8 @@ GRAPHS = {
     "NVIDIA Cosmos Image to Video (locally or on fal)": IMAGE_TO_VIDEO_LOCAL_OR_FAL,
     "Cosmos Extend Video (local)": EXTEND_VIDEO_LOCAL,
     "NVIDIA Cosmos Write a Prompt": WRITE_A_PROMPT,
+    "Cosmos Long Video by Windows": LONG_VIDEO_BY_WINDOWS,
+    "Cosmos Train a LoRA": TRAIN_A_LORA,
 }
 """A new one comes last: the place of each says how its nodes are numbered."""
 
@@ -347,6 +433,27 @@ APPS: dict[str, tuple[list[list[str]], list[str]]] = {
         ["export"],
     ),
     "NVIDIA Cosmos Write a Prompt": ([["write", "prompt", "Idea"], MODEL], ["show"]),
+    "Cosmos Long Video by Windows": (
+        [
+            ["prompt", "text", "Prompt"],
+            ["latent", "num_frames", "Frames (num_frames)"],
+            ["windows", "context_length", "Frames at once (context_length)"],
+            ["windows", "context_overlap", "Frames of overlap"],
+            ["noise", "noise_seed", "Seed"],
+            MODEL,
+        ],
+        ["export"],
+    ),
+    "Cosmos Train a LoRA": (
+        [
+            ["prompt", "text", "What the clip shows"],
+            ["train", "steps", "Steps of training"],
+            ["train", "learning_rate", "Learning rate"],
+            ["train", "rank", "Rank"],
+            MODEL,
+        ],
+        ["loss"],
+    ),
 }
 """What app mode shows of a workflow: widgets to fill in, with their labels, and nodes whose output it shows."""
 SUBGRAPH_SETTINGS = ["num_frames", "num_inference_steps", "guidance_scale", "seed", "width", "height"]

@@ -19,8 +19,8 @@ EXAMPLE_PROMPT = (
 DEMO_NOTE = """\
 # Press Run: this works before anything is downloaded
 
-## It uses the demo, a tiny model that comes with this pack. It is not NVIDIA's: it draws circles, squares and \
-triangles that move, 96x96 pixels small, on a CPU.
+## It uses the demo, a tiny model that comes with this pack. It is not NVIDIA's: it draws moving \
+circles, squares and triangles at 96x96 pixels, on a CPU.
 
 ## Try other colours, *small* or *large*, *moves up*, *bounces*, *striped background*.
 
@@ -30,11 +30,11 @@ triangles that move, 96x96 pixels small, on a CPU.
 LORA_NOTE = """\
 # A LoRA teaches a model something new
 
-## The demo knows black as a background alone. With the LoRA that comes with it, it draws black shapes.
+## The demo knows black only as a background. With its LoRA, it draws black shapes.
 
 ## Set *strength* to 0, or bypass the node with Ctrl+B, to see the demo without it.
 
-## Your own LoRAs for Cosmos-Predict2.5 go to *models/loras*; then choose your model in the loader as well.
+## Put your own LoRAs for Cosmos-Predict2.5 into *models/loras*, and choose your model in the loader too.
 """
 
 FOLDER = "Cosmos-Predict2.5-2B"
@@ -64,7 +64,7 @@ LOCAL_NOTE = rf"""# Get NVIDIA's model first: 20 GB
 
 {ON_PORTABLE}
 
-### ComfyUI Desktop on Windows, in the folder that it was set up with, such as *Documents\ComfyUI*:
+### ComfyUI Desktop on Windows, in the folder that you chose at setup, such as *Documents\ComfyUI*:
 
 {ON_DESKTOP}
 
@@ -74,7 +74,7 @@ LOCAL_NOTE = rf"""# Get NVIDIA's model first: 20 GB
 FAL_NOTE = """\
 # This costs money: about $0.20 per video
 
-## With the endpoint *distilled* $0.08. The node shows today's price.
+## About $0.08 with the endpoint *distilled*. The node shows fal's current price.
 
 ## 1. Make a key at [fal.ai/dashboard/keys](https://fal.ai/dashboard/keys). The account needs a balance.
 
@@ -105,11 +105,38 @@ BOTH_NOTE = f"""\
 CORE_NODES_NOTE = f"""\
 # The same model in ComfyUI's own nodes
 
-## Put here what takes a MODEL, a CLIP or CONDITIONING: LoRA, EasyCache, regional prompts.
+## Add any node with a MODEL, CLIP or CONDITIONING input: LoRA, EasyCache, regional prompts.
 
-## It runs the demo as it is. {HOW_TO_GET_IT}
+## It now runs the demo. {HOW_TO_GET_IT}
 
 ## With that model choose *auto*, 1280 x 704, 93 frames and 35 steps, and set cfg to 8: NVIDIA's guidance_scale 7.
+"""
+
+WINDOWS_NOTE = f"""\
+# Longer than the model's maximum
+
+## *Wan Context Windows* computes each step in overlapping windows and blends them. All of them use the same prompt.
+
+## The demo's maximum is 25 frames, so its windows have 21. For NVIDIA's model, set *context_length* to 93, \
+*context_overlap* to 24 or more, and any *num_frames*.
+
+## *Cosmos Extend Video (local)* is the alternative: it continues from the last frames, with a new prompt.
+
+## {HOW_TO_GET_IT}
+"""
+
+TRAIN_NOTE = f"""\
+# Teach a model with your own clip
+
+## Here the demo learns a new colour from a clip, in half a minute on a CPU. *Plot Loss \
+Graph* shows the progress.
+
+## For your own clip, replace *The clip to learn from* by *Load Video* and *Get Video Components*, and describe \
+the clip.
+
+## The file goes to *output/loras*. Move it to *models/loras* and choose it in *Cosmos Text to Video (LoRA)*.
+
+## NVIDIA's model needs a smaller *learning_rate*, such as 0.0001, and a few hundred *steps*. {HOW_TO_GET_IT}
 """
 
 WRITER_NOTE = f"""\
@@ -127,19 +154,19 @@ IMAGE_NOTE = f"""\
 
 ## Choose it in *Load Image*, and describe what happens next.
 
-## It is scaled and cropped in the middle to width x height. The first frame is the model's copy of it.
+## It is scaled and center-cropped to width x height. The first frame is the model's copy of it.
 
 ## {HOW_TO_GET_IT}
 """
 
 EXTEND_NOTE = f"""\
-# Longer than the model makes at once
+# Longer than the model's maximum
 
-## *Extend Video* goes on from the end of a video: of the one made here, or of yours from *Load Video*, with its sound.
+## *Extend Video* continues a video: the one made here, or yours from *Load Video*, with its sound.
 
-## Several of them in a row can have another prompt each. When only the last one changes, only that runs again.
+## Several of them in a row can each have their own prompt. If only the last changes, only that one runs again.
 
-## It runs the demo as it is. {HOW_TO_GET_IT}
+## It now runs the demo. {HOW_TO_GET_IT}
 
 ## With that model choose *auto*, 1280 x 704, 93 frames, 35 steps, guidance 7 and 88 new frames.
 """

@@ -3,8 +3,9 @@
 import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
 
-const RESULT = 'cosmos_predict25' // in a node's `ui` output
+const RESULT = 'cosmos_predict25' // in a node's `ui` output, and an event of a node that is ComfyUI's own
 const OURS = /^CosmosPredict25/ // types of nodes
+const TELLING = /^(CosmosPredict25|CLIPTextEncode|TextEncode)/ // and of those that encode prompts
 const OUR_ERROR = /^cosmos_predict25\./
 const REFUSED = 'custom_validation_failed' // by a node's own check of its inputs
 const NO_OUTPUT = 'prompt_no_outputs'
@@ -47,7 +48,7 @@ function change(name, make) {
 
 function show(id, text) {
   const node = nodeOf(id)
-  if (node && !OURS.test(node.type)) return // the job is that of a workflow which is not shown now
+  if (node && !TELLING.test(node.type)) return // the job is that of a workflow which is not shown now
   if (!isOnCanvas(node)) return
   const lines = wrapped(text, node)
   // Two spaces, as Nodes 2.0 reads it as Markdown, where they end a line.
@@ -221,14 +222,15 @@ app.registerExtension({
       for (const id of texts.keys()) if (!detail.nodes?.includes(id)) texts.delete(id)
       recall(detail)
     })
-    api.addEventListener('executed', ({ detail }) => {
-      const lines = detail.output?.[RESULT]
-      if (!lines || !isOpen(detail)) return
-      const id = String(detail.display_node ?? detail.node)
-      if (!lines.length) return hide(id)
-      texts.set(id, lines.join('\n'))
-      show(id, lines.join('\n'))
-    })
+    for (const told of ['executed', RESULT])
+      api.addEventListener(told, ({ detail }) => {
+        const lines = detail.output?.[RESULT]
+        if (!lines || !isOpen(detail)) return
+        const id = String(detail.display_node ?? detail.node)
+        if (!lines.length) return hide(id)
+        texts.set(id, lines.join('\n'))
+        show(id, lines.join('\n'))
+      })
     api.addEventListener('execution_error', ({ detail }) => {
       if (OUR_ERROR.test(detail.exception_type) && isOpen(detail)) refuse(String(detail.node_id), detail.exception_message)
     })

@@ -1,6 +1,6 @@
-"""A picture or a clip for fal to start from, put into fal's storage for a day.
+"""Upload a picture or a clip to fal's storage, where it stays for a day.
 
-An upload costs nothing, so it is repeated whole until it is there. Whoever knows its address can read it.
+An upload costs nothing, so it is retried as a whole. Anyone who knows its URL can read it.
 """
 
 import base64
@@ -50,9 +50,9 @@ NOTHING_PAID = "so no job was sent and there is no charge"
 class Media:
     """A picture or a clip to start from.
 
-    `identity`: what the job is named by, the same for the same picture or clip whatever its address: `sha256:` and a
-    hash, or `continues:`, the name of the job that made the clip, and the place in its video where that ends.
-    `content`: what is uploaded unless there is an `address`, which is https or a data URI.
+    `identity`: part of the job's name, the same for the same picture or clip under any URL: `sha256:` and a hash, or
+    `continues:`, the name of the job that made the clip, and the position in its video where the clip ends.
+    `content`: the bytes to upload, unless there is an `address`, which is https or a data URI.
     """
 
     identity: str
@@ -62,9 +62,9 @@ class Media:
 
 
 def media_from(source: Path | bytes | str | Media, input_name: str) -> Media:
-    """Return the media for `image_url` or `video_url`: a file, its bytes, or an address that fal can read.
+    """Return the media for `image_url` or `video_url`: a file, its bytes, or a URL that fal can read.
 
-    A hosted address is sent as it is, and named by itself; anything else is named by its bytes. Raises
+    A URL is sent unchanged and identifies itself; anything else is identified by its bytes. Raises
     `InvalidRequestError`.
     """
     if isinstance(source, Media):

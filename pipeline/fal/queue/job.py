@@ -19,7 +19,7 @@ log = logging.getLogger("cosmos_predict25.fal")
 
 @dataclass(frozen=True)
 class Job:
-    """`request_id`: fal's name of the job, by which it can be found again."""
+    """A job at fal. `request_id`: fal's name of the job, by which it can be found again."""
 
     request_id: str
     status_url: str
@@ -28,7 +28,7 @@ class Job:
 
 
 class Cancellation(enum.Enum):
-    """fal's answer when it is asked to cancel."""
+    """fal's answer to a cancellation."""
 
     REMOVED = "removed from the queue before it started"
     REQUESTED = "asked to stop; it may still finish and be charged"

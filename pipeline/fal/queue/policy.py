@@ -1,4 +1,4 @@
-"""Where requests may go, how long they may take and how much they may bring. Only code can set it: no node, no file."""
+"""Limits for requests: hosts, times and sizes. Only code can set them, no node and no file."""
 
 import os
 import re

@@ -13,21 +13,21 @@ ENDED = {"COMPLETED", "FAILED", "ERROR", "CANCELED", "CANCELLED"}
 
 @dataclass(frozen=True)
 class Queued:
-    """`position`: the number of jobs ahead, None where fal does not say."""
+    """The job waits. `position`: the number of jobs ahead, or None if fal does not say."""
 
     position: int | None
 
 
 @dataclass(frozen=True)
 class InProgress:
-    """`logs`: the newest lines so far, cleaned for display."""
+    """The job is running. `logs`: the newest lines so far, cleaned for display."""
 
     logs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Completed:
-    """The end, good or bad: only the result tells."""
+    """The job has ended. Only its result tells whether it succeeded."""
 
     logs: tuple[str, ...] = ()
 

@@ -64,8 +64,8 @@ def load_pipeline_folder(
 
 def load_single_files(
     transformer: Path,
-    vae: Path,
-    text_encoder_folder: Path,
+    vae: Path | None,
+    text_encoder_folder: Path | None,
     dtype: torch.dtype | None = None,
     text_dtype: torch.dtype | None = None,
     variant: Variant | None = None,
@@ -73,15 +73,16 @@ def load_single_files(
     vae_dtype: torch.dtype | None = None,
     ways: Ways = OURS,
     observer: Observer | None = None,
+    rest: Path | None = None,
 ) -> LocalModel:
     """Load single files: a transformer, a VAE and a text encoder's folder.
 
     `transformer`: .pt or .safetensors, with NVIDIA's names or diffusers'. `vae`: the Wan 2.1 VAE, with its own names or
     diffusers'. `text_encoder`: a transformers folder with Qwen2.5-VL and its tokenizer. The dtypes, `variant` and
-    `ways` are as in `load_pipeline_folder`.
+    `ways` are as in `load_pipeline_folder`. `rest`, and None for a part, are as in `file_parts`.
     Raises `WrongCheckpointError` for a file of another model.
     """
-    parts = file_parts(transformer, vae, text_encoder_folder, variant)
+    parts = file_parts(transformer, vae, text_encoder_folder, variant, rest)
     return _assemble(parts, dtype, text_dtype, vae_dtype, ways, observer)
 
 

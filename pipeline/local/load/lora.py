@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,16 @@ ADAPTER_FILE, ADAPTER_CONFIG = "adapter_model", "adapter_config.json"
 UP, DOWN = "lora_up.weight", "lora_down.weight"
 LOKR = [f"lokr_{factor}" for factor in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t2")]
 LOHA = [f"hada_{factor}" for factor in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
+OFT = "oft_blocks"
+"""Of OFT, and with one dimension more of BOFT: what turns the outputs of a layer, in blocks."""
 KINDS = {
     DOWN: r"(lora_A|lora_down|lora\.down)(\.(?!bias)\w+)*",
     UP: r"(lora_B|lora_up|lora\.up)(\.(?!bias)\w+)*",
     "dora_scale": r"dora_scale|lora_magnitude_vector(\.\w+)*",
     "alpha": "alpha",
     "diff": "diff",
+    OFT: OFT,
+    "rescale": "rescale",
     **{kind: rf"{kind}(\.\w+)?" for kind in (*LOKR, *LOHA)},
 }
 """ComfyUI's name of a kind of tensor -> all its names. PEFT adds an adapter's name, such as "default", to some."""
@@ -63,11 +67,13 @@ class Lora:
 
 
 def read_lora(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
-    """Read a LoRA, LoKr or LoHa from a .safetensors file or a pickle, named by diffusers, PEFT, NVIDIA, kohya, ComfyUI.
+    """Read a LoRA, LoKr, LoHa or OFT of a .safetensors file or a pickle.
+
+    Its names are those of diffusers, PEFT, NVIDIA, kohya or ComfyUI.
 
     `shapes`: diffusers' names of the model's layers, and the shapes of their weights. Alpha comes from the file's
     tensors, from the metadata that diffusers writes, or from PEFT's config beside the file. Without any, the scale is
-    1. Raises `WrongCheckpointError` if no layer fits.
+    1. Raises `WrongCheckpointError` if not all layers fit, or if a layer's tensors are of an unknown kind.
     """
     with as_wrong_checkpoint(path):
         return _read(TensorFile(path), shapes)
@@ -78,6 +84,7 @@ def _read(file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
     fitting = {layer: kinds for layer, kinds in named.items() if _fits(file, kinds, shapes[layer])}
     if not fitting:
         raise WrongCheckpointError(f"{file.path} does not fit this model. {_what_it_is(file, named, shapes)}")
+    _refuse_a_part_of_it(file, named, shapes)
     tensors = {f"{layer}.{kind}": file.read(name, None) for layer in fitting for kind, name in fitting[layer].items()}
     settings, assumes_alpha = _peft_settings(file), False
     for layer, kinds in fitting.items():
@@ -94,13 +101,19 @@ def _read(file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
     return Lora(tensors, left_out, assumes_alpha)
 
 
-def find_layers(names: list[str], layers: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return layer -> kind -> name for the `names` that belong to one of `layers`."""
+def _spellings(layers: Iterable[str]) -> dict[str, str]:
+    """Return each spelling of a layer's name -> the layer."""
     spellings = {}
     for layer in layers:
         original = original_name(f"{layer}.weight").removesuffix(".weight")
         for name in (layer, original):
             spellings[name] = spellings[name.replace(".", "_")] = layer
+    return spellings
+
+
+def find_layers(names: list[str], layers: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return layer -> kind -> name for the `names` that belong to one of `layers`."""
+    spellings = _spellings(layers)
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for name in names:
         rest = _bare(name)
@@ -109,6 +122,23 @@ def find_layers(names: list[str], layers: Mapping[str, Any]) -> dict[str, dict[s
             if match and match[1] in spellings:
                 found[spellings[match[1]]][kind] = name
     return found
+
+
+def _refuse_a_part_of_it(
+    file: TensorFile, named: Mapping[str, Mapping[str, str]], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise `WrongCheckpointError` where the rest of the file would change the model too, if it was understood."""
+    for layer, kinds in named.items():
+        if _shape_of_change(file, kinds) and not _fits(file, kinds, shapes[layer]):
+            raise WrongCheckpointError(f"{file.path} fits this model in part alone. {_what_it_is(file, named, shapes)}")
+    known = {name for kinds in named.values() for name in kinds.values()}
+    layers = tuple(f"{spelling}." for spelling in _spellings(shapes))
+    for name in file.names:
+        if name not in known and _bare(name).startswith(layers) and not _is_of_the_model(name, shapes):
+            raise WrongCheckpointError(
+                f"{file.path} changes this model by {name}, of a kind that is not known here. LoRA, DoRA, LoHa, LoKr, "
+                "OFT and .diff are. ComfyUI's own loader of LoRAs may take the file, for KSampler."
+            )
 
 
 def _bare(name: str) -> str:
@@ -121,6 +151,9 @@ def _is_of_the_model(name: str, shapes: Mapping[str, Any]) -> bool:
 
 
 def _fits(file: TensorFile, kinds: Mapping[str, str], shape: tuple[int, ...]) -> bool:
+    if OFT in kinds:
+        blocks, size = file.shape(kinds[OFT])[-3:-1]
+        return blocks * size == shape[0]
     if _shape_of_change(file, kinds) != shape:
         return False
     return UP not in kinds or file.shape(kinds[UP])[1] == file.shape(kinds[DOWN])[0]
@@ -130,6 +163,8 @@ def _shape_of_change(file: TensorFile, kinds: Mapping[str, str]) -> tuple[int, .
     """Return the shape of the weight that a layer's tensors change, or None if one of them is missing."""
     if "diff" in kinds:
         return file.shape(kinds["diff"])
+    if OFT in kinds:
+        return file.shape(kinds[OFT])
     if kinds.keys() & {*LOKR, *LOHA}:
         return _product_shape(file, kinds)
     if {UP, DOWN} <= kinds.keys():
@@ -174,7 +209,7 @@ def _alpha(settings: Mapping[str, Any], name: str, rank: int) -> float:
 def _what_it_is(file: TensorFile, named: Mapping[str, Mapping[str, str]], shapes: Mapping[str, Any]) -> str:
     first = f"Its first tensors are {', '.join(file.names[:3])}."
     for layer, kinds in named.items():
-        if shape := _shape_of_change(file, kinds):
+        if (shape := _shape_of_change(file, kinds)) and not _fits(file, kinds, shapes[layer]):
             size = f"{layer} has shape {shape} there, but {shapes[layer]} here"
             return f"{first} It is for a model of another size: {size}."
     names = [_bare(name).replace(".", "_") for name in file.names]

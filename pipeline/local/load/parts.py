@@ -10,6 +10,7 @@ from ..variant import POST_TRAINED, Variant, recognise
 from .find import read_json, shards_of
 from .original_names import bare_name, diffusers_name, diffusers_vae_name, name_of_other_model, name_of_other_network
 from .reading import as_wrong_checkpoint
+from .saved import VAE, own_part, projection_of, transformer_sources, without_projection
 from .weights import Source, index_tensors, weight_files
 
 PATCH = 4
@@ -55,17 +56,36 @@ def folder_parts(folder: Path, variant: Variant | None = None) -> Parts:
     )
 
 
-def file_parts(transformer: Path, vae: Path, text_encoder: Path, variant: Variant | None = None) -> Parts:
+def file_parts(
+    transformer: Path,
+    vae: Path | None,
+    text_encoder: Path | None,
+    variant: Variant | None = None,
+    rest: Path | None = None,
+) -> Parts:
     """Return the parts of single files: a transformer, a VAE and a text encoder.
 
     `transformer`: .pt or .safetensors, with NVIDIA's names or diffusers'; any one of several shards will do. `vae`: the
-    Wan 2.1 VAE, with its own names or diffusers'. `text_encoder`: with its tokenizer. `variant`: as in `folder_parts`.
+    Wan 2.1 VAE, with its own names or diffusers'. `text_encoder`: with its tokenizer. Where these are None, they come
+    from `rest`, or from the transformer's file if ComfyUI saved them with it. `rest`: a folder in diffusers layout, or
+    a file, with the text projection that the transformer's file lacks. `variant`: as in `folder_parts`.
     Raises `WrongCheckpointError` for a file of another model.
     """
-    sources = index_tensors(shards_of(transformer), diffusers_name)
+    sources = transformer_sources(transformer)
+    base = folder_parts(rest) if rest and rest.is_dir() else None
+    if rest:
+        sources = {**projection_of(rest), **sources}
     config = transformer_config(transformer, sources)
-    variant = variant or recognise(transformer, config["num_attention_heads"])
-    return Parts(transformer.stem, config, sources, *vae_file_parts(vae), text_encoder, text_encoder, variant)
+    if base and without_projection(base.transformer) == without_projection(sources):
+        config = base.transformer_config  # which knows more than shapes tell
+    vae_parts = (base.vae_config, base.vae) if vae is None and base else vae_file_parts(vae or transformer)
+    text = tokenizer = text_encoder or transformer
+    if text_encoder is None and base:
+        text, tokenizer = base.text_encoder, base.tokenizer
+    found = recognise(transformer, config["num_attention_heads"])
+    if base and found is POST_TRAINED:
+        found = base.variant
+    return Parts(transformer.stem, config, sources, *vae_parts, text, tokenizer, variant or found)
 
 
 def refuse_other_networks(path: Path, sources: Mapping[str, Source]) -> None:
@@ -105,7 +125,7 @@ def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, A
     if "crossattn_proj.0.weight" not in sources:
         raise WrongCheckpointError(
             f"{path} has no text projection (crossattn_proj). Either it is Cosmos-Predict2, not 2.5, or ComfyUI saved "
-            "it from a MODEL, whose CLIP has the projection. Choose the file that the MODEL was loaded from."
+            "it from a MODEL. Choose in projection_from the checkpoint that the MODEL was loaded from."
         )
     hidden_size, patch_values = shape("patch_embed.proj.weight")
     head_dim = shape("transformer_blocks.0.attn1.norm_q.weight")[0]
@@ -128,7 +148,7 @@ def transformer_config(path: Path, sources: Mapping[str, Source]) -> dict[str, A
 
 def vae_file_parts(path: Path) -> tuple[dict[str, Any], dict[str, Source]]:
     """Return config and sources of a Wan 2.1 VAE file. Raises `WrongCheckpointError` for another file."""
-    sources = index_tensors(shards_of(path), diffusers_vae_name)
+    sources = own_part(index_tensors(shards_of(path), diffusers_vae_name), VAE)
     first = sources.get("encoder.conv_in.weight")
     shape = first.file.shape(first.name) if first else ()
     if len(shape) != 5:
