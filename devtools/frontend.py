@@ -49,10 +49,12 @@ START_OVER = """async () => {
     for (const each of before) await workflow.closeWorkflow(each)
     await setting.set('Comfy.RightSidePanel.IsOpen', false)
     if (sidebarTab.activeSidebarTabId) sidebarTab.toggleSidebarTab(sidebarTab.activeSidebarTabId)
+    await command.execute('Comfy.Canvas.ResetView')
     toast.removeAll()
     window.events = []
 }"""
-OPEN = "([graph, name]) => app.loadGraphData(graph, true, true, name)"
+# A template's whole graph is in view at once.
+OPEN = "([graph, name]) => app.loadGraphData(graph, true, true, name, { openSource: 'template' })"
 
 # Replaces the graph by one of these nodes, numbered from `first` on, and links, and returns the nodes' ids by name.
 # `app`: the widgets of the form, with their labels, and the nodes whose output it shows.
