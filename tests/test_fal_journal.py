@@ -596,7 +596,9 @@ def test_a_record_that_may_not_be_read_for_a_moment_is_to_be_read_again_and_not_
         moment.setattr(Path, "read_text", read_text)
         with pytest.raises(JobKeptError) as caught:
             run(make(fal))
-    assert "(Permission denied): allow reading it, or end what holds it, and run the same again." in str(caught.value)
+    assert "(Permission denied): allow reading it, or close the program that uses it, and run the same again." in str(
+        caught.value
+    )
     assert "Once it is over, delete the file" in str(caught.value)
     run(make(fal))
     assert fal.accepted == 1
