@@ -116,12 +116,14 @@ class CosmosPredict25ExportVideo(io.ComfyNode):
         from .host.canvas import why_disconnected
         from .host.output import check_output
 
-        if not connected and (reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id)):
+        has_video, has_images = "video" in connected, "images" in connected
+        is_alone = not (has_video or has_images)
+        if is_alone and (reason := why_disconnected(cls.hidden.extra_pnginfo, cls.hidden.unique_id)):
             raise InvalidRequestError(reason)
-        check_connections("video" in connected, "images" in connected)
+        check_connections(has_video, has_images)
         check_output(cls.fill_in_prefix(filename_prefix)[0], find_format(format))
         read_colour(background)
-        if "images" in connected:
+        if has_images:
             check_fps(Fraction(fps))
         return [name for name in ("video", "images", "audio") if name in connected]
 

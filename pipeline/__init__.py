@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .local.extend import extend
     from .local.generate import generate
     from .local.load.checkpoint import load_pipeline_folder
+    from .local.many import Wanted, generate_many
     from .local.placement import OneAtATime
     from .start import Start
 
@@ -60,9 +61,11 @@ __all__ = [
     "Start",
     "UnsafeContentError",
     "VideoFile",
+    "Wanted",
     "WrongCheckpointError",
     "extend",
     "generate",
+    "generate_many",
     "load_pipeline_folder",
 ]
 
@@ -71,8 +74,10 @@ __getattr__ = lazy(
     {
         "OneAtATime": ".local.placement",
         "Start": ".start",
+        "Wanted": ".local.many",
         "extend": ".local.extend",
         "generate": ".local.generate",
+        "generate_many": ".local.many",
         "load_pipeline_folder": ".local.load.checkpoint",
     },
 )

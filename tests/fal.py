@@ -187,7 +187,7 @@ def failed(fal: FalStandIn, kind: type[FalError], **options: Any) -> Any:
     for request_id in fal.jobs:
         assert request_id in message
         assert caught.value.request_id == request_id
-    assert re.search(r"again|dashboard|new try|change", message), message
+    assert re.search(r"again|dashboard|retry|change", message), message
     assert PROMPT not in message
     assert not [half for half in fal.key.split(":") if half in message]
     assert not list(fal.folder.parent.rglob("*.part"))

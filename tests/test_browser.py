@@ -292,3 +292,13 @@ def test_comfyuis_own_nodes_make_a_video_with_the_demo_and_stop(page: Page) -> N
     page.wait_for_function("events.some(({ name }) => name === 'b_preview_with_metadata')")
     page.get_by_role("button", name="Cancel current run").click()
     assert wait_for_end(page)[-1]["name"] == "execution_interrupted"
+
+
+@pytest.mark.exhaustive
+def test_a_truncated_prompt_is_told_on_comfyuis_own_node(page: Page) -> None:
+    open_template(page, "Cosmos Text to Video (core nodes)")
+    set_values(page, "CLIPTextEncode", {"text": "a red circle " * 300})
+    set_values(page, "BasicScheduler", {"steps": 1})
+    press_run(page)
+    assert wait_for_end(page)[-1]["name"] == "execution_success"
+    expect(page.get_by_text("The prompt was truncated to 512 tokens").first).to_be_visible()

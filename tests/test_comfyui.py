@@ -204,7 +204,6 @@ def test_bad_input_is_refused_before_anything_runs(any_comfyui, values, kind, sa
     [
         ({"height": 100}, "SamplerSettings", "height is 100, but must be a multiple of 16: try 96 or 112"),
         ({"prompt": " \n"}, "Prompt", "prompt is blank"),
-        ({"checkpoint": "gone"}, "Loader", "The checkpoint 'gone' is not in"),
         ({"checkpoint": "single files"}, "Loader", "checkpoint is 'single files', but transformer is 'none'"),
         ({"guardrail": True}, "Loader", "The guardrail is switched on, but the package cosmos-guardrail cannot be imp"),
     ],
@@ -223,7 +222,7 @@ def test_what_a_node_refuses_is_told_on_it_before_a_model_is_loaded(any_comfyui,
 
 
 def test_bad_values_from_other_nodes_are_refused_before_a_model_is_loaded(any_comfyui):
-    prompt = shared_workflow(any_comfyui, checkpoint="gone")
+    prompt = shared_workflow(any_comfyui, guardrail=True)
     settings = node_id(prompt, "CosmosPredict25SamplerSettings")
     prompt["width"] = {"class_type": "PrimitiveInt", "inputs": {"value": 100}}
     prompt[settings]["inputs"]["width"] = ["width", 0]
@@ -252,15 +251,15 @@ def no_checkpoint(comfyui: ComfyUI) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "says"),
+    ("chosen", "says"),
     [
         ("auto", "There is no Cosmos-Predict2.5 model in "),
         ("cosmos-of-a-friend", "The checkpoint 'cosmos-of-a-friend' is not in "),
     ],
 )
-def test_without_a_model_nothing_runs_and_the_download_is_told(comfyui, no_checkpoint, checkpoint, says):
+def test_without_a_model_nothing_runs_and_the_download_is_told(comfyui, no_checkpoint, chosen, says):
     for kind in ("CosmosPredict25Loader", "CosmosPredict25CheckpointLoader"):
-        prompt = shared_workflow(comfyui, checkpoint=checkpoint)
+        prompt = shared_workflow(comfyui, checkpoint=chosen)
         prompt[loader := node_id(prompt, "CosmosPredict25Loader")]["class_type"] = kind
         prompt[loader]["inputs"].setdefault("prompt_writer", False)
         with pytest.raises(PromptRefusedError) as refused:
@@ -273,8 +272,17 @@ def test_without_a_model_nothing_runs_and_the_download_is_told(comfyui, no_check
         assert str(comfyui.models / "diffusers" / "Cosmos-Predict2.5-2B") in " ".join(steps)
 
 
+def test_a_missing_checkpoint_of_a_shared_workflow_names_those_that_are_there(comfyui):
+    with pytest.raises(PromptRefusedError) as refused:
+        comfyui.queue(prompt := shared_workflow(comfyui, checkpoint="cosmos-of-a-friend"))
+    (error,) = refused.value.node_errors[node_id(prompt, "CosmosPredict25Loader")]["errors"]
+    assert "Choose one that is there: random-weights-demo. Or download one." in error["details"]
+
+
 def test_the_demo_makes_a_video_of_its_size_and_says_what_it_knows(comfyui):
-    prompt = shared_workflow(comfyui, seed=401, width=1280, height=704, num_frames=9, checkpoint=DEMO)
+    prompt = shared_workflow(
+        comfyui, seed=401, width=1280, height=704, num_frames=9, checkpoint=DEMO, keep_prompts=False
+    )
     entry = comfyui.run(prompt)
     loaded = said(entry, prompt, "CosmosPredict25Loader")
     assert loaded == ["Loaded moving-shapes.", "Demo: knows only coloured shapes."]

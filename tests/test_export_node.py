@@ -398,7 +398,6 @@ def test_progress_and_notes_are_shown(any_comfyui):
     assert re.fullmatch(r"odd_00001_\.mp4, \d+ kB\.", output["cosmos_predict25"][0])
     assert "63x47 became 64x48" in said(output)
     assert "background" in said(output)
-    assert max(map(len, output["cosmos_predict25"])) < 45
 
 
 def test_a_gif_says_that_it_drops_the_audio(comfyui):
@@ -446,13 +445,14 @@ def test_a_filled_in_value_makes_no_folder_and_no_name_that_windows_forbids(comf
 def test_a_name_that_windows_forbids_is_changed_and_the_node_says_so(comfyui, prefix, portable):
     output, _ = run(comfyui, prompt_with(filename_prefix=prefix))
     assert saved_file(comfyui, output) == comfyui.output / f"{portable}_00001_.mp4"
-    assert f"{prefix!r} became {portable!r}" in said(output)
+    assert repr(prefix) in said(output)
+    assert repr(portable) in said(output)
 
 
 def test_a_backslash_parts_folders_on_every_system(comfyui):
     output, _ = run(comfyui, prompt_with(filename_prefix="parted\\clip"))
     assert saved_file(comfyui, output) == comfyui.output / "parted" / "clip_00001_.mp4"
-    assert "became" not in said(output)
+    assert "Windows" not in said(output)
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def test_a_price_far_above_the_documented_one_is_refused(fal: FalStandIn) -> Non
     fal.prices[ENDPOINT] = 9.99
     error = error_of(fal)
     assert "$9.99 a video" in str(error)
-    assert "more than twice the $0.20" in str(error)
+    assert "more than twice the documented $0.20" in str(error)
     assert (fal.accepted, records_of(fal)) == (0, [])
     fal.prices[ENDPOINT] = 0.4
     run(make(fal))
@@ -222,6 +222,9 @@ def test_the_sum_of_all_records_is_the_jobs_of_fal_times_the_price(fal: FalStand
     fal.fail_next(TEXT_ERROR)
     with pytest.raises(FalError):
         run(make(fal, with_seed(3)))
+    fal.fault("submit", Reply(403))
+    error_of(fal, with_seed(3))
+    assert sum(prices_of(fal)) == pytest.approx(0.2 * fal.accepted)
     run(make(fal, with_seed(3)))
     fal.fault("submit", Reset(accept=True))
     run(make(fal, with_seed(4)))

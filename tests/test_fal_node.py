@@ -946,7 +946,7 @@ def test_more_than_ten_jobs_of_a_run_are_refused_before_the_first_is_sent(server
     new_seeds(40)
     before = fal.accepted
     said = error_of(server, many(seed))["exception_message"]
-    assert re.search(r"would send 1[12] jobs or more to fal, each of which is charged, and 10 are the limit", said)
+    assert re.search(r"would send at least 1[12] jobs to fal, and each is charged\. The limit is 10\.", said)
     assert "Turn on allow_many_jobs" in said
     sent = {job.seed for job in list(fal.jobs.values())[before:]}
     assert len(sent) <= 1  # of the first of two lists, which is not too long

@@ -105,10 +105,12 @@ def test_a_job_that_still_runs_is_waited_for(fal: FalStandIn) -> None:
 def test_a_run_has_its_job_and_can_stop_it_while_past_jobs_are_fetched(fal: FalStandIn) -> None:
     fal.queue_seconds = math.inf
     leave(fal, 7, 9)
-    policy = policy_with(poll_intervals=((0, 0.1),), wait_limit=2)
+    policy = policy_with(poll_intervals=((0, 0.1),))
 
     async def work() -> None:
+        looks = len(fal.requests("status"))
         fetching = asyncio.ensure_future(fetch_past_jobs(journal_of(fal), videos_of(fal), policy=policy))
+        await asyncio.to_thread(fal.wait_for, lambda: len(fal.requests("status")) > looks)
         observer = Recorder(stop_at="Queued at fal")
         with pytest.raises(StoppedError):
             await make(fal, observer=observer)

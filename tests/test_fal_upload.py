@@ -327,13 +327,13 @@ def test_the_frames_of_the_stand_in_begin_with_the_clip() -> None:
 def test_a_part_that_goes_on_from_another_place_of_the_one_before_is_another_job(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """24 and 22 new frames have the same first job, of 17 frames, of which one is not used for 22."""
+    """With num_frames 18 and 19 the first job is the same, of 21 frames, of which 18 and 19 are used."""
     monkeypatch.setattr(extension, "SIZE", (WIDTH, HEIGHT))
     folder, journal = folders_of(fal)
     options = {"folder": folder, "journal": Journal(journal), "encode_clip": mp4_bytes, "policy": FAST}
-    request = replace(REQUEST, num_frames=17, width=WIDTH, height=HEIGHT)
     source = Start(torch.full((7, HEIGHT, WIDTH, 3), 0.25))
-    for new_frames, jobs in ((24, 2), (22, 3), (24, 3)):
+    for num_frames, jobs in ((18, 2), (19, 3), (18, 3)):
+        request, new_frames = replace(REQUEST, num_frames=num_frames), 2 * (num_frames - 5)
         made = run(extension.extend(request, source, new_frames, **options))
         assert (made.new_frames, made.notes, fal.accepted) == (new_frames, (), jobs)
 

@@ -51,6 +51,12 @@ def test_the_room_that_reads_videos_knows_no_other_room():
             assert not name.startswith(others), f"{file} imports {name}"
 
 
+def test_no_other_room_knows_the_batch():
+    for file in [*files("nodes"), *files("pipeline")]:
+        for name in imports(file):
+            assert not name.startswith("pack.pipeline.batch") or "batch" in file.parts, f"{file} imports {name}"
+
+
 STEPS = ["encode", "condition", "denoise", "decode"]
 
 

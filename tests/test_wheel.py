@@ -45,6 +45,7 @@ def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_the_languages
     assert files(installed, *folders, "locales") == files(REPO, *folders, *languages)
     assert {path.name for path in installed.iterdir() if path.is_file()} == {
         "__init__.py",
+        "batch.py",
         "fal.py",
         "requirements.txt",
     }
@@ -62,7 +63,7 @@ def needed(installed: Path, extra: str) -> set[str]:
 def test_an_install_for_fal_alone_brings_no_torch_no_diffusers_and_no_comfyui(installed: Path) -> None:
     assert {Requirement(need).name for need in needed(installed, "")} == {"anyio", "filelock", "httpx"}
     local = {Requirement(need).name for need in needed(installed, "local") - needed(installed, "")}
-    assert local == {"av", "diffusers", "safetensors", "torch", "torchvision", "transformers"}
+    assert local == {"av", "diffusers", "pillow", "safetensors", "torch", "torchvision", "tqdm", "transformers"}
 
 
 def test_an_install_for_comfyui_is_what_its_manager_installs(installed: Path) -> None:

@@ -11,7 +11,6 @@ import torch
 from comfy_api.latest import Input, InputImpl, Types
 from torch import Tensor
 
-from ...pipeline.request import FPS
 from ...pipeline.video import gif_frame_rate
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from ...pipeline.start import Start
     from ...pipeline.video import VideoFile
 
-END_SECONDS = 2.0
-"""Enough for five frames at 16 fps, if the file ends about when it says."""
 VALUES = "cosmos_predict25"
 CROP = "_VideoFromFile__crop"
 KNOWN = {f"_VideoFromFile__{name}" for name in ("file", "start_time", "duration")} | {CROP, "_true_frame_rate", VALUES}
@@ -162,17 +159,10 @@ def start_of(components: Types.VideoComponents) -> "Start":
 
 def end_of(video: Input.Video) -> "Start":
     """What another video starts from. Of a file only the end is decoded, and its sound not at all."""
-    from ...pipeline.start import CLIP_FRAMES, Start
+    from ...pipeline.clip.start import start_from_end
 
     clip = clip_in_file(video)
-    if clip is None:
-        return start_of(video.get_components())
-    clip = clip.with_square_pixels()
-    for part in (clip.last(END_SECONDS), clip):
-        moments = part.times.moments()
-        if len(moments) >= CLIP_FRAMES:
-            return Start(torch.stack(list(part.frames_at(moments[-CLIP_FRAMES:]))), FPS, clip.notes)
-    return Start(torch.stack(list(clip.frames())), clip.frame_rate, clip.notes)
+    return start_of(video.get_components()) if clip is None else start_from_end(clip)
 
 
 def alpha_of(components: Types.VideoComponents) -> Tensor | None:

@@ -43,9 +43,7 @@ def read_audio(audio: Any) -> tuple[Tensor, int]:
     """Return the waveform and the sample rate. Raises `InvalidRequestError` for what is not one sound."""
     waveform = audio.get("waveform") if isinstance(audio, Mapping) else None
     if not isinstance(waveform, Tensor):
-        raise InvalidRequestError(
-            f"The audio is a {type(audio).__name__} without a waveform: connect one sound, such as that of Load Audio."
-        )
+        raise InvalidRequestError(f"The audio is a {type(audio).__name__} without a waveform: connect one sound.")
     shape = tuple(waveform.shape)
     if len(shape) != 3 or shape[0] > 1:
         raise InvalidRequestError(

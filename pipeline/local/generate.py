@@ -38,7 +38,7 @@ GUARDRAIL_BYTES = 4 * 2**30
 """Room for the guardrail's models: a 0.6B language model and a face detector."""
 
 
-class _Progress:
+class Progress:
     """Counts units of work: one for the prompts, one for the start, one for each step and each decoded latent frame."""
 
     def __init__(self, observer: Observer, plan: Plan, request: GenerationRequest) -> None:
@@ -145,8 +145,8 @@ def generate(
     latents = unfinished.latents_of(request, conditioning_frames)
     if latents is not None and unfinished.grid:
         plan = replace(plan, grid=unfinished.grid)
-    progress = _Progress(observer or NullObserver(), plan, request)
-    run = _Run(model, request, placement, plan, progress)
+    progress = Progress(observer or NullObserver(), plan, request)
+    run = Run(model, request, placement, plan, progress)
 
     if latents is None:
         if guardrail:
@@ -165,14 +165,14 @@ def generate(
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """The steps of one video. `request` has its seed."""
 
     model: LocalModel
     request: GenerationRequest
     placement: Placement
     plan: Plan
-    progress: _Progress
+    progress: Progress
 
     def make_latents(self, conditioning_frames: Tensor, prompts: PromptCache) -> Tensor:
         """Return the latents to decode, (1, 16, T, H/8, W/8), in the VAE's scale."""

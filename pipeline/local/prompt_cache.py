@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,12 +91,17 @@ class PromptFiles:
 
 
 def fingerprint(text_encoder: "TextEncoder") -> bytes:
-    """Return a hash of the first and last values of every weight and of the computation's dtype.
+    """Return a hash of the text encoder's weights, as of `weights_hash`, and of the dtype of the computation."""
+    weights = {"token_embeddings": text_encoder.token_embeddings, **dict(text_encoder.named_parameters())}
+    return weights_hash(weights, str(text_encoder.compute_dtype))
+
+
+def weights_hash(weights: Mapping[str, Tensor], salt: str = "") -> bytes:
+    """Return a hash of the first and the last values of every weight, and of `salt`.
 
     Reading all weights would take longer than encoding a prompt.
     """
-    digest = hashlib.sha256(str(text_encoder.compute_dtype).encode())
-    weights = {"token_embeddings": text_encoder.token_embeddings, **dict(text_encoder.named_parameters())}
+    digest = hashlib.sha256(salt.encode())
     for name, weight in weights.items():
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
         values = weight.detach().flatten()

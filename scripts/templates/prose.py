@@ -113,30 +113,30 @@ CORE_NODES_NOTE = f"""\
 """
 
 WINDOWS_NOTE = f"""\
-# Longer than the model makes at once
+# Longer than the model's maximum
 
-## *Wan Context Windows* has each step made in windows that overlap, and blends them. The prompt is the same for all.
+## *Wan Context Windows* computes each step in overlapping windows and blends them. All of them use the same prompt.
 
-## The demo makes 25 frames at once, so its windows are of 21. For NVIDIA's model set *context_length* to 93, \
-*context_overlap* to 24 and more, and any *num_frames*.
+## The demo's maximum is 25 frames, so its windows have 21. For NVIDIA's model, set *context_length* to 93, \
+*context_overlap* to 24 or more, and any *num_frames*.
 
-## *Cosmos Extend Video (local)* is the other way: it goes on from the last frames, and takes a new prompt.
+## *Cosmos Extend Video (local)* is the alternative: it continues from the last frames, with a new prompt.
 
 ## {HOW_TO_GET_IT}
 """
 
 TRAIN_NOTE = f"""\
-# Teach a model by a clip of your own
+# Teach a model with your own clip
 
-## Here the demo learns a colour that it does not know, from a clip of it, in half a minute on a CPU. *Plot Loss \
-Graph* shows how far it is.
+## Here the demo learns a new colour from a clip, in half a minute on a CPU. *Plot Loss \
+Graph* shows the progress.
 
-## For your own clip, put *Load Video* and *Get Video Components* in place of *The clip to learn from*, and write what \
-the clip shows.
+## For your own clip, replace *The clip to learn from* by *Load Video* and *Get Video Components*, and describe \
+the clip.
 
 ## The file goes to *output/loras*. Move it to *models/loras* and choose it in *Cosmos Text to Video (LoRA)*.
 
-## NVIDIA's model needs a smaller *learning_rate*, such as 0.0001, and some hundred *steps*. {HOW_TO_GET_IT}
+## NVIDIA's model needs a smaller *learning_rate*, such as 0.0001, and a few hundred *steps*. {HOW_TO_GET_IT}
 """
 
 WRITER_NOTE = f"""\

@@ -1,0 +1,146 @@
+"""`python -m cosmos_predict25.batch JOBS OUT`: every job of a file becomes a video in a folder."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CosmosError, InvalidRequestError
+from ..formats import FORMATS, find_format
+from ..local.load.find import DEMO_FOLDER
+from ..request import FPS, VIDEO_QUALITIES
+from .jobs import InvalidJobsError, Job, read_jobs, shard_of
+from .output import Output
+
+if TYPE_CHECKING:
+    from .worker import Settings
+
+MADE, SOME_FAILED, REFUSED = 0, 1, 2
+"""Exit codes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Return 0 when every job has its video, 1 when some failed, 2 when none was begun."""
+    options = parser().parse_args(arguments)
+    try:
+        jobs = shard_of(read_jobs(options.jobs), options.shard)
+        output = Output(options.out, find_format(options.format).suffix)
+        if problems := output.check(jobs):
+            raise InvalidJobsError(problems)
+        left = [job for job in jobs if not output.is_finished(job)]
+        print(f"{len(jobs)} jobs, {len(jobs) - len(left)} of them finished before.")
+        if options.dry_run:
+            print_plan(left, output, options)
+            return MADE
+        failed = make(left, output, options) if left else 0
+    except CosmosError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    output.tidy_failed()
+    if options.contact_sheet:
+        from .contact_sheet import write_contact_sheet
+
+        print(f"Contact sheet: {write_contact_sheet(output, jobs)}")
+    return finish(jobs, output, failed)
+
+
+def finish(jobs: list[Job], output: Output, failed: int) -> int:
+    """Print what came of the jobs, and return the exit code."""
+    finished = sum(output.is_finished(job) for job in jobs)
+    print(f"{finished} of {len(jobs)} videos are in {output.folder}.")
+    if failed:
+        print(f"{failed} failed: {output.folder / 'failed.jsonl'} says why. Run the same again to try them again.")
+        return SOME_FAILED
+    return MADE
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(prog="python -m cosmos_predict25.batch", description=__doc__)
+    add = made.add_argument
+    add("jobs", type=Path, metavar="JOBS", help="a .jsonl, .json or .csv file, or a folder of .txt prompts")
+    add("out", type=Path, metavar="OUT", help="the folder for the videos; a finished video is not made again")
+    add("--checkpoint", type=Path, default=DEMO_FOLDER, help="a folder in diffusers layout; the demo by default")
+    add("--device", metavar="DEVICE", help="cuda:1, cpu, or several with commas: one process each; all GPUs by default")
+    add("--shard", default="0/1", metavar="I/N", help="only every N-th job, from I on, counted from 0")
+    add("--format", choices=list(FORMATS), default=next(iter(FORMATS)))
+    add("--quality", choices=VIDEO_QUALITIES, default="high")
+    add("--dry-run", action="store_true", help="print what would be made and how long it would take")
+    add("--contact-sheet", action="store_true", help="write OUT/contact-sheet.html with a frame of each video")
+    add("--ray", nargs="?", const="local", metavar="ADDRESS", help="make the videos on a Ray cluster")
+    add("--workers", type=int, metavar="N", help="Ray actors, each with one GPU; as many as there are GPUs by default")
+    add("--fal", action="store_true", help="make the videos on fal, after the price of all was confirmed")
+    add("--at-once", type=int, default=4, metavar="N", help="jobs that run at fal at the same time")
+    add("--yes", action="store_true", help="pay fal's price without a question")
+    return made
+
+
+def make(jobs: list[Job], output: Output, options: argparse.Namespace) -> int:
+    """Make the videos, and return how many jobs failed. Raises `CosmosError` where none can be made."""
+    from .progress import Display
+
+    display = Display(len(jobs))
+    if options.fal:
+        from .on_fal import FalSettings, make_on_fal
+
+        settings = FalSettings(options.format, options.quality, options.at_once, options.yes)
+        return make_on_fal(jobs, output, settings, display)
+    if options.ray is not None:
+        from .on_ray import make_on_ray
+
+        return make_on_ray(jobs, output, settings_of(options, "cpu"), options.ray, options.workers, display)
+    devices = devices_of(options.device)
+    if len(devices) == 1:
+        from .worker import Worker
+
+        with display:
+            outcomes = Worker(settings_of(options, devices[0]), output).work(jobs, display)
+            return sum(display.add(outcome) for outcome in outcomes)
+    from .processes import make_in_processes
+
+    return make_in_processes(jobs, output, [settings_of(options, device) for device in devices], display)
+
+
+def settings_of(options: argparse.Namespace, device: str) -> "Settings":
+    from .worker import Settings
+
+    return Settings(options.checkpoint, device, options.format, options.quality)
+
+
+def devices_of(wanted: str | None) -> list[str]:
+    """The devices of `--device`, or all GPUs, or the CPU. Raises `InvalidRequestError` for one that is not there."""
+    import torch
+
+    if wanted is None:
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    devices = wanted.split(",")
+    for device in devices:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidRequestError(f"--device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return devices
+
+
+def print_plan(jobs: list[Job], output: Output, options: argparse.Namespace) -> None:
+    """Print how many videos of which length would be made, and how long that takes on each device."""
+    frames = sum(job.request.num_frames for job in jobs)
+    print(f"{len(jobs)} videos would be made, {frames} frames, {frames / FPS:.0f} s of video.")
+    if options.fal:
+        from .on_fal import print_price
+
+        print_price(jobs, output)
+    else:
+        print_time(jobs, options)
+
+
+def print_time(jobs: list[Job], options: argparse.Namespace) -> None:
+    """Print how long the passes of all jobs take on the devices."""
+    from .estimate import seconds_on
+    from .worker import load
+
+    devices = devices_of(options.device)
+    for device in sorted(set(devices)):
+        hours = seconds_on(device, load(settings_of(options, device)), [job.request for job in jobs]) / 3600
+        print(f"About {hours / len(devices):.1f} h on {len(devices)} x {device}, by the rate of its matrix products.")

@@ -1,0 +1,70 @@
+"""What is seen of a batch: a bar in a terminal, lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from .jobs import Job
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A job that is over. `error`: None where its video is in place."""
+
+    job: Job
+    seconds: float
+    error: Exception | None = None
+
+
+class Display:
+    """Shows the videos that are done, the rate, the time left, and what goes on now. An observer, too."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._begun = total, 0, time.monotonic()
+        self._bar: Any = tqdm(total=total, unit="video", dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.close()
+
+    def progress(self, message: str, done: int, total: int, latents: "Tensor | None" = None) -> None:
+        if self._bar:
+            self._bar.set_postfix_str(f"{message}, {memory_in_use()}")
+
+    def raise_if_stopped(self) -> None:
+        pass
+
+    def add(self, outcome: Outcome) -> bool:
+        """Show what came of one job, and return whether it failed."""
+        self._done += 1
+        text = f"{outcome.job.name}: {f'failed, {outcome.error}' if outcome.error else f'{outcome.seconds:.1f} s'}"
+        if self._bar:
+            self._bar.write(text)
+            self._bar.update()
+        else:
+            minutes = (time.monotonic() - self._begun) / self._done * (self._total - self._done) / 60
+            print(f"{self._done} of {self._total}, {text}, {minutes:.0f} min left, {memory_in_use()}", flush=True)
+        return outcome.error is not None
+
+
+def memory_in_use() -> str:
+    """Return the peak of the GPU's memory, or of the process where there is no GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of VRAM"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "on the CPU"
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return f"{kilobytes / 2**20:.1f} GiB of RAM"

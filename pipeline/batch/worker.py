@@ -1,0 +1,128 @@
+"""Jobs to files on one device: load once, make what nobody else makes, export while the next video is made."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..export.export import export
+from ..local.load.checkpoint import load_pipeline_folder
+from ..local.many import FAULTS, Result, Wanted, generate_many
+from ..local.model import LocalModel
+from ..local.placement import OneAtATime
+from ..local.prompt_cache import weights_hash
+from ..observer import Observer
+from ..video import LocalVideo
+from .jobs import Job
+from .output import Claim, Output, values_of
+from .progress import Outcome
+from .starts import load_start
+
+VERSIONS = ("cosmos-predict25", "torch", "diffusers", "transformers")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How jobs are made. `checkpoint`: a folder in diffusers layout. `device`: of torch, as "cuda:1"."""
+
+    checkpoint: Path
+    device: str
+    format: str
+    quality: str
+
+
+def load(settings: Settings) -> LocalModel:
+    """Load the checkpoint, in bfloat16 for a GPU. Raises `CheckpointNotFoundError` and `WrongCheckpointError`."""
+    return load_pipeline_folder(settings.checkpoint, None if settings.device == "cpu" else torch.bfloat16)
+
+
+class Worker:
+    """Keeps one checkpoint on one device."""
+
+    def __init__(self, settings: Settings, output: Output) -> None:
+        """Load the checkpoint. Raises `CheckpointNotFoundError` and `WrongCheckpointError`."""
+        self._settings, self._output = settings, output
+        self.model = load(settings)
+        self._made_by = {
+            "checkpoint": settings.checkpoint.name,
+            "checkpoint_sha256": hash_of(self.model),
+            "versions": versions(),
+        }
+
+    def work(self, jobs: Sequence[Job], observer: Observer) -> Iterator[Outcome]:
+        """Yield what came of each job that this process made. A job of another process or of before is left out."""
+        claims: dict[int, Claim] = {}
+
+        def take(index: int) -> bool:
+            claim = self._output.claim(jobs[index])
+            if claim:
+                claims[index] = claim
+            return claim is not None
+
+        wanted = [Wanted(job.request, partial(load_start, job) if job.input_path else None) for job in jobs]
+        options: Any = {"placement": OneAtATime(self._settings.device), "observer": observer}
+        begun, exporting = time.monotonic(), None
+        try:
+            with ThreadPoolExecutor(1) as exporter:
+                for result in generate_many(self.model, wanted, take=take, **options):
+                    if exporting:
+                        yield exporting.result()
+                    claim, seconds, begun = claims.pop(result.index), time.monotonic() - begun, time.monotonic()
+                    exporting = exporter.submit(self._finish, jobs[result.index], claim, result, seconds)
+                if exporting:
+                    yield exporting.result()
+        finally:
+            for claim in claims.values():
+                claim.release()
+
+    def _finish(self, job: Job, claim: Claim, result: Result, seconds: float) -> Outcome:
+        """Write the video, or why there is none."""
+        try:
+            if result.video is None:
+                raise result.error or RuntimeError("there is no video")
+            self._publish(job, claim.folder, result.video, seconds)
+        except FAULTS as error:
+            self._output.add_failed(job, error)
+            return Outcome(job, seconds, error)
+        finally:
+            claim.release()
+        return Outcome(job, seconds)
+
+    def _publish(self, job: Job, folder: Path, video: LocalVideo, seconds: float) -> None:
+        settings = self._settings
+        made = {"prompt": job.request.prompt, "seed": str(video.seed)}
+        file = export(
+            video.frames,
+            folder / f"video{self._output.suffix}",
+            fps=video.fps,
+            format=settings.format,
+            quality=settings.quality,
+            metadata={"comment": json.dumps(made, ensure_ascii=False)},
+        )
+        self._output.publish(job, file.path, {**values_of(job, file), **self._made_by, "seconds": round(seconds, 2)})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the pack, where it was installed by pip, and of what the videos depend on."""
+    found = {}
+    for name in VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def hash_of(model: LocalModel) -> str:
+    """Return a hash of the checkpoint, as of `weights_hash` for each part."""
+    digest = hashlib.sha256()
+    for part in (model.text_encoder, model.transformer, model.vae):
+        digest.update(weights_hash(dict(part.named_parameters())))
+    return digest.hexdigest()

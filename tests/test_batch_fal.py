@@ -1,0 +1,55 @@
+"""A file of jobs on fal: confirmed before it costs anything, and charged once per job."""
+
+import json
+
+import pytest
+
+from cosmos_predict25.pipeline.batch import command
+from cosmos_predict25.pipeline.batch.on_fal import RECORDS
+from cosmos_predict25.pipeline.fal import Journal
+
+PRICE = 0.2
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    file = tmp_path / "jobs.jsonl"
+    job = {"name": "a", "prompt": "A red cube on a belt that nobody else thinks of.", "num_frames": 9, "seeds": 5}
+    file.write_text(json.dumps(job), encoding="utf-8")
+    return file
+
+
+def run(jobs, out, *options: str) -> int:
+    return command.main([str(jobs), str(out), "--fal", *options])
+
+
+def test_nothing_is_sent_before_the_price_is_confirmed(fal, jobs, tmp_path, capsys):
+    assert run(jobs, tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert "5 videos on fal: $1.00. Spent today: $0.00." in said.out
+    assert "add --yes" in said.err
+    assert run(jobs, tmp_path / "out", "--dry-run") == 0
+    assert "$1.00" in capsys.readouterr().out
+    assert not fal.jobs
+
+
+def test_each_job_is_charged_once_and_a_deleted_video_is_free(fal, jobs, tmp_path):
+    out = tmp_path / "out"
+    assert run(jobs, out, "--yes", "--at-once", "2") == 0
+    assert len(fal.jobs) == len(list(out.glob("*.mp4"))) == 5
+    records = Journal(out / RECORDS).records()
+    assert sum(charge.price for record in records for charge in record.charges) == pytest.approx(5 * PRICE)
+    (out / "a_0.mp4").unlink()
+    assert run(jobs, out, "--yes") == 0
+    assert (out / "a_0.mp4").is_file()
+    assert len(fal.jobs) == 5
+
+
+def test_what_exceeds_the_days_limit_is_not_sent_and_is_named(fal, jobs, tmp_path, monkeypatch):
+    monkeypatch.setenv("COSMOS_PREDICT25_FAL_DAY_LIMIT", "0.65")
+    out = tmp_path / "out"
+    assert run(jobs, out, "--yes", "--at-once", "1") == 1
+    assert len(fal.jobs) == len(list(out.glob("*.mp4"))) == 3
+    failed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
+    assert len(failed) == 2
+    assert "COSMOS_PREDICT25_FAL_DAY_LIMIT" in failed[0]["error"]
