@@ -406,6 +406,15 @@ def test_a_file_keeps_its_times_and_its_shape_on_all_ways(core, tmp_path, name):
     assert uploaded == pytest.approx(levels, abs=12)
 
 
+def test_a_mirrored_video_is_mirrored():
+    """As of a phone's camera in front: it is not turned."""
+    from cosmos_predict25.pipeline.clip import FileClip
+
+    clip = FileClip(io.BytesIO(CASES["mirrored"].make()))
+    frame = (next(clip.frames()) * 255).numpy()
+    assert corner_of(frame) == (False, True)
+
+
 PATCHES = ((255, 255, 255), (200, 30, 30), (224, 160, 128), (128, 128, 128))
 TO_BT2020 = ((0.6274, 0.3293, 0.0433), (0.0691, 0.9195, 0.0114), (0.0164, 0.0880, 0.8956))
 """ITU-R BT.2087, linear light."""

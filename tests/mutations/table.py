@@ -583,7 +583,7 @@ EXPORTING = (
         "pipeline/clip/look.py",
         "is_mirrored = a * d - b * c < 0",
         "is_mirrored = False",
-        "test_clip_matrix.py::test_a_file_keeps_its_times_and_its_shape_on_all_ways",
+        "test_clip_matrix.py::test_a_mirrored_video_is_mirrored",
     ),
     Mutation(
         "a transparent WebM is opaque when it is loaded again",
