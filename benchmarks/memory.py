@@ -49,7 +49,7 @@ TFLOPS = {
     141: ("H200", 989),
 }
 """A card of each size in GB, and its dense bfloat16 rate in TFLOP/s, with sums in float32 and at boost clock."""
-PASSES = {"time, 35 steps": 70, "15 *few steps*": 30, "4 *distilled* steps": 4}
+PASSES = {"time, 35 steps": 70, "time, 15 steps (*few steps*)": 30, "time, 4 steps (*distilled*)": 4}
 """Passes of the transformer. With guidance, a step is two."""
 TAKEN = 0.5
 RAM = 32
@@ -57,8 +57,8 @@ VIDEO = {"num_frames": 93, "height": 704, "width": 1280}
 STAGES = ("encode", "denoise", "decode")
 COMPUTED = "Computed, not measured: no GPU was at hand."
 README_NOTE = (
-    "Computed, not measured. The times assume the card's full bfloat16 rate, so a real run takes longer: on an H200, "
-    "NVIDIA\nmeasured 3.7 minutes for 35 steps of Predict2-2B, a network of the same shape."
+    "Computed, not measured. The times assume the card's full bfloat16 rate: on an H200, NVIDIA measured 3.7 minutes for "
+    "35 steps of\nPredict2-2B, a network of the same shape."
 )
 
 
