@@ -63,7 +63,6 @@ def test_a_picture_starts_a_video(any_comfyui):
 
     prompt["clip"] = {"class_type": "CreateVideo", "inputs": {"images": ["picture", 0], "fps": 16}}
     prompt[generate]["inputs"]["video"] = ["clip", 0]
-    prompt[node_id(prompt, "CosmosPredict25Loader")]["inputs"]["checkpoint"] = "gone"
     with pytest.raises(PromptFailedError, match="Both image and video are connected"):
         any_comfyui.run(prompt)
 

@@ -920,7 +920,7 @@ def test_more_than_five_parts_are_refused_before_any_traffic(server, fal):
     before = len(fal.journal)
     message = error_of(server, extending(seed, 21))["exception_message"]
     assert "takes 6 paid videos, but the limit is 5" in message
-    assert "with num_frames 9, 20 frames" in message
+    assert "with num_frames 9, that is 20 frames" in message
     assert len(fal.journal) == before
 
 
