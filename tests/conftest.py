@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -95,6 +96,17 @@ def core() -> Iterator[None]:
     args.use_pytorch_cross_attention = True  # as the pipeline's own
     yield
     sys.path.remove(source)
+
+
+@pytest.fixture
+def in_graph(core: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """Return a function that gives a node as a graph has it, with an id, but without a server to show its progress."""
+    from comfy_api.latest import io
+
+    from cosmos_predict25.nodes.host import observers
+
+    monkeypatch.setattr(observers, "show_text", lambda text, node_id: None)
+    return lambda node: node.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "1"}})
 
 
 @pytest.fixture(scope="session")

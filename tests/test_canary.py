@@ -403,13 +403,17 @@ NATIVE = [
     ("comfy.utils", "detect_layer_quantization"),
     ("comfy.utils", "calculate_parameters"),
     ("comfy.ops", "mixed_precision_ops"),
+    ("comfy.model_sampling", "ModelSamplingContinuousV"),
+    ("comfy.model_sampling", "CONST"),
+    ("comfy.ldm.cosmos.predict2", "Attention"),
+    ("comfy.patcher_extension", "WrappersMP"),
 ]
 
 
 @pytest.mark.quick(6)
 @pytest.mark.usefixtures("core", "fresh")
 @pytest.mark.parametrize(("module", "name"), NATIVE, ids=lambda value: value.split(".")[-1])
-def test_a_comfyui_without_a_name_of_its_networks_is_named(monkeypatch, module, name):
+def test_a_comfyui_without_a_name_of_its_networks_is_named(monkeypatch, in_graph, module, name):
     import server  # noqa: F401 ComfyUI's own, which takes some of them too
 
     from cosmos_predict25.nodes.checkpoint_loader import CosmosPredict25CheckpointLoader
@@ -418,7 +422,7 @@ def test_a_comfyui_without_a_name_of_its_networks_is_named(monkeypatch, module, 
     monkeypatch.setattr(compat.comfyui_version, "__version__", "0.99.0")
     monkeypatch.delattr(importlib.import_module(module), name)
     with pytest.raises(MissingDependencyError) as refused:
-        CosmosPredict25CheckpointLoader.execute(DEMO, "none", "none", "none", False)
+        in_graph(CosmosPredict25CheckpointLoader).execute(DEMO, "none", "none", "none", False)
     for word in (name, "ComfyUI 0.99.0", "Tested: ComfyUI 0.33.0", "Generate Locally"):
         assert word in str(refused.value)
 
@@ -430,14 +434,13 @@ def test_every_name_of_comfyuis_networks_is_tried_without():
     assert set(imported) == set(NATIVE)
 
 
-@pytest.mark.usefixtures("core")
-def test_the_loader_says_what_the_canary_found(monkeypatch):
+def test_the_loader_says_what_the_canary_found(in_graph, monkeypatch):
     from cosmos_predict25.nodes.host import canary as host
     from cosmos_predict25.nodes.loader import CosmosPredict25Loader
 
     found = host.Found(replace(OURS, vae=False), host.HostWays(kernels=False), ("With diffusers 9.9.9 it is slower.",))
     monkeypatch.setattr(host, "check", lambda *_: found)
-    output: Any = CosmosPredict25Loader.execute(DEMO, False, "none", "none", "none", False)
+    output: Any = in_graph(CosmosPredict25Loader).execute(DEMO, False, "none", "none", "none", False)
     assert output.args[0].model.ways == found.ways
     assert output.args[0].ways == found.host
     assert "With diffusers 9.9.9 it is slower." in output.ui["cosmos_predict25"]

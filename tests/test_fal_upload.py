@@ -156,8 +156,8 @@ def test_an_address_is_sent_as_it_is_and_nothing_is_uploaded(fal: FalStandIn, st
 USELESS: dict[str, tuple[Endpoint, Any, str]] = {
     "no picture": (IMAGE_TO_VIDEO, None, "give it as media, for image_url"),
     "text with a picture": (TEXT_TO_VIDEO, PICTURE, "takes no media"),
-    "a clip for a picture": (IMAGE_TO_VIDEO, CLIP, "none of image/png, image/jpeg, image/webp"),
-    "a picture for a clip": (VIDEO_TO_VIDEO, PICTURE, "none of video/mp4"),
+    "a clip for a picture": (IMAGE_TO_VIDEO, CLIP, "not one of image/png, image/jpeg, image/webp"),
+    "a picture for a clip": (VIDEO_TO_VIDEO, PICTURE, "not one of video/mp4"),
     "the head of a picture": (IMAGE_TO_VIDEO, PICTURE[:20], "damaged, not whole"),
     "half a picture": (IMAGE_TO_VIDEO, PICTURE[: len(PICTURE) // 2], "damaged, not whole"),
     "half a clip": (VIDEO_TO_VIDEO, CLIP[: len(CLIP) // 2], "damaged, not whole"),

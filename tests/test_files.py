@@ -200,7 +200,9 @@ def test_auto_makes_no_video_of_the_demo_where_another_model_is_meant(core, held
 def test_single_files_that_are_not_chosen_are_named_with_their_folders(core, held, monkeypatch):
     from cosmos_predict25.nodes import checkpoint_inputs
 
+    file = held.folder / "transformer/diffusion_pytorch_model.safetensors"
     monkeypatch.setattr(checkpoint_inputs, "_roots", lambda kind: [held.empty / kind])
+    monkeypatch.setattr(checkpoint_inputs, "_file", lambda kind, name: file)
     for chosen, says in {
         ("none", "none", "none"): r"transformer is 'none'.*_ema_bf16\.pt.*diffusion_models",
         ("a.pt", "none", "none"): r"vae is 'none'.*wan_2\.1_vae\.safetensors .*vae",

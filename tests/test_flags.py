@@ -64,11 +64,11 @@ def test_the_types_are_those_of_the_flags(flags, device, names, transformer, vae
     assert (weight_dtype(), vae_weight_dtype(), text_weight_dtype()) == (transformer, vae, text)
 
 
-def test_the_loader_gives_each_part_its_type(flags):
+def test_the_loader_gives_each_part_its_type(flags, in_graph):
     from cosmos_predict25.nodes.loader import CosmosPredict25Loader
 
     flags(torch.device("cpu"), "bf16_unet", "fp16_vae", "fp32_text_enc")
-    hosted: Any = CosmosPredict25Loader.execute(DEMO, False, "none", "none", "none", False).args[0]
+    hosted: Any = in_graph(CosmosPredict25Loader).execute(DEMO, False, "none", "none", "none", False).args[0]
     model = hosted.model
     types = model.transformer.dtype, model.vae.dtype, model.text_encoder.token_embeddings.dtype
     assert types == (torch.bfloat16, torch.float16, torch.float32)

@@ -343,16 +343,12 @@ def test_the_files_of_a_text_encoders_folder_are_not_offered_one_by_one(core, tm
     assert single_file_inputs(text_encoder_files=True)[2].options == ["none", "reason", "alone.safetensors"]
 
 
-def test_the_loader_asks_for_the_text_encoders_own_type(core, monkeypatch):
-    from comfy_api.latest import io
-
-    from cosmos_predict25.nodes.host import memory, observers
+def test_the_loader_asks_for_the_text_encoders_own_type(in_graph, monkeypatch):
+    from cosmos_predict25.nodes.host import memory
     from cosmos_predict25.nodes.loader import CosmosPredict25Loader
 
-    monkeypatch.setattr(observers, "show_text", lambda text, node_id: None)  # there is no server
     monkeypatch.setattr(memory, "weight_dtype", lambda: torch.float32)
     monkeypatch.setattr(memory, "text_weight_dtype", lambda: torch.bfloat16)
-    loader = CosmosPredict25Loader.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "1"}})
-    hosted: Any = loader.execute(DEMO, False, "none", "none", "none", False).args[0]
+    hosted: Any = in_graph(CosmosPredict25Loader).execute(DEMO, False, "none", "none", "none", False).args[0]
     assert hosted.model.text_encoder.token_embeddings.dtype == torch.bfloat16
     assert hosted.model.transformer.dtype == torch.float32
