@@ -57,8 +57,8 @@ VIDEO = {"num_frames": 93, "height": 704, "width": 1280}
 STAGES = ("encode", "denoise", "decode")
 COMPUTED = "Computed, not measured: no GPU was at hand."
 README_NOTE = (
-    "Computed, not measured. The times assume the card's full bfloat16 rate: on an H200, NVIDIA measured 3.7 minutes for "
-    "35 steps of\nPredict2-2B, a network of the same shape."
+    "Computed, not measured. The times assume the card's full bfloat16 rate: on an H200, NVIDIA measured 3.7 minutes "
+    "for 35 steps of\nPredict2-2B, a network of the same shape."
 )
 
 
