@@ -75,10 +75,9 @@ class _Factory:
     guardrail: SafetyCheckerFactory | None
 
     def make(self, items: dict[int, Wanted], take: Callable[[int], bool]) -> Iterator[Result]:
-        prompts = PromptCache(2 * len(items))
-        for item in items.values():
-            with suppress(*FAULTS):  # raised again when its turn comes
-                self._run(item.request, None).encode_prompts(prompts)
+        prompts = self._encode([item.request for item in items.values()])
+        # Once, and before a thread works: it makes room. A GPU would take memory for both and win no time.
+        decodes_beside = self.placement.make_room(0).type == "cpu"
         with ThreadPoolExecutor(1) as thread:
             decoding: Future[Result] | None = None
             for index, item in items.items():
@@ -88,15 +87,20 @@ class _Factory:
                 if decoding:
                     yield decoding.result()
                 decoding = thread.submit(self._decode, index, denoised)
-                if not self._decodes_beside():
+                if not decodes_beside:
                     yield decoding.result()
                     decoding = None
             if decoding:
                 yield decoding.result()
 
-    def _decodes_beside(self) -> bool:
-        """Whether the VAE may work beside the transformer. On a GPU it would take memory and win no time."""
-        return self.placement.make_room(0).type == "cpu"
+    def _encode(self, requests: Sequence[GenerationRequest]) -> PromptCache:
+        """Return the embeddings of all prompts. One plan serves them, as a new one takes the encoder off the GPU."""
+        prompts, run = PromptCache(2 * len(requests)), None
+        for request in requests:
+            with suppress(*FAULTS):  # raised again when its turn comes
+                run = replace(run, request=request) if run else self._run(request, None)
+                run.encode_prompts(prompts)
+        return prompts
 
     def _run(self, request: GenerationRequest, start: Start | None) -> Run:
         prepared = prepare(self.model, replace(request, seed=request.seed_or_random()), start, self.placement)
