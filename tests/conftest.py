@@ -117,6 +117,15 @@ def chromium() -> str:
     return path
 
 
+@pytest.fixture
+def no_checkpoint(comfyui: ComfyUI) -> Iterator[None]:
+    """For one test there is no checkpoint but the demo."""
+    folder = comfyui.models / "diffusers"
+    hidden = folder.rename(comfyui.base / "hidden")
+    yield
+    hidden.rename(folder)
+
+
 @pytest.fixture(scope="module")
 def server(comfyui: ComfyUI) -> ComfyUI:
     """The ComfyUI of a page. A module may have one of its own."""

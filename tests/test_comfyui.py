@@ -241,15 +241,6 @@ def test_the_prompt_can_come_from_another_node(any_comfyui):
     any_comfyui.run(prompt)
 
 
-@pytest.fixture
-def no_checkpoint(comfyui: ComfyUI) -> Iterator[None]:
-    """For one test there is no checkpoint but the demo."""
-    folder = comfyui.models / "diffusers"
-    hidden = folder.rename(comfyui.base / "hidden")
-    yield
-    hidden.rename(folder)
-
-
 @pytest.mark.parametrize(
     ("chosen", "says"),
     [

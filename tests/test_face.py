@@ -1,7 +1,6 @@
 """The pack's whole face in the real frontend: its forms, its subgraphs and its languages."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +96,6 @@ def test_a_workflow_is_a_form_that_makes_a_video(page: Page) -> None:
     assert wait_for_end(page)[-1]["name"] == "execution_success"
     page.wait_for_function("document.querySelector('video')?.videoWidth === 96")
     take_screenshot(page, "form-finished")
-
-
-@pytest.fixture
-def no_checkpoint(server: ComfyUI) -> Iterator[None]:
-    """For one test there is no checkpoint but the demo."""
-    folder = server.models / "diffusers"
-    hidden = folder.rename(server.base / "hidden")
-    yield
-    hidden.rename(folder)
 
 
 def run_form(page: Page) -> None:
