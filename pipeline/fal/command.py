@@ -45,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> str | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
-        "cosmos_predict25.fal", description="The jobs on fal that you paid for.", epilog=EPILOG
-    )
+    found = argparse.ArgumentParser("cosmos_predict25.fal", description=DESCRIPTION, epilog=EPILOG)
     commands = found.add_subparsers(required=True, metavar="COMMAND")
     jobs = commands.add_parser("jobs", help="list all jobs, and the sums of days and months", epilog=EPILOG)
     fetch = commands.add_parser("fetch", help="fetch the videos of unfinished jobs; sends no new job", epilog=EPILOG)
