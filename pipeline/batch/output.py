@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock
 
 from ..disk import atomic_write, make_folder, replace
+from ..fal.journal import acquire
 from ..video import VideoFile
 from .jobs import Job
 
@@ -23,7 +24,7 @@ class Claim:
     """The right to make one job, until `release`. `folder`: empty, to work in."""
 
     folder: Path
-    lock: FileLock
+    lock: BaseFileLock
 
     def release(self) -> None:
         """Give the job back."""
@@ -54,10 +55,8 @@ class Output:
         """Return the right to make the job, or None where another process has it or the video is there."""
         key = hashlib.sha256(job.name.encode()).hexdigest()[:24]
         make_folder(self.folder / CLAIMS)
-        lock = FileLock(self.folder / CLAIMS / f"{key}.lock", timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
+        lock = acquire(self.folder / CLAIMS / f"{key}.lock")
+        if lock is None:
             return None
         claim = Claim(self.folder / CLAIMS / key, lock)
         if self.is_finished(job):
