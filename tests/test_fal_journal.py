@@ -19,8 +19,9 @@ from cosmos_predict25.devtools.fal_faults import FAST
 from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Json, Reply, Reset, content_policy, ingress
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
-from cosmos_predict25.pipeline.fal.journal import JobState, Record, acquire, release
+from cosmos_predict25.pipeline.fal.journal import JobState, Record
 from cosmos_predict25.pipeline.fal.submission import make_submission
+from cosmos_predict25.pipeline.lock import acquire, release
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock
 
 from ..disk import atomic_write, make_folder, replace
-from ..fal.journal import acquire
+from ..lock import acquire
 from ..video import VideoFile
 from .jobs import Job
 
