@@ -109,7 +109,7 @@ def packets(container: InputContainer, streams: list[Stream], notes: list[str]) 
 
 
 def decoded(container: InputContainer, stream: Stream, notes: list[str]) -> Iterator:
-    """All frames of the stream but the broken ones, of which `notes` then tells."""
+    """Yield the frames of the stream, and skip broken ones with a line in `notes`."""
     decode = decoder_of(stream)
     for packet in packets(container, [stream], notes):
         try:
@@ -134,7 +134,7 @@ def decoder_of(stream: Stream) -> Callable[[Packet], list]:
 def decoded_from(
     file: File, find: Callable[[InputContainer], Stream], begin: float | None, notes: list[str]
 ) -> Generator[Any, None, None]:
-    """The frames of a stream, the first of which is shown at `begin`, in seconds, or before it: None is all."""
+    """Yield the frames of a stream from the one that is shown at `begin`, in seconds, or from the start if None."""
     for margin in SEEK_MARGINS if begin is not None else ():
         assert begin is not None
         faults: list[str] = []

@@ -1,4 +1,4 @@
-"""When the pictures of a clip are shown: their own times, of which a container's rate is a hint only."""
+"""The times at which the pictures of a clip are shown. A container's rate is only a hint."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -93,7 +93,7 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
 
 
 def is_same_input(given: Any, keys: list[str], sha256: str) -> bool:
-    """Return whether `given`, from fal's list, is the input of which `keys` were sent, with this hash.
+    """Return whether the `keys` of `given`, an input in fal's list, have this hash.
 
     The server may have added fields: they are not compared.
     """

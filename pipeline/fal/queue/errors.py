@@ -130,7 +130,7 @@ def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | Tr
 
 
 def gone(stage: Stage, answer: Answer, job: Job) -> JobExpiredError:
-    """Return the error of a job of which fal has nothing, for as long as the policy is patient."""
+    """Return the error of a job that fal has denied to know for as long as the policy waits."""
     status, what = 499, "says that the job was cancelled, though not from here"
     if answer is Answer.NOT_FOUND:
         status, what = (
