@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,28 @@ from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
 
 NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui", "core": "core", "report": "core"}
+LONG = ("browser", "comfyui", "slow")
+"""What makes a file of tests long, most of all the first."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Marks the tests before pytest chooses among them, then sorts their files: the long ones first.
+
+    No core waits for a long file at the end then.
+    """
+    mark_all(items)
+    yield
+    marks = {(item.path, mark.name) for item in items for mark in item.iter_markers()}
+    sizes = Counter(item.path for item in items)
+
+    def length(item: pytest.Item) -> tuple[object, ...]:
+        return *((item.path, name) in marks for name in LONG), sizes[item.path], item.path
+
+    items.sort(key=length, reverse=True)
+
+
+def mark_all(items: list[pytest.Item]) -> None:
     """Marks each test by what its fixtures start. Those named `comfyui...` start a ComfyUI.
 
     Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test; as

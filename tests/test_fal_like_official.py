@@ -63,7 +63,7 @@ def official(fal: FalStandIn, steps: list[list[Any]]) -> list[dict[str, Any]]:
         env={"PATH": os.environ["PATH"], **fal.environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

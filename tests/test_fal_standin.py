@@ -288,7 +288,7 @@ def http(fal: FalStandIn) -> Iterator[httpx.Client]:
         proxy=fal.environ["HTTPS_PROXY"],
         verify=tls,
         trust_env=False,
-        timeout=60,
+        timeout=300,
         headers={"authorization": f"Key {fal.key}"},
     ) as http:
         yield http

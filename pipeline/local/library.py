@@ -13,7 +13,7 @@ from .latents import normalize
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
-    from transformers import Qwen2_5_VLTextModel
+    from transformers.models.qwen2_5_vl import Qwen2_5_VLTextModel
 
     from .decode import Report
 
@@ -64,7 +64,7 @@ def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, report: "R
 
 def load_language_model(folder: Path, dtype: torch.dtype | None) -> "Qwen2_5_VLTextModel":
     """Read a folder as transformers does, which copies the weights."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
     whole: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         folder, dtype=dtype or "auto", local_files_only=True
