@@ -12,10 +12,13 @@ from ..local.load.find import DEMO_FOLDER
 from ..request import FPS, VIDEO_QUALITIES
 from .jobs import InvalidJobsError, Job, read_jobs, shard_of
 from .output import Output
+from .settings import Checkpoint, Settings, lora_of
 
 if TYPE_CHECKING:
-    from .worker import Settings
+    from .progress import Display
 
+SMALL_BYTES = 2**30
+"""Of a checkpoint whose matrices are too small for several cores to share. A core makes a video of its own instead."""
 MADE, SOME_FAILED, REFUSED = 0, 1, 2
 """Exit codes."""
 
@@ -61,7 +64,17 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("jobs", type=Path, metavar="JOBS", help="a .jsonl, .json or .csv file, or a folder of .txt prompts")
     add("out", type=Path, metavar="OUT", help="the folder for the videos; a finished video is not made again")
-    add("--checkpoint", type=Path, default=DEMO_FOLDER, help="a folder in diffusers layout; the demo by default")
+    add(
+        "--checkpoint",
+        type=Path,
+        default=DEMO_FOLDER,
+        metavar="PLACE",
+        help="a folder in diffusers layout, or a file of the transformer; the demo by default",
+    )
+    add("--base", type=Path, metavar="FOLDER", help="with a file: the folder in diffusers layout for the other parts")
+    add("--vae", type=Path, metavar="FILE", help="with a file: the Wan 2.1 VAE")
+    add("--text-encoder", type=Path, metavar="FOLDER", help="with a file: the text encoder and its tokenizer")
+    add("--lora", action="append", default=[], metavar="FILE[:STRENGTH]", help="a LoRA; several add up")
     add("--device", metavar="DEVICE", help="cuda:1, cpu, or several with commas: one process each; all GPUs by default")
     add("--shard", default="0/1", metavar="I/N", help="only every N-th job, from I on, counted from 0")
     add("--format", choices=list(FORMATS), default=next(iter(FORMATS)))
@@ -69,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print what would be made and how long it would take")
     add("--contact-sheet", action="store_true", help="write OUT/contact-sheet.html with a frame of each video")
     add("--ray", nargs="?", const="local", metavar="ADDRESS", help="make the videos on a Ray cluster")
-    add("--workers", type=int, metavar="N", help="Ray actors, each with one GPU; as many as there are GPUs by default")
+    add("--workers", type=int, metavar="N", help="processes on a CPU, or Ray actors with one GPU each")
     add("--fal", action="store_true", help="make the videos on fal, after the price of all was confirmed")
     add("--at-once", type=int, default=4, metavar="N", help="jobs that run at fal at the same time")
     add("--yes", action="store_true", help="pay fal's price without a question")
@@ -90,22 +103,44 @@ def make(jobs: list[Job], output: Output, options: argparse.Namespace) -> int:
         from .on_ray import make_on_ray
 
         return make_on_ray(jobs, output, settings_of(options, "cpu"), options.ray, options.workers, display)
-    devices = devices_of(options.device)
-    if len(devices) == 1:
-        from .worker import Worker
-
-        with display:
-            outcomes = Worker(settings_of(options, devices[0]), output).work(jobs, display)
-            return sum(display.add(outcome) for outcome in outcomes)
+    settings = processes_of(options, len(jobs))
+    if len(settings) == 1:
+        return make_here(jobs, output, settings[0], display)
     from .processes import make_in_processes
 
-    return make_in_processes(jobs, output, [settings_of(options, device) for device in devices], display)
+    return make_in_processes(jobs, output, settings, display)
 
 
-def settings_of(options: argparse.Namespace, device: str) -> "Settings":
-    from .worker import Settings
+def make_here(jobs: list[Job], output: Output, settings: Settings, display: "Display") -> int:
+    """Make the videos in this process."""
+    from .worker import Worker
 
-    return Settings(options.checkpoint, device, options.format, options.quality)
+    with display:
+        return sum(display.add(outcome) for outcome in Worker(settings, output).work(jobs, display))
+
+
+def processes_of(options: argparse.Namespace, num_jobs: int) -> list[Settings]:
+    """Return the settings of each process: one per GPU, or one per core for a model that is too small to share them."""
+    import torch
+
+    devices, threads = devices_of(options.device), torch.get_num_threads()
+    if devices == ["cpu"]:
+        small = checkpoint_of(options).bytes < SMALL_BYTES
+        devices *= min(num_jobs, options.workers or (threads if small else 1))
+    share = max(1, threads // devices.count("cpu")) if devices.count("cpu") > 1 else None
+    return [settings_of(options, device, share) for device in devices]
+
+
+def settings_of(options: argparse.Namespace, device: str, threads: int | None = None) -> Settings:
+    return Settings(checkpoint_of(options), device, options.format, options.quality, threads)
+
+
+def checkpoint_of(options: argparse.Namespace) -> Checkpoint:
+    """Return the checkpoint of the options. Raises `CheckpointNotFoundError` and `InvalidRequestError`."""
+    loras = tuple(lora_of(text) for text in options.lora)
+    checkpoint = Checkpoint(options.checkpoint, options.vae, options.text_encoder, options.base, loras)
+    checkpoint.check()
+    return checkpoint
 
 
 def devices_of(wanted: str | None) -> list[str]:
@@ -138,9 +173,8 @@ def print_plan(jobs: list[Job], output: Output, options: argparse.Namespace) -> 
 def print_time(jobs: list[Job], options: argparse.Namespace) -> None:
     """Print how long the passes of all jobs take on the devices."""
     from .estimate import seconds_on
-    from .worker import load
 
     devices = devices_of(options.device)
     for device in sorted(set(devices)):
-        hours = seconds_on(device, load(settings_of(options, device)), [job.request for job in jobs]) / 3600
+        hours = seconds_on(device, settings_of(options, device).load(), [job.request for job in jobs]) / 3600
         print(f"About {hours / len(devices):.1f} h on {len(devices)} x {device}, by the rate of its matrix products.")

@@ -107,7 +107,7 @@ async def _make(job: Job, output: Output, settings: FalSettings, journal: fal.Jo
         output.publish(job, copy, {**values_of(job, video), "endpoint": endpoint_of(job).id, "seconds": seconds})
     except (CosmosError, OSError) as error:
         output.add_failed(job, error)
-        return Outcome(job, time.monotonic() - begun, error)
+        return Outcome(job, time.monotonic() - begun, str(error))
     finally:
         claim.release()
     return Outcome(job, seconds)

@@ -11,7 +11,8 @@ from .output import Output
 from .progress import Display
 
 if TYPE_CHECKING:
-    from .worker import Outcome, Settings
+    from .progress import Outcome
+    from .settings import Settings
 
 MAX_JOBS_AT_ONCE = 8
 """Given to an actor together, whose prompts are encoded before the first video."""

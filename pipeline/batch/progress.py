@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A job that is over. `error`: None where its video is in place."""
+    """A job that is over. `error`: the reason why it failed. `memory`: of the process, as text."""
 
     job: Job
     seconds: float
-    error: Exception | None = None
+    error: str | None = None
+    memory: str = ""
 
 
 class Display:
@@ -52,7 +53,8 @@ class Display:
             self._bar.update()
         else:
             minutes = (time.monotonic() - self._begun) / self._done * (self._total - self._done) / 60
-            print(f"{self._done} of {self._total}, {text}, {minutes:.0f} min left, {memory_in_use()}", flush=True)
+            parts = [f"{self._done} of {self._total}", text, f"{minutes:.0f} min left", outcome.memory]
+            print(", ".join(filter(None, parts)), flush=True)
         return outcome.error is not None
 
 

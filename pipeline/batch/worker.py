@@ -6,16 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..export.export import export
-from ..local.load.checkpoint import load_pipeline_folder
 from ..local.many import FAULTS, Result, Wanted, generate_many
 from ..local.model import LocalModel
 from ..local.placement import OneAtATime
@@ -24,25 +20,11 @@ from ..observer import Observer
 from ..video import LocalVideo
 from .jobs import Job
 from .output import Claim, Output, values_of
-from .progress import Outcome
+from .progress import Outcome, memory_in_use
+from .settings import Settings
 from .starts import load_start
 
 VERSIONS = ("cosmos-predict25", "torch", "diffusers", "transformers")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How jobs are made. `checkpoint`: a folder in diffusers layout. `device`: of torch, as "cuda:1"."""
-
-    checkpoint: Path
-    device: str
-    format: str
-    quality: str
-
-
-def load(settings: Settings) -> LocalModel:
-    """Load the checkpoint, in bfloat16 for a GPU. Raises `CheckpointNotFoundError` and `WrongCheckpointError`."""
-    return load_pipeline_folder(settings.checkpoint, None if settings.device == "cpu" else torch.bfloat16)
 
 
 class Worker:
@@ -51,7 +33,7 @@ class Worker:
     def __init__(self, settings: Settings, output: Output) -> None:
         """Load the checkpoint. Raises `CheckpointNotFoundError` and `WrongCheckpointError`."""
         self._settings, self._output = settings, output
-        self.model = load(settings)
+        self.model = settings.load()
         self._made_by = {
             "checkpoint": settings.checkpoint.name,
             "checkpoint_sha256": hash_of(self.model),
@@ -92,10 +74,10 @@ class Worker:
             self._publish(job, claim.folder, result.video, seconds)
         except FAULTS as error:
             self._output.add_failed(job, error)
-            return Outcome(job, seconds, error)
+            return Outcome(job, seconds, str(error), memory_in_use())
         finally:
             claim.release()
-        return Outcome(job, seconds)
+        return Outcome(job, seconds, memory=memory_in_use())
 
     def _publish(self, job: Job, folder: Path, video: LocalVideo, seconds: float) -> None:
         settings = self._settings
