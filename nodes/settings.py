@@ -1,6 +1,7 @@
 from comfy_api.latest import io
 
 from ..pipeline.request import (
+    DISTILLED_VALUES,
     FPS,
     GUIDANCE_SCALE,
     NUM_FRAMES,
@@ -88,6 +89,8 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
             values["seed"] = given % (SEED.maximum + 1)
         settings = SamplerSettings(**values)
         lines = settings.warnings()
+        if any(getattr(settings, name) != values[name] for name in DISTILLED_VALUES):
+            lines.append(f"{settings.num_inference_steps} steps, guidance_scale {settings.guidance_scale:g}.")
         if settings.seed != given:
             lines.append(f"The seed {given} is {settings.seed} here: modulo {SEED.maximum + 1}.")
         return io.NodeOutput(settings, ui=result_on_node(*lines))

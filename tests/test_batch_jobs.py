@@ -119,7 +119,7 @@ WRONG = [
     ({"prompt": "p", "name": "a:b"}, "':'"),
     ({"prompt": "p", "name": "CON"}, "cannot be the name"),
     ({"prompt": "p", "name": "x" * 300}, "at most 200"),
-    ({"prompt": "p", "schedule": "distilled", "num_steps": 35, "guidance": 1}, "1 to 4"),
+    ({"prompt": "p", "schedule": "distilled", "num_steps": 36, "guidance": 1}, "1 to 4"),
     ("text", "a job is a JSON object"),
 ]
 

@@ -67,10 +67,22 @@ def test_a_lokr_and_a_loha_are_what_their_formulas_give(report):
 def test_a_lora_of_the_text_projection_is_applied_where_that_lives_in_both_engines(report):
     found = report["projection"]
     assert max(found["distances"]) < 1e-4 < 0.05 < found["effect"]
-    assert found["layers"] == [1, 1]
+    assert found["layers"] == [1] * 6
     assert found["left out"] == [[], [f"net.crossattn_proj.0.lora_{half}.weight" for half in "AB"]]
     assert found["prompts of its own"]
     assert found["without it"] == 0
+
+
+def test_comfyuis_own_loader_leaves_the_text_projection_out_as_the_help_says(report):
+    assert report["projection"]["patches of ComfyUI's own loader"] == [0, 0]
+
+
+def test_kept_prompts_have_another_name_for_each_strength_of_a_lora_of_the_projection(report):
+    assert [len(names) for names in report["projection"]["kept"]] == [1, 2, 3, 3]
+
+
+def test_the_model_with_a_distilled_lora_is_a_distilled_one(report):
+    assert report["projection"]["variants"] == [True, False]
 
 
 def test_loras_add_up_and_branches_of_a_graph_take_turns(report):
@@ -121,6 +133,23 @@ def test_alpha_is_read_from_the_metadata_that_diffusers_writes(tmp_path):
     read = read_lora(tmp_path / "a.safetensors", SHAPES).tensors
     assert read["transformer_blocks.0.attn1.to_q.alpha"] == 6
     assert read["transformer_blocks.11.ff.net.0.proj.alpha"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "is_distilled"),
+    [
+        ("Cosmos-Predict2.5-2B-base-distilled-LoRA", {}, True),
+        ("turbo", {"modelspec.description": "Distilled to 4 steps"}, True),
+        ("turbo", {"ss_tag_frequency": '{"distilled water": 3}'}, False),
+        ("black-shapes", {}, False),
+    ],
+)
+def test_a_distilled_lora_is_recognised_by_its_name_or_its_description(tmp_path, name, metadata, is_distilled):
+    up, down = PAIRS["transformer_blocks.0.attn1.to_q"]
+    layer = "diffusion_model.blocks.0.self_attn.q_proj"
+    tensors = {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down}
+    save_file(tensors, tmp_path / f"{name}.safetensors", metadata)
+    assert read_lora(tmp_path / f"{name}.safetensors", SHAPES).is_distilled == is_distilled
 
 
 def test_what_does_not_fit_is_left_out_and_told(tmp_path):

@@ -101,6 +101,14 @@ def test_the_distilled_schedule_goes_without_guidance_in_at_most_4_steps(steps):
         GenerationRequest(prompt="a cat", **{**distilled, "num_inference_steps": 5})
 
 
+def test_choosing_the_schedule_distilled_is_enough_for_four_steps_without_guidance():
+    settings = SamplerSettings(schedule="distilled")
+    assert (settings.num_inference_steps, settings.guidance_scale) == (4, 1)
+    assert SamplerSettings(schedule="distilled", num_inference_steps=2).num_inference_steps == 2
+    assert SamplerSettings(schedule="few steps").num_inference_steps == 35
+    assert dataclasses.replace(settings, seed=3) == SamplerSettings(schedule="distilled", seed=3)
+
+
 @pytest.mark.parametrize(
     ("schedule", "steps", "guidance", "says"),
     [

@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from .memory import HostedModel
 
 
-def describe(plan: "Plan") -> str:
-    """Return the plan in words, and log it. Returns an empty string if memory has no limit."""
+def describe(plan: "Plan") -> list[str]:
+    """Return the plan in words, or nothing if memory has no limit."""
     from ...pipeline.local.sizes import UNLIMITED
 
-    if plan.memory == UNLIMITED:
-        return ""
-    logging.info(f"Cosmos Predict2.5: {plan.describe()}")
-    return plan.describe()
+    return [] if plan.memory == UNLIMITED else [plan.describe()]
+
+
+def while_making(hosted: "HostedModel", plan: "Plan", asked: GenerationRequest) -> str:
+    """Return the lines below the progress, and log the plan. A warning comes while there is time to stop."""
+    for line in describe(plan):
+        logging.info(f"Cosmos Predict2.5: {line}")
+    return "\n".join(filter(None, [*describe(plan), hosted.model.variant.warning(asked.schedule)]))
 
 
 def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | LongClip | None") -> list[str]:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..request import DISTILLED as DISTILLED_SCHEDULE
-from ..request import MAX_DISTILLED_STEPS
+from ..request import MAX_DISTILLED_STEPS, STANDARD
 
 CONDITIONING_TIMESTEP = 0.0001
 """The timestep of a known latent frame, instead of its sigma, in the post-trained 2B model."""
@@ -33,6 +33,7 @@ class Variant:
     """One of NVIDIA's trainings. `scheduler_config`: its sampler's, in diffusers' fields.
 
     `conditioning_timestep`: the timestep of a known latent frame, or None if it shares the others'.
+    `is_distilled`: by its name.
     """
 
     name: str
@@ -40,16 +41,23 @@ class Variant:
     conditioning_timestep: float | None
     is_distilled: bool = False
 
+    def distilled_by(self, lora: str) -> "Variant":
+        """Return this variant with a distilled LoRA of that name."""
+        return replace(self, name=f"{self.name} with {lora}", is_distilled=True)
+
     def warning(self, schedule: str) -> str:
         """Return a warning if `schedule`, a request's, does not suit this training, or an empty string."""
         if self.is_distilled == (schedule == DISTILLED_SCHEDULE):
             return ""
         if self.is_distilled:
             return (
-                f"By its name this is NVIDIA's distilled checkpoint, and the schedule {schedule!r} ruins its videos: "
-                f"set schedule to {DISTILLED_SCHEDULE!r}, with 1 to {MAX_DISTILLED_STEPS} steps and guidance_scale 1."
+                f"By its name, {self.name} is distilled, and the schedule {schedule!r} ruins its videos: set schedule "
+                f"to {DISTILLED_SCHEDULE!r}, with 1 to {MAX_DISTILLED_STEPS} steps and guidance_scale 1."
             )
-        return f"The schedule {schedule!r} is for NVIDIA's distilled checkpoint and ruins the video with {self.name}."
+        return (
+            f"The schedule {schedule!r} is for NVIDIA's distilled checkpoint or LoRA and ruins the video with "
+            f"{self.name}: load one of the two, or set schedule to {STANDARD!r}."
+        )
 
 
 POST_TRAINED = Variant("2B post-trained", KARRAS_CONFIG, CONDITIONING_TIMESTEP)

@@ -460,6 +460,13 @@ SCHEDULE = (
         "test_schedule.py::test_the_same_noise_is_put_back_after_each_step",
     ),
     Mutation(
+        "the schedule distilled is refused until two more widgets are changed",
+        "pipeline/request.py",
+        "            self._replace_defaults()\n",
+        "",
+        "test_request.py::test_choosing_the_schedule_distilled_is_enough_for_four_steps_without_guidance",
+    ),
+    Mutation(
         "strong guidance in few steps is not warned of",
         "pipeline/request.py",
         "self.guidance_scale >= STRONG_GUIDANCE",
@@ -706,6 +713,13 @@ LOADING = (
         'settings.get("alpha_pattern", {})',
         "{}",
         "test_lora.py::test_alpha_is_read_from_the_metadata_that_diffusers_writes",
+    ),
+    Mutation(
+        "kept prompts of a LoRA's projection are taken for another strength",
+        f"{HOST}/lora.py",
+        'weights_hash(tensors, f"{strength}")',
+        "weights_hash(tensors)",
+        "test_lora.py::test_kept_prompts_have_another_name_for_each_strength_of_a_lora_of_the_projection",
     ),
     Mutation(
         "a training state of NVIDIA's is taken for another model",
