@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +26,9 @@ from .jobs import Job
 from .output import Claim, Output, values_of
 from .progress import Outcome
 from .starts import load_start
+
+if TYPE_CHECKING:
+    from .together import Team
 
 VERSIONS = ("cosmos-predict25", "torch", "diffusers", "transformers")
 
@@ -48,10 +51,10 @@ def load(settings: Settings) -> LocalModel:
 class Worker:
     """Keeps one checkpoint on one device."""
 
-    def __init__(self, settings: Settings, output: Output) -> None:
+    def __init__(self, settings: Settings, output: Output, team: "Team | None" = None) -> None:
         """Load the checkpoint. Raises `CheckpointNotFoundError` and `WrongCheckpointError`."""
-        self._settings, self._output = settings, output
-        self.model = load(settings)
+        self._settings, self._output, self._team = settings, output, team
+        self.model = team.load(settings) if team else load(settings)
         self._made_by = {
             "checkpoint": settings.checkpoint.name,
             "checkpoint_sha256": hash_of(self.model),
@@ -68,12 +71,12 @@ class Worker:
                 claims[index] = claim
             return claim is not None
 
-        wanted = [Wanted(job.request, partial(load_start, job) if job.input_path else None) for job in jobs]
-        options: Any = {"placement": OneAtATime(self._settings.device), "observer": observer}
+        options: Any = {"placement": OneAtATime(self._settings.device), "take": take, "observer": observer}
+        options |= self._team.options(take) if self._team else {}
         begun, exporting = time.monotonic(), None
         try:
             with ThreadPoolExecutor(1) as exporter:
-                for result in generate_many(self.model, wanted, take=take, **options):
+                for result in generate_many(self.model, wanted_of(jobs), **options):
                     if exporting:
                         yield exporting.result()
                     claim, seconds, begun = claims.pop(result.index), time.monotonic() - begun, time.monotonic()
@@ -109,6 +112,11 @@ class Worker:
             metadata={"comment": json.dumps(made, ensure_ascii=False)},
         )
         self._output.publish(job, file.path, {**values_of(job, file), **self._made_by, "seconds": round(seconds, 2)})
+
+
+def wanted_of(jobs: Sequence[Job]) -> list[Wanted]:
+    """Return the jobs for `generate_many`."""
+    return [Wanted(job.request, partial(load_start, job) if job.input_path else None) for job in jobs]
 
 
 def versions() -> dict[str, str]:
