@@ -95,6 +95,12 @@ def test_what_a_start_takes_is_predicted_too(models, sizes, given):
     assert values <= 13.5
 
 
+def test_processes_that_share_a_video_plan_with_their_share_of_its_tokens(sizes):
+    plan = make_plan(sizes["2b"], **VIDEO, memory=card(8, ranks=4))
+    assert plan.chunks.queries is None
+    assert plan.denoise.activations == denoise_activation_bytes(sizes["2b"], 24 * 44 * 80 // 4, plan.chunks)
+
+
 def test_a_start_that_does_not_fit_is_an_error(sizes):
     video = {"num_frames": 9, "height": 1920, "width": 1920}
     plan = make_plan(sizes["2b"], **video, memory=card(6))

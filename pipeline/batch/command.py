@@ -1,6 +1,7 @@
 """`python -m cosmos_predict25.batch JOBS OUT`: every job of a file becomes a video in a folder."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,19 @@ MADE, SOME_FAILED, REFUSED = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Return 0 when every job has its video, 1 when some failed, 2 when none was begun."""
     options = parser().parse_args(arguments)
+    if not is_started_by_torchrun():
+        return run(options)
+    from .together import run_together
+
+    try:
+        return run_together(options, run)
+    except CosmosError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what `main` does, and return its exit code."""
     try:
         jobs = shard_of(read_jobs(options.jobs), options.shard)
         output = Output(options.out, find_format(options.format).suffix)
@@ -103,12 +117,21 @@ def make(jobs: list[Job], output: Output, options: argparse.Namespace) -> int:
         from .on_ray import make_on_ray
 
         return make_on_ray(jobs, output, settings_of(options, "cpu"), options.ray, options.workers, display)
+    if is_started_by_torchrun():
+        from .together import lead, own_device
+
+        return lead(jobs, output, settings_of(options, own_device(options)), display)
     settings = processes_of(options, len(jobs))
     if len(settings) == 1:
         return make_here(jobs, output, settings[0], display)
     from .processes import make_in_processes
 
     return make_in_processes(jobs, output, settings, display)
+
+
+def is_started_by_torchrun() -> bool:
+    """Whether torchrun has started several processes, which make each video together."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def make_here(jobs: list[Job], output: Output, settings: Settings, display: "Display") -> int:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..export.export import export
 from ..local.many import FAULTS, Result, Wanted, generate_many
@@ -24,16 +24,19 @@ from .progress import Outcome, memory_in_use
 from .settings import Settings
 from .starts import load_start
 
+if TYPE_CHECKING:
+    from .together import Team
+
 VERSIONS = ("cosmos-predict25", "torch", "diffusers", "transformers")
 
 
 class Worker:
     """Keeps one checkpoint on one device."""
 
-    def __init__(self, settings: Settings, output: Output) -> None:
+    def __init__(self, settings: Settings, output: Output, team: "Team | None" = None) -> None:
         """Load the checkpoint. Raises `CheckpointNotFoundError` and `WrongCheckpointError`."""
-        self._settings, self._output = settings, output
-        self.model = settings.load()
+        self._settings, self._output, self._team = settings, output, team
+        self.model = team.load(settings) if team else settings.load()
         self._made_by = {
             "checkpoint": settings.checkpoint.name,
             "checkpoint_sha256": hash_of(self.model),
@@ -50,12 +53,12 @@ class Worker:
                 claims[index] = claim
             return claim is not None
 
-        wanted = [Wanted(job.request, partial(load_start, job) if job.input_path else None) for job in jobs]
-        options: Any = {"placement": OneAtATime(self._settings.device), "observer": observer}
+        options: Any = {"placement": OneAtATime(self._settings.device), "take": take, "observer": observer}
+        options |= self._team.options(take) if self._team else {}
         begun, exporting = time.monotonic(), None
         try:
             with ThreadPoolExecutor(1) as exporter:
-                for result in generate_many(self.model, wanted, take=take, **options):
+                for result in generate_many(self.model, wanted_of(jobs), **options):
                     if exporting:
                         yield exporting.result()
                     claim, seconds, begun = claims.pop(result.index), time.monotonic() - begun, time.monotonic()
@@ -91,6 +94,11 @@ class Worker:
             metadata={"comment": json.dumps(made, ensure_ascii=False)},
         )
         self._output.publish(job, file.path, {**values_of(job, file), **self._made_by, "seconds": round(seconds, 2)})
+
+
+def wanted_of(jobs: Sequence[Job]) -> list[Wanted]:
+    """Return the jobs for `generate_many`."""
+    return [Wanted(job.request, partial(load_start, job) if job.input_path else None) for job in jobs]
 
 
 def versions() -> dict[str, str]:

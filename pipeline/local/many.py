@@ -52,16 +52,17 @@ def generate_many(
     placement: Placement | None = None,
     observer: Observer | None = None,
     guardrail: SafetyCheckerFactory | None = None,
+    faults: tuple[type[Exception], ...] = FAULTS,
 ) -> Iterator[Result]:
     """Yield a result for each of `wanted`, in their order: the same videos as `generate` makes, in less time.
 
     Equal prompts are encoded once, before the first video. On a CPU a video is decoded while the next one is denoised.
     `take`: asked with a video's index before its turn; it is left out, without a result, where the answer is False.
     `placement`, `guardrail`: as of `generate`. What `observer` raises to stop the work passes through. Any other error
-    of one video is its result, and the next one goes on.
+    of one video is its result, and the next one goes on. `faults`: these errors, before the video is decoded.
     """
     items = [item if isinstance(item, Wanted) else Wanted(item) for item in wanted]
-    factory = _Factory(model, placement or OneAtATime("cpu"), observer or NullObserver(), guardrail)
+    factory = _Factory(model, placement or OneAtATime("cpu"), observer or NullObserver(), guardrail, faults)
     for begin in range(0, len(items), PROMPTS_AT_ONCE):
         part = {index: items[index] for index in range(begin, min(begin + PROMPTS_AT_ONCE, len(items)))}
         yield from factory.make(part, take)
@@ -73,6 +74,7 @@ class _Factory:
     placement: Placement
     observer: Observer
     guardrail: SafetyCheckerFactory | None
+    faults: tuple[type[Exception], ...]
 
     def make(self, items: dict[int, Wanted], take: Callable[[int], bool]) -> Iterator[Result]:
         prompts = self._encode([item.request for item in items.values()])
@@ -97,7 +99,7 @@ class _Factory:
         """Return the embeddings of all prompts. One plan serves them, as a new one takes the encoder off the GPU."""
         prompts, run = PromptCache(2 * len(requests)), None
         for request in requests:
-            with suppress(*FAULTS):  # raised again when its turn comes
+            with suppress(*self.faults):  # raised again when its turn comes
                 run = replace(run, request=request) if run else self._run(request, None)
                 run.encode_prompts(prompts)
         return prompts
@@ -116,7 +118,7 @@ class _Factory:
             size = run.request.width, run.request.height
             frames = start.conditioning_frames(*size) if start else torch.empty(0)
             return run, run.make_latents(frames, prompts)
-        except FAULTS as error:
+        except self.faults as error:
             return error
 
     def _decode(self, index: int, denoised: "tuple[Run, Tensor] | Exception") -> Result:

@@ -96,6 +96,7 @@ def _fitting_plan(
     if frame_bytes(num_frames, height, width) > memory.ram:
         return None
     tokens = latent_frames(num_frames) * height * width // (SPATIAL_COMPRESSION**2 * sizes.patch)
+    tokens = math.ceil(tokens / memory.ranks)
     encode = _stage(sizes.text_encoder, encode_activation_bytes(sizes), memory)
     condition = _stage(sizes.vae, condition_activation_bytes(sizes, num_conditioning_frames, height, width), memory)
     denoise = [(c, _stage(sizes.transformer, denoise_activation_bytes(sizes, tokens, c), memory)) for c in CHUNKS]

@@ -25,12 +25,14 @@ class DeviceMemory:
 
     `free`: on the device, once everything else has left it. `ram`: free RAM. `layers_in_flight`: the number of streamed
     layers on the device at once, or 0 if weights cannot be streamed. `streams_all`: no weight stays on the device.
+    `ranks`: the number of equal devices that share the tokens of a video.
     """
 
     free: float
     ram: float
     layers_in_flight: int = 0
     streams_all: bool = False
+    ranks: int = 1
 
     @property
     def usable(self) -> float:

@@ -24,7 +24,28 @@ learned positions, which only the demo has.
 
 
 class Kernels:
-    """The operations of a block besides its matrix products, in plain PyTorch. A subclass may be faster."""
+    """The operations of a block besides its matrix products, in plain PyTorch. A subclass may be faster.
+
+    A subclass may also divide the tokens between `ranks` processes. This process is number `rank` of them.
+    """
+
+    rank, ranks = 0, 1
+
+    def share(self, x: Tensor, dim: int = 0) -> Tensor:
+        """Return the tokens of `x`, along `dim`, that this process computes."""
+        return x
+
+    def gather(self, x: Tensor, tokens: int) -> Tensor:
+        """Return all tokens, (1, tokens, channels), of the shares `x` of all processes."""
+        return x
+
+    def to_heads(self, x: Tensor) -> Tensor:
+        """Exchange (1, t, channels), all heads of own tokens, for (ranks, t, channels / ranks), own heads of all."""
+        return x
+
+    def to_tokens(self, x: Tensor) -> Tensor:
+        """Do the reverse of `to_heads`."""
+        return x
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(1, heads, tokens, head_dim) each -> (1, tokens, heads * head_dim)."""
@@ -72,12 +93,17 @@ class Timestep:
 
 @dataclass(frozen=True)
 class Pass:
-    """Values shared by all blocks of one pass. `prompt_embeds`: (1, 512, text_embed_dim)."""
+    """Values shared by all blocks of one pass.
+
+    `prompt_embeds`: (1, 512, text_embed_dim). `tokens`: of the whole video. `first`: the first one of this process.
+    """
 
     timestep: Timestep
     prompt_embeds: Tensor
     kernels: Kernels
     chunks: Chunks
+    tokens: int
+    first: int
 
     @property
     def like(self) -> Tensor:
@@ -85,7 +111,7 @@ class Pass:
         return self.prompt_embeds
 
     def slices(self, tokens: int) -> Iterator[slice]:
-        return slices(tokens, self.chunks.tokens)
+        return slices(slice(0, tokens), self.chunks.tokens)
 
 
 class CosmosTransformer(CosmosTransformer3DModel):
@@ -99,9 +125,11 @@ class CosmosTransformer(CosmosTransformer3DModel):
     def at(self, latents: Tensor, timestep: Tensor) -> Timestep:
         """Return the shared values for `forward` at `timestep`, (1,), or (T,) with one per latent frame."""
         time, time_lora = self._embed(timestep)
-        table = self.kernels.rotary_table(*self.rope(latents))
+        cos, sin = (self.kernels.share(angles) for angles in self.rope(latents))
         positions = self.learnable_pos_embed and self.learnable_pos_embed(latents.to(FINE_DTYPE))
-        return Timestep(time, time_lora, table, positions)
+        if positions is not None:
+            positions = self.kernels.share(positions, dim=1)
+        return Timestep(time, time_lora, self.kernels.rotary_table(cos, sin), positions)
 
     def _embed(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Return `time` and `time_lora` of a timestep. Source: `CosmosEmbedding.forward` of diffusers."""
@@ -118,14 +146,19 @@ class CosmosTransformer(CosmosTransformer3DModel):
         Source: `CosmosTransformer3DModel.forward` of diffusers.
         """
         frames, height, width = latents.shape[2:]
+        _, patch_height, patch_width = self.config["patch_size"]
         x = torch.cat([latents, condition_mask, torch.zeros_like(condition_mask)], dim=1)
-        hidden_states = self.patch_embed(x).flatten(1, 3)
-        shared = Pass(timestep, prompt_embeds, self.kernels, self.chunks)
-        hidden_states = hidden_states.to(RESIDUAL_DTYPE)
+        patches = (
+            x.view(1, -1, frames, height // patch_height, patch_height, width // patch_width, patch_width)
+            .permute(0, 2, 3, 5, 1, 4, 6)
+            .reshape(1, frames * height * width // (patch_height * patch_width), -1)
+        )
+        hidden_states = self.patch_embed.proj(self.kernels.share(patches, dim=1)).to(RESIDUAL_DTYPE)
+        first = self.kernels.rank * hidden_states.shape[1]
+        shared = Pass(timestep, prompt_embeds, self.kernels, self.chunks, patches.shape[1], first)
         for block in self.transformer_blocks:
             hidden_states = block(hidden_states, shared)
-        patches = self._project_out(hidden_states, shared, latents.dtype)
-        _, patch_height, patch_width = self.config["patch_size"]
+        patches = self.kernels.gather(self._project_out(hidden_states, shared, latents.dtype), shared.tokens)
         return (
             patches.view(1, frames, height // patch_height, width // patch_width, patch_height, patch_width, -1)
             .permute(0, 6, 1, 2, 4, 3, 5)
@@ -162,23 +195,39 @@ class CosmosBlock(CosmosTransformerBlock):
         to_q, to_k, to_v, to_out = (
             shared.kernels.hold(layer, shared.like) for layer in (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])
         )
-        tokens = hidden_states.shape[1]
-        queries = list(slices(tokens, shared.chunks.queries or tokens))
-        key, value = (shared.like.new_empty(1, tokens, attn.inner_dim) for _ in range(2))
-        for part in shared.slices(tokens):
-            x = modulated(self.norm1, hidden_states, part, scale, shift, shared)
-            key[:, part], value[:, part] = to_k(x), to_v(x)
-        key, value = split_heads(key, attn.heads), split_heads(value, attn.heads)
-        norm_and_rotate(attn.norm_k, key, shared.timestep.table, shared)
-        for part in queries:
-            # In an expression: a name would keep what was normalised alive beside the queries that were made of it.
-            query = split_heads(
-                to_q(modulated_whole(self.norm1, hidden_states, part, scale, shift, shared)), attn.heads
-            )
-            norm_and_rotate(attn.norm_q, query, shared.timestep.table[part], shared)
-            out = shared.kernels.attention(query, key, value)
+        tokens = slice(0, hidden_states.shape[1])
+        made = self._project(hidden_states, tokens, scale, shift, shared, (to_k, attn.norm_k), (to_v, None))
+        key, value = (heads[:, :, : shared.tokens] for heads in made)
+        for part in slices(tokens, shared.chunks.queries or tokens.stop):
+            (query,) = self._project(hidden_states, part, scale, shift, shared, (to_q, attn.norm_q))
+            out = shared.kernels.attention(query, key, value).view(shared.kernels.ranks, part.stop - part.start, -1)
             del query
-            add_gated(hidden_states, part, gate, to_out(out), shared)
+            for inner in shared.slices(out.shape[1]):
+                x = to_out(shared.kernels.to_tokens(out[:, inner]))
+                add_gated(hidden_states, shifted(inner, part.start), gate, x, shared)
+
+    def _project(
+        self, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass,
+        *layers: tuple[Callable[[Tensor], Tensor], nn.Module | None],
+    ) -> list[Tensor]:  # fmt: skip
+        """Return the heads of each layer, (1, heads / ranks, tokens of all processes, head_dim).
+
+        `layers`: with the norm of queries and keys, which are also rotated.
+        """
+        kernels, size = shared.kernels, part.stop - part.start
+        channels = self.attn1.inner_dim // kernels.ranks
+        wholes = [shared.like.new_empty(kernels.ranks, size, channels) for _ in layers]
+        for inner in shared.slices(size):
+            outer = shifted(inner, part.start)
+            x = modulated(self.norm1, hidden_states, outer, scale, shift, shared)
+            for whole, (layer, norm) in zip(wholes, layers, strict=True):
+                made = layer(x)
+                if norm is not None:
+                    heads = split_heads(made, self.attn1.heads)
+                    heads.copy_(kernels.norm_and_rotate(norm, heads, shared.timestep.table[outer]))
+                whole[:, inner] = kernels.to_heads(made)
+        heads = self.attn1.heads // kernels.ranks
+        return [split_heads(whole.view(1, -1, channels), heads) for whole in wholes]
 
     def _attend_to_prompt(self, hidden_states: Tensor, shared: Pass) -> None:
         attn: Any = self.attn2
@@ -200,9 +249,13 @@ class CosmosBlock(CosmosTransformerBlock):
             add_gated(hidden_states, part, gate, narrow(F.gelu(widen(x))), shared)
 
 
-def slices(tokens: int, size: int) -> Iterator[slice]:
-    for start in range(0, tokens, size):
-        yield slice(start, min(start + size, tokens))
+def slices(part: slice, size: int) -> Iterator[slice]:
+    for start in range(part.start, part.stop, size):
+        yield slice(start, min(start + size, part.stop))
+
+
+def shifted(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -226,18 +279,18 @@ def modulation(norm: Any, shared: Pass) -> tuple[Tensor, ...]:
     return timestep.modulations[norm]
 
 
-def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:
+def rows_of_tokens(values: Tensor, part: slice, shared: Pass) -> Tensor:
     """Return the row of `values`, (rows, channels), for each token of `part`; (1, 1, channels) if there is one row."""
     if len(values) == 1:
         return values[None]
-    index = torch.arange(part.start, part.stop, device=values.device) * len(values) // tokens
-    return values[None, index]
+    place = torch.arange(shared.first + part.start, shared.first + part.stop, device=values.device)
+    # The share of the last process may end after the last token.
+    return values[None, (place * len(values) // shared.tokens).clamp(max=len(values) - 1)]
 
 
 def normalized(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
     """Return the tokens of `part`, normalised, scaled and shifted, in the dtype of the residual stream."""
-    tokens = hidden_states.shape[1]
-    scale, shift = rows_of_tokens(scale, part, tokens), rows_of_tokens(shift, part, tokens)
+    scale, shift = rows_of_tokens(scale, part, shared), rows_of_tokens(shift, part, shared)
     return shared.kernels.adaptive_norm(hidden_states[:, part], scale, shift, norm.norm.eps)
 
 
@@ -246,29 +299,10 @@ def modulated(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shif
     return normalized(norm, hidden_states, part, scale, shift, shared).to(shared.like.dtype)
 
 
-def modulated_whole(
-    norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass
-) -> Tensor:
-    """Return the result of `modulated` for a part of any length."""
-    x = shared.like.new_empty(1, part.stop - part.start, hidden_states.shape[2])
-    for inner in shared.slices(part.stop - part.start):
-        outer = slice(part.start + inner.start, part.start + inner.stop)
-        x[:, inner] = modulated(norm, hidden_states, outer, scale, shift, shared)
-    return x
-
-
-def norm_and_rotate(norm: nn.Module, heads: Tensor, table: Tensor, shared: Pass) -> None:
-    """Change `heads`, (1, heads, tokens, head_dim), in place."""
-    for part in shared.slices(heads.shape[2]):
-        heads[:, :, part] = shared.kernels.norm_and_rotate(norm, heads[:, :, part], table[part])
-
-
 def add_gated(hidden_states: Tensor, part: slice, gate: Tensor, out: Tensor, shared: Pass) -> None:
     """Compute hidden_states[:, part] += gate * out in the dtype of the residual stream."""
-    for inner in shared.slices(out.shape[1]):
-        outer = slice(part.start + inner.start, part.start + inner.stop)
-        rows = rows_of_tokens(gate, outer, hidden_states.shape[1])
-        hidden_states[:, outer].add_(out[:, inner].to(hidden_states.dtype).mul_(rows))
+    rows = rows_of_tokens(gate, part, shared)
+    hidden_states[:, part].add_(out.to(hidden_states.dtype).mul_(rows))
 
 
 def use_less_memory(transformer: CosmosTransformer3DModel) -> CosmosTransformer:
