@@ -137,8 +137,9 @@ class CosmosTransformer(CosmosTransformer3DModel):
         proj_out = shared.kernels.hold(self.proj_out, shared.timestep.time)
         return torch.cat(
             [
-                proj_out(normalized(self.norm_out, hidden_states, part, scale, shift, shared).to(FINE_DTYPE))
+                proj_out(run.to(FINE_DTYPE))
                 for part in shared.slices(hidden_states.shape[1])
+                for run in normalized(self.norm_out, hidden_states, part, scale, shift, shared)
             ],
             dim=1,
         ).to(dtype)
@@ -226,24 +227,38 @@ def modulation(norm: Any, shared: Pass) -> tuple[Tensor, ...]:
     return timestep.modulations[norm]
 
 
-def rows_of_tokens(values: Tensor, part: slice, tokens: int) -> Tensor:
-    """Return the row of `values`, (rows, channels), for each token of `part`; (1, 1, channels) if there is one row."""
-    if len(values) == 1:
-        return values[None]
-    index = torch.arange(part.start, part.stop, device=values.device) * len(values) // tokens
-    return values[None, index]
+def runs_of(part: slice, tokens: int, rows: int) -> Iterator[tuple[slice, slice]]:
+    """Divide `part` of all `tokens` into runs that lie within one of `rows` latent frames, or are several whole ones.
+
+    Yields the tokens and the rows of each run. A row of values is broadcast over its tokens, never copied to each.
+    """
+    length, start = tokens // rows, part.start
+    while start < part.stop:
+        row, offset = divmod(start, length)
+        whole = 0 if offset else (part.stop - start) // length
+        stop = start + whole * length if whole else min(part.stop, (row + 1) * length)
+        yield slice(start, stop), slice(row, row + max(whole, 1))
+        start = stop
 
 
-def normalized(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
-    """Return the tokens of `part`, normalised, scaled and shifted, in the dtype of the residual stream."""
-    tokens = hidden_states.shape[1]
-    scale, shift = rows_of_tokens(scale, part, tokens), rows_of_tokens(shift, part, tokens)
-    return shared.kernels.adaptive_norm(hidden_states[:, part], scale, shift, norm.norm.eps)
+def by_row(x: Tensor, rows: slice) -> Tensor:
+    """View (1, tokens, channels) as (1, rows, tokens per row, channels)."""
+    return x.unflatten(1, (rows.stop - rows.start, -1))
+
+
+def normalized(
+    norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass
+) -> Iterator[Tensor]:
+    """Yield the runs of `part`, normalised, scaled and shifted, in the dtype of the residual stream."""
+    for tokens, rows in runs_of(part, hidden_states.shape[1], len(scale)):
+        x, values = by_row(hidden_states[:, tokens], rows), (scale[rows, None], shift[rows, None])
+        yield shared.kernels.adaptive_norm(x, *values, norm.norm.eps).flatten(1, 2)
 
 
 def modulated(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
-    """Return the result of `normalized` in the compute dtype."""
-    return normalized(norm, hidden_states, part, scale, shift, shared).to(shared.like.dtype)
+    """Return the tokens of `part`, normalised, scaled and shifted, in the compute dtype."""
+    runs = [run.to(shared.like.dtype) for run in normalized(norm, hidden_states, part, scale, shift, shared)]
+    return runs[0] if len(runs) == 1 else torch.cat(runs, dim=1)
 
 
 def modulated_whole(
@@ -267,8 +282,12 @@ def add_gated(hidden_states: Tensor, part: slice, gate: Tensor, out: Tensor, sha
     """Compute hidden_states[:, part] += gate * out in the dtype of the residual stream."""
     for inner in shared.slices(out.shape[1]):
         outer = slice(part.start + inner.start, part.start + inner.stop)
-        rows = rows_of_tokens(gate, outer, hidden_states.shape[1])
-        hidden_states[:, outer].add_(out[:, inner].to(hidden_states.dtype).mul_(rows))
+        for tokens, rows in runs_of(outer, hidden_states.shape[1], len(gate)):
+            run = slice(tokens.start - part.start, tokens.stop - part.start)
+            # In an expression, since a name would keep the product of one run alive beside that of the next.
+            by_row(hidden_states[:, tokens], rows).add_(
+                by_row(out[:, run].to(hidden_states.dtype), rows).mul_(gate[rows, None])
+            )
 
 
 def use_less_memory(transformer: CosmosTransformer3DModel) -> CosmosTransformer:
