@@ -18,6 +18,7 @@ from .decode import decode
 from .denoise import denoise, no_conditioning_latents
 from .encode import encode_prompt
 from .finite import TEXT_ENCODER, VAE, check_finite
+from .flops import seconds_by_rate
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
 from .model import LocalModel, sizes_of
@@ -48,10 +49,10 @@ class Progress:
         rows, columns = plan.grid
         self.total = self._before_decoding + rows * columns * latent_frames(request.num_frames)
 
-    def start(self, stage: str) -> None:
+    def start(self, stage: str, detail: str = "") -> None:
         """Report a new stage."""
         self._stage = stage
-        self.observer.progress(stage, self.done, self.total)
+        self.observer.progress(f"{stage}{detail}", self.done, self.total)
 
     def advance(self, detail: str = "", latents: Tensor | None = None) -> None:
         """Report that a unit of the current stage is finished."""
@@ -215,6 +216,9 @@ class Run:
         request, transformer = self.request, self.model.transformer
         memory_required = self.plan.memory_required(self.plan.denoise)
         device = self.placement.use(transformer, memory_required)
+        time_left = TimeLeft(request.num_inference_steps, seconds_by_rate(request, transformer, device))
+        if expected := time_left.before_the_steps():
+            self.progress.start("Denoising", expected)
         transformer.chunks = self.plan.chunks
         positive, negative = (None if embed is None else embed.to(device) for embed in embeds)
         assert positive is not None
@@ -226,7 +230,6 @@ class Run:
             conditioning_latents = no_conditioning_latents(latents)
         conditioning_latents = conditioning_latents.to(device)
         inputs = latents, solver, positive, negative, request.guidance_scale, conditioning_latents
-        time_left = TimeLeft(request.num_inference_steps)
         with self.stoppable(transformer.transformer_blocks):
             for step in denoise(transformer, *inputs, self.model.variant.conditioning_timestep):
                 latents = step.latents

@@ -656,7 +656,7 @@ LOADING = (
         f"{LOCAL}/time_left.py",
         "if self._done == 1:",
         "if self._done == 0:",
-        "test_generate.py::test_the_time_left_is_told_from_the_third_step_on_by_the_steps_after_the_first",
+        "test_generate.py::test_the_time_left_is_told_from_the_second_step_on_by_the_steps_after_the_first",
     ),
     Mutation(
         "no checkpoint is found behind a link",
