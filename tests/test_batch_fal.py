@@ -53,3 +53,11 @@ def test_what_exceeds_the_days_limit_is_not_sent_and_is_named(fal, jobs, tmp_pat
     failed = [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()]
     assert len(failed) == 2
     assert "COSMOS_PREDICT25_FAL_DAY_LIMIT" in failed[0]["error"]
+
+
+def test_a_video_of_several_segments_is_refused_before_anything_is_sent(fal, tmp_path, capsys):
+    job = {"name": "a", "prompt": "A red cube.", "enable_autoregressive": True, "num_frames": 100}
+    (tmp_path / "long.jsonl").write_text(json.dumps(job))
+    assert run(tmp_path / "long.jsonl", tmp_path / "out", "--yes") == 2
+    assert "long.jsonl:1: a video of 100 frames" in capsys.readouterr().err
+    assert not fal.jobs

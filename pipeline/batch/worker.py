@@ -6,21 +6,25 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..export.export import export
+from ..local.extend import extend
 from ..local.many import FAULTS, Result, Wanted, generate_many
 from ..local.model import LocalModel
 from ..local.placement import OneAtATime
 from ..local.prompt_cache import weights_hash
 from ..observer import Observer
+from ..request import SEED
+from ..start import Start
 from ..video import LocalVideo
 from .jobs import Job
 from .output import Claim, Output, values_of
-from .progress import Outcome, memory_in_use
+from .progress import Outcome, memory_in_use, reason
 from .settings import Settings
 from .starts import load_start
 
@@ -55,7 +59,8 @@ class Worker:
         begun, exporting = time.monotonic(), None
         try:
             with ThreadPoolExecutor(1) as exporter:
-                for result in generate_many(self.model, wanted, take=take, **options):
+                for made in generate_many(self.model, wanted, take=take, **options):
+                    result = self._extended(jobs[made.index], made, **options)
                     if exporting:
                         yield exporting.result()
                     claim, seconds, begun = claims.pop(result.index), time.monotonic() - begun, time.monotonic()
@@ -66,15 +71,26 @@ class Worker:
             for claim in claims.values():
                 claim.release()
 
+    def _extended(self, job: Job, result: Result, **options: Any) -> Result:
+        """Return the video with the frames that it lacks, for a job of several segments."""
+        if not (job.new_frames and result.video):
+            return result
+        request = replace(job.request, seed=(job.request.seed_or_random() + 1) % (SEED.maximum + 1))
+        try:
+            start = Start(result.video.frames)
+            frames = extend(self.model, request, start, job.new_frames, overlap=job.overlap, **options).frames
+            return replace(result, video=replace(result.video, frames=frames))
+        except FAULTS as error:
+            return Result(result.index, error=error)
+
     def _finish(self, job: Job, claim: Claim, result: Result, seconds: float) -> Outcome:
-        """Write the video, or why there is none."""
+        """Write the video."""
         try:
             if result.video is None:
                 raise result.error or RuntimeError("there is no video")
             self._publish(job, claim.folder, result.video, seconds)
         except FAULTS as error:
-            self._output.add_failed(job, error)
-            return Outcome(job, seconds, str(error), memory_in_use())
+            return Outcome(job, seconds, reason(error), memory_in_use())
         finally:
             claim.release()
         return Outcome(job, seconds, memory=memory_in_use())
