@@ -210,6 +210,18 @@ def test_wrong_files_of_a_checkpoint_are_refused_with_the_option(tmp_path, capsy
     assert says in capsys.readouterr().err
 
 
+def test_a_long_video_is_made_in_segments_beside_short_ones(tmp_path, capsys):
+    long = {"enable_autoregressive": True, "num_frames": 20, "chunk_size": 9, "chunk_overlap": 5}
+    file = write_jobs(tmp_path, {"name": "a", "seed": 1, **long}, {"name": "b", "seed": 1}, like=SMALL)
+    assert run(file, tmp_path / "out") == 0
+    first, short = pictures(tmp_path / "out" / "a.mp4"), pictures(tmp_path / "out" / "b.mp4")
+    assert (len(first), len(short)) == (20, 9)
+    assert abs(first[:9].astype(float) - short).mean() < 8
+    write_jobs(tmp_path, {"name": "a", "seed": 1, **long, "num_frames": 21})
+    assert run(file, tmp_path / "out") == 2
+    assert "was made with another num_frames" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_several_processes_share_one_folder_and_make_each_video_once(tmp_path, capsys):
     file, out = write_jobs(tmp_path, {"name": "a", "seeds": 6}), tmp_path / "out"

@@ -5,14 +5,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CosmosError, InvalidRequestError
 from ..formats import FORMATS, find_format
 from ..local.load.find import DEMO_FOLDER
 from ..request import FPS, VIDEO_QUALITIES
-from .jobs import InvalidJobsError, Job, read_jobs, shard_of
-from .output import Output
+from .files import place_of
+from .jobs import InvalidJobsError, Job, read_jobs, shard_of, value_of
+from .output import FAILED, Output
 from .settings import Checkpoint, Settings, lora_of
 
 if TYPE_CHECKING:
@@ -40,44 +41,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Do what `main` does, and return its exit code."""
+    output: Output | None = None
     try:
-        jobs = shard_of(read_jobs(options.jobs), options.shard)
-        output = Output(options.out, find_format(options.format).suffix)
-        if problems := output.check(jobs):
-            raise InvalidJobsError(problems)
-        left = [job for job in jobs if not output.is_finished(job)]
-        print(f"{len(jobs)} jobs, {len(jobs) - len(left)} of them finished before.")
-        if options.dry_run:
-            print_plan(left, output, options)
-            return MADE
-        failed = make(left, output, options) if left else 0
+        jobs = shard_of(read_jobs(*options.jobs, defaults=defaults_of(options.default)), options.shard)
+        output = output_of(options)
+        return make_all(jobs, output, options)
     except CosmosError as error:
         print(error, file=sys.stderr)
         return REFUSED
+    finally:
+        if output:
+            output.close()
+
+
+def make_all(jobs: list[Job], output: Output, options: argparse.Namespace) -> int:
+    """Make the videos that are not finished, and return the exit code. Raises `CosmosError`."""
+    finished = output.finished(jobs)
+    if problems := output.check(jobs, finished):
+        raise InvalidJobsError(problems)
+    left = [job for job in jobs if job.name not in finished]
+    print(f"{len(jobs)} jobs, {len(finished)} of them finished before.")
+    if options.dry_run:
+        print_plan(left, output, options)
+        return MADE
+    failed = make(left, output, options) if left else 0
     output.tidy_failed()
+    finished = output.finished(jobs)
     if options.contact_sheet:
         from .contact_sheet import write_contact_sheet
 
-        print(f"Contact sheet: {write_contact_sheet(output, jobs)}")
-    return finish(jobs, output, failed)
-
-
-def finish(jobs: list[Job], output: Output, failed: int) -> int:
-    """Print what came of the jobs, and return the exit code."""
-    finished = sum(output.is_finished(job) for job in jobs)
-    print(f"{finished} of {len(jobs)} videos are in {output.folder}.")
+        print(f"Contact sheet: {write_contact_sheet(output, [job for job in jobs if job.name in finished])}")
+    print(f"{len(finished)} of {len(jobs)} videos are in {output}.")
     if failed:
-        print(f"{failed} failed: {output.folder / 'failed.jsonl'} says why. Run the same again to try them again.")
-        return SOME_FAILED
-    return MADE
+        print(f"{failed} failed: {FAILED} there says why. Run the same again to try them again.")
+    return SOME_FAILED if failed else MADE
+
+
+def output_of(options: argparse.Namespace) -> Output:
+    """Return the output. Raises `InvalidRequestError` for a URL with `--fal`."""
+    suffix = find_format(options.format).suffix
+    if isinstance(options.out, Path):
+        return Output(options.out, suffix)
+    if options.fal:
+        raise InvalidRequestError(
+            f"OUT is {options.out}, but with --fal it must be a folder, which keeps the records of the paid jobs."
+        )
+    from .remote import RemoteOutput
+
+    return RemoteOutput.at(options.out, suffix)
+
+
+def defaults_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of "FIELD=VALUE". Raises `InvalidRequestError` for another form."""
+    for text in texts:
+        if "=" not in text:
+            raise InvalidRequestError(f"--default is {text!r}, but must be FIELD=VALUE, as num_frames=61.")
+    return {name: value_of(name, value) for name, _, value in (text.partition("=") for text in texts)}
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = argparse.ArgumentParser(prog="python -m cosmos_predict25.batch", description=__doc__)
     add = made.add_argument
-    add("jobs", type=Path, metavar="JOBS", help="a .jsonl, .json or .csv file, or a folder of .txt prompts")
-    add("out", type=Path, metavar="OUT", help="the folder for the videos; a finished video is not made again")
+    add(
+        "jobs",
+        type=place_of,
+        nargs="+",
+        metavar="JOBS",
+        help="a .jsonl, .json or .csv file, or a folder of .txt prompts; or a URL that fsspec knows, such as s3://",
+    )
+    add("out", type=place_of, metavar="OUT", help="the folder or URL for the videos; a finished one is not made again")
+    add("--default", action="append", default=[], metavar="FIELD=VALUE", help="for every job without this field")
     add(
         "--checkpoint",
         type=Path,
@@ -107,7 +141,7 @@ def make(jobs: list[Job], output: Output, options: argparse.Namespace) -> int:
     """Make the videos, and return how many jobs failed. Raises `CosmosError` where none can be made."""
     from .progress import Display
 
-    display = Display(len(jobs))
+    display = Display(len(jobs), output)
     if options.fal:
         from .on_fal import FalSettings, make_on_fal
 
@@ -183,7 +217,7 @@ def devices_of(wanted: str | None) -> list[str]:
 
 def print_plan(jobs: list[Job], output: Output, options: argparse.Namespace) -> None:
     """Print how many videos of which length would be made, and how long that takes on each device."""
-    frames = sum(job.request.num_frames for job in jobs)
+    frames = sum(job.num_frames for job in jobs)
     print(f"{len(jobs)} videos would be made, {frames} frames, {frames / FPS:.0f} s of video.")
     if options.fal:
         from .on_fal import print_price
@@ -199,5 +233,6 @@ def print_time(jobs: list[Job], options: argparse.Namespace) -> None:
 
     devices = devices_of(options.device)
     for device in sorted(set(devices)):
-        hours = seconds_on(device, settings_of(options, device).load(), [job.request for job in jobs]) / 3600
+        requests = [job.request for job in jobs for _ in range(job.num_segments)]
+        hours = seconds_on(device, settings_of(options, device).load(), requests) / 3600
         print(f"About {hours / len(devices):.1f} h on {len(devices)} x {device}, by the rate of its matrix products.")

@@ -11,14 +11,14 @@ import torch
 import torch.distributed as dist
 
 from ..errors import CosmosError, InvalidRequestError
-from ..local.many import generate_many
 from ..local.model import LocalModel
 from ..local.ulysses import SharedPlacement, share_videos
+from ..observer import NullObserver
 from .jobs import Job
 from .output import Output
 from .progress import Display
 from .settings import Settings
-from .worker import Worker, wanted_of
+from .worker import Worker, make
 
 
 def run_together(options: Namespace, run: Callable[[Namespace], int]) -> int:
@@ -87,7 +87,7 @@ class Team:
         return model
 
     def options(self, take: Callable[[int], bool]) -> dict[str, Any]:
-        """Return arguments for `generate_many`. `take` of the first process decides.
+        """Return arguments for `make`. `take` of the first process decides.
 
         An error that is not in all processes ends this one, and torchrun ends the others, which would wait for it.
         """
@@ -109,5 +109,5 @@ def lead(jobs: list[Job], output: Output, settings: Settings, display: Display) 
 def follow(team: Team, jobs: list[Job], settings: Settings) -> None:
     """Do this process's part of each video."""
     model = team.load(settings)
-    for _ in generate_many(model, wanted_of(jobs), **team.options(lambda index: False)):
+    for _ in make(model, jobs, NullObserver(), **team.options(lambda index: False)):
         pass
