@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,30 @@ from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.messages import messages
 
 LOCALES = environment.REPO / "locales"
+WORDS = LOCALES / "words.json"
 SPOKEN = environment.REPO / "web" / "messages"
 LANGUAGES = ("zh", "zh-TW", "ja", "ko", "fr", "es", "ru")
 """Every frontend that is tested offers them."""
+
+
+NOT_WORDS = re.compile(r"'[^']*'|%[^%]+%|[\w./]*/[\w./]*")
+"""Values, codes in names of files, and paths."""
+
+
+def words() -> dict[str, dict[str, list[str]]]:
+    """Return the words that ComfyUI's own translations use, by English term and language."""
+    return json.loads(WORDS.read_text(encoding="utf-8"))
+
+
+def strays(language: str, translations: dict[str, str]) -> list[str]:
+    """Return the texts whose translation has another word for a term, each with the words it could have."""
+    found = []
+    for term, by_language in words().items():
+        chosen, named = by_language[language], re.compile(rf"(?<![\w.-]){term}s?(?!\w|[.-]\w)")
+        for english, translation in translations.items():
+            if named.search(NOT_WORDS.sub("", english)) and not any(word in translation.lower() for word in chosen):
+                found.append(f"{language}: say {term!r} as {' or '.join(chosen)} in {english!r}")
+    return found
 
 
 def node_infos() -> list[dict[str, Any]]:
@@ -81,7 +103,7 @@ def spoken(source: dict[str, Any], translations: dict[str, str]) -> dict[str, st
 
 
 def write_all() -> list[str]:
-    """Write the files of each language. Return the texts to translate and to remove in locales/LANGUAGE.json."""
+    """Write the files of each language. Return the texts to translate, to remove and to mend in LANGUAGE.json."""
     source = english(node_infos())
     wanted = dict.fromkeys([*texts(source), *messages()])
     left = []
@@ -89,6 +111,7 @@ def write_all() -> list[str]:
         found = read(language)
         left += [f"{language}: translate {text!r}" for text in wanted if text not in found]
         left += [f"{language}: remove {text!r}" for text in found if text not in wanted]
+        left += strays(language, found)
         write(LOCALES / language / "nodeDefs.json", translated(source, {text: text for text in wanted} | found))
         write(SPOKEN / f"{language}.json", spoken(source, found))
     return left

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cosmos_predict25.devtools import locales
+from cosmos_predict25.devtools import environment, locales
 from cosmos_predict25.devtools.comfyui import ComfyUI
 from cosmos_predict25.devtools.environment import REPO
 from cosmos_predict25.devtools.frontend import open_page, take_screenshot
@@ -24,6 +24,8 @@ QUOTED = re.compile(r"(?<!\w)'([a-z ]+)'(?!\w)")
 OF_A_WIDGET = re.compile(r"%([^%.]+)\.seed%")
 I18N_SYNTAX = set("@{}|")
 """vue-i18n, which older frontends read tooltips with, takes these for its own."""
+ASSETS = environment.env_folder("purelib") / "comfyui_frontend_package" / "static" / "assets"
+LOCALE = re.compile(r'"\./([\w-]+)/(\w+)\.json":.*?import\(`\./([^`]+)`\)')
 CODE = re.compile(r"`([^`\n]+)`")
 HELP = REPO / "web" / "docs"
 HELP_LANGUAGES = ("zh", "ja")
@@ -84,6 +86,22 @@ def test_a_translation_keeps_numbers_and_what_is_typed(language: str) -> None:
             assert value in translation, (english, translation)
         if not set("{}") & set(english):
             assert not I18N_SYNTAX & set(translation), translation
+
+
+@pytest.mark.parametrize("language", locales.LANGUAGES)
+def test_a_translation_uses_the_words_of_comfyuis_own(language: str) -> None:
+    assert locales.strays(language, locales.read(language)) == []
+    index = next(file for file in ASSETS.glob("i18n-*.js") if LOCALE.search(file.read_text(encoding="utf-8")))
+    named = {(code, part): name for code, part, name in LOCALE.findall(index.read_text(encoding="utf-8"))}
+    parts = [ASSETS / named[language, part] for part in ("main", "nodeDefs", "settings")]
+    said = "".join(part.read_text(encoding="utf-8") for part in parts).lower()
+    for by_language in locales.words().values():
+        assert [word for word in by_language[language] if word not in said] == []
+
+
+def test_another_word_than_comfyuis_is_named() -> None:
+    used = {"The seed.": "Le germe.", "2 seeds.": "2 graines.", "'the seed' of a/seed": "Rien."}
+    assert locales.strays("fr", used) == ["fr: say 'seed' as graine in 'The seed.'"]
 
 
 @pytest.mark.parametrize("language", locales.LANGUAGES)
