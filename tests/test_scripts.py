@@ -177,6 +177,22 @@ def test_a_download_with_another_checksum_is_refused(tmp_path: Path) -> None:
         environment.check_sha256(file, environment.NEWEST.sha256)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="apt-get is Debian's")
+@pytest.mark.parametrize(("fonts", "installed"), [("", "install -y fonts-wqy-microhei"), ("a font", "")])
+def test_a_font_for_chinese_and_japanese_is_installed_where_none_is(
+    fonts: str, installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    for name, line in {"chromium": "", "fc-list": f"printf '{fonts}'", "apt-get": f'echo "$@" >> {log}'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    environment.require_chromium()
+    assert log.read_text().splitlines() == (["update", installed] if installed else [])
+
+
 def test_an_environment_has_its_programs_and_packages_where_the_system_puts_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -55,19 +55,20 @@ def as_invalid_request(file: object) -> Iterator[None]:
     try:
         yield
     except (OSError, FFmpegError) as error:
-        raise InvalidRequestError(f"{name_of(file)} cannot be read ({why(file, error)}.") from error
+        reason, advice = why(file, error)
+        raise InvalidRequestError(f"{name_of(file)} cannot be read ({reason}): {advice}.") from error
 
 
-def why(file: object, error: OSError | FFmpegError) -> str:
-    """Return the reason, a parenthesis, and what to do."""
+def why(file: object, error: OSError | FFmpegError) -> tuple[str | None, str]:
+    """Return the reason and the next step."""
     if isinstance(file, str | os.PathLike) and Path(file).is_file():
         with Path(file).open("rb") as content:
             head = content.read(8)
         if not head:
-            return "the file is empty): choose another file"
+            return "the file is empty", "choose another file"
         if isinstance(error, InvalidDataError | EndOfFile) and head[4:] == MP4_BRAND:
-            return "its index is missing, for example after an interrupted download or recording): get the whole file"
-    return f"{error.strerror}): choose another file"
+            return "its index is missing, for example after an interrupted download or recording", "get the whole file"
+    return error.strerror, "choose another file"
 
 
 @contextmanager

@@ -340,15 +340,17 @@ class Journal:
             record = Record(**{name: value for name, value in values.items() if name in names})
             record.check_name(path.stem)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            reason, advice = error, ""
+            reason, advice = error, "look for the job at https://fal.ai/dashboard/requests."
             if isinstance(error, OSError):  # then the record itself may be whole
                 reason = error.strerror
-                advice = "allow reading it, or close the program that uses it, and run the same again. If nothing "
-                "helps, "
+                advice = (
+                    "allow reading it, or close the program that uses it, and run the same again. If nothing helps, "
+                    f"{advice}"
+                )
             raise JobKeptError(
                 f"{path} is the record of a job on fal that may be charged, and it cannot be read ({reason}): "
-                f"{advice}look for the job at https://fal.ai/dashboard/requests. Once it is over, delete the file and "
-                "run the same again for a new video, which is a new charge.",
+                f"{advice} Once it is over, delete the file and run the same again for a new video, which is a new "
+                "charge.",
                 stage="journal",
             ) from None
         return record

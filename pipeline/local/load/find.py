@@ -141,9 +141,10 @@ def size_of_weights(folder: Path) -> int:
 
 def nothing_found(roots: Sequence[Path], wanted: str = "") -> CheckpointNotFoundError:
     """Return the error if no root has a checkpoint, or none called `wanted`. It says how to download the model."""
-    what = f"The checkpoint {wanted!r} is not" if wanted else "There is no Cosmos-Predict2.5 model"
+    folders = " or ".join(map(str, roots))
+    missing = f"The checkpoint {wanted!r} is not in {folders}."
     return CheckpointNotFoundError(
-        f"{what} in {' or '.join(map(str, roots))}.\n"
+        f"{missing if wanted else f'There is no Cosmos-Predict2.5 model in {folders}.'}\n"
         f"To try the nodes without it, choose '{DEMO}' as checkpoint, which draws coloured shapes.\n"
         f"{how_to_download(roots[0])}"
     )
