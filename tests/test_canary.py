@@ -223,6 +223,7 @@ LINES = {
 }
 
 
+@pytest.mark.sample(12)
 @pytest.mark.quick(6)
 @pytest.mark.parametrize(("part", "release"), RELEASES, ids=lambda value: getattr(value, "__name__", value))
 def test_a_release_that_changes_a_part_has_it_run_as_the_library_does(monkeypatch, fresh, expected, part, release):
@@ -410,6 +411,7 @@ NATIVE = [
 ]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.quick(6)
 @pytest.mark.usefixtures("core", "fresh")
 @pytest.mark.parametrize(("module", "name"), NATIVE, ids=lambda value: value.split(".")[-1])
