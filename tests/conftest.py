@@ -47,8 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 def mark_all(items: list[pytest.Item]) -> None:
     """Marks each test by what its fixtures start. Those named `comfyui...` start a ComfyUI.
 
-    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test; as
-    `slow` those that `quick` leaves out, and all but a few of a test without it.
+    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test, or
+    all if it is slow; as `slow` those that `quick` leaves out, and all but a few of a test without it.
     """
     cases: dict[tuple[object, ...], list[pytest.Function]] = {}
     for item in items:
@@ -60,8 +60,10 @@ def mark_all(items: list[pytest.Item]) -> None:
         is_oldest = params.get("any_comfyui") == "comfyui_oldest"
         cases.setdefault((item.path, item.originalname, is_oldest), []).append(item)
     for (*_, is_oldest), alike in cases.items():
-        short = mark_others(alike, "exhaustive", 1 if is_oldest else count_of(alike, "sample"))
-        mark_others(short, "slow", count_of(short, "quick", FEW))
+        oldest = 0 if alike[0].get_closest_marker("slow") else 1
+        short = mark_others(alike, "exhaustive", oldest if is_oldest else count_of(alike, "sample"))
+        if short:
+            mark_others(short, "slow", count_of(short, "quick", FEW))
 
 
 def count_of(alike: list[pytest.Function], marker: str, default: int = sys.maxsize) -> int:
