@@ -807,7 +807,7 @@ def test_a_folder_that_vanishes_meanwhile_is_explained(clip, tmp_path, format):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.sample(25)
+@pytest.mark.sample(13)
 @pytest.mark.parametrize("channels", range(1, 9))
 @pytest.mark.parametrize("rate", [8000, 11025, 48000, 192000])
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])

@@ -569,6 +569,7 @@ def damage(fal: FalStandIn, record: Record, kind: str) -> Path:
     return path
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("kind", [*DAMAGE, "folder"])
 def test_a_damaged_record_is_refused_and_nothing_is_paid(fal: FalStandIn, kind: str) -> None:
     path = damage(fal, record_for(fal, JobState.SUBMITTED), kind)
@@ -613,6 +614,7 @@ def test_a_damaged_record_does_not_hold_up_other_requests(fal: FalStandIn, kind:
     assert (fal.accepted, path.exists()) == (2, True)
 
 
+@pytest.mark.sample(13)
 @pytest.mark.parametrize(
     "fields",
     [

@@ -102,6 +102,7 @@ def test_a_list_sends_as_many_jobs_at_once_as_the_day_has_left(
     assert (kinds.count("RemoteVideo"), kinds.count("FalError"), fal.accepted) == (3, 5, 3)
 
 
+@pytest.mark.slow
 def test_processes_share_the_limit(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LIMIT_VARIABLE, "0.40")
     outcomes = [fal_worker.outcome_of(worker) or {} for worker in [start(fal, request={"seed": n}) for n in range(4)]]

@@ -142,6 +142,7 @@ def test_latents_come_back_from_the_other_scale(model):
     torch.testing.assert_close(normalize(model.vae, scaled), latents)
 
 
+@pytest.mark.slow
 def test_the_seed_alone_decides(model):
     first = generate(model, request(seed=5))
     assert first.seed == 5
@@ -242,6 +243,7 @@ def test_the_last_preview_is_the_result(model):
     torch.testing.assert_close(denormalize(model.vae, observer.previews[-1]), video.latents, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stops_wherever_it_is_asked_and_leaves_nothing_behind(model):
     whole = Recorder()
     expected = generate(model, request(), observer=whole).frames
@@ -288,6 +290,7 @@ def put_on_fake_gpu(part: torch.nn.Module) -> None:
             module._buffers[name] = torch.empty_like(buffer, device="cuda")
 
 
+@pytest.mark.slow
 def test_no_operation_mixes_devices(model):
     """On a real GPU each part computes there what it was given there; here fake tensors tell where that would fail."""
     with FakeTensorMode(allow_non_fake_inputs=True):
