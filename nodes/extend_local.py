@@ -86,9 +86,10 @@ class CosmosPredict25Extend(io.ComfyNode):
 
         begin, asked = time.monotonic(), GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
+        overlap = model.model.variant.overlap_of(overlap)
         plan = plan_for_parts(model.model, request, new_frames, overlap, model, even_parts)
-        observer = NodeObserver(cls.hidden.unique_id, model, while_making(model, plan, asked))
-        clip, audio = clip_of(video, observer.raise_if_stopped)
+        clip, audio = clip_of(video, NodeObserver(cls.hidden.unique_id).raise_if_stopped, model.model.variant.fps)
+        observer = NodeObserver(cls.hidden.unique_id, model, while_making(model, plan, asked, clip))
         options: Any = {"placement": model, "plan": plan, "observer": observer, "prompts": model.prompts}
         options |= {"overlap": overlap, "even_parts": even_parts}
         checker = cosmos_guardrail if model.guardrail else None

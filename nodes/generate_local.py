@@ -90,7 +90,7 @@ class CosmosPredict25Generate(io.ComfyNode):
         asked = GenerationRequest.combine(prompt, settings)
         prepared = prepare(model.model, asked, start, model)
         request = prepared.request
-        observer = NodeObserver(cls.hidden.unique_id, model, while_making(model, prepared.plan, asked))
+        observer = NodeObserver(cls.hidden.unique_id, model, while_making(model, prepared.plan, asked, start))
         options: Any = {"placement": model, "plan": prepared.plan, "observer": observer, "prompts": model.prompts}
         options |= {"guardrail": cosmos_guardrail if model.guardrail else None, "unfinished": model.unfinished}
         made = generate(model.model, request, start=start, **options)
@@ -98,5 +98,5 @@ class CosmosPredict25Generate(io.ComfyNode):
         summary = f"{size} in {time.monotonic() - begin:.0f} s, seed {made.seed}."
         notes = [*describe(prepared.plan), *(start.notes if start else ()), *notes_on_video(model, asked, start)]
         result = result_on_node(summary, *notes)
-        shown = with_values(video_from(made.frames), made_with(model, prompt, settings, made))
+        shown = with_values(video_from(made.frames, made.fps), made_with(model, prompt, settings, made))
         return io.NodeOutput(shown, {"samples": made.latents}, made.seed, ui=result)

@@ -43,7 +43,8 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     min=NUM_INFERENCE_STEPS.minimum,
                     max=NUM_INFERENCE_STEPS.maximum,
                     tooltip="Denoising steps. The time grows in proportion. NVIDIA's 35 steps are 36 here, as its "
-                    "scheduler adds one. fal's distilled model has its own number.",
+                    "scheduler adds one. fal's distilled model has its own number. For 4 steps, choose the schedule "
+                    "distilled.",
                 ),
                 io.Float.Input(
                     "guidance_scale",
@@ -72,8 +73,9 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     advanced=True,
                     tooltip="The spacing of the steps in Generate Locally. standard is NVIDIA's: 70 passes of the "
                     "model for 35 steps with guidance. few steps is for 12 to 20 steps: 30 passes at 15. It changes "
-                    "the video a little. distilled is for NVIDIA's distilled checkpoint: 1 to 4 passes, guidance_scale "
-                    "1. It ruins the video with any other checkpoint. fal has its own.",
+                    "the video a little. distilled is for NVIDIA's distilled LoRA or checkpoint, and distilled (ODE) "
+                    "for the DFD checkpoint: 4 passes. Both need no other change, since 35 steps and guidance_scale 7 "
+                    "become 4 and 1. They ruin the video with any other checkpoint. fal has its own.",
                 ),
             ],
             outputs=[CosmosSettings.Output("settings", tooltip="All settings, for a Generate or Extend node.")],

@@ -203,7 +203,7 @@ def projection(model: HostedModel, checkpoint: Path, folder: Path) -> dict[str, 
         "prompts of its own": changed.prompts is not model.prompts,
         "patches of ComfyUI's own loader": [len(by_core.patches), len(clip_by_core.patcher.patches)],
         "kept": kept_prompts(model, file),
-        "variants": [changed.model.variant.is_distilled, model.model.variant.is_distilled],
+        "schedules": [changed.model.variant.schedule, model.model.variant.schedule],
         "without it": apart(encode(), before),
     }
 

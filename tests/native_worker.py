@@ -44,7 +44,7 @@ from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
 from cosmos_predict25.pipeline.local.schedule import standard_sigmas
-from cosmos_predict25.pipeline.local.variant import KARRAS_CONFIG, OTHERS
+from cosmos_predict25.pipeline.local.variant import DFD, KARRAS_CONFIG, OTHERS
 from cosmos_predict25.pipeline.request import SCHEDULES, GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 from cosmos_predict25.tests.native_files import files_report
@@ -141,6 +141,22 @@ def other_variant() -> dict[str, float]:
         found[name] = psnr(VAE.decode(samples)[0][given:], wanted)
         found[f"{name}, post-trained"] = psnr(generate(OURS, request, start=begin).frames[given:], wanted)
     return found
+
+
+def dfd() -> dict[str, float]:
+    """As DFD's four-step image-to-video model, of half its frame rate: the PSNR of the video to Generate Locally's."""
+    variants = {fps: replace(DFD, rope_fps=fps) for fps in (24, 12)}
+    model, _ = load_transformer(replace(PARTS, variant=variants[12]))
+    clip = render(random_scene(random.Random(1), held_out=True), random.Random(1))[:5]
+    latent: Any = CosmosPredict25StartLatent.execute(model, VAE, {"samples": EMPTY}, image=clip.float() / 255).args[0]
+    request = GenerationRequest(**REQUEST, schedule="distilled (ODE)")
+    samples = comfy.sample.sample_custom(
+        model, noise(), 1, sampler(request.schedule), karras(4), condition(request.prompt), condition(""),
+        latent["samples"], noise_mask=latent["noise_mask"], disable_pbar=True,
+    )  # fmt: skip
+    wanted = {fps: generate(replace(OURS, variant=variants[fps]), request, start=Start(clip)) for fps in variants}
+    frames = VAE.decode(samples)[0]
+    return {str(fps): psnr(frames[1:], video.frames[1:]) for fps, video in wanted.items()}
 
 
 def embeddings() -> dict[str, float]:
@@ -278,6 +294,7 @@ def main() -> None:
             "writer": writer_report(PROJECTION),
             "files": files_report(),
             "other variant": other_variant(),
+            "dfd": dfd(),
             "starts": {str(given): start_of_video(given) for given in (1, 5)},
         }
     print(json.dumps(report))

@@ -82,7 +82,7 @@ def test_kept_prompts_have_another_name_for_each_strength_of_a_lora_of_the_proje
 
 
 def test_the_model_with_a_distilled_lora_is_a_distilled_one(report):
-    assert report["projection"]["variants"] == [True, False]
+    assert report["projection"]["schedules"] == ["distilled", None]
 
 
 def test_loras_add_up_and_branches_of_a_graph_take_turns(report):

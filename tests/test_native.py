@@ -93,6 +93,11 @@ def test_what_cannot_be_is_refused_before_the_first_step(report, what, says):
     assert report["refusals"][what] == says
 
 
+def test_the_dfd_checkpoint_makes_what_generate_locally_does_with_its_frame_rate_in_the_positions(report):
+    assert report["dfd"]["12"] >= 60
+    assert report["dfd"]["24"] < 40
+
+
 def test_nan_ends_a_run_of_comfyuis_own_samplers_at_its_first_step(report):
     assert report["refusals"]["NaN"].startswith("The transformer produced NaN in this step.")
 

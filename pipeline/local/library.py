@@ -24,6 +24,7 @@ class LibraryTransformer(CosmosTransformer3DModel):
     kernels: Any = None
     chunks: Any = None
     compute_dtype: torch.dtype | None = None
+    fps: int | None = None
 
     def at(self, latents: Tensor, timestep: Tensor) -> Tensor:
         return timestep if len(timestep) == 1 else timestep.view(1, 1, -1, 1, 1)
@@ -35,6 +36,7 @@ class LibraryTransformer(CosmosTransformer3DModel):
             encoder_hidden_states=prompt_embeds,
             condition_mask=condition_mask,
             padding_mask=latents.new_zeros(1, 1, *latents.shape[-2:]),
+            fps=self.fps,
             return_dict=False,
         )[0]  # pyright: ignore[reportReturnType]
 

@@ -121,11 +121,16 @@ class CosmosTransformer(CosmosTransformer3DModel):
     chunks: Chunks
     compute_dtype: torch.dtype | None = None
     """None means the dtype of the weights."""
+    fps: int | None = None
+    """The frame rate in the positions: those in time are multiplied by 24 / `fps`. None leaves them as they are.
+
+    Source: `VideoRopePosition3DEmb.generate_embeddings` of cosmos-predict2.5, with `enable_fps_modulation`.
+    """
 
     def at(self, latents: Tensor, timestep: Tensor) -> Timestep:
         """Return the shared values for `forward` at `timestep`, (1,), or (T,) with one per latent frame."""
         time, time_lora = self._embed(timestep)
-        cos, sin = (self.kernels.share(angles) for angles in self.rope(latents))
+        cos, sin = (self.kernels.share(angles) for angles in self.rope(latents, fps=self.fps))
         positions = self.learnable_pos_embed and self.learnable_pos_embed(latents.to(FINE_DTYPE))
         if positions is not None:
             positions = self.kernels.share(positions, dim=1)

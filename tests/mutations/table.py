@@ -467,6 +467,20 @@ SCHEDULE = (
         "test_request.py::test_choosing_the_schedule_distilled_is_enough_for_four_steps_without_guidance",
     ),
     Mutation(
+        "the ODE of the distilled schedule steps too far",
+        f"{LOCAL}/schedule.py",
+        "(following - sigma) * velocity",
+        "-sigma * velocity",
+        "test_schedule.py::test_the_ode_of_the_distilled_schedule_goes_where_its_closed_form_does",
+    ),
+    Mutation(
+        "the positions of a checkpoint at 24 fps are those of any other",
+        f"{LOCAL}/transformer.py",
+        "self.rope(latents, fps=self.fps)",
+        "self.rope(latents)",
+        "test_schedule.py::test_positions_are_those_of_nvidias_modulation_by_frame_rate",
+    ),
+    Mutation(
         "strong guidance in few steps is not warned of",
         "pipeline/request.py",
         "self.guidance_scale >= STRONG_GUIDANCE",
