@@ -514,8 +514,8 @@ CONDITIONING = (
     Mutation(
         "a clip of 24 frames a second is taken for one of 16",
         "pipeline/start.py",
-        "Fraction(self.frame_rate) / FPS, self.num",
-        "Fraction(FPS) / FPS, self.num",
+        "Fraction(self.frame_rate) / fps, self.num",
+        "Fraction(fps) / fps, self.num",
         "test_condition.py::test_the_model_is_given_the_last_five_moments_a_sixteenth_apart",
     ),
     Mutation(
