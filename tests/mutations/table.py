@@ -528,8 +528,8 @@ CONDITIONING = (
     Mutation(
         "the sound of an extended clip comes too late",
         f"{HOST}/clips.py",
-        "audio=sound_from(audio, clip.skipped)",
-        "audio=audio",
+        "made.fps, sound_from(audio, clip.skipped)",
+        "made.fps, audio",
         "test_extend_node.py::test_a_clip_goes_on_with_its_sound",
         COMFYUI,
     ),
