@@ -8,7 +8,8 @@
 Each contender runs in a process of its own, by turns. The stock pipeline runs as its documentation shows it, with
 everything on the device; ours and the native MODEL also under ComfyUI's memory manager, with each attention that is
 installed, without ComfyUI's fused kernels, and with all weights streamed. Prints medians, and how far the latents of
-ours are from stock's. After the last step is the time from there to the frames, in it the VAE's decoding.
+ours are from stock's. After the last step is the time from there to the frames, in it the VAE's decoding. With a shape
+other than small, whole runs of each schedule follow.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import torch
 
 from cosmos_predict25.devtools.peak import PeakRss
 from cosmos_predict25.devtools.report import publish
+from cosmos_predict25.pipeline.request import DISTILLED, FEW_STEPS, GenerationRequest
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"heads": 2, "blocks": 2, "text_hidden": 512, "text_layers": 2, "text_mlp": 512, "vae": 8,
@@ -46,6 +48,12 @@ PASSES = {
     "few steps, 15 steps": 30,
     "distilled, 4 steps": 4,
 }
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "standard, 35 steps": {"num_inference_steps": 35},
+    "few steps, 15 steps": {"num_inference_steps": 15, "schedule": FEW_STEPS},
+    "distilled, 4 steps": {"num_inference_steps": 4, "schedule": DISTILLED, "guidance_scale": 1},
+}
+"""Fields of a request."""
 GOALS = "Goals on an H200: 70 passes in 235 s, 1.6 times as fast as stock, after the last step 2.5 s."
 PROMPT = "Rough rocks travel on a conveyor belt through a dimly lit quarry. " * 4
 
@@ -163,7 +171,6 @@ def run_hosted(parts: dict[str, Any], shape: dict[str, Any], watch: Stopwatch, o
 def generate_with(model: Any, shape: dict[str, Any], watch: Stopwatch, placement: Any) -> torch.Tensor:
     from cosmos_predict25.pipeline.local.generate import generate
     from cosmos_predict25.pipeline.observer import NullObserver
-    from cosmos_predict25.pipeline.request import GenerationRequest
 
     class Watcher(NullObserver):
         def progress(self, message, done, total, latents=None):
@@ -172,7 +179,7 @@ def generate_with(model: Any, shape: dict[str, Any], watch: Stopwatch, placement
             elif message.startswith("Decoding,"):
                 watch.frame()
 
-    request = GenerationRequest(prompt=PROMPT, seed=1, **request_fields(shape))
+    request = request_of(shape)
     return generate(model, request, placement=placement, observer=Watcher()).latents
 
 
@@ -230,6 +237,11 @@ def request_fields(shape: dict[str, Any]) -> dict[str, Any]:
     return {name: shape[name] for name in ("width", "height", "num_frames", "num_inference_steps")}
 
 
+def request_of(shape: dict[str, Any]) -> GenerationRequest:
+    sampling = {name: shape[name] for name in ("schedule", "guidance_scale") if name in shape}
+    return GenerationRequest(prompt=PROMPT, seed=1, **request_fields(shape), **sampling)
+
+
 def pipeline_scale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     from cosmos_predict25.pipeline.local.latents import denormalize
 
@@ -251,6 +263,7 @@ def import_comfyui(attention: str, streamed: bool) -> None:
 def contend(options: dict[str, Any], latents_file: Path) -> None:
     """Run one contender in this process and print its figures as JSON."""
     from cosmos_predict25.devtools.random_checkpoint import random_scheduler, random_tokenizer
+    from cosmos_predict25.pipeline.local.flops import flops_of
 
     shape = options["shape"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -270,6 +283,7 @@ def contend(options: dict[str, Any], latents_file: Path) -> None:
         torch.cuda.reset_peak_memory_stats()
     for part in ("text_encoder", "transformer", "vae"):
         parts[part].requires_grad_(False)
+    flops = flops_of([request_of(shape)], parts["transformer"])
     watch = Stopwatch(device)
     start = watch.now()
     with PeakRss() as rss:
@@ -278,7 +292,7 @@ def contend(options: dict[str, Any], latents_file: Path) -> None:
     if device.type == "cuda":
         figures["VRAM, MiB"] = torch.cuda.max_memory_allocated() / 2**20
     torch.save(latents, latents_file)
-    print(json.dumps(figures))
+    print(json.dumps(figures | {"PFLOP": flops / 1e15} if options.get("schedule") else figures))
 
 
 def run_contender(options: dict[str, Any], latents_file: Path) -> dict[str, float]:
@@ -306,6 +320,30 @@ def compare(name: str, rounds: int) -> None:
     medians["stock : ours"] = {column: value / medians["ours"][column] for column, value in medians["stock"].items()}
     rows = [[contender, *(f"{value:.2f}" for value in values.values())] for contender, values in medians.items()]
     publish(["", *medians["stock"]], rows, "\n\n".join(notes(name, medians, latents)))
+
+
+def time_schedules(name: str) -> None:
+    """Publish the time of a whole run of each schedule, and the share of the card's rate that its steps reach."""
+    from cosmos_predict25.pipeline.local.flops import RATES, passes_of
+
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for schedule, fields in SCHEDULES.items():
+            options = {"run": "hosted", "attention": "pytorch", "schedule": True, "shape": {**SHAPES[name], **fields}}
+            found[schedule] = run_contender(options, Path(folder, "latents.pt"))
+            print(schedule, found[schedule], flush=True)
+    rate = RATES.get(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    rows = []
+    for schedule, figures in found.items():
+        request = request_of({**SHAPES[name], **SCHEDULES[schedule]})
+        denoising = 2 * figures["s / pass"] * request.num_inference_steps  # the stopwatch takes a step for two passes
+        flops = figures["PFLOP"] * 1e15
+        share = f"{flops / denoising / rate:.0%}" if rate else "not known"
+        times = (denoising, figures["after the last step, s"], figures["s in all"])
+        rows.append(
+            [schedule, f"{passes_of(request)}", f"{flops / denoising / 1e12:.2f}", share, *map("{:.1f}".format, times)]
+        )
+    publish(["schedule", "passes", "TFLOP/s", "of the rate", "denoising, s", "decoding, s", "s in all"], rows)
 
 
 def notes(name: str, medians: dict[str, dict[str, float]], latents: dict[str, torch.Tensor]) -> list[str]:
@@ -340,7 +378,7 @@ def main() -> None:
 
         publish_fidelity(options.checkpoint, request_fields(SHAPES[options.shape]))
     compare(options.shape, options.rounds)
-    return None
+    return time_schedules(options.shape) if options.shape != "small" else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does it run on my card? The plan for 1280x704 and 93 frames on cards of every size, and whether it holds.
+"""The plan for 1280x704 and 93 frames on cards of every size, and whether it holds.
 
     .demo/env/bin/python benchmarks/memory.py                        # computed: planned, and counted on fake tensors
     .demo/env/bin/python benchmarks/memory.py --shape 2b --steps 2   # with a GPU: measured on emulated cards as well
@@ -12,54 +12,30 @@ and CUDA itself.
 import argparse
 import sys
 import time
-from functools import partial
 from typing import Any
 from unittest import mock
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from cosmos_predict25.devtools.accounting import (
-    GPU,
     SHAPES,
     account,
     build_model,
-    denoise,
-    empty_latents,
-    encode,
     fake_gpu,
 )
-from cosmos_predict25.devtools.environment import NEWEST, REPO, source_folder
+from cosmos_predict25.devtools.environment import NEWEST, source_folder
 from cosmos_predict25.devtools.report import publish
 from cosmos_predict25.pipeline.errors import NotEnoughMemoryError
-from cosmos_predict25.pipeline.local.decode import decode_chunks
 from cosmos_predict25.pipeline.local.model import LocalModel, sizes_of
 from cosmos_predict25.pipeline.local.plan import Plan, make_plan
 from cosmos_predict25.pipeline.local.sizes import GIB, DeviceMemory
 
 CARDS = (6, 8, 10, 12, 16, 24, 32)
-TFLOPS = {
-    6: ("RTX 4050 Laptop", 24.3),
-    8: ("RTX 4060", 30.2),
-    10: ("RTX 3080", 59.5),
-    12: ("RTX 3060", 25.5),
-    16: ("RTX 4060 Ti", 44.1),
-    24: ("RTX 4090", 165.2),
-    32: ("RTX 5090", 209.5),
-    141: ("H200", 989),
-}
-"""A card of each size in GB, and its dense bfloat16 rate in TFLOP/s, with sums in float32 and at boost clock."""
-PASSES = {"time, 35 steps": 70, "time, 15 steps (*few steps*)": 30, "time, 4 steps (*distilled*)": 4}
-"""Passes of the transformer. With guidance, a step is two."""
 TAKEN = 0.5
 RAM = 32
 VIDEO = {"num_frames": 93, "height": 704, "width": 1280}
 STAGES = ("encode", "denoise", "decode")
 COMPUTED = "Computed, not measured: no GPU was at hand."
-README_NOTE = (
-    "Computed, not measured. The times assume the card's full bfloat16 rate: on an H200, NVIDIA measured 3.7 minutes "
-    "for 35 steps of\nPredict2-2B, a network of the same shape."
-)
 
 
 def import_comfyui() -> None:
@@ -93,51 +69,6 @@ def what_happens(plan: Plan) -> str:
     return plan.describe().partition(";")[0]
 
 
-def does_it_run(plan: Plan) -> str:
-    stages = {"text encoder": plan.encode, "transformer": plan.denoise}
-    in_ram = {name: 1 - stage.resident / stage.weights for name, stage in stages.items()}
-    shares = " and ".join(f"{share:.0%} of the {name}" for name, share in in_ram.items() if share)
-    return f"yes, with {shares} in RAM" if shares else "yes"
-
-
-def decode_all(model: LocalModel) -> None:
-    for _ in decode_chunks(model.vae, empty_latents(**VIDEO)):
-        pass
-
-
-def flops_of_stages(model: LocalModel) -> list[float]:
-    """Count the FLOPs of one prompt, one pass of the transformer, and the decoding; to be called within `fake_gpu`."""
-    for part in (model.text_encoder, model.transformer, model.vae):
-        part.to(GPU)
-    flops = []
-    for work in (encode, partial(denoise, **VIDEO, known=0), decode_all):
-        with FlopCounterMode(display=False) as counter:
-            work(model)
-        flops.append(counter.get_total_flops())
-    return flops
-
-
-def shortest_time(flops: list[float], passes: int, tflops: float) -> str:
-    """Return the time of a video at a card's full rate, with two prompts, as the negative one counts too."""
-    encode_flops, pass_flops, decode_flops = flops
-    seconds = (2 * encode_flops + passes * pass_flops + decode_flops) / tflops / 1e12
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds > 600 else f"{seconds / 60:.1f} min"
-
-
-def cards_table(model: LocalModel) -> None:
-    """The README's: a card of each size, with the plan for it and the shortest time."""
-    flops = flops_of_stages(model)
-    rows = []
-    for gib, (name, tflops) in TFLOPS.items():
-        plan = make_plan(sizes_of(model), **VIDEO, memory=card(gib))
-        times = [shortest_time(flops, passes, tflops) for passes in PASSES.values()]
-        rows.append([f"{gib} GB, {name}", does_it_run(plan), f"{plan.peak / GIB:.1f} GiB", *times])
-    header = ["card", "does it run", "peak VRAM", *PASSES]
-    publish(header, rows, README_NOTE, REPO / "README.md", with_conditions=False)
-
-
 def computed_table() -> None:
     from cosmos_predict25.nodes.host.kernels import ComfyKernels
 
@@ -150,8 +81,6 @@ def computed_table() -> None:
                 row = computed_row(name, model, gib, known)
                 rows.append(row)
                 print(*row, flush=True)
-            if name == "2b":
-                cards_table(model)
     header = ["model", "card, GiB", "what happens", "predicted, GiB", "counted, GiB"]
     publish(header, rows, f"{COMPUTED} GiB are those of encoding / denoising / decoding.")
 

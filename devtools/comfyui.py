@@ -202,7 +202,7 @@ class ComfyUI:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
-            with self._http.open(request, timeout=60) as answer:
+            with self._http.open(request, timeout=300) as answer:
                 content = answer.read()
         except urllib.error.HTTPError:
             raise

@@ -23,7 +23,6 @@ from cosmos_predict25.pipeline.fal.budget import LIMIT_VARIABLE
 from cosmos_predict25.pipeline.request import GenerationRequest
 
 PRICE = 0.20
-KILLS = 10
 MAX_SECONDS_UNTIL_A_KILL = 1.0
 MAX_SECONDS = 600
 
@@ -45,9 +44,11 @@ class KilledList:
         return is_exact and round(100 * (self.charged + self.unknown)) <= round(100 * limit)
 
 
-def killed_list(folder: Path, fal: FalStandIn, count: int, limit: float, chance: random.Random) -> KilledList:
-    """Make a list, kill the program at 10 random moments after its first request, and then let it come to its end."""
-    for _ in range(KILLS):
+def killed_list(
+    folder: Path, fal: FalStandIn, count: int, limit: float, chance: random.Random, kills: int = 10
+) -> KilledList:
+    """Make a list, kill the program at random moments after its first request, and then let it come to its end."""
+    for _ in range(kills):
         asked = len(fal.journal)
         with start(folder, fal, count, limit) as worker:
             fal.wait_for(lambda asked=asked, worker=worker: len(fal.journal) > asked or worker.poll() is not None)

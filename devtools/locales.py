@@ -1,17 +1,41 @@
-"""The nodes' texts in other languages: locales/LANGUAGE.json, and the nodeDefs.json that are made from it."""
+"""The pack's texts in other languages: locales/LANGUAGE.json, and the files that the frontend and web/js read."""
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cosmos_predict25.devtools import environment
+from cosmos_predict25.devtools.messages import messages
 
 LOCALES = environment.REPO / "locales"
+WORDS = LOCALES / "words.json"
+SPOKEN = environment.REPO / "web" / "messages"
 LANGUAGES = ("zh", "zh-TW", "ja", "ko", "fr", "es", "ru")
 """Every frontend that is tested offers them."""
+
+
+NOT_WORDS = re.compile(r"'[^']*'|%[^%]+%|[\w./]*/[\w./]*")
+"""Values, codes in names of files, and paths."""
+
+
+def words() -> dict[str, dict[str, list[str]]]:
+    """Return the words that ComfyUI's own translations use, by English term and language."""
+    return json.loads(WORDS.read_text(encoding="utf-8"))
+
+
+def strays(language: str, translations: dict[str, str]) -> list[str]:
+    """Return the texts whose translation has another word for a term, each with the words it could have."""
+    found = []
+    for term, by_language in words().items():
+        chosen, named = by_language[language], re.compile(rf"(?<![\w.-]){term}s?(?!\w|[.-]\w)")
+        for english, translation in translations.items():
+            if named.search(NOT_WORDS.sub("", english)) and not any(word in translation.lower() for word in chosen):
+                found.append(f"{language}: say {term!r} as {' or '.join(chosen)} in {english!r}")
+    return found
 
 
 def node_infos() -> list[dict[str, Any]]:
@@ -72,14 +96,22 @@ def write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
+def spoken(source: dict[str, Any], translations: dict[str, str]) -> dict[str, str]:
+    """Return what web/js says: sentences, and the names of inputs, which are values in them."""
+    names = [slot["name"] for node in source.values() for slot in node["inputs"].values()]
+    return {text: translations[text] for text in dict.fromkeys([*messages(), *names]) if text in translations}
+
+
 def write_all() -> list[str]:
-    """Write each language's nodeDefs.json. Return what is to translate and to remove in the files of translations."""
+    """Write the files of each language. Return the texts to translate, to remove and to mend in LANGUAGE.json."""
     source = english(node_infos())
-    wanted = dict.fromkeys(texts(source))
+    wanted = dict.fromkeys([*texts(source), *messages()])
     left = []
     for language in LANGUAGES:
         found = read(language)
         left += [f"{language}: translate {text!r}" for text in wanted if text not in found]
         left += [f"{language}: remove {text!r}" for text in found if text not in wanted]
+        left += strays(language, found)
         write(LOCALES / language / "nodeDefs.json", translated(source, {text: text for text in wanted} | found))
+        write(SPOKEN / f"{language}.json", spoken(source, found))
     return left

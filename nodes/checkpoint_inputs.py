@@ -20,7 +20,7 @@ from ..pipeline.local.load.find import (
     why_not_found,
 )
 from ..pipeline.local.variant import VARIANTS, Variant
-from ..pipeline.request import DISTILLED, MAX_DISTILLED_STEPS
+from ..pipeline.request import MAX_DISTILLED_STEPS
 
 AUTO = "auto"
 SINGLE_FILES = "single files"
@@ -128,8 +128,10 @@ def lines_on_loaded(name: str, variant: Variant, rest: Path | None = None) -> li
     lines = [f"Loaded {name}.", f"Variant: {variant.name}."]
     if rest:
         lines.append(f"The rest is from {rest.name}.")
-    if variant.is_distilled:
-        lines.append(f"It needs the schedule {DISTILLED!r}, 1 to {MAX_DISTILLED_STEPS} steps and no guidance.")
+    if variant.schedule:
+        lines.append(f"It needs the schedule {variant.schedule!r}, 1 to {MAX_DISTILLED_STEPS} steps and no guidance.")
+    if variant.takes_one_frame:
+        lines.append(f"It makes videos of {variant.num_frames} frames at {variant.fps} fps from a picture.")
     return lines
 
 

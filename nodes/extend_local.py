@@ -80,21 +80,22 @@ class CosmosPredict25Extend(io.ComfyNode):
         from ..pipeline.local.generate import clamp_request
         from ..pipeline.local.guardrail import cosmos_guardrail
         from .host.clips import clip_of, extended_videos
-        from .host.notes import describe, made_with, notes_on_source, notes_on_video
+        from .host.notes import describe, made_with, notes_on_source, notes_on_video, while_making
         from .host.observers import NodeObserver
         from .host.output import result_on_node
 
         begin, asked = time.monotonic(), GenerationRequest.combine(prompt, settings)
         request = clamp_request(asked, model.model.transformer)
+        overlap = model.model.variant.overlap_of(overlap)
         plan = plan_for_parts(model.model, request, new_frames, overlap, model, even_parts)
-        observer = NodeObserver(cls.hidden.unique_id, model, note := describe(plan))
-        clip, audio = clip_of(video, observer.raise_if_stopped)
+        clip, audio = clip_of(video, NodeObserver(cls.hidden.unique_id).raise_if_stopped, model.model.variant.fps)
+        observer = NodeObserver(cls.hidden.unique_id, model, while_making(model, plan, asked, clip))
         options: Any = {"placement": model, "plan": plan, "observer": observer, "prompts": model.prompts}
         options |= {"overlap": overlap, "even_parts": even_parts}
         checker = cosmos_guardrail if model.guardrail else None
         made = extend(model.model, request, clip, new_frames, guardrail=checker, **options)
         summary = f"{made.summary} in {time.monotonic() - begin:.0f} s, seed {made.seed}."
-        notes = [*filter(None, [note]), *notes_on_source(clip, made), *notes_on_video(model, asked, clip)]
+        notes = [*describe(plan), *notes_on_source(clip, made), *notes_on_video(model, asked, clip)]
         values = {**made_with(model, prompt, settings, made), "overlap": overlap, "even_parts": even_parts}
         videos = extended_videos(made, clip, audio, values)
         return io.NodeOutput(*videos, made.seed, ui=result_on_node(summary, *notes))

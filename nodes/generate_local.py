@@ -81,7 +81,7 @@ class CosmosPredict25Generate(io.ComfyNode):
         from ..pipeline.local.generate import generate, prepare
         from ..pipeline.local.guardrail import cosmos_guardrail
         from .host.clips import start_from, video_from
-        from .host.notes import describe, made_with, notes_on_video
+        from .host.notes import describe, made_with, notes_on_video, while_making
         from .host.observers import NodeObserver
         from .host.output import result_on_node
         from .host.videos import with_values
@@ -90,13 +90,13 @@ class CosmosPredict25Generate(io.ComfyNode):
         asked = GenerationRequest.combine(prompt, settings)
         prepared = prepare(model.model, asked, start, model)
         request = prepared.request
-        observer = NodeObserver(cls.hidden.unique_id, model, note := describe(prepared.plan))
+        observer = NodeObserver(cls.hidden.unique_id, model, while_making(model, prepared.plan, asked, start))
         options: Any = {"placement": model, "plan": prepared.plan, "observer": observer, "prompts": model.prompts}
         options |= {"guardrail": cosmos_guardrail if model.guardrail else None, "unfinished": model.unfinished}
         made = generate(model.model, request, start=start, **options)
         size = f"{len(made.frames)} frames of {request.width}x{request.height}"
         summary = f"{size} in {time.monotonic() - begin:.0f} s, seed {made.seed}."
-        notes = [*filter(None, [note]), *(start.notes if start else ()), *notes_on_video(model, asked, start)]
+        notes = [*describe(prepared.plan), *(start.notes if start else ()), *notes_on_video(model, asked, start)]
         result = result_on_node(summary, *notes)
-        shown = with_values(video_from(made.frames), made_with(model, prompt, settings, made))
+        shown = with_values(video_from(made.frames, made.fps), made_with(model, prompt, settings, made))
         return io.NodeOutput(shown, {"samples": made.latents}, made.seed, ui=result)

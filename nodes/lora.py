@@ -5,6 +5,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..pipeline.local.load.find import DEMO_LORA, DEMO_LORA_FILE
+from ..pipeline.request import DISTILLED
 from .sockets import CATEGORY, CosmosModel
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from .host.memory import HostedModel
 
 NAMES_SHOWN = 3
+FOR_GENERATE = f"set schedule to {DISTILLED!r} in Sampler Settings, which makes 4 steps without guidance."
+FOR_MODEL = f"sample it with UniPC Sampler, schedule {DISTILLED!r}, 4 steps and cfg 1."
 
 
 class CosmosPredict25LoraLoader(io.ComfyNode):
@@ -78,6 +81,8 @@ class CosmosPredict25LoraLoader(io.ComfyNode):
             lines.append(f"{len(read.left_out)} of its tensors do not fit this model, such as {first}.")
         if any("crossattn_proj" in name for name in read.left_out):
             lines.append("Connect clip too: the LoRA changes the text projection.")
+        if read.is_distilled and strength:
+            lines.append(f"By its name it is distilled: {FOR_MODEL if hasattr(result, 'clone') else FOR_GENERATE}")
         return io.NodeOutput(result, clip, ui=result_on_node(*lines))
 
 

@@ -23,9 +23,10 @@ class CosmosPredict25Sampler(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="standard uses the scheduler's sigmas: choose karras, or simple for the 14B and the "
-                    "pre-trained 2B model. The other two take only the number of steps from the scheduler. few steps "
-                    "is for 12 to 20 steps and changes the video a little. distilled is for NVIDIA's distilled "
-                    "checkpoint, with 1 to 4 steps and cfg 1. It ruins the video with any other checkpoint.",
+                    "pre-trained 2B model. The others take only the number of steps from the scheduler. few steps is "
+                    "for 12 to 20 steps and changes the video a little. distilled is for NVIDIA's distilled LoRA or "
+                    "checkpoint, and distilled (ODE) for the DFD checkpoint, with 1 to 4 steps and cfg 1. They ruin "
+                    "the video with any other checkpoint.",
                 )
             ],
             outputs=[

@@ -1,6 +1,7 @@
 from comfy_api.latest import io
 
 from ..pipeline.request import (
+    DISTILLED_VALUES,
     FPS,
     GUIDANCE_SCALE,
     NUM_FRAMES,
@@ -42,7 +43,8 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     min=NUM_INFERENCE_STEPS.minimum,
                     max=NUM_INFERENCE_STEPS.maximum,
                     tooltip="Denoising steps. The time grows in proportion. NVIDIA's 35 steps are 36 here, as its "
-                    "scheduler adds one. fal's distilled model has its own number.",
+                    "scheduler adds one. fal's distilled model has its own number. For 4 steps, choose the schedule "
+                    "distilled.",
                 ),
                 io.Float.Input(
                     "guidance_scale",
@@ -71,8 +73,9 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
                     advanced=True,
                     tooltip="The spacing of the steps in Generate Locally. standard is NVIDIA's: 70 passes of the "
                     "model for 35 steps with guidance. few steps is for 12 to 20 steps: 30 passes at 15. It changes "
-                    "the video a little. distilled is for NVIDIA's distilled checkpoint: 1 to 4 passes, guidance_scale "
-                    "1. It ruins the video with any other checkpoint. fal has its own.",
+                    "the video a little. distilled is for NVIDIA's distilled LoRA or checkpoint, and distilled (ODE) "
+                    "for the DFD checkpoint: 4 passes. Both need no other change, since 35 steps and guidance_scale 7 "
+                    "become 4 and 1. They ruin the video with any other checkpoint. fal has its own.",
                 ),
             ],
             outputs=[CosmosSettings.Output("settings", tooltip="All settings, for a Generate or Extend node.")],
@@ -88,6 +91,8 @@ class CosmosPredict25SamplerSettings(io.ComfyNode):
             values["seed"] = given % (SEED.maximum + 1)
         settings = SamplerSettings(**values)
         lines = settings.warnings()
+        if any(getattr(settings, name) != values[name] for name in DISTILLED_VALUES):
+            lines.append(f"{settings.num_inference_steps} steps, guidance_scale {settings.guidance_scale:g}.")
         if settings.seed != given:
             lines.append(f"The seed {given} is {settings.seed} here: modulo {SEED.maximum + 1}.")
         return io.NodeOutput(settings, ui=result_on_node(*lines))

@@ -56,6 +56,8 @@ class CosmosPredict25StartLatent(io.ComfyNode):
             raise InvalidRequestError("Connect image or video: the video must start from one of them.")
         start = start_from(image, video)
         assert start
+        if variant := getattr(model.model.model_config, "variant", None):
+            start = variant.start_of(start)
         known = encode_start(start, vae, latent["samples"])
         # ComfyUI converts all of a latent that is not empty: what is to be made has to become 0 in the model's scale.
         samples = model.get_model_object("latent_format").process_out(torch.zeros_like(latent["samples"]))

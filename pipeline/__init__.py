@@ -30,7 +30,8 @@ from .video import ExtendedVideo, LocalVideo, RemoteVideo, VideoFile
 if TYPE_CHECKING:
     from .local.extend import extend
     from .local.generate import generate
-    from .local.load.checkpoint import load_pipeline_folder
+    from .local.load.checkpoint import load_pipeline_folder, load_single_files
+    from .local.lora import merge_lora
     from .local.many import Wanted, generate_many
     from .local.placement import OneAtATime
     from .start import Start
@@ -67,6 +68,8 @@ __all__ = [
     "generate",
     "generate_many",
     "load_pipeline_folder",
+    "load_single_files",
+    "merge_lora",
 ]
 
 __getattr__ = lazy(
@@ -79,5 +82,7 @@ __getattr__ = lazy(
         "generate": ".local.generate",
         "generate_many": ".local.many",
         "load_pipeline_folder": ".local.load.checkpoint",
+        "load_single_files": ".local.load.checkpoint",
+        "merge_lora": ".local.lora",
     },
 )

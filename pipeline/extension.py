@@ -59,16 +59,18 @@ class Extension:
         even_parts: bool = True,
         ram: float = math.inf,
         spare: int = 0,
+        fps: int = FPS,
     ) -> None:
         """Check the values.
 
         `even_parts`: as in `lengths_of_parts`. `ram`: free bytes. `spare`: extra frames that a segment may have.
+        `fps`: the model's frame rate; a `LongClip` has its own.
 
         Raises `InvalidRequestError` for `new_frames` and `overlap` out of their limits, and `NotEnoughMemoryError`,
         before anything is made.
         """
         self.request = replace(request, seed=request.seed_or_random())
-        self._clip = clip.as_long() if isinstance(clip, Start) else clip
+        self._clip = clip.as_long(fps) if isinstance(clip, Start) else clip
         self.overlap = overlap
         self.lengths = lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)
         """Of the parts, without the frames that they start from. As many others may take their place."""
@@ -120,7 +122,7 @@ class Extension:
     def video(self, notes: Iterable[str] = ()) -> ExtendedVideo:
         """Return the clip with all appended segments."""
         seed, num_new = self.request.seed_or_random(), self._done - self._num_source
-        return ExtendedVideo(self._frames[: self._done], num_new, seed, FPS, tuple(notes))
+        return ExtendedVideo(self._frames[: self._done], num_new, seed, self._clip.fps, tuple(notes))
 
     def _check_memory(self, new_frames: int, ram: float) -> None:
         needed = math.prod(self._shape) * torch.float32.itemsize
@@ -133,7 +135,7 @@ class Extension:
             )
 
     def _scale_clip(self, observer: Observer) -> None:
-        """Write the frames shown at 16 fps, repeating a frame that stays longer."""
+        """Write the clip's frames, repeating a frame that stays longer."""
         _, height, width, _ = self._shape
         done, before = 0, None
         observer.progress("Scaling the source", 0, 1)

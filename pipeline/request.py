@@ -23,8 +23,11 @@ DEFAULT_NEGATIVE_PROMPT = (
 )
 VIDEO_OUTPUT_TYPES = tuple(FORMATS)
 VIDEO_QUALITIES = ("low", "medium", "high", "maximum")
-SCHEDULES = STANDARD, FEW_STEPS, DISTILLED = ("standard", "few steps", "distilled")
+SCHEDULES = STANDARD, FEW_STEPS, DISTILLED, DISTILLED_ODE = ("standard", "few steps", "distilled", "distilled (ODE)")
+FOUR_STEPS = (DISTILLED, DISTILLED_ODE)
 MAX_DISTILLED_STEPS = 4
+DISTILLED_VALUES = {"num_inference_steps": MAX_DISTILLED_STEPS, "guidance_scale": 1.0}
+"""Used by the distilled schedules in place of the fields' defaults, which they do not allow."""
 MIN_RECOMMENDED_STEPS = 12
 """With fewer steps a video degrades a lot, in either of the other schedules."""
 STRONG_GUIDANCE, MIN_GUIDED_STEPS = 7.0, 11
@@ -128,7 +131,8 @@ class SamplerSettings(_Checked):
     dropped. `guidance_scale`: g in v = cond + g * (cond - uncond), so 7 here is "cfg 8" in other tools. `seed`: None
     draws a random one; see `GenerationRequest.seed_or_random`. `width`, `height`: in pixels.
     `schedule`: the spacing of a local model's steps; fal has its own. "standard" is NVIDIA's, "few steps" is for 12 to
-    20 steps, and "distilled" is for NVIDIA's distilled checkpoint, with at most 4 steps and no guidance.
+    20 steps. "distilled" is for NVIDIA's distilled checkpoint or LoRA, and "distilled (ODE)" for the DFD checkpoint.
+    Both have at most 4 steps and no guidance: the defaults of 35 steps and guidance 7 become 4 and 1 there.
     """
 
     num_frames: int = _field(NUM_FRAMES, default=93)
@@ -141,24 +145,30 @@ class SamplerSettings(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.schedule == DISTILLED:
+        if self.schedule in FOUR_STEPS:
+            self._replace_defaults()
             self._check_distilled()
+
+    def _replace_defaults(self) -> None:
+        for name, value in DISTILLED_VALUES.items():
+            if getattr(self, name) == getattr(SamplerSettings, name):
+                object.__setattr__(self, name, value)
 
     def _check_distilled(self) -> None:
         if self.guidance_scale > 1:
             raise InvalidRequestError(
-                f"guidance_scale is {self.guidance_scale:g}, but the schedule {DISTILLED!r} has no guidance: set it to "
-                "1."
+                f"guidance_scale is {self.guidance_scale:g}, but the schedule {self.schedule!r} has no guidance: set "
+                "it to 1."
             )
         if self.num_inference_steps > MAX_DISTILLED_STEPS:
             raise InvalidRequestError(
-                f"num_inference_steps is {self.num_inference_steps}, but the schedule {DISTILLED!r} has 1 to "
+                f"num_inference_steps is {self.num_inference_steps}, but the schedule {self.schedule!r} has 1 to "
                 f"{MAX_DISTILLED_STEPS}."
             )
 
     def warnings(self) -> list[str]:
         """Return a warning for each setting that is valid but degrades a local video."""
-        if self.schedule == DISTILLED:
+        if self.schedule in FOUR_STEPS:
             return []
         steps, found, is_standard = self.num_inference_steps, [], self.schedule == STANDARD
         if steps < MIN_RECOMMENDED_STEPS:

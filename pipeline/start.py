@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy
@@ -19,12 +19,12 @@ CLIP_FRAMES = 5
 
 @dataclass(frozen=True, eq=False)
 class LongClip:
-    """A clip at 16 fps that is too long for memory. Each call of `frames` yields its frames from the beginning.
+    """A clip at `fps` that is too long for memory. Each call of `frames` yields its frames from the beginning.
 
     `num_frames`: the exact number, up to the last frame of the source. `frames`: (H, W, C) each, as in `Start`; a
     repeated frame is the same object. `height`, `width`: in pixels. `frame_rate`: of the source, in frames per second.
-    `skipped`: seconds of the source before the first frame, less than 1/16. `notes`: for the user; reading the frames
-    may add to it.
+    `skipped`: seconds of the source before the first frame, less than 1 / `fps`. `notes`: for the user; reading the
+    frames may add to it. `fps`: the model's frame rate.
     """
 
     num_frames: int
@@ -34,6 +34,7 @@ class LongClip:
     skipped: Fraction
     frames: Callable[[], Iterable[Tensor]]
     notes: Sequence[str] = ()
+    fps: int = FPS
 
     def is_short(self) -> bool:
         """Return whether it is a clip with too few frames to show movement."""
@@ -73,29 +74,33 @@ class Start:
     def num_frames(self) -> int:
         return len(self.frames)
 
-    def frame_indices(self) -> list[int]:
-        """Return the indices of the frames shown 1/16 s apart, up to the last one."""
-        step, last = Fraction(self.frame_rate) / FPS, self.num_frames - 1
+    def last_frame(self) -> "Start":
+        """Return the last frame, as a picture."""
+        return replace(self, frames=self.frames[-1:])
+
+    def frame_indices(self, fps: int = FPS) -> list[int]:
+        """Return the indices of the frames shown 1 / `fps` s apart, up to the last one."""
+        step, last = Fraction(self.frame_rate) / fps, self.num_frames - 1
         count = math.floor(last / step) + 1
         return [math.floor(last - back * step + Fraction(1, 2)) for back in reversed(range(count))]
 
-    def skipped(self) -> Fraction:
-        """Return the seconds of the clip before the first of `frame_indices`, less than 1/16."""
-        return (self.num_frames - 1) / Fraction(self.frame_rate) - Fraction(len(self.frame_indices()) - 1, FPS)
+    def skipped(self, fps: int = FPS) -> Fraction:
+        """Return the seconds of the clip before the first of `frame_indices`, less than 1 / `fps`."""
+        return (self.num_frames - 1) / Fraction(self.frame_rate) - Fraction(len(self.frame_indices(fps)) - 1, fps)
 
     def is_short(self) -> bool:
         """Return whether it is a clip with too few frames to show movement."""
         return self.num_frames > 1 and len(self.frame_indices()) < CLIP_FRAMES
 
-    def as_long(self) -> LongClip:
-        """Return the same clip, frame by frame."""
+    def as_long(self, fps: int = FPS) -> LongClip:
+        """Return the same clip at `fps`, frame by frame."""
         height, width = self.frames.shape[1:3]
-        indices = self.frame_indices()
+        indices = self.frame_indices(fps)
 
         def frames() -> Iterator[Tensor]:
             return (self.frames[index] for index in indices)
 
-        return LongClip(len(indices), height, width, self.frame_rate, self.skipped(), frames, self.notes)
+        return LongClip(len(indices), height, width, self.frame_rate, self.skipped(fps), frames, self.notes, fps)
 
     def conditioning_indices(self) -> list[int]:
         """Return the indices of the frames that the model sees: the last 5 at 16 fps, or the last one of fewer."""

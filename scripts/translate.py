@@ -1,10 +1,11 @@
-"""Writes what ComfyUI's frontend shows in other languages, and lists the texts that have no translation.
+"""Writes the texts in other languages for ComfyUI's frontend, and lists the texts that have no translation.
 
     .demo/env/bin/python scripts/translate.py
 
-locales/LANGUAGE.json holds the translation of each English text of the nodes, locales/LANGUAGE/nodeDefs.json has them
-by node and input, as the frontend reads them. A changed English text is listed as one to translate, and the old one as
-one to remove; the program ends with 1 until there is nothing of both.
+locales/LANGUAGE.json holds the translation of each English text. locales/LANGUAGE/nodeDefs.json has the names and
+tooltips by node, as the frontend reads them, and web/messages/LANGUAGE.json the sentences that nodes say. A changed
+English text is listed as one to translate, and the old one as one to remove. The program ends with 1 until both lists
+are empty.
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,35 @@ from cosmos_predict25.tests.fal import fal, running_fal  # noqa: F401
 from cosmos_predict25.tests.fal_secrets import no_key_is_left_anywhere  # noqa: F401
 
 NEEDS = {"chromium": "browser", "server": "comfyui", "any_comfyui": "comfyui", "core": "core", "report": "core"}
+FEW = 5
+"""Cases of a test show its rule in the quick run."""
+LONG = ("browser", "comfyui", "slow")
+"""What makes a file of tests long, most of all the first."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Marks the tests before pytest chooses among them, then sorts their files: the long ones first.
+
+    No core waits for a long file at the end then.
+    """
+    slow = {(item.path, "slow") for item in items if item.get_closest_marker("slow")}
+    mark_all(items)
+    yield
+    marks = slow | {(item.path, mark.name) for item in items for mark in item.iter_markers() if mark.name != "slow"}
+    sizes = Counter(item.path for item in items)
+
+    def length(item: pytest.Item) -> tuple[object, ...]:
+        return *((item.path, name) in marks for name in LONG), sizes[item.path], item.path
+
+    items.sort(key=length, reverse=True)
+
+
+def mark_all(items: list[pytest.Item]) -> None:
     """Marks each test by what its fixtures start. Those named `comfyui...` start a ComfyUI.
 
-    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test; as
-    `slow` those that `quick` leaves out.
+    Marks as `exhaustive` the cases that `sample` leaves out, and with the oldest ComfyUI all but one of each test, or
+    all if it is slow; as `slow` those that `quick` leaves out, and all but a few of a test without it.
     """
     cases: dict[tuple[object, ...], list[pytest.Function]] = {}
     for item in items:
@@ -38,13 +60,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_oldest = params.get("any_comfyui") == "comfyui_oldest"
         cases.setdefault((item.path, item.originalname, is_oldest), []).append(item)
     for (*_, is_oldest), alike in cases.items():
-        short = mark_others(alike, "exhaustive", 1 if is_oldest else count_of(alike, "sample"))
-        mark_others(short, "slow", count_of(short, "quick"))
+        oldest = 0 if alike[0].get_closest_marker("slow") else 1
+        short = mark_others(alike, "exhaustive", oldest if is_oldest else count_of(alike, "sample"))
+        if short:
+            mark_others(short, "slow", count_of(short, "quick", FEW))
 
 
-def count_of(alike: list[pytest.Function], marker: str) -> int:
+def count_of(alike: list[pytest.Function], marker: str, default: int = sys.maxsize) -> int:
     found = alike[0].get_closest_marker(marker)
-    return found.args[0] if found else len(alike)
+    return min(len(alike), found.args[0] if found else default)
 
 
 def mark_others(alike: list[pytest.Function], marker: str, count: int) -> list[pytest.Function]:

@@ -121,7 +121,7 @@ async def make(fal: FalStandIn, request: GenerationRequest = REQUEST, **options:
     return await generate(request, **options)
 
 
-def run(work: Coroutine[Any, Any, T], seconds: float = 60) -> T:
+def run(work: Coroutine[Any, Any, T], seconds: float = 300) -> T:
     """To its end, in a new event loop, which must leave no task behind."""
 
     async def whole() -> T:

@@ -31,7 +31,7 @@ def start(environ: dict[str, str], **order: Any) -> "subprocess.Popen[str]":
 
 def outcome_of(worker: "subprocess.Popen[str]") -> dict[str, Any] | None:
     """What a worker printed; None if it was killed."""
-    printed, _ = worker.communicate(timeout=60)
+    printed, _ = worker.communicate(timeout=300)
     if worker.returncode == -signal.SIGKILL:
         return None
     assert worker.returncode == 0

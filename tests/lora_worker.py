@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from cosmos_predict25.devtools import comfy_on_cpu  # noqa: F401
 
 # isort: split
+import comfy.sd
 from comfy import model_management
 from diffusers import Cosmos2_5_PredictBasePipeline
 from peft import LoraConfig, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from cosmos_predict25.nodes.host.lora import with_lora
 from cosmos_predict25.nodes.host.memory import HostedModel
@@ -156,41 +157,66 @@ def factors(model: HostedModel, folder: Path) -> dict[str, float]:
     return found
 
 
+PROJECTION_STRENGTH = 0.5
+
+
 def projection(model: HostedModel, checkpoint: Path, folder: Path) -> dict[str, Any]:
     """What a LoRA of the text projection makes of a prompt, against the same merged by hand, in both engines."""
     linear: Any = model.model.text_encoder.crossattn_proj[0]
     up, down = torch.randn(linear.out_features, 2) * 0.05, torch.randn(2, linear.in_features) * 0.05
-    lora_of_it = {"net.crossattn_proj.0.lora_A.weight": down, "net.crossattn_proj.0.lora_B.weight": up}
-    file = folder / "projection.safetensors"
-    save_file(lora_of_it, file)
+    bias = torch.randn(linear.out_features)
 
     def encode() -> Tensor:
         return encode_prompt(model.model.text_encoder, model.model.tokenizer, "a red circle")
 
-    before, weight = encode(), linear.weight.data
-    linear.weight.data = weight + up @ down
+    before, weights = encode(), (linear.weight.data, linear.bias.data)
+    linear.weight.data = weights[0] + PROJECTION_STRENGTH * up @ down
+    linear.bias.data = weights[1] + PROJECTION_STRENGTH * bias
     wanted = encode()
-    linear.weight.data = weight
-    changed, _, count, lora = with_lora(model, None, file, 1)
-    load(changed.text_patcher, streamed=False)
-    hosted = encode()
-    changed.text_patcher.detach()
+    linear.weight.data, linear.bias.data = weights
     parts = folder_parts(checkpoint)
     native, tensors = load_transformer(parts)
     clip = load_clip(parts, tensors)
-    _, patched, native_count, _ = with_lora(native, clip, file, 1)
-    by_clip = patched.encode_from_tokens(patched.tokenize("a red circle"))
+    distances, layers, left_out = [], [], []
+    for prefix in ("net", "diffusion_model", "transformer"):
+        names = (f"{prefix}.crossattn_proj.0.{kind}" for kind in ("lora_A.weight", "lora_B.weight", "diff_b"))
+        file = folder / f"{prefix} distilled.safetensors"
+        save_file(dict(zip(names, (down, up, bias), strict=True)), file)
+        changed, _, count, lora = with_lora(model, None, file, PROJECTION_STRENGTH)
+        load(changed.text_patcher, streamed=False)
+        distances.append(apart(encode(), wanted))
+        changed.text_patcher.detach()
+        _, patched, native_count, _ = with_lora(native, clip, file, PROJECTION_STRENGTH)
+        distances.append(apart(patched.encode_from_tokens(patched.tokenize("a red circle")), wanted))
+        layers += [count, native_count]
+        left_out += lora.left_out
+    lora_of_it = {"net.crossattn_proj.0.lora_A.weight": down, "net.crossattn_proj.0.lora_B.weight": up}
     (folder / "both").mkdir()
+    by_core, clip_by_core = comfy.sd.load_lora_for_models(native, clip, load_file(file), 1, 1)
     both = write_lora(folder / "both", "NVIDIA", random_pairs(model.model.transformer, 1), lora_of_it)
     *_, without = with_lora(native, None, both, 1)
     return {
         "effect": apart(wanted, before),
-        "distances": [apart(hosted, wanted), apart(by_clip, wanted)],
-        "layers": [count, native_count],
-        "left out": [lora.left_out, without.left_out],
+        "distances": distances,
+        "layers": layers,
+        "left out": [left_out, without.left_out],
         "prompts of its own": changed.prompts is not model.prompts,
+        "patches of ComfyUI's own loader": [len(by_core.patches), len(clip_by_core.patcher.patches)],
+        "kept": kept_prompts(model, file),
+        "schedules": [changed.model.variant.schedule, model.model.variant.schedule],
         "without it": apart(encode(), before),
     }
+
+
+def kept_prompts(model: HostedModel, file: Path) -> list[list[str]]:
+    """Of one prompt without a LoRA, with `file` at two strengths, and at the first one again."""
+    names = []
+    for strength in (0, 0.5, 1, 0.5):
+        changed = with_lora(model, None, file, strength)[0] if strength else model
+        assert isinstance(changed, HostedModel)
+        changed.prompts.get_or_encode("a blue square", lambda text: EMBEDS)
+        names.append(sorted(path.name for path in (file.parent / "prompts").iterdir()))
+    return names
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -213,7 +239,7 @@ def main() -> None:
         "dora": by_hand(transformer, decompose(first, magnitudes)),
     }
     from_disk = [parameter.data_ptr() for parameter in transformer.parameters()]
-    model = HostedModel(plain, guardrail=False)
+    model = HostedModel(plain, guardrail=False, prompt_folder=folder / "prompts")
     report: dict[str, Any] = {"effects": {name: apart(truth, truths["none"]) for name, truth in truths.items()}}
     native, _ = load_transformer(folder_parts(checkpoint))
     network = native.model.diffusion_model

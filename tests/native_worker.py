@@ -44,7 +44,7 @@ from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.parts import folder_parts
 from cosmos_predict25.pipeline.local.schedule import standard_sigmas
-from cosmos_predict25.pipeline.local.variant import KARRAS_CONFIG, OTHERS
+from cosmos_predict25.pipeline.local.variant import DFD, KARRAS_CONFIG, OTHERS
 from cosmos_predict25.pipeline.request import SCHEDULES, GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 from cosmos_predict25.tests.native_files import files_report
@@ -143,6 +143,22 @@ def other_variant() -> dict[str, float]:
     return found
 
 
+def dfd() -> dict[str, float]:
+    """As DFD's four-step image-to-video model, of half its frame rate: the PSNR of the video to Generate Locally's."""
+    variants = {fps: replace(DFD, rope_fps=fps) for fps in (24, 12)}
+    model, _ = load_transformer(replace(PARTS, variant=variants[12]))
+    clip = render(random_scene(random.Random(1), held_out=True), random.Random(1))[:5]
+    latent: Any = CosmosPredict25StartLatent.execute(model, VAE, {"samples": EMPTY}, image=clip.float() / 255).args[0]
+    request = GenerationRequest(**REQUEST, schedule="distilled (ODE)")
+    samples = comfy.sample.sample_custom(
+        model, noise(), 1, sampler(request.schedule), karras(4), condition(request.prompt), condition(""),
+        latent["samples"], noise_mask=latent["noise_mask"], disable_pbar=True,
+    )  # fmt: skip
+    wanted = {fps: generate(replace(OURS, variant=variants[fps]), request, start=Start(clip)) for fps in variants}
+    frames = VAE.decode(samples)[0]
+    return {str(fps): psnr(frames[1:], video.frames[1:]) for fps, video in wanted.items()}
+
+
 def embeddings() -> dict[str, float]:
     texts = {"short": REQUEST["prompt"], "empty": "", "long": LONG}
     return {
@@ -157,17 +173,17 @@ def vae_levels() -> float:
     return 255 * (VAE.decode(latents)[0] - torch.cat(list(decode_chunks(OURS.vae, latents)))).abs().max().item()
 
 
-def samplers() -> dict[str, float]:
-    wanted = {(steps, guidance): expected(steps, guidance) for steps in (10, 35) for guidance in (1, 7)}
+def samplers(plain: torch.Tensor) -> dict[str, float]:
+    """`plain`: the video of our own SAMPLER in 35 steps with guidance 7."""
     found = {
-        f"own, {steps} steps, guidance {guidance}": psnr(frames("standard", steps, guidance), value)
-        for (steps, guidance), value in wanted.items()
+        f"own, 10 steps, guidance {guidance}": psnr(frames("standard", 10, guidance), expected(10, guidance))
+        for guidance in (1, 7)
     }
     for name, steps, guidance in (("few steps", 12, 7), ("distilled", 4, 1), ("distilled", 2, 1)):
         wanted_here = expected(steps, guidance, name)
         found[f"{name}, {steps} steps"] = psnr(frames(name, steps, guidance), wanted_here)
     for name in ("uni_pc_bh2", "deis", "dpmpp_2m", "euler"):
-        found[name] = psnr(frames(name, 35, 7), wanted[35, 7])
+        found[name] = psnr(frames(name, 35, 7), plain)
     return found
 
 
@@ -177,7 +193,6 @@ def patched() -> dict[str, ModelPatcher]:
     # The node's own backends take a minute or need a GPU; this one traces the network just the same.
     set_torch_compile_wrapper(model=compiled, backend="eager")
     return {
-        "EasyCache": EasyCacheNode.execute(MODEL, 0.1, 0.15, 0.95, False)[0],
         "LazyCache": LazyCacheNode.execute(MODEL, 0.2, 0.15, 0.95, False)[0],
         "TorchCompileModel": compiled,
         "ModelSamplingContinuousEDM": ModelSamplingContinuousEDM().patch(MODEL, "cosmos_rflow", 200.0, 0.01)[0],
@@ -187,19 +202,18 @@ def patched() -> dict[str, ModelPatcher]:
     }
 
 
-def other_nodes() -> dict[str, float]:
+def other_nodes(plain: torch.Tensor) -> dict[str, float]:
     """Node -> decibels between the videos with it and without it."""
-    plain = frames("standard", 35, 7)
     return {name: psnr(frames("standard", 35, 7, model), plain) for name, model in patched().items()}
 
 
-def passes_with_easycache() -> int:
-    """Of 35."""
+def easycache(plain: torch.Tensor) -> tuple[float, int]:
+    """Decibels between the videos with it and without it, and its passes, of 35."""
     passes = []
     counter = MODEL.model.diffusion_model.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
-    frames("standard", 35, 7, EasyCacheNode.execute(MODEL, 0.1, 0.15, 0.95, False)[0])
+    made = frames("standard", 35, 7, EasyCacheNode.execute(MODEL, 0.1, 0.15, 0.95, False)[0])
     counter.remove()
-    return len(passes)
+    return psnr(made, plain), len(passes)
 
 
 def sigma_difference() -> float:
@@ -267,18 +281,20 @@ def loaded_once_more() -> dict[str, bool]:
 
 def main() -> None:
     with torch.inference_mode():
+        plain = frames("standard", 35, 7)
         report = {
             "embeddings": embeddings(),
             "vae levels": vae_levels(),
             "sigmas": sigma_difference(),
-            "samplers": samplers(),
-            "other nodes": other_nodes(),
-            "easycache": passes_with_easycache(),
+            "samplers": samplers(plain),
+            "other nodes": other_nodes(plain),
+            "easycache": easycache(plain),
             "refusals": refusals(),
             "loaded once more": loaded_once_more(),
             "writer": writer_report(PROJECTION),
             "files": files_report(),
             "other variant": other_variant(),
+            "dfd": dfd(),
             "starts": {str(given): start_of_video(given) for given in (1, 5)},
         }
     print(json.dumps(report))

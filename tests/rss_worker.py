@@ -32,7 +32,7 @@ from cosmos_predict25.pipeline.local.load.weights import index_tensors, load_ten
 from cosmos_predict25.pipeline.local.model import TextEncoder
 from cosmos_predict25.pipeline.request import GenerationRequest
 
-LAYERS = 2
+LAYERS = 1
 
 
 def resident() -> int:
@@ -74,7 +74,7 @@ def write_zeros(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def encode(folder: Path) -> dict[str, int]:
-    """Two layers of the real width."""
+    """A layer of the real width."""
     config = Qwen2_5_VLConfig(text_config={**TEXT, "num_hidden_layers": LAYERS})
     config.save_pretrained(folder)
     with torch.device("meta"):

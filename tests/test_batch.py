@@ -1,5 +1,6 @@
 """A file of jobs becomes a folder of videos: each made once, whatever happens on the way."""
 
+import argparse
 import json
 import os
 import random
@@ -20,11 +21,14 @@ from cosmos_predict25.pipeline import DEMO_FOLDER, GenerationRequest, generate, 
 from cosmos_predict25.pipeline.batch import command
 from cosmos_predict25.pipeline.batch.jobs import read_jobs
 from cosmos_predict25.pipeline.batch.output import Output
+from cosmos_predict25.pipeline.local.load.find import DEMO_LORA_FILE
 from cosmos_predict25.pipeline.local.many import Wanted, generate_many
 from cosmos_predict25.pipeline.start import Start
+from cosmos_predict25.tests import batch_worker
 
 SMALL = {"num_frames": 9, "num_steps": 2, "guidance": 2, "width": 32, "height": 32}
 PROMPT = "A red circle moves left over blue."
+HERE = ("--device", "cpu", "--workers", "1")
 SLOW = {**SMALL, "num_steps": 20, "width": 64, "height": 64}
 
 
@@ -35,11 +39,11 @@ def write_jobs(folder: Path, *jobs: dict, like: dict = SMALL) -> Path:
 
 
 def run(file: Path, out: Path, *options: str) -> int:
-    return command.main([str(file), str(out), "--device", "cpu", *options])
+    return command.main([str(file), str(out), *HERE, *options])
 
 
-def start_process(file: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    program = [sys.executable, "-m", "cosmos_predict25.batch", str(file), str(out), *(options or ("--device", "cpu"))]
+def start_command(file: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    program = [sys.executable, "-m", "cosmos_predict25.batch", str(file), str(out), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -179,12 +183,68 @@ def test_what_cannot_be_used_is_refused_with_its_name(tmp_path, capsys, option):
     assert option[1] in capsys.readouterr().err
 
 
+def test_a_single_file_and_a_lora_with_its_strength_make_the_video(tmp_path):
+    (file,) = (DEMO_FOLDER / "transformer").glob("*.safetensors")
+    jobs = write_jobs(tmp_path, {"name": "a", "seed": 1})
+    parts = ("--checkpoint", str(file), "--base", str(DEMO_FOLDER))
+    loras = {"none": (), "off": ("--lora", f"{DEMO_LORA_FILE}:0"), "on": ("--lora", f"{DEMO_LORA_FILE}:1.5")}
+    for name, options in loras.items():
+        assert run(jobs, tmp_path / name, *parts, *options) == 0
+    none, off, on = (pictures(tmp_path / name / "a.mp4").astype(float) for name in loras)
+    assert abs(off - none).mean() < 0.5 < 2 < abs(on - none).mean()
+    made_by = json.loads((tmp_path / "on" / "a.json").read_text())["checkpoint"]
+    assert made_by == f"{file.name} + {DEMO_LORA_FILE.name}:1.5"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--vae", str(DEMO_LORA_FILE)), "--vae is for a single file"),
+        (("--lora", "nowhere.safetensors:0.5"), "--lora is 'nowhere.safetensors', but there is no such file"),
+        (("--checkpoint", str(DEMO_LORA_FILE)), "has no vae: give --vae, or in --base"),
+        (("--checkpoint", str(DEMO_LORA_FILE), "--base", str(DEMO_FOLDER)), "is not Cosmos-Predict2.5"),
+    ],
+)
+def test_wrong_files_of_a_checkpoint_are_refused_with_the_option(tmp_path, capsys, options, says):
+    assert run(write_jobs(tmp_path, {"name": "a"}), tmp_path / "out", *options) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_long_video_is_made_in_segments_beside_short_ones(tmp_path, capsys):
+    long = {"enable_autoregressive": True, "num_frames": 20, "chunk_size": 9, "chunk_overlap": 5}
+    file = write_jobs(tmp_path, {"name": "a", "seed": 1, **long}, {"name": "b", "seed": 1}, like=SMALL)
+    assert run(file, tmp_path / "out") == 0
+    first, short = pictures(tmp_path / "out" / "a.mp4"), pictures(tmp_path / "out" / "b.mp4")
+    assert (len(first), len(short)) == (20, 9)
+    assert abs(first[:9].astype(float) - short).mean() < 8
+    write_jobs(tmp_path, {"name": "a", "seed": 1, **long, "num_frames": 21})
+    assert run(file, tmp_path / "out") == 2
+    assert "was made with another num_frames" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_several_processes_share_one_folder_and_make_each_video_once(tmp_path, capsys):
     file, out = write_jobs(tmp_path, {"name": "a", "seeds": 6}), tmp_path / "out"
-    assert command.main([str(file), str(out), "--device", "cpu,cpu"]) == 0
+    assert run(file, out, "--workers", "2") == 0
     assert len(videos(out)) == 6
     lines = [line for line in capsys.readouterr().out.splitlines() if " of 6, " in line]
     assert len({line.split(", ")[1].split(":")[0] for line in lines}) == len(lines) == 6
+
+
+def options_of(*arguments: str) -> argparse.Namespace:
+    return command.parser().parse_args(["jobs", "out", *arguments])
+
+
+def test_a_small_model_has_a_process_for_each_core_and_a_large_one_has_all_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert [each.threads for each in command.processes_of(options_of(), 9)] == [1, 1, 1, 1]
+    assert [each.threads for each in command.processes_of(options_of(), 3)] == [1, 1, 1]
+    assert [each.threads for each in command.processes_of(options_of("--workers", "2"), 9)] == [2, 2]
+    file = tmp_path / "large.safetensors"
+    with file.open("wb") as content:
+        content.truncate(command.SMALL_BYTES)
+    assert [each.threads for each in command.processes_of(options_of("--checkpoint", str(file)), 9)] == [None]
 
 
 def test_a_job_that_another_process_holds_is_left_to_it(tmp_path):
@@ -210,34 +270,61 @@ def test_a_job_that_another_process_holds_is_left_to_it(tmp_path):
     assert output.claim(first)
 
 
-def kill_while_it_works(file: Path, out: Path, chance: random.Random) -> None:
-    """Start the command, and kill it when a job has been claimed and some time has gone by."""
-    process = start_process(file, out)
+def kill_a_copy(file: Path, out: Path) -> None:
+    """Start the command, and kill it when a video is finished."""
+    process, printed = batch_worker.start(file, out, *HERE)
+    while "left" not in printed.recv():
+        pass
+    process.kill()
+    process.join()
+
+
+def kill_the_command(file: Path, out: Path, chance: random.Random) -> None:
+    """Start the command with two processes, and kill it after any line that it prints."""
+    process = start_command(file, out, "--workers", "2")
     assert process.stdout
     for line in process.stdout:
-        if " of " in line and "left" in line and chance.random() < 0.5:
+        if "left" in line and chance.random() < 0.5:
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
+def finished_in(out: Path) -> dict[Path, tuple[int, bytes]]:
+    """The videos, each of which must be whole and have its values beside it."""
+    found = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.glob("*.mp4")}
+    for path, (_, content) in found.items():
+        assert content[4:8] == b"ftyp"
+        assert path.with_suffix(".json").is_file()
+    return found
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.exhaustive)])
-def test_a_killed_run_goes_on_where_it_was_and_makes_nothing_twice(tmp_path, kills):
-    file, out = write_jobs(tmp_path, {"name": "a", "seeds": 3 * kills + 2}), tmp_path / "out"
-    chance, seen = random.Random(1), {}
-    for _ in range(kills):
-        kill_while_it_works(file, out, chance)
-        now = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.glob("*.mp4")}
-        assert seen.items() <= now.items()
-        for path, (_, content) in now.items():
-            assert content[4:8] == b"ftyp"
-            assert path.with_suffix(".json").is_file()
-        seen = now
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    file, out = write_jobs(tmp_path, {"name": "a", "seeds": 6}), tmp_path / "out"
+    kill_a_copy(file, out)
+    before = finished_in(out)
+    assert 1 <= len(before) < 6
     assert run(file, out) == 0
-    assert len(videos(out)) == 3 * kills + 2
-    assert seen.items() <= {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.glob("*.mp4")}.items()
+    after = finished_in(out)
+    assert len(after) == 6
+    assert before.items() <= after.items()
     assert FileLock(out / ".claims" / "failed.lock", timeout=0).acquire()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_twenty_kills_lose_no_video_and_make_none_twice(tmp_path):
+    file, out = write_jobs(tmp_path, {"name": "a", "seeds": 62}), tmp_path / "out"
+    chance, seen = random.Random(1), {}
+    for _ in range(20):
+        kill_the_command(file, out, chance)
+        assert seen.items() <= finished_in(out).items()
+        seen = finished_in(out)
+    assert run(file, out) == 0
+    assert len(finished_in(out)) == 62
+    assert seen.items() <= finished_in(out).items()
 
 
 def ray_workers() -> list[int]:
@@ -249,7 +336,7 @@ def ray_workers() -> list[int]:
 @pytest.mark.exhaustive
 def test_a_ray_cluster_makes_all_videos_though_a_worker_dies(tmp_path):
     file, out = write_jobs(tmp_path, {"name": "a", "seeds": 6}, like=SLOW), tmp_path / "out"
-    process = start_process(file, out, "--ray", "local", "--workers", "2")
+    process = start_command(file, out, "--ray", "local", "--workers", "2")
     assert process.stdout
     lines = []
     for line in process.stdout:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cosmos_predict25.pipeline.batch import command
 from cosmos_predict25.pipeline.batch.jobs import IMAGE, TEXT, VIDEO, InvalidJobsError, Job, read_jobs, shard_of
 from cosmos_predict25.pipeline.errors import InvalidRequestError
 
@@ -44,6 +45,34 @@ def test_files_in_the_form_of_nvidias_own_are_read_as_they_are(tmp_path, kind):
     assert {job.inference_type for job in jobs} == {kind}
     assert jobs[0].request.prompt == "A robot welds."
     assert jobs[0].input_path == (None if kind == "text2world" else tmp_path / "one.jpg")
+
+
+def test_all_fields_of_nvidias_runner_are_read_one_file_per_job_too(tmp_path):
+    (tmp_path / "belt.mp4").touch()
+    fields = {
+        "inference_type": "video2world", "name": "belt", "prompt": "Rocks travel on.", "input_path": "belt.mp4",
+        "negative_prompt": "Blur.", "seed": 0, "guidance": 7, "resolution": "432,768", "num_output_frames": 93,
+        "num_steps": 35, "enable_autoregressive": False, "chunk_size": 77, "chunk_overlap": 1,
+    }  # fmt: skip
+    first = write(tmp_path / "belt.json", json.dumps(fields))
+    second = write(tmp_path / "long.json", json.dumps(
+        {"inference_type": "text2world", "name": "long", "prompt": "It drives.", "input_path": None,
+         "enable_autoregressive": True, "num_output_frames": 200}
+    ))  # fmt: skip
+    belt, long = read_jobs(first, second)
+    request = belt.request
+    assert (request.height, request.width, request.num_frames, request.guidance_scale) == (432, 768, 93, 7)
+    assert (belt.new_frames, belt.num_segments, belt.inference_type) == (0, 1, VIDEO)
+    assert (long.request.num_frames, long.new_frames, long.overlap, long.num_segments) == (77, 123, 1, 3)
+
+
+def test_the_command_has_fields_for_every_job_of_a_folder_of_prompts(tmp_path):
+    write(tmp_path / "a.txt", "one")
+    defaults = command.defaults_of(["num_frames=25", "guidance=1", "schedule=distilled", "num_steps=4"])
+    (job,) = read_jobs(tmp_path, defaults=defaults)
+    assert (job.request.num_frames, job.request.guidance_scale, job.request.schedule) == (25, 1, "distilled")
+    with pytest.raises(InvalidRequestError, match="FIELD=VALUE"):
+        command.defaults_of(["num_frames"])
 
 
 def test_a_single_object_and_a_list_are_read_too(tmp_path):
@@ -89,7 +118,7 @@ def test_a_job_without_a_seed_always_has_the_same_one(tmp_path):
 
 def test_defaults_serve_the_jobs_that_do_not_say_it(tmp_path):
     file = lines(tmp_path, {"name": "a", "prompt": "p"}, {"name": "b", "prompt": "p", "num_frames": 9})
-    jobs = read_jobs(file, {"num_frames": 25})
+    jobs = read_jobs(file, defaults={"num_frames": 25})
     assert [job.request.num_frames for job in jobs] == [25, 9]
 
 
@@ -119,7 +148,9 @@ WRONG = [
     ({"prompt": "p", "name": "a:b"}, "':'"),
     ({"prompt": "p", "name": "CON"}, "cannot be the name"),
     ({"prompt": "p", "name": "x" * 300}, "at most 200"),
-    ({"prompt": "p", "schedule": "distilled", "num_steps": 35, "guidance": 1}, "1 to 4"),
+    ({"prompt": "p", "schedule": "distilled", "num_steps": 36, "guidance": 1}, "1 to 4"),
+    ({"prompt": "p", "enable_autoregressive": True, "chunk_overlap": 3}, "chunk_overlap is 3"),
+    ({"prompt": "p", "enable_autoregressive": True, "num_frames": 2000}, "num_frames is 2000"),
     ("text", "a job is a JSON object"),
 ]
 

@@ -5,10 +5,11 @@ import importlib
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -37,12 +38,21 @@ REPO = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def fresh(monkeypatch) -> Callable[[str], Any]:
+def fresh() -> Iterator[Callable[[str], Any]]:
     """Imports a module of the pack's anew, with all of its room, from libraries that a test has changed."""
-    for name in list(sys.modules):
-        if name.startswith(ROOMS) and not name.endswith("local.compat"):
-            monkeypatch.delitem(sys.modules, name)
-    return lambda name: importlib.import_module(f"cosmos_predict25.{name}")
+    before = taken_out()
+    yield lambda name: importlib.import_module(f"cosmos_predict25.{name}")
+    taken_out()
+    for name, module in before.items():
+        sys.modules[name] = module
+        package, _, own_name = name.rpartition(".")
+        setattr(sys.modules[package], own_name, module)
+
+
+def taken_out() -> dict[str, ModuleType]:
+    """The modules of `ROOMS`, which are imported no more, but for `compat`."""
+    names = [name for name in sys.modules if name.startswith(ROOMS) and not name.endswith("local.compat")]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +233,7 @@ LINES = {
 }
 
 
+@pytest.mark.sample(12)
 @pytest.mark.quick(6)
 @pytest.mark.parametrize(("part", "release"), RELEASES, ids=lambda value: getattr(value, "__name__", value))
 def test_a_release_that_changes_a_part_has_it_run_as_the_library_does(monkeypatch, fresh, expected, part, release):
@@ -410,6 +421,7 @@ NATIVE = [
 ]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.quick(6)
 @pytest.mark.usefixtures("core", "fresh")
 @pytest.mark.parametrize(("module", "name"), NATIVE, ids=lambda value: value.split(".")[-1])

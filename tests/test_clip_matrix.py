@@ -357,7 +357,7 @@ def extended(video: Any) -> tuple[Seen, list[str], float]:
     )
 
 
-@pytest.mark.sample(14)
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_keeps_its_times_and_its_shape_on_all_ways(core, tmp_path, name):
     from comfy_api.latest import InputImpl
@@ -450,6 +450,7 @@ def hdr_frame(transfer: int) -> av.VideoFrame:
     return frame
 
 
+@pytest.mark.slow  # FFmpeg takes a second to make its table for each way
 @pytest.mark.parametrize(("transfer", "name"), [(HLG, "HLG"), (PQ, "PQ")], ids=["HLG", "PQ"])
 def test_hdr_becomes_the_colours_that_a_standard_screen_shows(core, tmp_path, transfer, name):
     from comfy_api.latest import InputImpl
@@ -467,12 +468,11 @@ def test_hdr_becomes_the_colours_that_a_standard_screen_shows(core, tmp_path, tr
         output.mux(stream.encode(None))
     clip = FileClip(file)
     ways = {"start": end_of(InputImpl.VideoFromFile(str(file))).frames[0]}
-    for format in (VIDEO_OUTPUT_TYPES[0], VIDEO_OUTPUT_TYPES[2]):
-        saved = export(clip, tmp_path / f"saved{SUFFIX[format]}", format=format, quality="maximum")
-        assert f"HDR ({name}) was converted to standard colours (BT.709)." in saved.notes
-        saved_clip = FileClip(saved.path)
-        assert (saved_clip.colours.primaries, saved_clip.colours.transfer) == (1, 1)
-        ways[format] = next(saved_clip.frames())
+    saved = export(clip, tmp_path / "saved.mov", format="PRORES4444 (.mov)", quality="maximum")
+    assert f"HDR ({name}) was converted to standard colours (BT.709)." in saved.notes
+    saved_clip = FileClip(saved.path)
+    assert (saved_clip.colours.primaries, saved_clip.colours.transfer) == (1, 1)
+    ways["saved"] = next(saved_clip.frames())
     for way, frame in ways.items():
         found = [tuple((frame[HEIGHT // 2, 8 + 16 * place, :3] * 255).round().int().tolist()) for place in range(4)]
         print(f"{name:28} {way:18} {found}")

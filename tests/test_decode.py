@@ -114,6 +114,7 @@ def test_a_decoding_that_is_stopped_leaves_all_as_it_was(wide_vae):
     assert state_of(wide_vae) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "grid", [GRIDS[0], pytest.param(GRIDS[1], marks=pytest.mark.slow)], ids=lambda grid: f"{grid[0]}x{grid[1]}"
 )

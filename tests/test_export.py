@@ -178,7 +178,7 @@ def assert_tone(container: av.container.InputContainer, codec: str, seconds: Fra
     "format", [pytest.param(name, marks=pytest.mark.slow if "GIF" in name else ()) for name in VIDEO_OUTPUT_TYPES]
 )
 def test_quality_and_size_rise_from_low_to_maximum(textured_clip, tmp_path, format):
-    frames = textured_clip[:5]
+    frames = textured_clip[:2]
     saved = [export(frames, tmp_path / f"{q}{SUFFIX[format]}", format=format, quality=q) for q in VIDEO_QUALITIES]
     decibels = [psnr(video.path, frames) for video in saved]
     sizes = [video.file_size for video in saved]
@@ -186,6 +186,7 @@ def test_quality_and_size_rise_from_low_to_maximum(textured_clip, tmp_path, form
     assert sizes == sorted(set(sizes)), sizes
 
 
+@pytest.mark.slow
 def test_high_in_x264_is_visually_lossless(tmp_path):
     frames = moving_clip(5, 704, 1280)
     assert psnr(save(frames, tmp_path, X264, quality="high").path, frames) >= 42
@@ -639,6 +640,8 @@ CLIPS = {
 
 
 @pytest.mark.skipif(not THREADS.is_dir(), reason="only Linux lists threads")
+@pytest.mark.sample(12)
+@pytest.mark.quick(6)
 @pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("format", [X264, PRORES, GIF])
 @pytest.mark.parametrize("kind", CLIPS)
@@ -804,7 +807,7 @@ def test_a_folder_that_vanishes_meanwhile_is_explained(clip, tmp_path, format):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.sample(25)
+@pytest.mark.sample(13)
 @pytest.mark.parametrize("channels", range(1, 9))
 @pytest.mark.parametrize("rate", [8000, 11025, 48000, 192000])
 @pytest.mark.parametrize("format", [X264, VP9, PRORES])

@@ -656,7 +656,7 @@ def test_stop_ends_the_run_between_frames_and_leaves_no_file(comfyui, format):
     assert export(comfyui, prompt_with(format=format)).exists()
 
 
-@pytest.mark.parametrize("format", [MP4, GIF])
+@pytest.mark.parametrize("format", [MP4, pytest.param(GIF, marks=pytest.mark.exhaustive)])
 def test_stop_ends_the_export_of_a_file(any_comfyui, format):
     make_noise(any_comfyui.base / "input" / "noise.mp4", 200)
     prompt = prompt_with("noise.mp4", format=format, quality="maximum", filename_prefix="stopped")

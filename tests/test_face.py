@@ -123,7 +123,7 @@ def test_a_subgraph_alone_says_what_to_connect_and_why_it_does_not_run(page: Pag
     add_from_search(page, "Text to Video (Cosmos)")
     press_run(page)
     told = page.get_by_role("alert")
-    connect = told.filter(has_text="Connect the output 'video' to Export Video (Cosmos Predict2.5)")
+    connect = told.filter(has_text="Connect the output video to Export Video (Cosmos Predict2.5)")
     expect(connect).to_be_visible()
     page.evaluate(CONNECT, {**SMALL, "prompt": "A red circle.", "seed": 4})
     press_run(page)

@@ -19,8 +19,9 @@ from cosmos_predict25.devtools.fal_faults import FAST
 from cosmos_predict25.devtools.fal_standin import FOREVER, FalStandIn, Json, Reply, Reset, content_policy, ingress
 from cosmos_predict25.pipeline.errors import FalError, JobExpiredError, JobKeptError, OutcomeUnknownError
 from cosmos_predict25.pipeline.fal import DISTILLED, TEXT_TO_VIDEO, FalClient, Journal
-from cosmos_predict25.pipeline.fal.journal import JobState, Record, acquire, release
+from cosmos_predict25.pipeline.fal.journal import JobState, Record
 from cosmos_predict25.pipeline.fal.submission import make_submission
+from cosmos_predict25.pipeline.lock import acquire, release
 from cosmos_predict25.pipeline.observer import NullObserver
 from cosmos_predict25.tests import fal_worker
 from cosmos_predict25.tests.fal import (
@@ -568,6 +569,7 @@ def damage(fal: FalStandIn, record: Record, kind: str) -> Path:
     return path
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("kind", [*DAMAGE, "folder"])
 def test_a_damaged_record_is_refused_and_nothing_is_paid(fal: FalStandIn, kind: str) -> None:
     path = damage(fal, record_for(fal, JobState.SUBMITTED), kind)
@@ -612,6 +614,7 @@ def test_a_damaged_record_does_not_hold_up_other_requests(fal: FalStandIn, kind:
     assert (fal.accepted, path.exists()) == (2, True)
 
 
+@pytest.mark.sample(13)
 @pytest.mark.parametrize(
     "fields",
     [

@@ -334,6 +334,7 @@ def test_the_key_is_read_anew_in_each_run(fal: FalStandIn, monkeypatch: pytest.M
     assert fal.accepted == 1
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("stage", ["submit", "status", "result", "listing"])
 @pytest.mark.parametrize("form", ["header", "key", "list", "html"])
 def test_an_answer_that_says_the_key_again_is_not_shown(

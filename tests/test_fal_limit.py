@@ -102,6 +102,7 @@ def test_a_list_sends_as_many_jobs_at_once_as_the_day_has_left(
     assert (kinds.count("RemoteVideo"), kinds.count("FalError"), fal.accepted) == (3, 5, 3)
 
 
+@pytest.mark.slow
 def test_processes_share_the_limit(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LIMIT_VARIABLE, "0.40")
     outcomes = [fal_worker.outcome_of(worker) or {} for worker in [start(fal, request={"seed": n}) for n in range(4)]]
@@ -235,13 +236,16 @@ def test_the_sum_of_all_records_is_the_jobs_of_fal_times_the_price(fal: FalStand
 
 
 @only_posix
-@pytest.mark.parametrize(("count", "limit"), [(30, 3.0), pytest.param(100, 10.0, marks=pytest.mark.exhaustive)])
-def test_the_sum_of_a_list_that_is_killed_ten_times_is_right_to_the_cent(
-    tmp_path: Path, count: int, limit: float
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "limit", "kills"), [(12, 1.2, 3), pytest.param(100, 10.0, 10, marks=pytest.mark.exhaustive)]
+)
+def test_the_sum_of_a_list_that_is_killed_again_and_again_is_right_to_the_cent(
+    tmp_path: Path, count: int, limit: float, kills: int
 ) -> None:
     with FalStandIn(tmp_path / "fal", clock=Clock(real=True)) as fal:
         fal.queue_seconds, fal.run_seconds = 0.3, 0.5
-        killed = killed_list(tmp_path, fal, count, limit, random.Random(25))
+        killed = killed_list(tmp_path, fal, count, limit, random.Random(25), kills)
         assert fal.violations == []
     assert killed.is_good(limit), killed
     assert killed.accepted * PRICE >= limit - killed.unknown - 0.001, killed

@@ -352,6 +352,7 @@ def test_the_list_is_read_page_by_page_in_little_memory(fal: FalStandIn) -> None
     assert len(fal.requests("listing")) == 50
 
 
+@pytest.mark.slow
 def test_all_pages_are_read(fal: FalStandIn) -> None:
     lose_answer(fal)
     submit_by_another(101, seed=8)

@@ -148,6 +148,7 @@ def test_a_file_that_is_too_large_is_refused(fal: FalStandIn, fault: Fault, says
     fal.wait_for(lambda: fal.requests("media")[0].outcome in ("abandoned", "closed"))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "length", [10**18, 2**63, 10**20, 10**40, "9" * 5000, "-1", "x", "\xb2"], ids=lambda length: str(length)[:9]
 )
@@ -220,6 +221,7 @@ def test_the_numbers_of_a_video_are_the_files_and_not_those_that_fal_announces(
     assert (video.file_size, video.width, video.height, video.fps, video.num_frames) == (len(content()), 96, 64, 16, 9)
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("value", [0, -1, 0.5, 10**400, math.nan, math.inf, True, "9", None, [9], {}, "x" * 10_000])
 def test_numbers_that_fal_announces_may_be_anything(fal: FalStandIn, value: Any) -> None:
     names = ("file_size", "width", "height", "fps", "num_frames", "duration", "content_type")
@@ -274,7 +276,7 @@ ASTRAY = [
 ]
 
 
-@pytest.mark.sample(23)
+@pytest.mark.sample(12)
 @pytest.mark.quick(8)
 @pytest.mark.parametrize("location", ASTRAY)
 @pytest.mark.parametrize("after", [0, 2])
@@ -383,7 +385,7 @@ ILLEGAL = [
 ]
 
 
-@pytest.mark.sample(27)
+@pytest.mark.sample(12)
 @pytest.mark.quick(9)
 @pytest.mark.parametrize("address", ILLEGAL, ids=lambda address: ascii(address)[:50])
 def test_illegal_addresses_are_never_asked(fal: FalStandIn, address: str) -> None:
@@ -454,7 +456,7 @@ def test_a_file_that_stays_gone_has_expired(fal: FalStandIn, code: int) -> None:
     fal.fault("media", Reply(code), FOREVER)
     error = failed(fal, JobExpiredError)
     assert (error.stage, f"HTTP {code}" in str(error)) == ("download", True)
-    assert len(fal.requests("result")) == len(fal.requests("media")) > 2
+    assert len(fal.requests("result")) == len(fal.requests("media")) >= 2
     # Half: the stand-in notes when a request comes, and patience is counted between answers.
     assert fal.requests("media")[-1].time - fal.requests("media")[0].time >= FAST.media_patience / 2
     is_blocked(fal)
@@ -529,6 +531,7 @@ FILE_NAMES = [
 ]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("name", FILE_NAMES, ids=lambda name: ascii(name)[:30])
 def test_the_file_name_is_ours(fal: FalStandIn, tmp_path: Path, name: Any) -> None:
     fal.fault("result", with_video(file_name=name))

@@ -92,14 +92,21 @@ class Busy:
 class Wait(Busy):
     RETURN_TYPES, OUTPUT_NODE = ("FLOAT",), False
 
-    async def run(self, seconds):
-        await asyncio.sleep(seconds)
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"file": ("STRING", {})}}
+
+    async def run(self, file):
+        while not Path(file).exists():
+            await asyncio.sleep(0.05)
         return (20.0,)
 
 
-class Fail(Busy):
-    async def run(self, seconds):
-        await asyncio.sleep(seconds)
+class Fail(Wait):
+    OUTPUT_NODE = True
+
+    async def run(self, file):
+        await super().run(file)
         raise RuntimeError("this node fails")
 
 
@@ -119,13 +126,14 @@ NODE_CLASS_MAPPINGS = {
 }
 """
 """Nodes of another pack: one tells what it gets, one keeps the graph's loop busy as core's sampler does, one
-only waits, one fails, one gives a list."""
+only waits for a file, one fails once it is there, one gives a list."""
 
 
 @pytest.fixture
 def fal(running_fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[FalStandIn]:
     """The stand-in with short jobs. Changes of its switches end with the test."""
-    for name, value in {"queue_seconds": 0.3, "run_seconds": 0.5, "locked": False, "cancelled": "ends"}.items():
+    switches = {"queue_seconds": 0.3, "run_seconds": 0.5, "concurrency": 40, "locked": False, "cancelled": "ends"}
+    for name, value in switches.items():
         monkeypatch.setattr(running_fal, name, value)
     yield running_fal
     running_fal.clear_faults()
@@ -268,7 +276,7 @@ def events(entry: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 def error_of(server: ComfyUI, prompt: Graph) -> dict[str, Any]:
     with pytest.raises(PromptFailedError) as failed:
-        server.run(prompt, 30)
+        server.run(prompt)
     (error,) = events(failed.value.entry, "execution_error")
     return error
 
@@ -354,7 +362,7 @@ def stop(server: ComfyUI, prompt_id: str) -> float:
     """Seconds from the request to stop until the run was interrupted, without an error."""
     asked = time.time()
     server.interrupt()
-    entry = server.wait(prompt_id, 60)
+    entry = server.wait(prompt_id)
     assert not events(entry, "execution_error")
     (event,) = events(entry, "execution_interrupted")
     return event["timestamp"] / 1000 - asked
@@ -392,18 +400,26 @@ def test_a_video_inside_the_reply_is_used_too(server, fal):
 
 
 def test_the_node_and_the_console_show_queue_position_time_log_and_price(server, fal):
-    fal.queue_seconds, fal.run_seconds = 3, 4
+    fal.queue_seconds, fal.run_seconds, fal.concurrency = 0, 60, 0
     (seed,) = new_seeds()
     logged = server.log.stat().st_size
-    messages = list(server.follow(graph(seed)))
-    texts, bars = texts_of(messages, f"fal{seed}"), bars_of(messages, f"fal{seed}")
-    assert any(re.fullmatch(r"Queued at fal, [123] ahead \([0-3] s, \$0\.20 a video\)", text) for text in texts)
-    running = [re.fullmatch(r"Running at fal: step (\d+)/35 \((\d+) s, \$0\.20 a video\)", text) for text in texts]
-    steps, seconds = zip(*((int(match[1]), int(match[2])) for match in running if match), strict=True)
+    messages, steps, seconds = [], [], []
+    for message in server.follow(graph(seed)):
+        messages.append(message)
+        for text in texts_of([message], f"fal{seed}"):
+            if re.fullmatch(r"Queued at fal, 0 ahead \(\d+ s, \$0\.20 a video\)", text):
+                fal.concurrency = 1
+            if match := re.fullmatch(r"Running at fal: step (\d+)/35 \((\d+) s, \$0\.20 a video\)", text):
+                steps.append(int(match[1]))
+                seconds.append(int(match[2]))
+        if len(set(steps)) >= 2 and len(set(seconds)) >= 3:
+            fal.complete(job_of(fal, seed).request_id)
+    bars = bars_of(messages, f"fal{seed}")
+    assert fal.concurrency == 1
     assert len(set(steps)) >= 2
-    assert list(steps) == sorted(steps)
+    assert steps == sorted(steps)
     assert len(set(seconds)) >= 3
-    assert list(seconds) == sorted(seconds)
+    assert seconds == sorted(seconds)
     (result,) = [
         message.data["output"]["cosmos_predict25"]
         for message in messages
@@ -531,7 +547,7 @@ def test_stop_cancels_the_job_beside_a_local_generation(server, fal):
     prompt = with_local(server, graph(seed, settings=settings), seed)
     stopped_at = 0.0
     for message in server.follow(prompt):
-        if message.type == "preview" and not stopped_at:
+        if message.type == "preview" and jobs_of(fal, seed) and not stopped_at:
             stopped_at = time.monotonic()
             server.interrupt()
     print(f"\ninterrupted {time.monotonic() - stopped_at:.2f} s after Stop", end="")
@@ -542,17 +558,18 @@ def test_stop_cancels_the_job_beside_a_local_generation(server, fal):
 
 
 @pytest.mark.parametrize("delay", [0.5, 0.53, 0.56])
-def test_stop_cancels_the_job_beside_a_node_that_takes_the_flag_down_at_once(server, fal, delay):
+def test_stop_cancels_the_job_beside_a_node_that_takes_the_flag_down_at_once(server, fal, tmp_path, delay):
     """As core's sampler, which looks at each layer: it ends the run at once and takes the flag down with it."""
     fal.run_seconds = math.inf
     (seed,) = new_seeds()
-    prompt = graph(seed)
-    prompt["wait"] = {"class_type": "TestWait", "inputs": {"seconds": 2.0 + delay}}
+    prompt, begin = graph(seed), tmp_path / "begin"
+    prompt["wait"] = {"class_type": "TestWait", "inputs": {"file": str(begin)}}
     prompt["busy"] = {"class_type": "TestBusy", "inputs": {"seconds": ["wait", 0]}}
     asked = 0.0
     for message in server.follow(prompt):
+        if any("Running at fal" in text for text in texts_of([message], f"fal{seed}")):
+            begin.touch()
         if message.type == "progress" and message.data["node"] == "busy" and not asked:
-            assert job_of(fal, seed).state == "IN_PROGRESS"
             time.sleep(delay)
             asked = time.monotonic()
             server.interrupt()
@@ -561,14 +578,24 @@ def test_stop_cancels_the_job_beside_a_node_that_takes_the_flag_down_at_once(ser
     fal.wait_for(lambda: job_of(fal, seed).cancelled)
 
 
-def test_after_another_node_failed_the_next_run_takes_the_job_up(server, fal):
-    fal.queue_seconds, fal.run_seconds = 0.5, 8
+def fail_once(server: ComfyUI, fal: FalStandIn, seed: int, begin: Path, is_time: Callable[[], object]) -> None:
+    """Runs the graph of a seed, in which another node fails once `is_time`."""
+    failing = {**graph(seed), "fail": {"class_type": "TestFail", "inputs": {"file": str(begin)}}}
+    prompt_id = server.queue(failing)
+    fal.wait_for(is_time)
+    begin.touch()
+    (error,) = events(server.wait(prompt_id), "execution_error")
+    assert error["node_id"] == "fail"
+
+
+def test_after_another_node_failed_the_next_run_takes_the_job_up(server, fal, tmp_path):
+    fal.run_seconds = math.inf
     (seed,) = new_seeds()
-    failing = {**graph(seed), "fail": {"class_type": "TestFail", "inputs": {"seconds": 3.0}}}
-    assert error_of(server, failing)["node_id"] == "fail"
+    fail_once(server, fal, seed, tmp_path / "begin", lambda: (record := record_of(server, seed)) and record.request_id)
     record = record_of(server, seed)
     assert record
     assert record.request_id == job_of(fal, seed).request_id
+    fal.complete(record.request_id)
     server.run(graph(seed))
     job = job_of(fal, seed)
     assert finished_file(server, seed).read_bytes() == served(fal, job)
@@ -576,11 +603,10 @@ def test_after_another_node_failed_the_next_run_takes_the_job_up(server, fal):
     assert record_of(server, seed) is None
 
 
-def test_a_job_that_was_being_sent_when_another_node_failed_is_taken_up(server, fal):
+def test_a_job_that_was_being_sent_when_another_node_failed_is_taken_up(server, fal, tmp_path):
     fal.fault("submit", Hang(accept=True))
     (seed,) = new_seeds()
-    failing = {**graph(seed), "fail": {"class_type": "TestFail", "inputs": {"seconds": 2.0}}}
-    assert error_of(server, failing)["node_id"] == "fail"
+    fail_once(server, fal, seed, tmp_path / "begin", lambda: jobs_of(fal, seed))
     fal.release()
     server.run(graph(seed))
     job = job_of(fal, seed)
@@ -616,16 +642,17 @@ def test_a_file_that_was_deleted_is_fetched_again_without_paying_once_comfyui_fo
 def test_after_a_kill_the_job_is_taken_up_and_a_finished_file_is_used(server, fal):
     finished, unfinished = new_seeds(2)
     server.run(graph(finished))
-    fal.run_seconds = 6
+    fal.run_seconds = math.inf
     server.queue(graph(unfinished))
     fal.wait_for(lambda: (record := record_of(server, unfinished)) and record.request_id)
-    assert job_of(fal, unfinished).state != "COMPLETED"
     restart(server, kill=True)
     nothing_sent = untouched(fal)
     messages = list(server.follow(graph(finished)))
     assert nothing_sent()
     assert any(text.startswith("Made before, nothing to pay") for text in texts_of(messages, f"fal{finished}"))
-    server.run(graph(unfinished))
+    prompt_id = server.queue(graph(unfinished))
+    fal.complete(job_of(fal, unfinished).request_id)
+    server.wait(prompt_id)
     assert finished_file(server, unfinished).read_bytes() == served(fal, job_of(fal, unfinished))
     assert record_of(server, unfinished) is None
     job_of(fal, finished)
@@ -652,7 +679,7 @@ def test_one_refused_of_a_list_does_not_hold_back_the_others(server, fal):
     prompt = graph(seed)
     prompt["texts"] = {"class_type": "TestPrompts", "inputs": {"count": 3, "text": "A cube"}}
     prompt["prompt"]["inputs"]["prompt"] = ["texts", 0]
-    entry = server.run(prompt, 60)
+    entry = server.run(prompt)
     assert len(jobs_of(fal, seed)) == 3
     assert len(server.saved_files(entry)) == 2
     said = " ".join(entry["outputs"][f"fal{seed}"]["cosmos_predict25"])
@@ -830,7 +857,7 @@ def with_start(prompt: Graph, seed: int, name: str, batch: int = 1, color: int =
 def test_a_video_at_fal_starts_from_a_picture_or_the_end_of_a_clip(server, fal, name, batch, endpoint, kind, count):
     (seed,) = new_seeds()
     before = set(fal.uploads)
-    entry = server.run(with_start(graph(seed), seed, name, batch), 60)
+    entry = server.run(with_start(graph(seed), seed, name, batch))
     job = job_of(fal, seed)
     assert job.endpoint.endswith(f"/{endpoint}")
     (address,) = set(fal.uploads) - before
@@ -846,14 +873,14 @@ def test_a_video_at_fal_starts_from_a_picture_or_the_end_of_a_clip(server, fal, 
 
     again = with_start(graph(seed), seed, name, batch)
     again["drawn"]["inputs"]["height"] = 301  # another picture with the same pixels after the crop
-    server.run(again, 60)
+    server.run(again)
     assert len(jobs_of(fal, seed)) == 1
 
 
 def test_a_video_of_fals_that_does_not_begin_with_what_was_sent_is_told(server, fal, monkeypatch):
     monkeypatch.setattr(fal, "keeps_start", False)
     (seed,) = new_seeds()
-    entry = server.run(with_start(graph(seed), seed, "image", color=0x808080), 60)
+    entry = server.run(with_start(graph(seed), seed, "image", color=0x808080))
     assert "does not begin with the frames that were sent" in said(entry, seed)
 
 
@@ -911,7 +938,7 @@ def test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once(server, fal)
     assert made_with(exported)["num_frames"] == 19
     again = extending(seed, 12)
     again["drawn"]["inputs"]["height"] = 301
-    server.run(again, 120)
+    server.run(again)
     assert len(jobs_of(fal, seed, *others)) == 3
 
 

@@ -64,6 +64,7 @@ def test_two_processes_with_one_request_make_one_job(fal: FalStandIn) -> None:
     assert len(fal.requests("media")) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_with_two_requests_make_two_jobs(fal: FalStandIn) -> None:
     workers = [start(fal, request={"seed": seed}) for seed in (1, 2)]
     assert [(fal_worker.outcome_of(worker) or {})["seed"] for worker in workers] == [1, 2]
@@ -72,6 +73,7 @@ def test_two_processes_with_two_requests_make_two_jobs(fal: FalStandIn) -> None:
     assert records_of(fal) == []
 
 
+@pytest.mark.slow
 @only_posix
 def test_the_lock_of_a_killed_process_does_not_hold_up_another(fal: FalStandIn) -> None:
     fal.queue_seconds = 1e6

@@ -206,6 +206,7 @@ BAD_URLS = {
 }
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS)
 def test_a_url_that_is_not_the_queues_own_is_built_instead(fal: FalStandIn, url: Any) -> None:
     def change(reply: dict[str, Any]) -> dict[str, Any]:

@@ -118,6 +118,7 @@ FAILURES: list[tuple[Outcome, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.sample(15)
 @pytest.mark.parametrize(("outcome", "expected", "says"), FAILURES, ids=[says[:40] for _, _, says in FAILURES])
 @pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 def test_a_failed_job_is_told_with_fals_reason(
@@ -211,7 +212,7 @@ UNDOCUMENTED: dict[str, Fault] = {
 }
 
 
-@pytest.mark.sample(17)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("fault", UNDOCUMENTED.values(), ids=UNDOCUMENTED)
 @pytest.mark.parametrize("times", [1, FOREVER], ids=["once", "for ever"])
 def test_what_fal_does_not_document_never_ends_a_job(fal: FalStandIn, fault: Fault, times: int) -> None:
@@ -404,6 +405,7 @@ BAD_URIS = {
 }
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("name", BAD_URIS)
 def test_a_data_uri_that_holds_no_video_is_refused(fal: FalStandIn, name: str) -> None:
     fal.fault("result", with_video(url=BAD_URIS[name]), times=FOREVER)

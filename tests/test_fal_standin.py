@@ -259,6 +259,7 @@ def test_subscribe_tells_of_each_state(fal: FalStandIn, client: str) -> None:
     assert result["video"]["content_type"] == "video/mp4"
 
 
+@pytest.mark.slow
 @both_clients
 def test_uploads(fal: FalStandIn, client: str) -> None:
     kind = "application/octet-stream"
@@ -288,7 +289,7 @@ def http(fal: FalStandIn) -> Iterator[httpx.Client]:
         proxy=fal.environ["HTTPS_PROXY"],
         verify=tls,
         trust_env=False,
-        timeout=60,
+        timeout=300,
         headers={"authorization": f"Key {fal.key}"},
     ) as http:
         yield http

@@ -242,6 +242,7 @@ class Mutated(Fault):
         await wire.send(Response(self.chance.choice(self.statuses), headers, mutated(self.chance)))
 
 
+@pytest.mark.slow
 def test_10000_mutated_replies_raise_nothing_but_our_own_errors() -> None:
     chance = random.Random(7)
     kinds: dict[str, int] = {}

@@ -151,6 +151,7 @@ def test_429_forever_ends_with_no_record(fal: FalStandIn) -> None:
     assert records_of(fal) == []
 
 
+@pytest.mark.slow
 def test_a_place_at_fal_is_waited_for_up_to_the_wait_limit(fal: FalStandIn) -> None:
     """Of six jobs, two have a place at once."""
     fal.fault("submit", Reply(429), times=60, after=2)
@@ -208,6 +209,7 @@ PLACES = {
 }
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_never_followed(fal: FalStandIn, status: int, place: str) -> None:
@@ -373,6 +375,7 @@ def test_no_proxy_is_used_for_a_host_that_is_excepted(monkeypatch: pytest.Monkey
     assert (other is client._transport) == (value == "*")
 
 
+@pytest.mark.slow
 def test_the_certificates_of_the_system_and_of_a_bundle_are_trusted_too(
     fal: FalStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open as real_safe_open
 from safetensors.torch import load_file, save_file
+from torch.distributed import checkpoint as distributed
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from cosmos_predict25.pipeline.errors import CheckpointNotFoundError, InvalidRequestError
+from cosmos_predict25.pipeline.errors import CheckpointNotFoundError, InvalidRequestError, WrongCheckpointError
 from cosmos_predict25.pipeline.local.encode import tokenize
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load import weights
@@ -19,8 +22,9 @@ from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import find_pipeline_folders, find_text_encoders, why_not_found
 from cosmos_predict25.pipeline.local.load.lora import read_lora
 from cosmos_predict25.pipeline.local.load.parts import language_model_name
+from cosmos_predict25.pipeline.local.load.reading import as_wrong_checkpoint
 from cosmos_predict25.pipeline.local.schedule import is_usable, standard_sigmas
-from cosmos_predict25.pipeline.local.variant import DISTILLED, KARRAS_CONFIG, OTHERS, POST_TRAINED, recognise
+from cosmos_predict25.pipeline.local.variant import DFD, DISTILLED, KARRAS_CONFIG, OTHERS, POST_TRAINED, recognise
 from cosmos_predict25.pipeline.request import GenerationRequest
 from cosmos_predict25.tests.held import LAYER, Held, pair
 from cosmos_predict25.tests.test_checkpoint import assert_same_weights
@@ -321,6 +325,8 @@ NAMES = {
     "pretrained/cosmos-2b-post-trained.safetensors": POST_TRAINED,
     "diffusion_models/cosmos_predict2.5_2b_pretrained_bf16.safetensors": OTHERS,
     "diffusion_models/Cosmos-Predict2.5-2B-Distilled.safetensors": DISTILLED,
+    "cosmos_dfd_checkpoints/0000040.net_model.pt": DFD,
+    "diffusion_models/cosmos25-dfd-distilled.safetensors": DFD,
     "diffusers/Cosmos-Predict2.5-2B": POST_TRAINED,
     "diffusers/Cosmos-Predict2.5-2B-pre-trained": OTHERS,
     "checkpoints/iter_000002000/model_ema_bf16.pt": POST_TRAINED,
@@ -355,6 +361,25 @@ def test_a_choice_goes_before_what_is_recognised_and_before_the_folders_schedule
     file = held.write("d20b7120_ema_bf16.pt", held.weights())
     assert held.load_file(file).variant is OTHERS
     assert held.load_file(file, variant=DISTILLED).variant is DISTILLED
+
+
+def test_the_dfd_checkpoint_loads_after_the_command_that_its_refusal_gives(held):
+    folder = held.empty / "0000040.net_model"
+    distributed.save({"net": held.weights()}, checkpoint_id=folder, no_dist=True)
+    with pytest.raises(WrongCheckpointError) as refused, as_wrong_checkpoint(folder):
+        raise OSError("Is a directory")
+    file = folder.with_name(f"{folder.name}.pt")
+    assert f"dcp_to_torch {folder} models/diffusion_models/{file.name}" in str(refused.value)
+    dcp_to_torch_save(folder, file)
+    assert held.load_file(file).variant is DFD
+
+
+def test_the_zip_of_a_distributed_checkpoint_is_to_be_extracted(held):
+    file = held.empty / "0000040.net_model.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("0000040.net_model/__0_0.distcp", b"")
+    with pytest.raises(WrongCheckpointError, match=r"net_model\.pt is the zip .*: extract it.*dcp_to_torch"):
+        held.load_file(file)
 
 
 # LoRAs

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, Route
 
 REPO = Path(__file__).resolve().parents[1]
 ORIGIN = "http://frontend.test"
-SCRIPT = f"{ORIGIN}/extensions/cosmos-predict25/js/cosmos_predict25.js"
+PACK = f"{ORIGIN}/extensions/cosmos-predict25"
 API = """
 class Api extends EventTarget {
     sent = []
@@ -36,14 +36,22 @@ const nodes = {
     2: node(2, 'CosmosPredict25SamplerSettings', 'control_after_generate')
 }
 const graph = { id: 'a-graph', getNodeById: (id) => nodes[id] }
-export const app = { api, nodes, rootGraph: graph, graph, registerExtension(extension) { this.extension = extension } }
+const setting = { get: () => 'zh' }
+const settings = new EventTarget()
+export const app = {
+    api, nodes, rootGraph: graph, graph, extensionManager: { setting }, ui: { settings },
+    registerExtension(extension) { this.extension = extension }
+}
 globalThis.LiteGraph = { vueNodesMode: false }
 """
 NAMES = {
     "api.queuePrompt": {},
     "api.getWorkflowTemplates": {"templates": None},
-    "api.dispatchCustomEvent": {"shown": False},
+    "api.dispatchCustomEvent": {"shown": None},
     "app.rootGraph": {},
+    "app.ui": {},
+    "app.extensionManager": {"shown": "Seed: 5."},
+    "app.extensionManager.setting": {"shown": "Seed: 5."},
     "LiteGraph": {},
     "LiteGraph.vueNodesMode": {},
     "app.nodes[1].setDirtyCanvas": {},
@@ -58,7 +66,13 @@ NAMES = {
     "": {},
 }
 """Each name, and what of `ALL` is lost without it."""
-ALL = {"templates": ["B", "C", "A (on fal)"], "job": "a-job", "shown": True, "seed": "fixed", "fps hidden": True}
+ALL = {
+    "templates": ["B", "C", "A (on fal)"],
+    "job": "a-job",
+    "shown": "\u79cd\u5b50\uff1a5\u3002",
+    "seed": "fixed",
+    "fps hidden": True,
+}
 ALL |= {"height": 400}
 USE = """async (name) => {
     const { app } = await import('/scripts/app.js')
@@ -73,7 +87,7 @@ USE = """async (name) => {
     else if (name) new Function('scope', `with (scope) { ${name} = undefined }`)(scope)
     await import('/extensions/cosmos-predict25/js/cosmos_predict25.js')
     const { extension } = app
-    extension.setup()
+    await extension.setup()
     extension.nodeCreated(app.nodes[1])
     extension.nodeCreated(app.nodes[2])
     extension.afterConfigureGraph()
@@ -81,9 +95,9 @@ USE = """async (name) => {
     const send = (event, detail) => api.dispatchEvent(new CustomEvent(event, { detail: { prompt_id: job, ...detail } }))
     send('execution_start')
     send('execution_cached', { nodes: [] })
-    send('executed', { node: '1', output: { cosmos_predict25: ['made.mp4'] } })
+    send('executed', { node: '1', output: { cosmos_predict25: ['Seed: 5.'] } })
     send('execution_success')
-    extension.onNodeOutputsUpdated({ 1: { cosmos_predict25: ['made.mp4'] } })
+    extension.onNodeOutputsUpdated({ 1: { cosmos_predict25: ['Seed: 5.'] } })
     await new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done))))
     const height = app.nodes[1].size[1]
     send('execution_error', { node_id: 1, exception_type: 'cosmos_predict25.Error', exception_message: 'No.' })
@@ -91,7 +105,7 @@ USE = """async (name) => {
     return {
         errors, job, height,
         templates: (await api.getWorkflowTemplates?.())?.['cosmos-predict25'] ?? null,
-        shown: api.sent.some(([event, { text }]) => event === 'progress_text' && text === 'made.mp4'),
+        shown: api.sent.find(([event]) => event === 'progress_text')?.[1].text ?? null,
         seed: app.nodes[2].widgets ? seed.value : null,
         'fps hidden': fps.hidden ?? false
     }
@@ -103,10 +117,11 @@ def serve(route: Route) -> None:
         f"{ORIGIN}/": "<!doctype html>",
         f"{ORIGIN}/scripts/api.js": API,
         f"{ORIGIN}/scripts/app.js": APP,
-        SCRIPT: (REPO / "web" / "js" / "cosmos_predict25.js").read_text(encoding="utf-8"),
     }
-    kind = "text/html" if route.request.url.endswith("/") else "text/javascript"
-    route.fulfill(body=files[route.request.url], content_type=kind)
+    path = route.request.url.removeprefix(PACK)
+    kind = "text/html" if path.endswith("/") else "text/javascript"
+    body = files.get(path) or (REPO / "web" / path[1:]).read_text(encoding="utf-8")
+    route.fulfill(body=body, content_type=kind)
 
 
 @pytest.fixture

@@ -142,6 +142,7 @@ def test_latents_come_back_from_the_other_scale(model):
     torch.testing.assert_close(normalize(model.vae, scaled), latents)
 
 
+@pytest.mark.slow
 def test_the_seed_alone_decides(model):
     first = generate(model, request(seed=5))
     assert first.seed == 5
@@ -185,16 +186,32 @@ def test_progress_counts_up_to_the_total_with_a_preview_for_each_step(model):
     ("seconds", "says"),
     [(0.1, ""), (4, ", about 80 s left"), (12, ", about 4 min left"), (900, ", about 5.0 h left")],
 )
-def test_the_time_left_is_told_from_the_third_step_on_by_the_steps_after_the_first(seconds, says):
-    clock = iter([1000, 1000 + 2 * seconds])
-    left = TimeLeft(23, lambda: next(clock))
-    assert [left.after_a_step() for _ in range(3)] == ["", "", says]
+def test_the_time_left_is_told_from_the_second_step_on_by_the_steps_after_the_first(seconds, says):
+    clock = iter([1000, 1000 + seconds])
+    left = TimeLeft(22, clock=lambda: next(clock))
+    assert [left.before_the_steps(), left.after_a_step(), left.after_a_step()] == ["", "", says]
+
+
+def test_the_cards_rate_tells_the_time_until_the_second_step_corrects_it():
+    clock = iter([1000, 1010, 1040])
+    left = TimeLeft(10, expected=1200, clock=lambda: next(clock))
+    assert left.before_the_steps() == ", about 20 min by this card's rate"
+    assert [left.after_a_step() for _ in range(3)] == [
+        ", about 18 min left by this card's rate",
+        ", about 80 s left",
+        ", about 2 min left",
+    ]
+
+
+def test_a_short_time_is_not_told_by_the_rate_either():
+    left = TimeLeft(4, expected=9)
+    assert left.before_the_steps() == left.after_a_step() == ""
 
 
 def test_no_time_is_left_after_the_last_step():
-    clock = iter([0, 200])
-    left = TimeLeft(3, lambda: next(clock))
-    assert [left.after_a_step() for _ in range(3)] == ["", "", ""]
+    clock = iter([0, 100, 200])
+    left = TimeLeft(3, expected=300, clock=lambda: next(clock))
+    assert [left.after_a_step() for _ in range(3)][2] == ""
 
 
 def test_the_time_left_is_told_while_steps_take_long(model, monkeypatch):
@@ -202,8 +219,22 @@ def test_the_time_left_is_told_while_steps_take_long(model, monkeypatch):
     observer = Recorder()
     generate(model, request(num_inference_steps=4), observer=observer)
     steps = [message for message, *_ in observer.reports if "step" in message]
-    assert steps[:2] == ["Denoising, step 1 of 4", "Denoising, step 2 of 4"]
-    assert all(re.fullmatch(r"Denoising, step \d of 4, about \d+ s left", step) for step in steps[2:])
+    assert steps[0] == "Denoising, step 1 of 4"
+    assert all(re.fullmatch(r"Denoising, step \d of 4, about \d+ s left", step) for step in steps[1:3])
+    assert steps[3] == "Denoising, step 4 of 4"
+
+
+def test_a_known_card_is_told_its_time_before_the_first_step(model, monkeypatch):
+    """The published rate is enough for it: the device computes nothing here."""
+    monkeypatch.setattr("cosmos_predict25.pipeline.local.generate.seconds_by_rate", lambda *_: 1200.0)
+    observer = Recorder()
+    generate(model, request(num_inference_steps=2), observer=observer)
+    messages = [message for message, *_ in observer.reports]
+    begin = messages.index("Denoising")
+    assert messages[begin + 1 : begin + 3] == [
+        "Denoising, about 20 min by this card's rate",
+        "Denoising, step 1 of 2, about 10 min left by this card's rate",
+    ]
 
 
 def test_the_last_preview_is_the_result(model):
@@ -212,6 +243,7 @@ def test_the_last_preview_is_the_result(model):
     torch.testing.assert_close(denormalize(model.vae, observer.previews[-1]), video.latents, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stops_wherever_it_is_asked_and_leaves_nothing_behind(model):
     whole = Recorder()
     expected = generate(model, request(), observer=whole).frames
@@ -258,6 +290,7 @@ def put_on_fake_gpu(part: torch.nn.Module) -> None:
             module._buffers[name] = torch.empty_like(buffer, device="cuda")
 
 
+@pytest.mark.slow
 def test_no_operation_mixes_devices(model):
     """On a real GPU each part computes there what it was given there; here fake tensors tell where that would fail."""
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -1,4 +1,4 @@
-"""What other languages say of the nodes: all of it, nothing stale, and no other numbers than the English."""
+"""The texts in other languages: all of them, nothing stale, and no other numbers than the English."""
 
 import json
 import re
@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cosmos_predict25.devtools import locales
+from cosmos_predict25.devtools import environment, locales
 from cosmos_predict25.devtools.comfyui import ComfyUI
 from cosmos_predict25.devtools.environment import REPO
 from cosmos_predict25.devtools.frontend import open_page, take_screenshot
+from cosmos_predict25.devtools.messages import messages, sentences_of
 
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # What is typed, looked up or filled in, and so is the same in all languages.
@@ -23,6 +24,8 @@ QUOTED = re.compile(r"(?<!\w)'([a-z ]+)'(?!\w)")
 OF_A_WIDGET = re.compile(r"%([^%.]+)\.seed%")
 I18N_SYNTAX = set("@{}|")
 """vue-i18n, which older frontends read tooltips with, takes these for its own."""
+ASSETS = environment.env_folder("purelib") / "comfyui_frontend_package" / "static" / "assets"
+LOCALE = re.compile(r'"\./([\w-]+)/(\w+)\.json":.*?import\(`\./([^`]+)`\)')
 CODE = re.compile(r"`([^`\n]+)`")
 HELP = REPO / "web" / "docs"
 HELP_LANGUAGES = ("zh", "ja")
@@ -45,9 +48,32 @@ def test_every_text_of_every_node_is_there_and_none_is_stale(
     language: str, source: dict[str, Any], any_comfyui: ComfyUI
 ) -> None:
     translations = locales.read(language)
-    assert set(translations) == set(locales.texts(source))
+    assert set(translations) == {*locales.texts(source), *messages()}
     served = any_comfyui.request("/i18n")[language]["nodeDefs"]
     assert {name: served[name] for name in source} == locales.translated(source, translations)
+    sentences = any_comfyui.request(f"/extensions/cosmos-predict25/messages/{language}.json")
+    assert sentences == locales.spoken(source, translations)
+
+
+def test_results_refusals_progress_and_toasts_are_translated_but_no_logs_commands_or_docstrings() -> None:
+    found = messages()
+    assert {"{0} frames of {1}x{2}", "Denoising", "There is no fal key.", "Nothing saves the video"} < set(found)
+    assert not [text for text in found if "%s" in text or "--yes" in text or "Return" in text or "``" in text]
+    assert len(found) > 400
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("It is {}. {} Take {} of {}{}.", ["It is {0}.", "Take {0} of {1}."]),
+        ("To get it:\n1. Press R.", ["To get it:", "Press R."]),
+        (", step {} of {}", [", step {0} of {1}"]),
+        ("{}. {}", []),
+        ("transformer_blocks.{}", []),
+    ],
+)
+def test_a_text_is_translated_sentence_by_sentence(text: str, sentences: list[str]) -> None:
+    assert list(sentences_of(text)) == sentences
 
 
 @pytest.mark.parametrize("language", locales.LANGUAGES)
@@ -58,16 +84,33 @@ def test_a_translation_keeps_numbers_and_what_is_typed(language: str) -> None:
         assert set(VERBATIM.findall(translation)) == set(VERBATIM.findall(english)), (english, translation)
         for value in QUOTED.findall(english):
             assert value in translation, (english, translation)
-        assert not I18N_SYNTAX & set(translation), translation
+        if not set("{}") & set(english):
+            assert not I18N_SYNTAX & set(translation), translation
 
 
 @pytest.mark.parametrize("language", locales.LANGUAGES)
-def test_a_tooltip_calls_a_node_as_the_frontend_does(language: str) -> None:
+def test_a_translation_uses_the_words_of_comfyuis_own(language: str) -> None:
+    assert locales.strays(language, locales.read(language)) == []
+    index = next(file for file in ASSETS.glob("i18n-*.js") if LOCALE.search(file.read_text(encoding="utf-8")))
+    named = {(code, part): name for code, part, name in LOCALE.findall(index.read_text(encoding="utf-8"))}
+    parts = [ASSETS / named[language, part] for part in ("main", "nodeDefs", "settings")]
+    said = "".join(part.read_text(encoding="utf-8") for part in parts).lower()
+    for by_language in locales.words().values():
+        assert any(word in said for word in by_language[language]), by_language[language]
+
+
+def test_another_word_than_comfyuis_is_named() -> None:
+    used = {"The seed.": "Le germe.", "2 seeds.": "2 graines.", "'the seed' of a/seed": "Rien."}
+    assert locales.strays("fr", used) == ["fr: say 'seed' as graine in 'The seed.'"]
+
+
+@pytest.mark.parametrize("language", locales.LANGUAGES)
+def test_a_tooltip_and_a_refusal_call_a_node_as_the_frontend_does(language: str) -> None:
     """A file's name is filled in from a node by its title, which is the translated one."""
     translations = locales.read(language)
     title = translations["Sampler Settings (Cosmos Predict2.5)"].removesuffix(" (Cosmos Predict2.5)")
-    (tooltip,) = [text for text in translations.values() if OF_A_WIDGET.search(text)]
-    assert OF_A_WIDGET.findall(tooltip) == [title]
+    found = [OF_A_WIDGET.findall(text) for text in translations.values() if OF_A_WIDGET.search(text)]
+    assert found == 2 * [[title]]
 
 
 @pytest.mark.parametrize("language", locales.LANGUAGES)
@@ -83,10 +126,13 @@ def test_the_program_lists_what_a_changed_text_makes_stale(
 ) -> None:
     info = {"name": "A", "display_name": "new", "description": "old", "input": {}, "output_name": []}
     monkeypatch.setattr(locales, "node_infos", lambda: [{**info, "output_tooltips": []}])
+    monkeypatch.setattr(locales, "messages", lambda: ["Said."])
     monkeypatch.setattr(locales, "LOCALES", tmp_path)
+    monkeypatch.setattr(locales, "SPOKEN", tmp_path / "messages")
     monkeypatch.setattr(locales, "LANGUAGES", ("zh",))
-    (tmp_path / "zh.json").write_text('{"old": "1", "gone": "2"}')
+    (tmp_path / "zh.json").write_text('{"old": "1", "Said.": "2", "gone": "3"}')
     assert locales.write_all() == ["zh: translate 'new'", "zh: remove 'gone'"]
+    assert json.loads((tmp_path / "messages" / "zh.json").read_text()) == {"Said.": "2"}
     assert json.loads((tmp_path / "zh" / "nodeDefs.json").read_text())["A"]["description"] == "1"
 
 

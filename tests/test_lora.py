@@ -11,10 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from cosmos_predict25.pipeline.errors import WrongCheckpointError
+from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 from cosmos_predict25.pipeline.local.load.lora import read_lora
 from cosmos_predict25.pipeline.local.load.original_names import diffusers_name, original_name
-from cosmos_predict25.tests.lora import NAMINGS, write_lora
+from cosmos_predict25.pipeline.local.lora import layers_of, merge_lora
+from cosmos_predict25.pipeline.local.model import LocalModel
+from cosmos_predict25.tests.lora import NAMINGS, merged, random_pairs, write_lora
 
 SHAPES = {
     "transformer_blocks.0.attn1.to_q": (8, 8),
@@ -64,10 +67,22 @@ def test_a_lokr_and_a_loha_are_what_their_formulas_give(report):
 def test_a_lora_of_the_text_projection_is_applied_where_that_lives_in_both_engines(report):
     found = report["projection"]
     assert max(found["distances"]) < 1e-4 < 0.05 < found["effect"]
-    assert found["layers"] == [1, 1]
+    assert found["layers"] == [1] * 6
     assert found["left out"] == [[], [f"net.crossattn_proj.0.lora_{half}.weight" for half in "AB"]]
     assert found["prompts of its own"]
     assert found["without it"] == 0
+
+
+def test_comfyuis_own_loader_leaves_the_text_projection_out_as_the_help_says(report):
+    assert report["projection"]["patches of ComfyUI's own loader"] == [0, 0]
+
+
+def test_kept_prompts_have_another_name_for_each_strength_of_a_lora_of_the_projection(report):
+    assert [len(names) for names in report["projection"]["kept"]] == [1, 2, 3, 3]
+
+
+def test_the_model_with_a_distilled_lora_is_a_distilled_one(report):
+    assert report["projection"]["schedules"] == ["distilled", None]
 
 
 def test_loras_add_up_and_branches_of_a_graph_take_turns(report):
@@ -118,6 +133,23 @@ def test_alpha_is_read_from_the_metadata_that_diffusers_writes(tmp_path):
     read = read_lora(tmp_path / "a.safetensors", SHAPES).tensors
     assert read["transformer_blocks.0.attn1.to_q.alpha"] == 6
     assert read["transformer_blocks.11.ff.net.0.proj.alpha"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "is_distilled"),
+    [
+        ("Cosmos-Predict2.5-2B-base-distilled-LoRA", {}, True),
+        ("turbo", {"modelspec.description": "Distilled to 4 steps"}, True),
+        ("turbo", {"ss_tag_frequency": '{"distilled water": 3}'}, False),
+        ("black-shapes", {}, False),
+    ],
+)
+def test_a_distilled_lora_is_recognised_by_its_name_or_its_description(tmp_path, name, metadata, is_distilled):
+    up, down = PAIRS["transformer_blocks.0.attn1.to_q"]
+    layer = "diffusion_model.blocks.0.self_attn.q_proj"
+    tensors = {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down}
+    save_file(tensors, tmp_path / f"{name}.safetensors", metadata)
+    assert read_lora(tmp_path / f"{name}.safetensors", SHAPES).is_distilled == is_distilled
 
 
 def test_what_does_not_fit_is_left_out_and_told(tmp_path):
@@ -208,3 +240,60 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     save_file(pair, tmp_path / "broken.safetensors", broken)
     with pytest.raises(WrongCheckpointError, match="cannot be read"):
         read_lora(tmp_path / "broken.safetensors", SHAPES)
+
+
+@pytest.fixture
+def model() -> LocalModel:
+    return load_pipeline_folder(DEMO_FOLDER)
+
+
+def weights_of(model: LocalModel) -> dict[str, torch.Tensor]:
+    return {name: layer.weight.clone() for name, layer in layers_of(model).items()}
+
+
+@pytest.mark.parametrize("naming", ["diffusers", "ComfyUI with alpha", "NVIDIA"])
+def test_in_plain_python_a_lora_is_merged_into_the_weights(model, tmp_path, naming):
+    pairs, before = random_pairs(model.transformer, 1), weights_of(model)
+    lora = merge_lora(model, write_lora(tmp_path, naming, pairs), -0.5)
+    assert not lora.left_out
+    for name, weight in weights_of(model).items():
+        expected = merged(before[name], *pairs[name], -0.5) if name in pairs else before[name]
+        torch.testing.assert_close(weight, expected)
+
+
+def test_in_plain_python_a_dora_a_lokr_a_loha_and_a_difference_are_their_formulas(model, tmp_path):
+    name, factor = "transformer_blocks.0.attn1.to_q", torch.randn
+    before = weights_of(model)[name]
+    up, down, magnitude = factor(128, 4), factor(4, 128), 1 + factor(128, 1).abs()
+    whole = before + up @ down
+    lokr, loha = [factor(2, 4), factor(64, 3), factor(3, 32)], [factor(128, 3), factor(3, 128)] * 2
+    cases = [
+        ({"lora_A.weight": down, "lora_B.weight": up, "lora_magnitude_vector": magnitude[:, 0]},
+         magnitude * whole / whole.norm(dim=1, keepdim=True)),
+        (dict(zip(("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"), [*lokr, torch.tensor(6.0)], strict=True)),
+         before + 2 * torch.kron(lokr[0], lokr[1] @ lokr[2])),
+        (dict(zip(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"),
+                  [each.clone() for each in loha] + [torch.tensor(6.0)], strict=True)),
+         before + 2 * (loha[0] @ loha[1]) * (loha[2] @ loha[3])),
+        ({"diff": up @ down}, whole),
+    ]  # fmt: skip
+    for tensors, expected in cases:
+        save_file({f"{name}.{kind}": value.contiguous() for kind, value in tensors.items()}, tmp_path / "a.safetensors")
+        layers_of(model)[name].weight.data = before.clone()
+        merge_lora(model, tmp_path / "a.safetensors")
+        torch.testing.assert_close(weights_of(model)[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_in_plain_python_a_lora_of_the_text_projection_changes_the_text_encoder(model, tmp_path):
+    before = weights_of(model)["crossattn_proj.0"]
+    up, down = torch.randn(before.shape[0], 2), torch.randn(2, before.shape[1])
+    save_file({"net.crossattn_proj.0.lora_A.weight": down, "net.crossattn_proj.0.lora_B.weight": up},
+              tmp_path / "a.safetensors")  # fmt: skip
+    merge_lora(model, tmp_path / "a.safetensors")
+    torch.testing.assert_close(model.text_encoder.crossattn_proj[0].weight, before + up @ down)
+
+
+def test_in_plain_python_oft_is_refused(model, tmp_path):
+    save_file({"transformer_blocks.0.attn1.to_q.oft_blocks": torch.zeros(8, 16, 16)}, tmp_path / "a.safetensors")
+    with pytest.raises(WrongCheckpointError, match="is OFT"):
+        merge_lora(model, tmp_path / "a.safetensors")

@@ -77,6 +77,19 @@ def test_a_replaced_file_is_noticed_and_what_does_not_fit_is_told(any_comfyui):
     assert left_out.endswith("text_encoder.q.lora_A.weight.")
 
 
+def test_a_distilled_lora_says_the_schedule_it_needs_and_the_video_warns_of_another(any_comfyui):
+    name = own_lora(any_comfyui, "own-distilled.safetensors", load_file(DEMO_LORA_FILE))
+    prompt = workflow(any_comfyui, "Cosmos Text to Video (LoRA)", num_frames=9, num_inference_steps=1, lora=name)
+    settings = prompt[node_id(prompt, "CosmosPredict25SamplerSettings")]["inputs"]
+    entry = any_comfyui.run(prompt)
+    assert any("'distilled' in Sampler Settings" in line for line in said(entry, prompt, LORA_NODE))
+    assert any("set schedule to 'distilled'" in line for line in said(entry, prompt, "CosmosPredict25Generate"))
+    settings.update(schedule="distilled", num_inference_steps=35, guidance_scale=7.0)
+    entry = any_comfyui.run(prompt)
+    assert said(entry, prompt, "CosmosPredict25SamplerSettings") == ["4 steps, guidance_scale 1."]
+    assert not any("schedule" in line for line in said(entry, prompt, "CosmosPredict25Generate"))
+
+
 def test_a_lora_for_another_model_is_refused_on_the_node(any_comfyui):
     tensors = {"diffusion_model.blocks.0.self_attn.q.lora_A.weight": torch.ones(1)}
     name = own_lora(any_comfyui, "wan.safetensors", tensors)

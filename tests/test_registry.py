@@ -47,8 +47,8 @@ def test_the_archive_has_all_that_runs_and_no_more() -> None:
     """comfy-cli packs what git tracks and .comfyignore, which is written like .gitignore, does not name."""
     archive = tracked() - tracked("--cached", "--ignored", "--exclude-from=.comfyignore")
     assert {name.split("/")[0] for name in archive} == {
-        *("__init__.py", "batch.py", "fal.py", "nodes", "pipeline", "web", "workflows", "subgraphs", "locales", "demo"),
-        *("requirements.txt", "pyproject.toml", "README.md", "LICENSE", "docs"),
+        *("__init__.py", "__main__.py", "batch.py", "fal.py", "nodes", "pipeline", "web", "workflows", "subgraphs"),
+        *("locales", "demo", "requirements.txt", "pyproject.toml", "README.md", "LICENSE", "docs"),
     }
     assert tracked("nodes", "pipeline", "web", "workflows", "subgraphs", "locales/*/*") <= archive
     assert not archive & tracked(":(glob)locales/*")

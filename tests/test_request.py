@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -91,14 +92,24 @@ def test_a_value_out_of_its_limits_is_refused_with_the_field_the_value_and_the_l
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("schedule", ["distilled", "distilled (ODE)"])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_the_distilled_schedule_goes_without_guidance_in_at_most_4_steps(steps):
-    distilled = {"schedule": "distilled", "guidance_scale": 1, "num_inference_steps": steps}
-    assert SamplerSettings(**distilled).schedule == "distilled"
-    with pytest.raises(InvalidRequestError, match=r"guidance_scale is 1\.5, but the schedule 'distilled' has no"):
+def test_the_distilled_schedules_go_without_guidance_in_at_most_4_steps(steps, schedule):
+    distilled = {"schedule": schedule, "guidance_scale": 1, "num_inference_steps": steps}
+    assert SamplerSettings(**distilled).schedule == schedule
+    name = re.escape(repr(schedule))
+    with pytest.raises(InvalidRequestError, match=rf"guidance_scale is 1\.5, but the schedule {name} has no"):
         SamplerSettings(**{**distilled, "guidance_scale": 1.5})
-    with pytest.raises(InvalidRequestError, match="num_inference_steps is 5, but the schedule 'distilled' has 1 to 4"):
+    with pytest.raises(InvalidRequestError, match=f"num_inference_steps is 5, but the schedule {name} has 1 to 4"):
         GenerationRequest(prompt="a cat", **{**distilled, "num_inference_steps": 5})
+
+
+def test_choosing_the_schedule_distilled_is_enough_for_four_steps_without_guidance():
+    settings = SamplerSettings(schedule="distilled")
+    assert (settings.num_inference_steps, settings.guidance_scale) == (4, 1)
+    assert SamplerSettings(schedule="distilled", num_inference_steps=2).num_inference_steps == 2
+    assert SamplerSettings(schedule="few steps").num_inference_steps == 35
+    assert dataclasses.replace(settings, seed=3) == SamplerSettings(schedule="distilled", seed=3)
 
 
 @pytest.mark.parametrize(

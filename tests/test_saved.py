@@ -67,6 +67,7 @@ def generated(model: Output) -> Output:
     return first("GetVideoComponents", video=video)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_a_baked_lora_loads_again(any_comfyui, kind):
     """ModelSave's file takes its projection, and all else, from the only folder that it fits."""

@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
 from torch import Tensor
 
+from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.denoise import condition_mask, denoise, no_conditioning_latents, predict_velocity
+from cosmos_predict25.pipeline.local.extend import extend
 from cosmos_predict25.pipeline.local.generate import generate
+from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
 from cosmos_predict25.pipeline.local.schedule import (
     Renoising,
@@ -19,8 +23,8 @@ from cosmos_predict25.pipeline.local.schedule import (
     make_solver,
     standard_sigmas,
 )
-from cosmos_predict25.pipeline.local.variant import DISTILLED, KARRAS_CONFIG, OTHERS, POST_TRAINED, VARIANTS
-from cosmos_predict25.pipeline.request import GenerationRequest
+from cosmos_predict25.pipeline.local.variant import DFD, DISTILLED, KARRAS_CONFIG, OTHERS, POST_TRAINED, VARIANTS
+from cosmos_predict25.pipeline.request import SCHEDULES, GenerationRequest
 from cosmos_predict25.pipeline.start import Start
 
 NOISE = torch.randn(1, 16, 3, 8, 6, generator=torch.Generator().manual_seed(1))
@@ -102,7 +106,81 @@ def test_nvidias_35_steps_of_the_14b_and_of_the_pre_trained_2b_are_35_here():
     assert 1e-3 < (diffusers.sigmas - made).abs().max() < 5e-3
 
 
-@pytest.mark.parametrize(("variant", "expected"), [(POST_TRAINED, 0.0001), (OTHERS, None), (DISTILLED, 0.0001)])
+def test_the_ode_of_the_distilled_schedule_goes_where_its_closed_form_does():
+    """Of a velocity a x + b, a step is exact in x: x' = x + (s' - s)(a x + b), an affine map."""
+    a, b = -0.7, 0.3
+    solver = make_solver("distilled (ODE)", KARRAS_CONFIG, standard_sigmas(KARRAS_CONFIG, 4), NOISE)
+    latents, scale, shift = NOISE, 1.0, 0.0
+    for index, (sigma, following) in enumerate(pairwise([1, 15 / 16, 5 / 6, 5 / 8, 0])):
+        before = latents.double()
+        latents, denoised = solver.step(index, a * latents + b, latents)
+        scale, shift = (
+            scale * (1 + (following - sigma) * a),
+            shift * (1 + (following - sigma) * a) + (following - sigma) * b,
+        )
+        torch.testing.assert_close(latents.double(), scale * NOISE.double() + shift, rtol=0, atol=1e-6)
+        torch.testing.assert_close(denoised.double(), before - sigma * (a * before + b), rtol=0, atol=1e-6)
+
+
+def test_the_ode_of_a_straight_flow_ends_at_its_target_and_puts_no_noise_back():
+    target = torch.ones_like(NOISE)
+    solver, latents = make_solver("distilled (ODE)", KARRAS_CONFIG, standard_sigmas(KARRAS_CONFIG, 4), NOISE), NOISE
+    for index, following in enumerate([15 / 16, 5 / 6, 5 / 8, 0]):
+        latents, denoised = solver.step(index, NOISE - target, latents)
+        torch.testing.assert_close(latents, torch.lerp(target, NOISE, following), rtol=0, atol=1e-6)
+        torch.testing.assert_close(denoised, target, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("fps", [24, 16, 30, None])
+def test_positions_are_those_of_nvidias_modulation_by_frame_rate(model, fps, monkeypatch):
+    """Source: `VideoRopePosition3DEmb.generate_embeddings` of cosmos-predict2.5, base_fps 24."""
+    monkeypatch.setattr(model.transformer, "fps", fps)
+    table = model.transformer.at(NOISE, torch.tensor([0.5])).table
+    channels = model.transformer.config["attention_head_dim"]
+    in_time, ratio = channels - 2 * (channels // 6 * 2), model.transformer.config["rope_scale"][0]
+    theta = 10000.0 * ratio ** (in_time / (in_time - 2))
+    frequencies = 1.0 / (theta ** (torch.arange(0, in_time, 2)[: in_time // 2].float() / in_time))
+    times = torch.arange(3).float()
+    angles = torch.outer(times if fps is None else times / torch.tensor([float(fps)]) * 24, frequencies)
+    rows = table.unflatten(0, (3, -1))[:, 0, :, : in_time // 2]
+    assert rows[:, 0].equal(angles.cos())
+    assert rows[:, 1].equal(angles.sin())
+
+
+def test_the_dfd_checkpoint_goes_on_from_one_frame_at_24_fps(model):
+    request = GenerationRequest(prompt="a cat", seed=3, num_frames=9, width=48, height=32, schedule="distilled (ODE)")
+    clip, dfd = torch.rand(5, 32, 48, 3), replace(model, variant=DFD)
+    made = generate(dfd, request, start=Start(clip))
+    assert made.fps == 24
+    assert made.frames.equal(generate(dfd, request, start=Start(clip[-1:])).frames)
+    known = encode_frames(model.vae, clip[-1:])
+    torch.testing.assert_close(normalize(model.vae, made.latents)[:, :, :1], known, rtol=0, atol=1e-4)
+    longer = extend(dfd, request, Start(clip, 24), 10)
+    assert (longer.fps, len(longer.frames)) == (24, 15)
+    assert longer.frames[:5].equal(clip)
+    assert len(extend(dfd, request, Start(clip, 48), 10).frames) == 13
+
+
+def test_the_dfd_checkpoint_says_what_it_was_not_trained_for():
+    clip = Start(torch.rand(5, 32, 48, 3))
+    assert DFD.warnings("distilled (ODE)", clip.last_frame()) == []
+    assert all("picture" in text or "frame" in text for text in DFD.warnings("distilled (ODE)", None))
+    assert len(DFD.warnings("standard", None)) == 2
+    assert len(DFD.warnings("distilled (ODE)", clip)) == 1
+
+
+def test_distilled_starts_from_a_picture_and_from_a_clip(model):
+    request = GenerationRequest(prompt="a cat", seed=3, num_frames=9, width=48, height=32, schedule="distilled")
+    for given in (1, 5):
+        start = Start(torch.rand(given, 32, 48, 3))
+        known = encode_frames(model.vae, start.conditioning_frames(48, 32))
+        made = normalize(model.vae, generate(model, request, start=start).latents)
+        torch.testing.assert_close(made[:, :, : known.shape[2]], known, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"), [(POST_TRAINED, 0.0001), (OTHERS, None), (DISTILLED, 0.0001), (DFD, 0)]
+)
 def test_a_known_frame_has_the_timestep_that_its_variant_was_trained_with(model, variant, expected, monkeypatch):
     seen, at = [], model.transformer.at
 
@@ -112,11 +190,12 @@ def test_a_known_frame_has_the_timestep_that_its_variant_was_trained_with(model,
 
     monkeypatch.setattr(model.transformer, "at", watched)
     request = GenerationRequest(prompt="a cat", seed=3, num_frames=13, num_inference_steps=3, width=48, height=32)
-    generate(replace(model, variant=variant), request, start=Start(torch.rand(5, 32, 48, 3)))
+    start, known = Start(torch.rand(5, 32, 48, 3)), 1 if variant is DFD else 2
+    generate(replace(model, variant=variant), request, start=start)
     sigmas = standard_sigmas(model.scheduler_config, 3).tolist()
     assert len(seen) == 3
     for timestep, sigma in zip(seen, sigmas, strict=False):
-        wanted = [expected, expected, sigma, sigma] if expected else [sigma]
+        wanted = [sigma] if expected is None else [expected] * known + [sigma] * (4 - known)
         assert timestep.tolist() == pytest.approx(wanted)
 
 
@@ -125,16 +204,19 @@ def test_the_variant_decides_the_video_through_the_checkpoints_own_sigmas(checkp
     made = {name: generate(load_pipeline_folder(checkpoint, variant=variant), request).frames
             for name, variant in VARIANTS.items()}  # fmt: skip
     assert made["2B post-trained"].equal(made["2B distilled"])
+    torch.testing.assert_close(made["2B post-trained"], made["2B DFD"], rtol=0, atol=1e-3)
     assert (made["2B post-trained"] - made["14B or 2B pre-trained"]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-@pytest.mark.parametrize("schedule", ["standard", "few steps", "distilled"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_schedule_that_spoils_the_checkpoint_is_warned_of(variant, schedule):
     warning = variant.warning(schedule)
-    assert bool(warning) == (variant.is_distilled != (schedule == "distilled"))
-    if variant.is_distilled and warning:
-        assert all(fact in warning for fact in (schedule, "distilled", "1 to 4 steps", "guidance_scale 1"))
+    wanted = {"2B distilled": ["distilled"], "2B DFD": ["distilled (ODE)"]}.get(variant.name, ["standard", "few steps"])
+    assert bool(warning) == (schedule not in wanted)
+    assert not warning or all(repr(name) in warning for name in (schedule, wanted[0]))
+    if variant.schedule and warning:
+        assert all(fact in warning for fact in ("1 to 4 steps", "guidance_scale 1"))
 
 
 def test_distilled_goes_through_nvidias_sigmas():

@@ -50,7 +50,7 @@ def red_video(codec: list[Any]) -> dict[str, Any]:
 
 def start(program: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(program), *arguments]
-    return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=300)
 
 
 def test_the_pack_does_not_hide_comfyuis_nodes_module() -> None:
@@ -177,6 +177,22 @@ def test_a_download_with_another_checksum_is_refused(tmp_path: Path) -> None:
         environment.check_sha256(file, environment.NEWEST.sha256)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="apt-get is Debian's")
+@pytest.mark.parametrize(("fonts", "installed"), [("", "install -y fonts-wqy-microhei"), ("a font", "")])
+def test_a_font_for_chinese_and_japanese_is_installed_where_none_is(
+    fonts: str, installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    for name, line in {"chromium": "", "fc-list": f"printf '{fonts}'", "apt-get": f'echo "$@" >> {log}'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    environment.require_chromium()
+    assert log.read_text().splitlines() == (["update", installed] if installed else [])
+
+
 def test_an_environment_has_its_programs_and_packages_where_the_system_puts_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -257,8 +273,8 @@ def test_the_demo_makes_a_video_and_opens_comfyui_in_the_browser_until_it_is_sto
         assert found, said
         assert Path(found[1]).stat().st_size > 0
         assert opened.read_text() == f"{found[2]}\n"
-        assert b"ComfyUI" in urllib.request.urlopen(found[2], timeout=60).read()
+        assert b"ComfyUI" in urllib.request.urlopen(found[2], timeout=300).read()
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == "Stopped.\n"
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(found[2], timeout=60)
+        urllib.request.urlopen(found[2], timeout=300)

@@ -70,6 +70,7 @@ def in_both_engines(name: str | None) -> tuple[Output, Output]:
     return first("GetVideoComponents", video=video), pictures(latent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm", ["LoRA", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("LoKr", "LoHa", "OFT"))]
 )

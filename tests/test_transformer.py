@@ -69,6 +69,24 @@ def test_a_timestep_for_each_latent_frame_is_diffusers(chunks):
     torch.testing.assert_close(velocity(ours(stock, chunks), timestep), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("chunks", CHUNKS, ids=lambda chunks: f"{chunks.tokens} tokens, {chunks.queries} queries")
+def test_the_modulation_of_a_latent_frame_is_not_copied_to_its_tokens(chunks):
+    """Each norm gets a row per latent frame, and computes every token once."""
+    tokens, rows = [], []
+
+    class Watched(Kernels):
+        def adaptive_norm(self, x, scale, shift, eps):
+            tokens.append(x.numel() // x.shape[-1])
+            rows.append((scale.shape[-2], shift.shape[-2]))
+            return super().adaptive_norm(x, scale, shift, eps)
+
+    transformer = ours(stock_transformer(), chunks)
+    transformer.kernels = Watched()
+    velocity(transformer, torch.tensor([0.0001, 0.7, 0.3]))
+    assert set(rows) == {(1, 1)}
+    assert sum(tokens) == (3 * 4 + 1) * LATENTS[0, 0].numel() // 4  # 4 norms in each of 3 blocks, and the last layer's
+
+
 @pytest.mark.parametrize("timestep", [[0.7], [0.0001, 0.7, 0.3]], ids=["text", "known frames"])
 @pytest.mark.parametrize("positions", [None, "learnable"], ids=["RoPE alone", "learned positions"])
 def test_what_two_prompts_share_is_computed_once(positions, timestep):

@@ -45,6 +45,7 @@ def test_the_wheel_has_the_code_the_demo_checkpoint_the_help_pages_the_languages
     assert files(installed, *folders, "locales") == files(REPO, *folders, *languages)
     assert {path.name for path in installed.iterdir() if path.is_file()} == {
         "__init__.py",
+        "__main__.py",
         "batch.py",
         "fal.py",
         "requirements.txt",
@@ -85,3 +86,20 @@ def test_the_readmes_program_makes_a_video_from_anywhere(installed: Path, tmp_pa
     assert done.stdout.splitlines() == [str(installed / "__init__.py"), str(17 + 40)]  # 25 frames at 24 are 17 at 16
     with av.open(str(tmp_path / "ball.mp4")) as container:
         assert len(list(container.decode(video=0))) == 25
+
+
+def test_one_command_has_the_batch_and_the_jobs_on_fal(installed: Path, tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(installed.parent)}
+    folders = [f"--{name}={tmp_path}" for name in ("records", "videos")]
+    (script,) = (installed.parent / "bin").iterdir()
+    assert script.name == "cosmos-predict25"
+    for start in ([str(script)], ["-m", "cosmos_predict25"]):
+        for arguments, code, says in (
+            (["batch", "nowhere.jsonl", "out"], 2, "nowhere.jsonl cannot be read"),
+            (["fal", "jobs", *folders], 0, ""),
+            (["help"], 1, "batch|fal"),
+        ):
+            command = [sys.executable, *start, *arguments]
+            done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+            assert done.returncode == code
+            assert says in done.stderr

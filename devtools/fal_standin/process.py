@@ -18,7 +18,7 @@ def run_official(environ: dict[str, str], *steps: list[Any], client: str = "sync
         env={"PATH": os.environ["PATH"], **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     if done.returncode:
         raise RuntimeError(done.stderr)

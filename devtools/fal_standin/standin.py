@@ -228,7 +228,7 @@ class FalStandIn(Switches):
             self._load()
         self._run(self._open("proxy", "api", "media", "evil"))
 
-    def wait_for(self, condition: Callable[[], object], seconds: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], object], seconds: float = 300) -> None:
         """Raises `TimeoutError`."""
         end = time.monotonic() + seconds
         while not condition():
@@ -243,7 +243,7 @@ class FalStandIn(Switches):
         self._queue.load((self.folder / STATE).read_text())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=300)
 
     async def _open(self, *names: str) -> None:
         for name in names:
@@ -268,7 +268,7 @@ class FalStandIn(Switches):
     async def _wait_for_tasks(self) -> None:
         """Their connections have ended, and so they do."""
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=60)
+            await asyncio.wait(others, timeout=300)
 
     def _context(self, name: str | None) -> ssl.SSLContext:
         """For a host name, or for those who name none."""

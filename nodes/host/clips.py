@@ -49,32 +49,34 @@ def free_ram() -> float:
     return free
 
 
-def clip_of(video: Input.Video | Tensor, raise_if_stopped: Callable[[], None]) -> tuple["LongClip", Input.Audio | None]:
-    """Return all frames of a video, or of images at 16 fps, and the sound. A file is decoded on demand.
+def clip_of(
+    video: Input.Video | Tensor, raise_if_stopped: Callable[[], None], fps: int = FPS
+) -> tuple["LongClip", Input.Audio | None]:
+    """Return all frames of a video, or of images, at `fps`, and the sound. A file is decoded on demand.
 
     Raises `InvalidRequestError` for a file that cannot be read, and for a list or a batch of sounds.
     """
     from ...pipeline.export.sound import sound_of
 
     if isinstance(video, (Tensor, list)):
-        return start_of(Types.VideoComponents(images=video, frame_rate=Fraction(FPS))).as_long(), None
+        return start_of(Types.VideoComponents(images=video, frame_rate=Fraction(fps))).as_long(fps), None
     clip = clip_in_file(video, raise_if_stopped)
     if clip is not None:
-        return long_clip(clip), audio_of(clip.sound())
+        return long_clip(clip, fps), audio_of(clip.sound())
     components = video.get_components()
     sound_of(components.audio)
-    return start_of(components).as_long(), components.audio
+    return start_of(components).as_long(fps), components.audio
 
 
-def long_clip(clip: "FileClip") -> "LongClip":
-    """Return the frames at 16 fps, with square pixels."""
+def long_clip(clip: "FileClip", fps: int = FPS) -> "LongClip":
+    """Return the frames at `fps`, with square pixels."""
     from ...pipeline.start import LongClip
 
     clip = clip.with_square_pixels()
-    moments = clip.times.moments()
+    moments = clip.times.moments(fps)
     skipped = Fraction(moments[0] - clip.begin).limit_denominator(MICROSECONDS)
     frames = partial(clip.frames_at, moments)
-    return LongClip(len(moments), clip.height, clip.width, clip.frame_rate, skipped, frames, clip.notes)
+    return LongClip(len(moments), clip.height, clip.width, clip.frame_rate, skipped, frames, clip.notes, fps)
 
 
 def audio_of(sound: "FileSound | None") -> Input.Audio | None:
@@ -94,11 +96,11 @@ def extended_videos(
     made: "ExtendedVideo", clip: "LongClip", audio: Input.Audio | None, values: dict[str, Any]
 ) -> tuple[Input.Video, Input.Video]:
     """Return the joined video, with the sound of `clip`, and the added one. `values`: the settings of both."""
-    joined = video_from(made.frames, audio=sound_from(audio, clip.skipped))
+    joined = video_from(made.frames, made.fps, sound_from(audio, clip.skipped))
     values = {**values, "seed": made.seed, "new_frames": made.new_frames}
     return (
         with_values(joined, {**values, "num_frames": len(made.frames)}),
-        with_values(video_from(made.added), {**values, "num_frames": made.new_frames}),
+        with_values(video_from(made.added, made.fps), {**values, "num_frames": made.new_frames}),
     )
 
 

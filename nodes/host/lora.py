@@ -14,6 +14,7 @@ from torch import Tensor
 from ...pipeline.local.load.lora import Lora, read_lora
 from ...pipeline.local.load.original_names import diffusers_name
 from ...pipeline.local.load.saved import PROJECTION
+from ...pipeline.local.prompt_cache import weights_hash
 
 if TYPE_CHECKING:  # the local room needs diffusers
     from .memory import HostedModel
@@ -61,14 +62,18 @@ def with_lora(
     if clip and changes_text:
         clip = clip.clone()
         clip.patcher.add_patches(patches, strength)
+    changed = len({key.rpartition(".")[0] for key in patches})
     if isinstance(model, ModelPatcher):
-        return patched, clip, len(patches), lora
+        return patched, clip, changed, lora
     hosted = model.with_transformer(patched)
+    if lora.is_distilled and strength:
+        hosted = hosted.distilled_by(file.stem)
     if changes_text:
         patched_text = model.text_patcher.clone()
         patched_text.add_patches(patches, strength)
-        hosted = hosted.with_text_encoder(patched_text)
-    return hosted, clip, len(patches), lora
+        tensors = {name: tensor for name, tensor in lora.tensors.items() if name.startswith(PROJECTION)}
+        hosted = hosted.with_text_encoder(patched_text, weights_hash(tensors, f"{strength}"))
+    return hosted, clip, changed, lora
 
 
 def _layers(patcher: ModelPatcher) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:

@@ -41,7 +41,7 @@ class JobsOfRun:
         elif waiting and self.today:
             parts.append(f"{in_dollars(self.today)} today")
         if waiting:
-            parts.append(f"{waiting} more {'run is' if waiting == 1 else 'runs are'} in the queue")
+            parts.append("1 more run is in the queue" if waiting == 1 else f"{waiting} more runs are in the queue")
         return ", ".join(parts)
 
 
@@ -67,8 +67,9 @@ class NodeJobs:
         from ...pipeline.fal.past_jobs import tell_news
 
         self._run.done += self._run.planned.get((node_id, index_in_list()), 1)
-        cost = f"Charged {in_dollars(self._dollars)}" if self._dollars else "Nothing charged"
-        return [f"{cost}, {in_dollars(spent_today(self._journal))} today.", await tell_news(self._journal)]
+        charged, today = in_dollars(self._dollars), in_dollars(spent_today(self._journal))
+        cost = f"Charged {charged}, {today} today." if self._dollars else f"Nothing charged, {today} today."
+        return [cost, await tell_news(self._journal)]
 
 
 def jobs_of_run() -> JobsOfRun:

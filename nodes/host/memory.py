@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,14 +225,23 @@ class HostedModel:
         hosted._patchers = {**self._patchers, self.model.transformer: patcher}
         return hosted
 
+    def distilled_by(self, lora: str) -> "HostedModel":
+        """Return the same checkpoint, to which a distilled LoRA of that name was applied."""
+        hosted = copy.copy(self)
+        hosted.model = replace(self.model, variant=self.model.variant.distilled_by(lora))
+        return hosted
+
     @property
     def text_patcher(self) -> ModelPatcher:
         return self._patchers[self.model.text_encoder]
 
-    def with_text_encoder(self, patcher: ModelPatcher) -> "HostedModel":
-        """Return the same checkpoint with `patcher`, a patched clone of `text_patcher`, and its own prompts."""
+    def with_text_encoder(self, patcher: ModelPatcher, changes: bytes) -> "HostedModel":
+        """Return the same checkpoint with `patcher`, a patched clone of `text_patcher`, and its own prompts.
+
+        `changes`: a hash of the patches.
+        """
         hosted = copy.copy(self)
-        hosted.prompts = PromptCache()
+        hosted.prompts = self.prompts.for_other_weights(changes)
         hosted._patchers = {**self._patchers, self.model.text_encoder: patcher}
         return hosted
 

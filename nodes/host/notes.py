@@ -14,14 +14,20 @@ if TYPE_CHECKING:
     from .memory import HostedModel
 
 
-def describe(plan: "Plan") -> str:
-    """Return the plan in words, and log it. Returns an empty string if memory has no limit."""
+def describe(plan: "Plan") -> list[str]:
+    """Return the plan in words, or nothing if memory has no limit."""
     from ...pipeline.local.sizes import UNLIMITED
 
-    if plan.memory == UNLIMITED:
-        return ""
-    logging.info(f"Cosmos Predict2.5: {plan.describe()}")
-    return plan.describe()
+    return [] if plan.memory == UNLIMITED else [plan.describe()]
+
+
+def while_making(
+    hosted: "HostedModel", plan: "Plan", asked: GenerationRequest, start: "Start | LongClip | None"
+) -> str:
+    """Return the lines below the progress, and log the plan. Warnings come while there is time to stop."""
+    for line in describe(plan):
+        logging.info(f"Cosmos Predict2.5: {line}")
+    return "\n".join([*describe(plan), *hosted.model.variant.warnings(asked.schedule, start)])
 
 
 def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | LongClip | None") -> list[str]:
@@ -35,14 +41,13 @@ def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Star
     frames, height, width = largest_shape(model.transformer)
     if asked.num_frames > frames or asked.height > height or asked.width > width:
         found.append(f"This checkpoint makes at most {width}x{height} and {frames} frames.")
-    if warning := model.variant.warning(asked.schedule):
-        found.append(warning)
+    found += model.variant.warnings(asked.schedule, start)
     if model.name == DEMO_FOLDER.name and not names_a_demo_shape(asked.prompt):
         found.append("The demo draws only circles, squares and triangles, but the prompt names none of them.")
     for name in ("prompt", "negative_prompt"):
         if word := first_truncated_word(model.tokenizer, getattr(asked, name)):
             found.append(f"{name} was truncated to {MAX_TOKENS} tokens, at the word {word!r}.")
-    if start and start.is_short():
+    if start and start.is_short() and not model.variant.takes_one_frame:
         found.append(f"The clip has fewer than {CLIP_FRAMES} frames at {FPS} fps: only its last frame was used.")
     return found
 
@@ -53,8 +58,8 @@ def notes_on_source(clip: "LongClip", made: "ExtendedVideo") -> Iterator[str]:
     if (clip.width, clip.height) != (width, height):
         yield f"The source was scaled and cropped from {clip.width}x{clip.height} to {width}x{height}."
     yield from clip.notes
-    if clip.frame_rate != FPS:
-        yield f"The source was converted from {float(clip.frame_rate):.5g} fps to {FPS} fps."
+    if clip.frame_rate != clip.fps:
+        yield f"The source was converted from {float(clip.frame_rate):.5g} fps to {clip.fps} fps."
 
 
 def made_with(

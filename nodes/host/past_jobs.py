@@ -1,4 +1,4 @@
-"""Where jobs on fal and their videos are kept, and the fetching of those that no run asks for any more."""
+"""The folders of jobs on fal and of their videos, and a thread that fetches the videos of earlier jobs."""
 
 import asyncio
 import logging

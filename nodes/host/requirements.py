@@ -26,7 +26,7 @@ def import_requirements() -> Iterator[None]:
     except Exception as error:
         cause = first_cause(error)
         raise MissingDependencyError(
-            f"Local generation cannot start: {advice(blamed_package(cause), cause)} {WITHOUT_DIFFUSERS}"
+            f"Local generation cannot start: {advice(blamed_package(cause), cause)}\n{WITHOUT_DIFFUSERS}"
         ) from error
 
 

@@ -87,7 +87,8 @@ class CosmosPredict25Model(CosmosPredict2):
         """Called by ComfyUI before the first step. Raises `InvalidRequestError` as `refuse` does."""
         refuse(self, conds)
         # PerpNeg's empty conditioning comes without the latent, whose shape alone is read.
-        return super().extra_conds(**{"latent_image": conds["noise"], **conds})
+        own = {"latent_image": conds["noise"], "frame_rate": self.model_config.variant.rope_fps}
+        return super().extra_conds(**{**own, **conds})
 
     def apply_model(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
         """Raise `NotANumberError` at the first step that produces NaN, with any sampler."""
@@ -109,7 +110,7 @@ class CosmosPredict25(CosmosI2VPredict2):
         return CosmosPredict25Model(self, device)
 
 
-def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def network_config(config: Mapping[str, Any], variant: Variant = POST_TRAINED) -> dict[str, Any]:
     """Return the config of ComfyUI's network from a transformer's config in diffusers' fields."""
     frames, height, width = config.get("max_size", MAX_SIZE)
     rope_t, rope_h, rope_w = config["rope_scale"]
@@ -142,7 +143,7 @@ def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "extra_h_extrapolation_ratio": 1.0,
         "extra_w_extrapolation_ratio": 1.0,
         "extra_t_extrapolation_ratio": 1.0,
-        "rope_enable_fps_modulation": False,
+        "rope_enable_fps_modulation": variant.rope_fps is not None,
     }
 
 
@@ -173,7 +174,7 @@ def read_projection(parts: Parts) -> dict[str, Tensor]:
 
 def _read(parts: Parts) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
     """Return ComfyUI's config of the network, its tensors, and the text projection's tensors."""
-    config = network_config(parts.transformer_config)
+    config = network_config(parts.transformer_config, parts.variant)
     names = native_names(config, parts.transformer_config, parts.transformer)
     # The projection may be in another file, with a transformer of its own.
     in_clip = {name: native for name, native in names.items() if native.startswith(PROJECTION)}

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...pipeline.errors import InvalidRequestError
 from ...pipeline.local.schedule import make_solver
 from ...pipeline.local.variant import KARRAS_CONFIG
-from ...pipeline.request import DISTILLED, MAX_DISTILLED_STEPS
+from ...pipeline.request import FOUR_STEPS, MAX_DISTILLED_STEPS
 
 ONLY_NOISE = 1 - 2**-20
 """Replaces the flow sigma 1, which is infinity in ComfyUI's sigmas. Scaling by it does not round in float32."""
@@ -36,11 +36,11 @@ def sample(
 
     `x`: (B, 16, T, H/8, W/8), the latents times 1 + sigma, as ComfyUI's `COSMOS_RFLOW` has them.
     `model`: gives the denoised latents, after guidance.
-    Raises `InvalidRequestError` for settings that the distilled schedule does not support.
+    Raises `InvalidRequestError` for settings that a distilled schedule does not support.
     """
     latents = x / (1 + sigmas[0])
-    if schedule == DISTILLED:
-        _check_distilled(model, sigmas)
+    if schedule in FOUR_STEPS:
+        _check_distilled(model, sigmas, schedule)
     solver = make_solver(schedule, KARRAS_CONFIG, sigmas / (1 + sigmas), latents)
     for index, flow in enumerate(solver.sigmas[:-1].clamp(max=ONLY_NOISE).to(x)):
         sigma = flow / (1 - flow)
@@ -52,11 +52,11 @@ def sample(
     return latents / (1 - solver.sigmas[-1].to(x))
 
 
-def _check_distilled(model: Any, sigmas: Tensor) -> None:
+def _check_distilled(model: Any, sigmas: Tensor, schedule: str) -> None:
     steps, guider = len(sigmas) - 1, model.inner_model
     if steps > MAX_DISTILLED_STEPS:
-        raise InvalidRequestError(f"steps is {steps}, but the schedule 'distilled' has 1 to {MAX_DISTILLED_STEPS}.")
+        raise InvalidRequestError(f"steps is {steps}, but the schedule {schedule!r} has 1 to {MAX_DISTILLED_STEPS}.")
     if getattr(guider, "cfg", 1) != 1:
-        raise InvalidRequestError(f"cfg is {guider.cfg:g}, but the schedule 'distilled' has no guidance: set it to 1.")
+        raise InvalidRequestError(f"cfg is {guider.cfg:g}, but the schedule {schedule!r} has no guidance: set it to 1.")
     if sigmas[0] < 0.99 * guider.inner_model.model_sampling.sigma_max:
-        raise InvalidRequestError("The schedule 'distilled' starts from pure noise: set denoise to 1.")
+        raise InvalidRequestError(f"The schedule {schedule!r} starts from pure noise: set denoise to 1.")

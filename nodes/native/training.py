@@ -28,9 +28,9 @@ class TrainableAttention(Attention):
 
 
 def rotated(heads: Tensor, table: Tensor) -> Tensor:
-    """`heads`: (B, tokens, heads, D), of which each value of the first half is turned with one of the second.
+    """Return `heads` with each value of the first half rotated together with one of the second half.
 
-    `table`: (1, tokens, 1, D / 2, 2, 2) of [[cos, -sin], [sin, cos]].
+    `heads`: (B, tokens, heads, D). `table`: (1, tokens, 1, D / 2, 2, 2) of [[cos, -sin], [sin, cos]].
     """
     first, second = heads.float().chunk(2, dim=-1)
     turned = [table[..., row, 0] * first + table[..., row, 1] * second for row in range(2)]

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from ..disk import atomic_write
 from .jobs import Job
 from .output import Output
 
@@ -34,21 +33,19 @@ FIGURE = (
 )
 
 
-def write_contact_sheet(output: Output, jobs: Iterable[Job]) -> Path:
-    """Write `contact-sheet.html` with the middle frame, name, seed and prompt of each finished video."""
-    figures = [figure_of(output, job) for job in jobs if output.is_finished(job)]
-    target = output.folder / "contact-sheet.html"
-    title = html.escape(f"{output.folder.name}: {len(figures)} videos")
-    with atomic_write(target) as file:
-        file.write_text(PAGE.format(title=title, width=WIDTH, figures="\n".join(figures)), encoding="utf-8")
-    return target
+def write_contact_sheet(output: Output, jobs: Iterable[Job]) -> str:
+    """Write `contact-sheet.html` with the middle frame, name, seed and prompt of each job, and return its place."""
+    figures = [figure_of(output, job) for job in jobs]
+    title = html.escape(f"{str(output).rstrip('/').rpartition('/')[2]}: {len(figures)} videos")
+    return output.write("contact-sheet.html", PAGE.format(title=title, width=WIDTH, figures="\n".join(figures)))
 
 
 def figure_of(output: Output, job: Job) -> str:
-    path = output.path_of(job)
+    with output.video_of(job) as path:
+        image = middle_frame(path)
     return FIGURE.format(
-        link=html.escape(path.relative_to(output.folder).as_posix(), quote=True),
-        image=middle_frame(path),
+        link=html.escape(f"{job.name}{output.suffix}", quote=True),
+        image=image,
         name=html.escape(job.name),
         seed=job.request.seed,
         prompt=html.escape(job.request.prompt),

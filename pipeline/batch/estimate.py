@@ -1,31 +1,17 @@
-"""How long jobs will take: the arithmetic of their passes by the rate of the device."""
+"""How long jobs will take: the arithmetic of their passes by the measured rate of the device."""
 
 import time
 from collections.abc import Iterable
 
 import torch
 
-from ..local.latents import SPATIAL_COMPRESSION, latent_frames
-from ..local.model import LocalModel, sizes_of
+from ..local.flops import flops_of
+from ..local.model import LocalModel
 from ..request import GenerationRequest
 
 SIDE = {"cuda": 8192, "cpu": 1024}
 """Of the square matrices that are multiplied."""
 SECONDS = 0.5
-
-
-def flops_of(request: GenerationRequest, model: LocalModel) -> float:
-    """Return the floating point operations of all passes of a video.
-
-    2 per weight and token, and 4 per channel and pair of tokens in each block's attention to itself.
-    """
-    sizes = sizes_of(model)
-    tokens = latent_frames(request.num_frames) * request.height * request.width
-    tokens //= SPATIAL_COMPRESSION**2 * sizes.patch
-    weights = sizes.transformer.weights / sizes.itemsize
-    attention = 4 * model.transformer.config["num_layers"] * sizes.channels * tokens**2
-    passes = request.num_inference_steps * (1 if request.guidance_scale == 1 else 2)
-    return passes * (2 * weights * tokens + attention)
 
 
 def flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
@@ -43,4 +29,4 @@ def flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
 def seconds_on(device: str, model: LocalModel, requests: Iterable[GenerationRequest]) -> float:
     """Return the seconds that all passes of `requests` take on `device` at the rate of its matrix products."""
     dtype = model.transformer.compute_dtype or model.transformer.dtype
-    return sum(flops_of(request, model) for request in requests) / flops_per_second(torch.device(device), dtype)
+    return flops_of(requests, model.transformer) / flops_per_second(torch.device(device), dtype)

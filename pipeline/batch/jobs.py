@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidRequestError
-from ..request import SEED, GenerationRequest, check_field, check_range
+from ..request import NEW_FRAMES, NUM_FRAMES, SEED, GenerationRequest, Range, check_field, check_range
+from .files import Place, beside, is_file, parent, read, texts_in
 
 TEXT, IMAGE, VIDEO = INFERENCE_TYPES = ("text2world", "image2world", "video2world")
 NAMES_OF_NVIDIA = {
@@ -21,11 +23,30 @@ NAMES_OF_NVIDIA = {
 }
 """Field of NVIDIA's runner -> the same field of a request. Source: `InferenceArguments` of cosmos-predict2.5."""
 OF_A_REQUEST = {item.name: item.type for item in fields(GenerationRequest)}
-OF_A_JOB = ("name", "prompt_path", "inference_type", "input_path", "resolution", "seeds", *NAMES_OF_NVIDIA)
+LONG, CHUNK, OVERLAP = "enable_autoregressive", "chunk_size", "chunk_overlap"
+"""NVIDIA's fields of a video that is longer than the model's maximum: segments, each from the end of the last one."""
+CHUNK_FRAMES = 77
+"""NVIDIA's own length of a segment."""
+OF_A_JOB = (
+    "name",
+    "prompt_path",
+    "inference_type",
+    "input_path",
+    "resolution",
+    "seeds",
+    LONG,
+    CHUNK,
+    OVERLAP,
+    *NAMES_OF_NVIDIA,
+)
+KINDS = {"seeds": "int", LONG: "bool", CHUNK: "int", OVERLAP: "int"}
+"""The types of fields in CSV files, besides those of a request."""
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_NAME_BYTES = 200
 """Of a name: a file system takes 255 with the suffix and what is added while the file is written."""
 MAX_SEEDS = 10_000
+OVERLAPS = (5, 1)
+"""As of `extend`, whose module needs torch."""
 FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that Windows gives to devices."""
@@ -46,18 +67,30 @@ class Job:
     """One video to make.
 
     `name`: of its files, without a suffix; a slash makes a folder. `request`: with its seed. `input_path`: the picture
-    or clip that it starts from. `inference_type`: one of `INFERENCE_TYPES`. `place`: file and line, for messages.
+    or clip that it starts from. `inference_type`: one of `INFERENCE_TYPES`. `new_frames`: to be added by `extend`, in
+    segments that begin with the last `overlap` frames. `place`: file and line, for messages.
     """
 
     name: str
     request: GenerationRequest
     inference_type: str = TEXT
-    input_path: Path | None = None
+    input_path: Place | None = None
+    new_frames: int = 0
+    overlap: int = 1
     place: str = ""
 
+    @property
+    def num_frames(self) -> int:
+        """Frames of the finished video."""
+        return self.request.num_frames + self.new_frames
 
-def read_jobs(path: Path, defaults: Mapping[str, Any] | None = None) -> list[Job]:
-    """Return the jobs in `path`: JSON Lines, JSON as NVIDIA's runner takes it, CSV, or a folder of .txt prompts.
+    @property
+    def num_segments(self) -> int:
+        return 1 + math.ceil(self.new_frames / (self.request.num_frames - self.overlap))
+
+
+def read_jobs(*files: Place, defaults: Mapping[str, Any] | None = None) -> list[Job]:
+    """Return the jobs in files: JSON Lines, JSON as NVIDIA's runner takes it, CSV, or a folder of .txt prompts.
 
     `defaults`: fields for every job that does not have them. Paths in a file are relative to it. A job without a seed
     gets one that its name determines, so the same file always makes the same videos.
@@ -65,34 +98,36 @@ def read_jobs(path: Path, defaults: Mapping[str, Any] | None = None) -> list[Job
     """
     problems: list[str] = []
     jobs: list[Job] = []
-    for place, values in _entries(path, problems):
-        try:
-            jobs += _jobs_of({**(defaults or {}), **values}, place, path if path.is_dir() else path.parent)
-        except InvalidRequestError as error:
-            problems.append(f"{place}: {error}")
+    for file in files:
+        for place, folder, values in _entries(file, problems):
+            try:
+                jobs += _jobs_of({**(defaults or {}), **values}, place, folder)
+            except InvalidRequestError as error:
+                problems.append(f"{place}: {error}")
     problems += _same_names(jobs)
     if problems:
         raise InvalidJobsError(problems)
     if not jobs:
-        raise InvalidJobsError([f"{path} has no jobs."])
+        raise InvalidJobsError([f"{', '.join(map(str, files))} has no jobs."])
     return jobs
 
 
-def _entries(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield place and fields of each job. What cannot be read is added to `problems`."""
-    if path.is_dir():
-        for file in sorted(path.glob("*.txt")):
-            yield file.name, {"name": file.stem, "prompt_path": file.name}
+def _entries(file: Place, problems: list[str]) -> Iterator[tuple[str, Place, dict[str, Any]]]:
+    """Yield place, folder and fields of each job. What cannot be read is added to `problems`."""
+    texts = texts_in(file)
+    if texts is not None:
+        yield from ((name, file, {"name": name[: -len(".txt")], "prompt_path": name}) for name in texts)
         return
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read(file).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidJobsError([f"{path} cannot be read ({reason})."]) from error
-    read = {".csv": _of_csv, ".json": _of_json}.get(path.suffix.lower(), _of_lines)
-    for place, values in read(text, path.name, problems):
+        reason = error.strerror or error if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidJobsError([f"{file} cannot be read ({reason})."]) from error
+    name = str(file).replace("\\", "/").rpartition("/")[2]
+    reader = {".csv": _of_csv, ".json": _of_json}.get(Path(name).suffix.lower(), _of_lines)
+    for place, values in reader(text, name, problems):
         if isinstance(values, dict):
-            yield place, values
+            yield place, parent(file), values
         else:
             problems.append(f"{place}: a job is a JSON object with a prompt, got {_shown(values)}.")
 
@@ -130,12 +165,12 @@ def _of_csv(text: str, name: str, problems: list[str]) -> Iterator[tuple[str, di
         if None in row or None in row.values():
             problems.append(f"{place}: this row has another number of cells than the header: look for stray commas.")
             continue
-        yield place, {key.strip(): _of_cell(key.strip(), value) for key, value in row.items() if value.strip()}
+        yield place, {key.strip(): value_of(key.strip(), value) for key, value in row.items() if value.strip()}
 
 
-def _of_cell(key: str, text: str) -> Any:
-    """The number, yes or no that a field wants, where `text` is one."""
-    kind = str(OF_A_REQUEST.get(NAMES_OF_NVIDIA.get(key, key), "int" if key == "seeds" else "str"))
+def value_of(key: str, text: str) -> Any:
+    """Return the number, true or false that a field wants, where `text` is one."""
+    kind = str(OF_A_REQUEST.get(NAMES_OF_NVIDIA.get(key, key), KINDS.get(key, "str")))
     if "bool" in kind and text.strip().lower() in ("true", "false"):
         return text.strip().lower() == "true"
     for number in (int, float) if "int" in kind or "float" in kind else ():
@@ -146,7 +181,7 @@ def _of_cell(key: str, text: str) -> Any:
     return text
 
 
-def _jobs_of(values: dict[str, Any], place: str, folder: Path) -> list[Job]:
+def _jobs_of(values: dict[str, Any], place: str, folder: Place) -> list[Job]:
     """One job, or one for each of its seeds."""
     _check_names(values)
     values = {NAMES_OF_NVIDIA.get(key, key): value for key, value in values.items() if value is not None}
@@ -154,6 +189,7 @@ def _jobs_of(values: dict[str, Any], place: str, folder: Path) -> list[Job]:
     asked = {**{key: value for key, value in values.items() if key in OF_A_REQUEST}, **prompt, **size}
     if asked.get("guidance_scale") == 0:  # NVIDIA's for a pass without guidance
         asked["guidance_scale"] = 1
+    new_frames, overlap = _extension_of(values, asked)
     for key, value in asked.items():
         check_field(GenerationRequest, key, value)
     name = _name_of(values, place)
@@ -161,7 +197,7 @@ def _jobs_of(values: dict[str, Any], place: str, folder: Path) -> list[Job]:
     seeds = _seeds_of(values, name)
     names = [f"{name}_{seed}" for seed in seeds] if "seeds" in values else [name]
     return [
-        Job(each, GenerationRequest(**{**asked, "seed": seed}), inference_type, input_path, place)
+        Job(each, GenerationRequest(**{**asked, "seed": seed}), inference_type, input_path, new_frames, overlap, place)
         for each, seed in zip(names, seeds, strict=True)
     ]
 
@@ -178,16 +214,16 @@ def _check_names(values: Mapping[str, Any]) -> None:
             raise InvalidRequestError(f"{ours[0]} and {ours[1]} are the same field: give one of the two.")
 
 
-def _prompt_of(values: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def _prompt_of(values: Mapping[str, Any], folder: Place) -> dict[str, str]:
     if "prompt_path" not in values:
         return {} if "prompt" in values else _missing("prompt")
     if "prompt" in values:
         raise InvalidRequestError("prompt and prompt_path are both given: give one of the two.")
     path = _path_of(values, "prompt_path", folder)
     try:
-        return {"prompt": path.read_text(encoding="utf-8-sig").strip()}
+        return {"prompt": read(path).decode("utf-8-sig").strip()}
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"prompt_path is {path.name!r}, which is not text in UTF-8.") from error
+        raise InvalidRequestError(f"prompt_path is {values['prompt_path']!r}, which is not text in UTF-8.") from error
 
 
 def _missing(field: str) -> Any:
@@ -205,6 +241,25 @@ def _size_of(values: Mapping[str, Any]) -> dict[str, int]:
     return {"height": int(match[1]), "width": int(match[2])}
 
 
+def _extension_of(values: Mapping[str, Any], asked: dict[str, Any]) -> tuple[int, int]:
+    """Return `new_frames` and `overlap` of a long video, whose `num_frames` in `asked` becomes that of one segment."""
+    if not values.get(LONG, False):
+        return 0, 1
+    frames, chunk, overlap = (
+        asked.get("num_frames", CHUNK_FRAMES),
+        values.get(CHUNK, CHUNK_FRAMES),
+        values.get(OVERLAP, 1),
+    )
+    check_range("num_frames", frames, Range(NUM_FRAMES.minimum, NUM_FRAMES.maximum + NEW_FRAMES.maximum))
+    check_range(CHUNK, chunk, NUM_FRAMES)
+    if overlap not in OVERLAPS:
+        raise InvalidRequestError(f"{OVERLAP} is {_shown(overlap)}, but must be 5 or 1.")
+    asked["num_frames"] = min(frames, chunk)
+    if frames > chunk:
+        check_range("the number of frames after the first segment", frames - chunk, NEW_FRAMES)
+    return max(0, frames - chunk), overlap
+
+
 def _name_of(values: Mapping[str, Any], place: str) -> str:
     """The job's name, or one of its place in the file."""
     name = values.get("name", re.sub(r"\W+", "_", place))
@@ -220,7 +275,7 @@ def _name_of(values: Mapping[str, Any], place: str) -> str:
     return name
 
 
-def _start_of(values: Mapping[str, Any], folder: Path) -> tuple[str, Path | None]:
+def _start_of(values: Mapping[str, Any], folder: Place) -> tuple[str, Place | None]:
     """The inference type and its file. Without a type the file's suffix tells."""
     kind = values.get("inference_type")
     if kind is not None and kind not in INFERENCE_TYPES:
@@ -230,15 +285,15 @@ def _start_of(values: Mapping[str, Any], folder: Path) -> tuple[str, Path | None
     if "input_path" not in values:
         raise InvalidRequestError(f"inference_type is {kind!r}, which needs input_path, the file to start from.")
     path = _path_of(values, "input_path", folder)
-    return kind or (IMAGE if path.suffix.lower() in IMAGES else VIDEO), path
+    return kind or (IMAGE if str(path).lower().endswith(IMAGES) else VIDEO), path
 
 
-def _path_of(values: Mapping[str, Any], field: str, folder: Path) -> Path:
+def _path_of(values: Mapping[str, Any], field: str, folder: Place) -> Place:
     value = values[field]
     if not isinstance(value, str):
         raise InvalidRequestError(f"{field} must be text, got {_shown(value)}.")
-    path = folder / value
-    if not path.is_file():
+    path = beside(folder, value)
+    if not is_file(path):
         raise InvalidRequestError(f"{field} is {value!r}, but there is no file {path}.")
     return path
 

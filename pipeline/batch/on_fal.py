@@ -15,9 +15,9 @@ from ..fal.budget import LIMIT_VARIABLE, day_limit, in_dollars, quote, spent_tod
 from ..fal.client import FalClient
 from ..fal.start import start_to_send
 from ..video import RemoteVideo
-from .jobs import Job
+from .jobs import InvalidJobsError, Job
 from .output import Output, values_of
-from .progress import Display, Outcome
+from .progress import Display, Outcome, reason
 from .starts import load_start
 
 RECORDS, FILES = ".fal_jobs", ".fal_videos"
@@ -39,11 +39,21 @@ def make_on_fal(jobs: list[Job], output: Output, settings: FalSettings, display:
 
     Raises `InvalidRequestError` without a confirmation, and `CosmosError` where nothing can be sent.
     """
+    refuse_long(jobs)
     print_price(jobs, output)
     confirm(settings.confirmed)
     journal = fal.Journal(output.folder / RECORDS)
     with display:
         return asyncio.run(_make_all(jobs, output, settings, journal, display))
+
+
+def refuse_long(jobs: list[Job]) -> None:
+    """Raise `InvalidJobsError` for videos of more than one segment."""
+    problems = [
+        f"{job.place}: a video of {job.num_frames} frames cannot be made on fal." for job in jobs if job.new_frames
+    ]
+    if problems:
+        raise InvalidJobsError(problems)
 
 
 async def price_of(jobs: list[Job], journal: fal.Journal) -> float:
@@ -106,8 +116,7 @@ async def _make(job: Job, output: Output, settings: FalSettings, journal: fal.Jo
         seconds = time.monotonic() - begun
         output.publish(job, copy, {**values_of(job, video), "endpoint": endpoint_of(job).id, "seconds": seconds})
     except (CosmosError, OSError) as error:
-        output.add_failed(job, error)
-        return Outcome(job, time.monotonic() - begun, error)
+        return Outcome(job, time.monotonic() - begun, reason(error))
     finally:
         claim.release()
     return Outcome(job, seconds)

@@ -11,7 +11,8 @@ from .output import Output
 from .progress import Display
 
 if TYPE_CHECKING:
-    from .worker import Outcome, Settings
+    from .progress import Outcome
+    from .settings import Settings
 
 MAX_JOBS_AT_ONCE = 8
 """Given to an actor together, whose prompts are encoded before the first video."""
@@ -44,7 +45,8 @@ def make_on_ray(
     Return how many failed. Raises `MissingDependencyError` without Ray.
     """
     ray: Any = import_ray()
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    own = {"num_cpus": workers} if address == "local" and workers else {}
+    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **own)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = workers or gpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
     actor = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_restarts=RESTARTS, max_task_retries=RESTARTS)

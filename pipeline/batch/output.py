@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock
 
 from ..disk import atomic_write, make_folder, replace
-from ..fal.journal import acquire
+from ..lock import acquire
 from ..video import VideoFile
 from .jobs import Job
 
@@ -43,13 +44,28 @@ class Output:
     folder: Path
     suffix: str
 
-    def path_of(self, job: Job) -> Path:
-        """The finished video."""
-        return self.folder / f"{job.name}{self.suffix}"
+    def __str__(self) -> str:
+        return str(self.folder)
 
-    def is_finished(self, job: Job) -> bool:
-        """Whether the video is there."""
-        return self.path_of(job).is_file()
+    def path_of(self, name: str) -> Path:
+        """Where this machine has the video of a job with this name."""
+        return self.folder / f"{name}{self.suffix}"
+
+    def has(self, name: str) -> bool:
+        """Whether the video is finished."""
+        return self.path_of(name).is_file()
+
+    def finished(self, jobs: Iterable[Job]) -> set[str]:
+        """Return the names of the jobs whose video is finished."""
+        return {job.name for job in jobs if self.has(job.name)}
+
+    @contextmanager
+    def video_of(self, job: Job) -> Iterator[Path]:
+        """Yield the finished video, to be read."""
+        yield self.path_of(job.name)
+
+    def close(self) -> None:
+        """End the use of the output in the process that made it."""
 
     def claim(self, job: Job) -> "Claim | None":
         """Return the right to make the job, or None where another process has it or the video is there."""
@@ -59,63 +75,81 @@ class Output:
         if lock is None:
             return None
         claim = Claim(self.folder / CLAIMS / key, lock)
-        if self.is_finished(job):
+        if self.has(job.name):
             claim.release()
             return None
         shutil.rmtree(claim.folder, ignore_errors=True)  # of a process that died
         claim.folder.mkdir()
         return claim
 
-    def publish(self, job: Job, video: Path, values: Mapping[str, Any]) -> Path:
+    def publish(self, job: Job, video: Path, values: Mapping[str, Any]) -> None:
         """Move the finished `video` to its place, after its values. Raises `OSError`."""
-        target = self.path_of(job)
+        target = self.path_of(job.name)
         make_folder(target.parent)
         with atomic_write(self.folder / f"{job.name}.json") as file:
             file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         replace(video, target)
-        return target
 
-    def values_of(self, job: Job) -> dict[str, Any]:
-        """What `publish` has written for the job; empty where there is nothing that can be read."""
-        try:
-            values = json.loads((self.folder / f"{job.name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return values if isinstance(values, dict) else {}
+    def values(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return what `publish` has written for each name, where it can be read."""
+        found = {}
+        for name in names:
+            with suppress(OSError, ValueError):
+                found[name] = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        return found
 
-    def check(self, jobs: Iterable[Job]) -> list[str]:
-        """Return a sentence for each finished video that was made with other values than its job has."""
-        problems = []
+    def check(self, jobs: Iterable[Job], finished: Iterable[str]) -> list[str]:
+        """Return a sentence for each of the `finished` videos that was made with other values than its job has."""
+        problems, values = [], self.values(finished)
         for job in jobs:
-            was = self.values_of(job).get("request") if self.is_finished(job) else None
-            changed = [key for key, value in asdict(job.request).items() if was and was.get(key, value) != value]
+            was = values[job.name].get("request") if isinstance(values.get(job.name), dict) else None
+            changed = [key for key, value in request_of(job).items() if was and was.get(key, value) != value]
             if changed:
                 problems.append(
-                    f"{job.place}: {self.path_of(job)} was made with another {changed[0]}: give the job another name, "
-                    "or move the video away to have it made again."
+                    f"{job.place}: {job.name}{self.suffix} in {self} was made with another {changed[0]}: give the job "
+                    "another name, or move the video away to have it made again."
                 )
         return problems
 
-    def add_failed(self, job: Job, error: Exception) -> None:
+    def write(self, name: str, text: str) -> str:
+        """Write a text, and return its place."""
+        make_folder(self.folder)
+        with atomic_write(self.folder / name) as file:
+            file.write_text(text, encoding="utf-8")
+        return str(self.folder / name)
+
+    def remove(self, name: str) -> None:
+        """Delete a text, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def add_failed(self, job: Job, error: str) -> None:
         """Note in `failed.jsonl` that the job has failed, and why."""
-        line = {"name": job.name, "place": job.place, "error": f"{type(error).__name__}: {error}"}
+        line = {"name": job.name, "place": job.place, "error": error}
         make_folder(self.folder)
         with (self.folder / FAILED).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
+    def failed_lines(self) -> list[str]:
+        """Return the lines of `failed.jsonl`."""
+        with suppress(FileNotFoundError):
+            return (self.folder / FAILED).read_text(encoding="utf-8").splitlines()
+        return []
+
     def tidy_failed(self) -> None:
         """Keep in `failed.jsonl` the last line of each name that has no video."""
-        file = self.folder / FAILED
         make_folder(self.folder / CLAIMS)
         with FileLock(self.folder / CLAIMS / "failed.lock"):
-            if not file.is_file():
-                return
-            lines = {json.loads(line)["name"]: line for line in file.read_text(encoding="utf-8").splitlines()}
-            kept = [line for name, line in lines.items() if not (self.folder / f"{name}{self.suffix}").is_file()]
-            with atomic_write(file) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            if not kept:
-                file.unlink()
+            lines = {json.loads(line)["name"]: line for line in self.failed_lines()}
+            kept = [line for name, line in lines.items() if not self.has(name)]
+            if kept:
+                self.write(FAILED, "".join(f"{line}\n" for line in kept))
+            elif lines:
+                self.remove(FAILED)
+
+
+def request_of(job: Job) -> dict[str, Any]:
+    """Return all values that determine the video."""
+    return {**asdict(job.request), "num_frames": job.num_frames, "chunk_size": job.request.num_frames}
 
 
 def values_of(job: Job, file: VideoFile) -> dict[str, Any]:
@@ -124,7 +158,7 @@ def values_of(job: Job, file: VideoFile) -> dict[str, Any]:
         "name": job.name,
         "inference_type": job.inference_type,
         "input_path": job.input_path and str(job.input_path),
-        "request": asdict(job.request),
+        "request": request_of(job),
         "width": file.width,
         "height": file.height,
         "num_frames": file.num_frames,

@@ -1,20 +1,20 @@
-"""One process for each device, on one folder: each takes the next job that nobody has."""
+"""Several processes on one folder, for several GPUs or the cores of a CPU: each takes the next job that nobody has."""
 
 import multiprocessing
-import queue
-from multiprocessing.queues import Queue
-from typing import TYPE_CHECKING
+import sys
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import CosmosError
 from .jobs import Job
 from .output import Output
 from .progress import Display
-from .worker import Outcome, Settings, Worker
+from .settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PAUSE = 0.5
+WORKER = f"{__package__}.worker"
 
 
 class OrphanedError(Exception):
@@ -33,36 +33,61 @@ class Child:
             raise OrphanedError
 
 
-def work(settings: Settings, output: Output, jobs: list[Job], outcomes: "Queue[Outcome | CosmosError]") -> None:
-    """Do what a process does."""
+def work(settings: Settings, output: Output, jobs: list[Job], outcomes: Connection) -> None:
+    """Do what a process does, and send each outcome, or the `CosmosError` that stands in its way."""
     import torch
 
-    if settings.device == "cpu":
-        torch.set_num_threads(1)
+    from .worker import Worker
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     try:
         for outcome in Worker(settings, output).work(jobs, Child()):
-            outcomes.put(outcome)
+            outcomes.send(outcome)
     except CosmosError as error:
-        outcomes.put(error)
+        outcomes.send(error)
+
+
+def context_for(settings: list[Settings]) -> Any:
+    """Return how processes are started: copies of one that has imported torch, or new ones for GPUs.
+
+    A copy begins at once and shares the memory of what was imported. CUDA does not survive a copy.
+    """
+    if sys.platform != "linux" or any(each.device != "cpu" for each in settings):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", WORKER])
+    return context
 
 
 def make_in_processes(jobs: list[Job], output: Output, settings: list[Settings], display: Display) -> int:
-    """Return how many jobs failed. Raises the `CosmosError` of a process that could not begin."""
-    context = multiprocessing.get_context("spawn")
-    outcomes = context.Queue()
-    processes = [context.Process(target=work, args=(each, output, jobs, outcomes), daemon=True) for each in settings]
-    for process in processes:
+    """Return how many jobs failed and processes died. Raises the `CosmosError` of a process that could not begin."""
+    context = context_for(settings)
+    processes: dict[Connection, Any] = {}
+    for each in settings:
+        outcomes, sender = context.Pipe(duplex=False)  # of its own: a killed process may hold the lock of a queue
+        process = context.Process(target=work, args=(each, output, jobs, sender), daemon=True)
         process.start()
+        sender.close()
+        processes[outcomes] = process
     failed = 0
     with display:
-        while True:
-            alive = any(process.is_alive() for process in processes)
-            try:
-                outcome = outcomes.get(timeout=PAUSE)
-            except queue.Empty:
-                if not alive:
-                    return failed
-                continue
-            if isinstance(outcome, CosmosError):
-                raise outcome
-            failed += display.add(outcome)
+        while processes:
+            for outcomes in cast("list[Connection]", wait(list(processes))):
+                try:
+                    outcome = outcomes.recv()
+                except EOFError:
+                    failed += died(processes.pop(outcomes))
+                    continue
+                if isinstance(outcome, CosmosError):
+                    raise outcome
+                failed += display.add(outcome)
+    return failed
+
+
+def died(process: Any) -> bool:
+    """Return whether a process that has ended was killed or crashed, after a line that says so."""
+    process.join()
+    if process.exitcode:
+        print(f"A process died (exit code {process.exitcode}). Run the same again for its job.", file=sys.stderr)
+    return bool(process.exitcode)

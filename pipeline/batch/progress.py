@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ..errors import CosmosError
 from .jobs import Job
+from .output import Output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,17 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A job that is over. `error`: None where its video is in place."""
+    """A job that is over. `error`: the reason why it failed. `memory`: of the process, as text."""
 
     job: Job
     seconds: float
-    error: Exception | None = None
+    error: str | None = None
+    memory: str = ""
+
+
+def reason(error: Exception) -> str:
+    """Return an error as text, with its type where its message may not stand alone."""
+    return str(error) if isinstance(error, CosmosError) else f"{type(error).__name__}: {error}"
 
 
 class Display:
     """Shows the videos that are done, the rate, the time left, and what goes on now. An observer, too."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, output: Output) -> None:
+        self._output = output
         self._total, self._done, self._begun = total, 0, time.monotonic()
         self._bar: Any = tqdm(total=total, unit="video", dynamic_ncols=True) if sys.stderr.isatty() else None
 
@@ -44,7 +53,9 @@ class Display:
         pass
 
     def add(self, outcome: Outcome) -> bool:
-        """Show what came of one job, and return whether it failed."""
+        """Show what came of one job, note why it failed, and return whether it did."""
+        if outcome.error:
+            self._output.add_failed(outcome.job, outcome.error)
         self._done += 1
         text = f"{outcome.job.name}: {f'failed, {outcome.error}' if outcome.error else f'{outcome.seconds:.1f} s'}"
         if self._bar:
@@ -52,7 +63,8 @@ class Display:
             self._bar.update()
         else:
             minutes = (time.monotonic() - self._begun) / self._done * (self._total - self._done) / 60
-            print(f"{self._done} of {self._total}, {text}, {minutes:.0f} min left, {memory_in_use()}", flush=True)
+            parts = [f"{self._done} of {self._total}", text, f"{minutes:.0f} min left", outcome.memory]
+            print(", ".join(filter(None, parts)), flush=True)
         return outcome.error is not None
 
 

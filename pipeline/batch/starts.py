@@ -1,6 +1,7 @@
 """The picture or clip that a job starts from."""
 
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import numpy
 import torch
@@ -10,6 +11,7 @@ from ..clip.pictures import FileClip
 from ..clip.start import start_from_end
 from ..errors import InvalidRequestError
 from ..start import Start
+from .files import local_copy
 from .jobs import IMAGE, Job
 
 
@@ -19,17 +21,23 @@ def load_start(job: Job) -> Start:
     An image2world job takes the first frame of a clip. Raises `InvalidRequestError` for a file that cannot be read.
     """
     assert job.input_path
-    if job.inference_type == IMAGE:
-        try:
-            with Image.open(job.input_path) as image:
-                rgb = ImageOps.exif_transpose(image).convert("RGB")
-            return Start(torch.from_numpy(numpy.array(rgb))[None])
-        except UnidentifiedImageError:
-            pass  # it may be a clip
-        except OSError as error:
-            raise InvalidRequestError(f"{job.input_path} cannot be read ({error}): choose another file.") from error
-    clip = FileClip(job.input_path)
-    if job.inference_type == IMAGE:
-        with closing(clip.with_square_pixels().frames()) as frames:
-            return Start(next(frames)[None])
-    return start_from_end(clip)
+    with local_copy(job.input_path) as file:
+        if job.inference_type == IMAGE:
+            with suppress(UnidentifiedImageError):  # it may be a clip
+                return start_from_picture(file)
+        clip = FileClip(file)
+        if job.inference_type == IMAGE:
+            with closing(clip.with_square_pixels().frames()) as frames:
+                return Start(next(frames)[None])
+        return start_from_end(clip)
+
+
+def start_from_picture(file: Path) -> Start:
+    try:
+        with Image.open(file) as image:
+            rgb = ImageOps.exif_transpose(image).convert("RGB")
+        return Start(torch.from_numpy(numpy.array(rgb))[None])
+    except UnidentifiedImageError:
+        raise
+    except OSError as error:
+        raise InvalidRequestError(f"{file} cannot be read ({error}): choose another file.") from error

@@ -11,13 +11,14 @@ import torch
 import torch.distributed as dist
 
 from ..errors import CosmosError, InvalidRequestError
-from ..local.many import generate_many
 from ..local.model import LocalModel
 from ..local.ulysses import SharedPlacement, share_videos
+from ..observer import NullObserver
 from .jobs import Job
 from .output import Output
 from .progress import Display
-from .worker import Settings, Worker, load, wanted_of
+from .settings import Settings
+from .worker import Worker, make
 
 
 def run_together(options: Namespace, run: Callable[[Namespace], int]) -> int:
@@ -74,7 +75,7 @@ class Team:
         """Load the checkpoint. If any process cannot, all raise its error."""
         model, error = None, None
         try:
-            model = load(replace(settings, device=self.device))
+            model = replace(settings, device=self.device).load()
             share_videos(model)
         except CosmosError as raised:
             error = raised
@@ -86,7 +87,7 @@ class Team:
         return model
 
     def options(self, take: Callable[[int], bool]) -> dict[str, Any]:
-        """Return arguments for `generate_many`. `take` of the first process decides.
+        """Return arguments for `make`. `take` of the first process decides.
 
         An error that is not in all processes ends this one, and torchrun ends the others, which would wait for it.
         """
@@ -108,5 +109,5 @@ def lead(jobs: list[Job], output: Output, settings: Settings, display: Display) 
 def follow(team: Team, jobs: list[Job], settings: Settings) -> None:
     """Do this process's part of each video."""
     model = team.load(settings)
-    for _ in generate_many(model, wanted_of(jobs), **team.options(lambda index: False)):
+    for _ in make(model, jobs, NullObserver(), **team.options(lambda index: False)):
         pass

@@ -3,28 +3,29 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ..export.export import export
-from ..local.load.checkpoint import load_pipeline_folder
+from ..local.extend import extend
 from ..local.many import FAULTS, Result, Wanted, generate_many
 from ..local.model import LocalModel
-from ..local.placement import OneAtATime
+from ..local.placement import OneAtATime, Placement
 from ..local.prompt_cache import weights_hash
 from ..observer import Observer
+from ..request import SEED
+from ..start import Start
 from ..video import LocalVideo
 from .jobs import Job
 from .output import Claim, Output, values_of
-from .progress import Outcome
+from .progress import Outcome, memory_in_use, reason
+from .settings import Settings
 from .starts import load_start
 
 if TYPE_CHECKING:
@@ -33,28 +34,13 @@ if TYPE_CHECKING:
 VERSIONS = ("cosmos-predict25", "torch", "diffusers", "transformers")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How jobs are made. `checkpoint`: a folder in diffusers layout. `device`: of torch, as "cuda:1"."""
-
-    checkpoint: Path
-    device: str
-    format: str
-    quality: str
-
-
-def load(settings: Settings) -> LocalModel:
-    """Load the checkpoint, in bfloat16 for a GPU. Raises `CheckpointNotFoundError` and `WrongCheckpointError`."""
-    return load_pipeline_folder(settings.checkpoint, None if settings.device == "cpu" else torch.bfloat16)
-
-
 class Worker:
     """Keeps one checkpoint on one device."""
 
     def __init__(self, settings: Settings, output: Output, team: "Team | None" = None) -> None:
         """Load the checkpoint. Raises `CheckpointNotFoundError` and `WrongCheckpointError`."""
         self._settings, self._output, self._team = settings, output, team
-        self.model = team.load(settings) if team else load(settings)
+        self.model = team.load(settings) if team else settings.load()
         self._made_by = {
             "checkpoint": settings.checkpoint.name,
             "checkpoint_sha256": hash_of(self.model),
@@ -71,12 +57,12 @@ class Worker:
                 claims[index] = claim
             return claim is not None
 
-        options: Any = {"placement": OneAtATime(self._settings.device), "take": take, "observer": observer}
+        options: Any = {"take": take, "placement": OneAtATime(self._settings.device), "faults": FAULTS}
         options |= self._team.options(take) if self._team else {}
         begun, exporting = time.monotonic(), None
         try:
             with ThreadPoolExecutor(1) as exporter:
-                for result in generate_many(self.model, wanted_of(jobs), **options):
+                for result in make(self.model, jobs, observer, **options):
                     if exporting:
                         yield exporting.result()
                     claim, seconds, begun = claims.pop(result.index), time.monotonic() - begun, time.monotonic()
@@ -88,17 +74,16 @@ class Worker:
                 claim.release()
 
     def _finish(self, job: Job, claim: Claim, result: Result, seconds: float) -> Outcome:
-        """Write the video, or why there is none."""
+        """Write the video."""
         try:
             if result.video is None:
                 raise result.error or RuntimeError("there is no video")
             self._publish(job, claim.folder, result.video, seconds)
         except FAULTS as error:
-            self._output.add_failed(job, error)
-            return Outcome(job, seconds, error)
+            return Outcome(job, seconds, reason(error), memory_in_use())
         finally:
             claim.release()
-        return Outcome(job, seconds)
+        return Outcome(job, seconds, memory=memory_in_use())
 
     def _publish(self, job: Job, folder: Path, video: LocalVideo, seconds: float) -> None:
         settings = self._settings
@@ -114,9 +99,35 @@ class Worker:
         self._output.publish(job, file.path, {**values_of(job, file), **self._made_by, "seconds": round(seconds, 2)})
 
 
-def wanted_of(jobs: Sequence[Job]) -> list[Wanted]:
-    """Return the jobs for `generate_many`."""
-    return [Wanted(job.request, partial(load_start, job) if job.input_path else None) for job in jobs]
+def make(
+    model: LocalModel,
+    jobs: Sequence[Job],
+    observer: Observer,
+    *,
+    take: Callable[[int], bool],
+    placement: Placement,
+    faults: tuple[type[Exception], ...],
+) -> Iterator[Result]:
+    """Yield the videos of `generate_many`, with all segments of a job that has several."""
+    wanted = [Wanted(job.request, partial(load_start, job) if job.input_path else None) for job in jobs]
+    options: Any = {"placement": placement, "observer": observer}
+    for result in generate_many(model, wanted, take=take, faults=faults, **options):
+        yield extended(model, jobs[result.index], result, faults, **options)
+
+
+def extended(
+    model: LocalModel, job: Job, result: Result, faults: tuple[type[Exception], ...], **options: Any
+) -> Result:
+    """Return the video with the frames that it lacks, for a job of several segments. `options`: of `extend`."""
+    if not (job.new_frames and result.video):
+        return result
+    request = replace(job.request, seed=(job.request.seed_or_random() + 1) % (SEED.maximum + 1))
+    try:
+        start = Start(result.video.frames)
+        frames = extend(model, request, start, job.new_frames, overlap=job.overlap, **options).frames
+        return replace(result, video=replace(result.video, frames=frames))
+    except faults as error:
+        return Result(result.index, error=error)
 
 
 def versions() -> dict[str, str]:

@@ -55,19 +55,20 @@ def as_invalid_request(file: object) -> Iterator[None]:
     try:
         yield
     except (OSError, FFmpegError) as error:
-        raise InvalidRequestError(f"{name_of(file)} cannot be read ({why(file, error)}.") from error
+        reason, advice = why(file, error)
+        raise InvalidRequestError(f"{name_of(file)} cannot be read ({reason}): {advice}.") from error
 
 
-def why(file: object, error: OSError | FFmpegError) -> str:
-    """Return the reason, a parenthesis, and what to do."""
+def why(file: object, error: OSError | FFmpegError) -> tuple[str | None, str]:
+    """Return the reason and the next step."""
     if isinstance(file, str | os.PathLike) and Path(file).is_file():
         with Path(file).open("rb") as content:
             head = content.read(8)
         if not head:
-            return "the file is empty): choose another file"
+            return "the file is empty", "choose another file"
         if isinstance(error, InvalidDataError | EndOfFile) and head[4:] == MP4_BRAND:
-            return "its index is missing, for example after an interrupted download or recording): get the whole file"
-    return f"{error.strerror}): choose another file"
+            return "its index is missing, for example after an interrupted download or recording", "get the whole file"
+    return error.strerror, "choose another file"
 
 
 @contextmanager
@@ -109,7 +110,7 @@ def packets(container: InputContainer, streams: list[Stream], notes: list[str]) 
 
 
 def decoded(container: InputContainer, stream: Stream, notes: list[str]) -> Iterator:
-    """All frames of the stream but the broken ones, of which `notes` then tells."""
+    """Yield the frames of the stream, and skip broken ones with a line in `notes`."""
     decode = decoder_of(stream)
     for packet in packets(container, [stream], notes):
         try:
@@ -134,7 +135,7 @@ def decoder_of(stream: Stream) -> Callable[[Packet], list]:
 def decoded_from(
     file: File, find: Callable[[InputContainer], Stream], begin: float | None, notes: list[str]
 ) -> Generator[Any, None, None]:
-    """The frames of a stream, the first of which is shown at `begin`, in seconds, or before it: None is all."""
+    """Yield the frames of a stream from the one that is shown at `begin`, in seconds, or from the start if None."""
     for margin in SEEK_MARGINS if begin is not None else ():
         assert begin is not None
         faults: list[str] = []

@@ -92,10 +92,10 @@ class Look:
         return replace(self, size=(width, height), aspect=Fraction(1))
 
     def tensor(self, picture: av.VideoFrame, reformatter: VideoReformatter) -> Tensor:
-        """(H, W, 3), or 4 where it can be transparent: uint8 where that is what was decoded, or else float32.
+        """Return (H, W, 3), or 4 channels with transparency: uint8 where the decoder gives that, or else float32.
 
-        The colours are those that ComfyUI gives the file: BT.601 where it does not say. HDR's reference white, 203 nits
-        by ITU-R BT.2408, becomes white, and what is lighter is clipped in its hue: swscale's own conversion.
+        The colours equal ComfyUI's: BT.601 where the file names none. HDR's reference white, 203 nits by ITU-R BT.2408,
+        becomes white, and lighter values are clipped in their hue: swscale's own conversion.
         `reformatter`: one for all pictures, because each that PyAV makes for a picture of its own takes a megabyte that
         does not come back.
         """

@@ -1,4 +1,4 @@
-"""When the pictures of a clip are shown: their own times, of which a container's rate is a hint only."""
+"""The times at which the pictures of a clip are shown. A container's rate is only a hint."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -46,10 +46,10 @@ class Times:
         usual = [rate for whole in (round(measured), math.ceil(measured)) for rate in usual_rates(whole)]
         return next((rate for rate in usual if abs(intervals / rate - self.span) <= ROUNDING), measured_rate(measured))
 
-    def moments(self) -> list[float]:
-        """Those 1/16 s apart, up to the last picture."""
-        count = math.floor(self.span * FPS + EARLY * FPS) + 1
-        return [self.seconds[-1] - back / FPS for back in reversed(range(count))]
+    def moments(self, fps: int = FPS) -> list[float]:
+        """Those 1 / `fps` s apart, up to the last picture."""
+        count = math.floor(self.span * fps + EARLY * fps) + 1
+        return [self.seconds[-1] - back / fps for back in reversed(range(count))]
 
     def earlier(self, seconds: float) -> "Times":
         return Times(tuple(second - seconds for second in self.seconds), self.end - seconds)

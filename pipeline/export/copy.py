@@ -104,7 +104,7 @@ def copy_file(source: Path, path: Path) -> None:
 
 
 def without_graph(metadata: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
-    """What of the source's `metadata` stays beside those that are added. WebM's keys come back in capitals."""
+    """Return the source's `metadata` without the graph and the `added` keys. WebM returns its keys in capitals."""
     gone = GRAPH | {key.lower() for key in added}
     return {key: value for key, value in metadata.items() if key.lower() not in gone}
 

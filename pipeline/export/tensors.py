@@ -37,7 +37,7 @@ class Clip:
         return len(self._shown)
 
     def at_most(self, fps: int, rate: Fraction) -> "Clip":
-        """Of `rate` frames per second at most `fps`, evenly: those that are shown at the new times."""
+        """Return a clip of at most `fps`, from one of `rate` fps: the frames shown at the new, even times."""
         share = max(Fraction(1), rate / fps)
         fewer = copy.copy(self)
         fewer._shown = [self._shown[floor(index * share)] for index in range(ceil(self.num_frames / share))]

@@ -44,7 +44,7 @@ class Timing:
         return cls(rate, interval, step, clip.begin, clip.times.end)
 
     def shown(self, pictures: Iterator[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Each picture and its tick, but those that would have the tick of another one. The last one is held."""
+        """Yield each picture with its tick. A picture whose tick is taken is dropped, and the last one is held."""
         last, tick = None, -1
         for picture in pictures:
             assert picture.time_base

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..errors import FalError, InvalidRequestError
+from ..lock import release
 from ..observer import NullObserver
 from .client import FalClient
 from .endpoints import Endpoint
-from .journal import Charge, JobState, Journal, Record, release, wait_for_lock
+from .journal import Charge, JobState, Journal, Record, wait_for_lock
 from .queue.platform import Price
 
 LIMIT_VARIABLE = "COSMOS_PREDICT25_FAL_DAY_LIMIT"

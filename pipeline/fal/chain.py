@@ -37,11 +37,11 @@ class Chain:
 
 
 def choose_chain(extension: Extension, identity: str, journal: Journal, folder: Path) -> Chain:
-    """Return the jobs for the parts of `extension`, of which the first starts from `identity`.
+    """Return the jobs for the parts of `extension`. The first one starts from `identity`.
 
     Each part is sent with `num_frames` frames and cut here, so that a part with fewer frames is in the file of a longer
-    one. Version 0.2 shared the frames out evenly and sent no more than were needed: parts that were paid for so are
-    taken where that leaves less to pay.
+    one. Version 0.2 split the frames evenly and sent no more than were needed: its paid parts are used where
+    that leaves less to pay.
     """
     request = extension.request
 

@@ -66,7 +66,7 @@ class Display:
 
 def with_seed(text: str, seed: int) -> str:
     """Return a text for the user with the seed at its end, where it says to run the same again."""
-    return f"{re.sub(SEED, '', text)} Seed: {seed}." if "un the same again" in text else text
+    return f"{re.sub(SEED, '', text).removesuffix('.')}. Seed: {seed}." if "un the same again" in text else text
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..errors import InvalidRequestError
-from ..request import DISTILLED as DISTILLED_SCHEDULE
 from ..request import (
     DISTILLED_DEFAULT_STEPS,
     DISTILLED_STEPS,
+    FOUR_STEPS,
     NUM_INFERENCE_STEPS,
     STANDARD,
     GenerationRequest,
@@ -76,7 +76,7 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
     Raises `InvalidRequestError` for steps outside the endpoint's range, and for settings of a distilled checkpoint if
     the endpoint has the full model.
     """
-    if request.schedule == DISTILLED_SCHEDULE and endpoint.has_guidance_scale:
+    if request.schedule in FOUR_STEPS and endpoint.has_guidance_scale:
         raise InvalidRequestError(
             f"schedule is {request.schedule!r}, with steps and guidance for a distilled checkpoint on your GPU, but "
             f"{endpoint.id} is the full model: set schedule to {STANDARD!r}, num_inference_steps to "
@@ -93,7 +93,7 @@ def arguments(endpoint: Endpoint, request: GenerationRequest) -> dict[str, Any]:
 
 
 def is_same_input(given: Any, keys: list[str], sha256: str) -> bool:
-    """Return whether `given`, from fal's list, is the input of which `keys` were sent, with this hash.
+    """Return whether the `keys` of `given`, an input in fal's list, have this hash.
 
     The server may have added fields: they are not compared.
     """

@@ -68,7 +68,7 @@ def as_kept(levels: Tensor, folder: Path) -> Tensor:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """Return the files of kept starts, of which another process may remove any at any time."""
+    """Return the files of kept starts. Another process may remove any of them at any time."""
     times: dict[Path, float] = {}
     for path in folder.glob("*.mkv"):
         with suppress(OSError):

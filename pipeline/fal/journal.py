@@ -2,7 +2,6 @@
 
 import asyncio
 import enum
-import errno
 import json
 import os
 import time
@@ -12,10 +11,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import BaseFileLock
 
 from ..disk import atomic_write, flush_folder, make_folder
 from ..errors import JobKeptError
+from ..lock import acquire, release
 from ..observer import Observer
 from .endpoints import documented_price
 
@@ -28,8 +28,6 @@ LATER_FIELDS = ("charges", "suffix", "sync_mode", "refusal", "is_news", "listed_
 BLOCK = 4096
 """Bytes that a file of any size takes on the disk."""
 LOCK_PAUSE = 0.1
-NO_LOCKS = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
-"""Said by a drive that has no locks; filelock itself knows ENOSYS."""
 YEAR_5000 = 95_000_000_000
 DAY = 86400
 
@@ -342,15 +340,17 @@ class Journal:
             record = Record(**{name: value for name, value in values.items() if name in names})
             record.check_name(path.stem)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            reason, advice = error, ""
+            reason, advice = error, "look for the job at https://fal.ai/dashboard/requests."
             if isinstance(error, OSError):  # then the record itself may be whole
                 reason = error.strerror
-                advice = "allow reading it, or close the program that uses it, and run the same again. If nothing "
-                "helps, "
+                advice = (
+                    "allow reading it, or close the program that uses it, and run the same again. If nothing helps, "
+                    f"{advice}"
+                )
             raise JobKeptError(
                 f"{path} is the record of a job on fal that may be charged, and it cannot be read ({reason}): "
-                f"{advice}look for the job at https://fal.ai/dashboard/requests. Once it is over, delete the file and "
-                "run the same again for a new video, which is a new charge.",
+                f"{advice} Once it is over, delete the file and run the same again for a new video, which is a new "
+                "charge.",
                 stage="journal",
             ) from None
         return record
@@ -371,35 +371,6 @@ async def wait_for_lock(path: Path, observer: Observer, limit: float) -> BaseFil
         observer.raise_if_stopped()
         await asyncio.sleep(LOCK_PAUSE)
     return lock
-
-
-def acquire(path: Path) -> BaseFileLock | None:
-    """Take a lock and return it, None where another one holds it.
-
-    On a drive that has no locks, such as some of networks and clouds, another file beside it is the lock.
-    """
-    try:
-        return taken(FileLock(path, timeout=0, thread_local=False))
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return taken(SoftFileLock(path.with_name(f"{path.name}.soft"), timeout=0, thread_local=False))
-
-
-def taken(lock: BaseFileLock) -> BaseFileLock | None:
-    """Return `lock`, held, or None where another one holds it. Raises `OSError`."""
-    with suppress(Timeout):
-        lock.acquire()
-        return lock
-    return None
-
-
-def release(lock: BaseFileLock) -> None:
-    """Release a lock. Its file goes before, which filelock notices where another process has opened it already."""
-    if not isinstance(lock, SoftFileLock):
-        with suppress(OSError):  # on Windows the release removes it
-            Path(lock.lock_file).unlink()
-    lock.release()
 
 
 @contextmanager

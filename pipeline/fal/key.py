@@ -36,7 +36,7 @@ class FalKey:
 
     @property
     def account(self) -> str:
-        """Return a name for the account, of which nothing of the key can be told."""
+        """Return a name for the account that reveals nothing of the key."""
         return hashlib.sha256(self.key_id.encode()).hexdigest()[:16]
 
     def is_in(self, text: str) -> bool:

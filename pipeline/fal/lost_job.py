@@ -36,7 +36,7 @@ class NotTakenError(OutcomeUnknownError):
 
 @dataclass
 class Search:
-    """What fal's list shows of a job. `matches`: ids of jobs that may be it. `ended`: of those that have failed.
+    """The traces of a job in fal's list. `matches`: ids of jobs that may be it. `ended`: ids of failed ones.
 
     `is_clear`: the list was read to its end, and each other entry tells that it is another job.
     """
@@ -157,8 +157,8 @@ def has_ended_badly(item: Mapping[str, Any]) -> bool:
 async def find_same_job(client: FalClient, journal: Journal, submission: Submission) -> Job | None:
     """Return a job of the last 24 hours with the input of `submission`, None where fal lists none in time.
 
-    Such as that of another ComfyUI of the account, or one whose record was deleted. Jobs that a record here has had are
-    left out, and those of which the user was told how to have another one.
+    For example a job of another ComfyUI of the account, or one whose record was deleted. Jobs of the records here are
+    left out, and so are jobs that the user was told how to replace.
     """
     records = journal.records()
     known = {other.request_id for other in records} | {past for other in records for past in other.past_ids}

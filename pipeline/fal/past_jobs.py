@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 from ..errors import FalError, JobExpiredError, JobKeptError
 from ..formats import FORMATS, VideoFormat, format_of_suffix
+from ..lock import acquire, release
 from ..observer import NullObserver
 from ..video import RemoteVideo
 from .client import FalClient
 from .display import Display
-from .journal import JobState, Journal, Record, acquire, release
+from .journal import JobState, Journal, Record
 from .lost_job import NotTakenError
 from .media.download import is_data_uri, video_url
 from .paid_job import PaidJob

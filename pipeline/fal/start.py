@@ -19,9 +19,9 @@ from .journal import Journal
 from .media.upload import Media
 
 SIZE = (1280, 704)
-"""Width and height of what fal makes. What it starts from is sent so: there is nothing to crop or to choose."""
+"""Width and height of fal's videos. A start is sent in this size, so that fal crops nothing."""
 SAME = 25.0
-"""PSNR in dB from which frames are those that were sent. A trip through the model's VAE leaves more than 30."""
+"""PSNR in dB from which frames count as the ones that were sent. The model's VAE leaves more than 30."""
 NOT_KEPT = "fal's video does not begin with the frames that were sent: all of its frames are kept."
 
 EncodeClip = Callable[[Tensor], bytes]

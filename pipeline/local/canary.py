@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextModel
+from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 
 from ..errors import MissingDependencyError
 from . import library

@@ -11,7 +11,8 @@ from .model import TextEncoder
 from .sizes import ModelSizes
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLTextModel
+    from transformers.models.qwen2_5_vl import Qwen2_5_VLTextModel
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 MAX_TOKENS = 512
 """Prompts are padded or truncated to this number of tokens."""

@@ -24,6 +24,7 @@ def plan_for_parts(
     even_parts: bool = False,
 ) -> Plan:
     """Return the plan for one segment of `extend` in the free memory. Raises `NotEnoughMemoryError`."""
+    overlap = model.variant.overlap_of(overlap)
     longest = overlap + lengths_of_parts(new_frames, request.num_frames, overlap, even_parts)[0]
     return plan_for(model, replace(request, num_frames=max(NUM_FRAMES.minimum, longest)), placement, overlap)
 
@@ -42,20 +43,22 @@ def extend(
     guardrail: SafetyCheckerFactory | None = None,
     prompts: PromptCache | None = None,
 ) -> ExtendedVideo:
-    """Continue `start` by `new_frames` frames, 1 to 880, at 16 fps.
+    """Continue `start` by `new_frames` frames, 1 to 880, at the fps of the model's variant, 16 for most.
 
     They are made in segments of `request.num_frames` frames and a shorter last one, or with `even_parts` in as many
     segments of about equal length. The first segment uses the request's seed, each later one the next. A segment begins
-    with the last `overlap` frames so far, 5 or 1, which are then removed from it. A `start` with fewer than 5 frames
-    gives only its last one, and one frame does not show movement. The frames of `start` are kept unchanged, unless
-    their rate is not 16 fps or their size is not the request's.
+    with the last `overlap` frames so far, 5 or 1, which are then removed from it; some variants take only 1. A `start`
+    with fewer than 5 frames gives only its last one, and one frame does not show movement. The frames of `start` are
+    kept unchanged, unless their rate is not the model's or their size is not the request's. A `LongClip` must have the
+    model's rate.
 
     The other arguments and exceptions are as in `generate`; `plan` is for one segment. The guardrail checks the prompt
     once, and all new frames once at the end. Raises `InvalidRequestError` for `new_frames` and `overlap` outside their
     limits, and `NotEnoughMemoryError` also for the whole video.
     """
     placement, observer, prompts = placement or OneAtATime("cpu"), observer or NullObserver(), prompts or PromptCache()
-    extension = Extension(start, request, new_frames, overlap, even_parts=even_parts, ram=placement.memory().ram)
+    ram, fps, overlap = placement.memory().ram, model.variant.fps, model.variant.overlap_of(overlap)
+    extension = Extension(start, request, new_frames, overlap, even_parts=even_parts, ram=ram, fps=fps)
     plan = plan or plan_for_parts(model, request, new_frames, overlap, placement, even_parts)
     if guardrail:
         observer.progress("Checking the prompt", 0, 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..observer import NullObserver, Observer
-from ..request import FPS, NUM_FRAMES, SIDE, GenerationRequest
+from ..request import NUM_FRAMES, SIDE, GenerationRequest
 from ..start import Start
 from ..video import LocalVideo
 from . import library
@@ -18,6 +18,7 @@ from .decode import decode
 from .denoise import denoise, no_conditioning_latents
 from .encode import encode_prompt
 from .finite import TEXT_ENCODER, VAE, check_finite
+from .flops import seconds_by_rate
 from .guardrail import SafetyCheckerFactory, check_frames, check_prompt
 from .latents import SPATIAL_COMPRESSION, TEMPORAL_COMPRESSION, denormalize, initial_noise, latent_frames
 from .model import LocalModel, sizes_of
@@ -48,10 +49,10 @@ class Progress:
         rows, columns = plan.grid
         self.total = self._before_decoding + rows * columns * latent_frames(request.num_frames)
 
-    def start(self, stage: str) -> None:
+    def start(self, stage: str, detail: str = "") -> None:
         """Report a new stage."""
         self._stage = stage
-        self.observer.progress(stage, self.done, self.total)
+        self.observer.progress(f"{stage}{detail}", self.done, self.total)
 
     def advance(self, detail: str = "", latents: Tensor | None = None) -> None:
         """Report that a unit of the current stage is finished."""
@@ -78,7 +79,7 @@ def prepare(
 
     Without `placement`, everything runs on the CPU. Raises `NotEnoughMemoryError` if the video is too large.
     """
-    request = clamp_request(request, model.transformer)
+    request, start = clamp_request(request, model.transformer), model.variant.start_of(start)
     num_conditioning_frames = len(start.conditioning_indices()) if start else 0
     return Prepared(request, plan_for(model, request, placement or OneAtATime("cpu"), num_conditioning_frames))
 
@@ -129,15 +130,15 @@ def generate(
 ) -> LocalVideo:
     """Make the video described by `request`.
 
-    `start`: the video begins with this picture, or with the last 5 frames of this clip at 16 fps, scaled and cropped to
-    width x height, as the model copies them. `placement`: None runs everything on the CPU. `plan`: None uses
-    `plan_for`. `guardrail`: None loads no guard model. `prompts` keeps this model's embeddings between runs, and
-    `unfinished` the latents of a video that could not be decoded. Exceptions that the observer raises to stop the work
-    pass through.
+    `start`: the video begins with this picture, or with the last 5 frames of this clip at 16 fps, or the last one if
+    the model's variant takes one. They are scaled and cropped to width x height, as the model copies them.
+    `placement`: None runs everything on the CPU. `plan`: None uses `plan_for`. `guardrail`: None loads no guard model.
+    `prompts` keeps this model's embeddings between runs, and `unfinished` the latents of a video that could not be
+    decoded. Exceptions that the observer raises to stop the work pass through.
     Raises `UnsafeContentError` if the guardrail refuses the prompt or the video, `NotEnoughMemoryError` if the video is
     too large, and `NotANumberError` as soon as a part of the model produces NaN.
     """
-    placement = placement or OneAtATime("cpu")
+    placement, start = placement or OneAtATime("cpu"), model.variant.start_of(start)
     conditioning_frames = start.conditioning_frames(request.width, request.height) if start else torch.empty(0)
     plan = plan or plan_for(model, request, placement, len(conditioning_frames))
     unfinished = unfinished or UnfinishedVideo()
@@ -161,7 +162,7 @@ def generate(
     if guardrail:
         progress.start("Checking the video")
         frames = check_frames(guardrail, frames, placement.make_room(GUARDRAIL_BYTES))
-    return LocalVideo(frames, latents.cpu(), request.seed_or_random(), FPS)
+    return LocalVideo(frames, latents.cpu(), request.seed_or_random(), model.variant.fps)
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,10 @@ class Run:
         request, transformer = self.request, self.model.transformer
         memory_required = self.plan.memory_required(self.plan.denoise)
         device = self.placement.use(transformer, memory_required)
-        transformer.chunks = self.plan.chunks
+        time_left = TimeLeft(request.num_inference_steps, seconds_by_rate(request, transformer, device))
+        if expected := time_left.before_the_steps():
+            self.progress.start("Denoising", expected)
+        transformer.chunks, transformer.fps = self.plan.chunks, self.model.variant.rope_fps
         positive, negative = (None if embed is None else embed.to(device) for embed in embeds)
         assert positive is not None
         latents = initial_noise(request.seed_or_random(), request.num_frames, request.height, request.width, device)
@@ -226,7 +230,6 @@ class Run:
             conditioning_latents = no_conditioning_latents(latents)
         conditioning_latents = conditioning_latents.to(device)
         inputs = latents, solver, positive, negative, request.guidance_scale, conditioning_latents
-        time_left = TimeLeft(request.num_inference_steps)
         with self.stoppable(transformer.transformer_blocks):
             for step in denoise(transformer, *inputs, self.model.variant.conditioning_timestep):
                 latents = step.latents

@@ -13,7 +13,7 @@ from .latents import normalize
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
-    from transformers import Qwen2_5_VLTextModel
+    from transformers.models.qwen2_5_vl import Qwen2_5_VLTextModel
 
     from .decode import Report
 
@@ -24,6 +24,7 @@ class LibraryTransformer(CosmosTransformer3DModel):
     kernels: Any = None
     chunks: Any = None
     compute_dtype: torch.dtype | None = None
+    fps: int | None = None
 
     def at(self, latents: Tensor, timestep: Tensor) -> Tensor:
         return timestep if len(timestep) == 1 else timestep.view(1, 1, -1, 1, 1)
@@ -35,6 +36,7 @@ class LibraryTransformer(CosmosTransformer3DModel):
             encoder_hidden_states=prompt_embeds,
             condition_mask=condition_mask,
             padding_mask=latents.new_zeros(1, 1, *latents.shape[-2:]),
+            fps=self.fps,
             return_dict=False,
         )[0]  # pyright: ignore[reportReturnType]
 
@@ -64,7 +66,7 @@ def decode(vae: "AutoencoderKLWan", latents: Tensor, num_frames: int, report: "R
 
 def load_language_model(folder: Path, dtype: torch.dtype | None) -> "Qwen2_5_VLTextModel":
     """Read a folder as transformers does, which copies the weights."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
     whole: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         folder, dtype=dtype or "auto", local_files_only=True

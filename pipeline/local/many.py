@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import CosmosError
 from ..observer import NullObserver, Observer
-from ..request import FPS, GenerationRequest
+from ..request import GenerationRequest
 from ..start import Start
 from ..video import LocalVideo
 from .generate import GUARDRAIL_BYTES, Progress, Run, prepare
@@ -111,7 +111,7 @@ class _Factory:
 
     def _denoise(self, index: int, item: Wanted, prompts: PromptCache) -> "tuple[Run, Tensor] | Exception":
         try:
-            start = item.load_start() if item.load_start else None
+            start = self.model.variant.start_of(item.load_start() if item.load_start else None)
             run = self._run(item.request, start)
             if self.guardrail:
                 check_prompt(self.guardrail, run.request.prompt, self.placement.make_room(GUARDRAIL_BYTES))
@@ -131,4 +131,4 @@ class _Factory:
                 frames = check_frames(self.guardrail, frames, self.placement.make_room(GUARDRAIL_BYTES))
         except FAULTS as error:
             return Result(index, error=error)
-        return Result(index, LocalVideo(frames, latents.cpu(), run.request.seed_or_random(), FPS))
+        return Result(index, LocalVideo(frames, latents.cpu(), run.request.seed_or_random(), self.model.variant.fps))

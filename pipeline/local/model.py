@@ -14,7 +14,8 @@ from .ways import OURS, Ways
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
-    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLTextModel
+    from transformers.models.qwen2_5_vl import Qwen2_5_VLTextModel
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     from .transformer import CosmosTransformer
 

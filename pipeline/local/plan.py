@@ -67,11 +67,13 @@ class Plan:
 
     def describe(self) -> str:
         """Return the plan as one line for the user."""
-        attention = f" with attention in {self.attention_parts} chunks" if self.attention_parts > 1 else ""
+        transformer = self.denoise.residency
+        if self.attention_parts > 1:
+            transformer = f"{transformer} with attention in {self.attention_parts} chunks"
         rows, columns = self.grid
         decode = "decode whole" if rows * columns == 1 else f"decode in {rows}x{columns} tiles"
         return (
-            f"text encoder {self.encode.residency}, transformer {self.denoise.residency}{attention}, {decode}; "
+            f"text encoder {self.encode.residency}, transformer {transformer}, {decode}; "
             f"about {self.peak / GIB:.1f} of {self.memory.free / GIB:.1f} GiB of free VRAM"
         )
 

@@ -1,5 +1,6 @@
 """The embeddings of the last prompts, in memory and on disk."""
 
+import copy
 import hashlib
 import logging
 import os
@@ -35,6 +36,10 @@ class PromptCache:
         self._files = files
         self._embeds: OrderedDict[str, Tensor] = OrderedDict()
 
+    def for_other_weights(self, changes: bytes) -> "PromptCache":
+        """Return an empty cache for the same text encoder with changed weights. `changes`: a hash of the changes."""
+        return PromptCache(self._size, self._files and self._files.for_other_weights(changes))
+
     def get_or_encode(self, text: str, encode: Callable[[str], Tensor]) -> Tensor:
         """Return the embedding of `text`, (1, 512, text_embed_dim): the cached one, or a new one from `encode`."""
         if text not in self._embeds:
@@ -56,6 +61,12 @@ class PromptFiles:
         self._max_bytes = max_bytes
         self._weights = fingerprint(model.text_encoder)
         self._tokenizer = model.tokenizer
+
+    def for_other_weights(self, changes: bytes) -> "PromptFiles":
+        """Do the work of `PromptCache.for_other_weights`, in the same folder, with other names."""
+        other = copy.copy(self)
+        other._weights = hashlib.sha256(self._weights + changes).digest()
+        return other
 
     def get_or_encode(self, text: str, encode: Callable[[str], Tensor]) -> Tensor:
         """Return the embedding as `PromptCache.get_or_encode` does.

@@ -7,13 +7,16 @@ import torch
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
-from ..request import DISTILLED, FEW_STEPS
+from ..request import DISTILLED, DISTILLED_ODE, FEW_STEPS
 
 FEW_STEPS_SIGMA_MIN, FEW_STEPS_RHO = 0.1, 10
 OTHER_SPACINGS = ("use_exponential_sigmas", "use_beta_sigmas", "use_dynamic_shifting", "shift_terminal")
 """Options of diffusers' UniPC that no Cosmos-Predict2.5 was trained for."""
 DISTILLED_SIGMAS = (1, 15 / 16, 5 / 6, 5 / 8)
-"""Flow sigmas of NVIDIA's distilled checkpoint. cosmos-predict2.5 has them as angles, atan(s / (1 - s))."""
+"""Flow sigmas of NVIDIA's distilled checkpoint. cosmos-predict2.5 has them as angles, atan(s / (1 - s)).
+
+DFD has the same, rounded down to thousandths. Source: hao-ai-lab/FastVideo, pull request 1767.
+"""
 
 
 class Solver(Protocol):
@@ -52,6 +55,17 @@ class Renoising:
     def step(self, index: int, velocity: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         denoised = latents - self.sigmas[index].item() * velocity
         return torch.lerp(denoised, self._noise, self.sigmas[index + 1].item()), denoised
+
+
+class Euler:
+    """Follows the flow's ODE in straight steps, without new noise."""
+
+    def __init__(self, sigmas: Tensor) -> None:
+        self.sigmas = sigmas
+
+    def step(self, index: int, velocity: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        sigma, following = self.sigmas[index].item(), self.sigmas[index + 1].item()
+        return latents + (following - sigma) * velocity, latents - sigma * velocity
 
 
 def is_usable(config: Mapping[str, Any]) -> bool:
@@ -118,4 +132,6 @@ def make_solver(
     steps = len(sigmas) - 1
     if schedule == DISTILLED:
         return Renoising(distilled_sigmas(steps), noise)
+    if schedule == DISTILLED_ODE:
+        return Euler(distilled_sigmas(steps))
     return unipc(config, few_steps_sigmas(sigmas[0].item(), steps) if schedule == FEW_STEPS else sigmas)

@@ -1,34 +1,46 @@
-"""How long the steps that are left will take, by those that are done."""
+"""How long the steps that are left will take: by the card's rate at first, then by the steps that are done."""
 
 import time
 from collections.abc import Callable
 
 LEAST_SECONDS = 10
 """Less is not worth a word."""
-STEPS_MEASURED = 2
-"""The first step also loads and compiles, so that it takes longer than those that follow."""
+BY_RATE = "by this card's rate"
 SECONDS_SHOWN, MINUTES_SHOWN = 90, 90
 
 
 class TimeLeft:
-    """Counts the steps of one loop. `clock`: of seconds."""
+    """Counts the steps of one loop.
 
-    def __init__(self, steps: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._left = steps
+    `expected`: the seconds of all steps by the card's rate, or None if it is not known. `clock`: of seconds.
+    """
+
+    def __init__(self, steps: int, expected: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps = steps
+        self._expected = expected
         self._done = 0
         self._clock = clock
         self._begin = 0.0
 
+    def before_the_steps(self) -> str:
+        """Return ", about 20 min by this card's rate", or nothing if the rate is not known or the time is short."""
+        return about(self._expected, BY_RATE)
+
     def after_a_step(self) -> str:
-        """Return ", about 4 min left", or nothing where too few steps are done to tell, or too little is left."""
-        self._left -= 1
+        """Return ", about 4 min left", or nothing if it cannot be told yet, or too little is left.
+
+        The first step also loads and compiles. So it is not measured, and after it the card's rate tells the time.
+        """
         self._done += 1
+        left = self._steps - self._done
         if self._done == 1:
             self._begin = self._clock()
-        if self._done <= STEPS_MEASURED:
-            return ""
-        seconds = self._left * (self._clock() - self._begin) / (self._done - 1)
-        return f", about {in_words(seconds)} left" if seconds >= LEAST_SECONDS else ""
+            return about(self._expected and self._expected * left / self._steps, f"left {BY_RATE}")
+        return about(left * (self._clock() - self._begin) / (self._done - 1), "left")
+
+
+def about(seconds: float | None, words: str) -> str:
+    return f", about {in_words(seconds)} {words}" if seconds and seconds >= LEAST_SECONDS else ""
 
 
 def in_words(seconds: float) -> str:

@@ -121,11 +121,16 @@ class CosmosTransformer(CosmosTransformer3DModel):
     chunks: Chunks
     compute_dtype: torch.dtype | None = None
     """None means the dtype of the weights."""
+    fps: int | None = None
+    """The frame rate in the positions: those in time are multiplied by 24 / `fps`. None leaves them as they are.
+
+    Source: `VideoRopePosition3DEmb.generate_embeddings` of cosmos-predict2.5, with `enable_fps_modulation`.
+    """
 
     def at(self, latents: Tensor, timestep: Tensor) -> Timestep:
         """Return the shared values for `forward` at `timestep`, (1,), or (T,) with one per latent frame."""
         time, time_lora = self._embed(timestep)
-        cos, sin = (self.kernels.share(angles) for angles in self.rope(latents))
+        cos, sin = (self.kernels.share(angles) for angles in self.rope(latents, fps=self.fps))
         positions = self.learnable_pos_embed and self.learnable_pos_embed(latents.to(FINE_DTYPE))
         if positions is not None:
             positions = self.kernels.share(positions, dim=1)
@@ -170,8 +175,9 @@ class CosmosTransformer(CosmosTransformer3DModel):
         proj_out = shared.kernels.hold(self.proj_out, shared.timestep.time)
         return torch.cat(
             [
-                proj_out(normalized(self.norm_out, hidden_states, part, scale, shift, shared).to(FINE_DTYPE))
+                proj_out(run.to(FINE_DTYPE))
                 for part in shared.slices(hidden_states.shape[1])
+                for run in normalized(self.norm_out, hidden_states, part, scale, shift, shared)
             ],
             dim=1,
         ).to(dtype)
@@ -279,30 +285,53 @@ def modulation(norm: Any, shared: Pass) -> tuple[Tensor, ...]:
     return timestep.modulations[norm]
 
 
-def rows_of_tokens(values: Tensor, part: slice, shared: Pass) -> Tensor:
-    """Return the row of `values`, (rows, channels), for each token of `part`; (1, 1, channels) if there is one row."""
-    if len(values) == 1:
-        return values[None]
-    place = torch.arange(shared.first + part.start, shared.first + part.stop, device=values.device)
-    # The share of the last process may end after the last token.
-    return values[None, (place * len(values) // shared.tokens).clamp(max=len(values) - 1)]
+def runs_of(part: slice, num_rows: int, shared: Pass) -> Iterator[tuple[slice, slice]]:
+    """Divide `part` of this process's tokens into runs that lie within one of the latent frames, or are whole ones.
+
+    Yields the tokens and the rows of each run, of `num_rows` in all. A row of values is broadcast over its tokens,
+    never copied to each. The share of the last process may end after the last token: the last row is for that, too.
+    """
+    length, start, stop = shared.tokens // num_rows, shared.first + part.start, shared.first + part.stop
+    while start < stop:
+        row, offset = divmod(start, length)
+        if row >= num_rows - 1:
+            end, rows = stop, slice(num_rows - 1, num_rows)
+        else:
+            whole = 0 if offset else min((stop - start) // length, num_rows - row)
+            end = start + whole * length if whole else min(stop, (row + 1) * length)
+            rows = slice(row, row + max(whole, 1))
+        yield slice(start - shared.first, end - shared.first), rows
+        start = end
 
 
-def normalized(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
-    """Return the tokens of `part`, normalised, scaled and shifted, in the dtype of the residual stream."""
-    scale, shift = rows_of_tokens(scale, part, shared), rows_of_tokens(shift, part, shared)
-    return shared.kernels.adaptive_norm(hidden_states[:, part], scale, shift, norm.norm.eps)
+def by_row(x: Tensor, rows: slice) -> Tensor:
+    """View (1, tokens, channels) as (1, rows, tokens per row, channels)."""
+    return x.unflatten(1, (rows.stop - rows.start, -1))
+
+
+def normalized(
+    norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass
+) -> Iterator[Tensor]:
+    """Yield the runs of `part`, normalised, scaled and shifted, in the dtype of the residual stream."""
+    for tokens, rows in runs_of(part, len(scale), shared):
+        x, values = by_row(hidden_states[:, tokens], rows), (scale[rows, None], shift[rows, None])
+        yield shared.kernels.adaptive_norm(x, *values, norm.norm.eps).flatten(1, 2)
 
 
 def modulated(norm: Any, hidden_states: Tensor, part: slice, scale: Tensor, shift: Tensor, shared: Pass) -> Tensor:
-    """Return the result of `normalized` in the compute dtype."""
-    return normalized(norm, hidden_states, part, scale, shift, shared).to(shared.like.dtype)
+    """Return the tokens of `part`, normalised, scaled and shifted, in the compute dtype."""
+    runs = [run.to(shared.like.dtype) for run in normalized(norm, hidden_states, part, scale, shift, shared)]
+    return runs[0] if len(runs) == 1 else torch.cat(runs, dim=1)
 
 
 def add_gated(hidden_states: Tensor, part: slice, gate: Tensor, out: Tensor, shared: Pass) -> None:
     """Compute hidden_states[:, part] += gate * out in the dtype of the residual stream."""
-    rows = rows_of_tokens(gate, part, shared)
-    hidden_states[:, part].add_(out.to(hidden_states.dtype).mul_(rows))
+    for tokens, rows in runs_of(part, len(gate), shared):
+        run = slice(tokens.start - part.start, tokens.stop - part.start)
+        # In an expression, since a name would keep the product of one run alive beside that of the next.
+        by_row(hidden_states[:, tokens], rows).add_(
+            by_row(out[:, run].to(hidden_states.dtype), rows).mul_(gate[rows, None])
+        )
 
 
 def use_less_memory(transformer: CosmosTransformer3DModel) -> CosmosTransformer:

@@ -460,6 +460,27 @@ SCHEDULE = (
         "test_schedule.py::test_the_same_noise_is_put_back_after_each_step",
     ),
     Mutation(
+        "the schedule distilled is refused until two more widgets are changed",
+        "pipeline/request.py",
+        "            self._replace_defaults()\n",
+        "",
+        "test_request.py::test_choosing_the_schedule_distilled_is_enough_for_four_steps_without_guidance",
+    ),
+    Mutation(
+        "the ODE of the distilled schedule steps too far",
+        f"{LOCAL}/schedule.py",
+        "(following - sigma) * velocity",
+        "-sigma * velocity",
+        "test_schedule.py::test_the_ode_of_the_distilled_schedule_goes_where_its_closed_form_does",
+    ),
+    Mutation(
+        "the positions of a checkpoint at 24 fps are those of any other",
+        f"{LOCAL}/transformer.py",
+        "self.rope(latents, fps=self.fps)",
+        "self.rope(latents)",
+        "test_schedule.py::test_positions_are_those_of_nvidias_modulation_by_frame_rate",
+    ),
+    Mutation(
         "strong guidance in few steps is not warned of",
         "pipeline/request.py",
         "self.guidance_scale >= STRONG_GUIDANCE",
@@ -649,7 +670,7 @@ LOADING = (
         f"{LOCAL}/time_left.py",
         "if self._done == 1:",
         "if self._done == 0:",
-        "test_generate.py::test_the_time_left_is_told_from_the_third_step_on_by_the_steps_after_the_first",
+        "test_generate.py::test_the_time_left_is_told_from_the_second_step_on_by_the_steps_after_the_first",
     ),
     Mutation(
         "no checkpoint is found behind a link",
@@ -706,6 +727,13 @@ LOADING = (
         'settings.get("alpha_pattern", {})',
         "{}",
         "test_lora.py::test_alpha_is_read_from_the_metadata_that_diffusers_writes",
+    ),
+    Mutation(
+        "kept prompts of a LoRA's projection are taken for another strength",
+        f"{HOST}/lora.py",
+        'weights_hash(tensors, f"{strength}")',
+        "weights_hash(tensors)",
+        "test_lora.py::test_kept_prompts_have_another_name_for_each_strength_of_a_lora_of_the_projection",
     ),
     Mutation(
         "a training state of NVIDIA's is taken for another model",

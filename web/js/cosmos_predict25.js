@@ -2,16 +2,20 @@
 
 import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
+import { followLanguage, translated } from './language.js'
 
 const RESULT = 'cosmos_predict25' // in a node's `ui` output, and an event of a node that is ComfyUI's own
 const OURS = /^CosmosPredict25/ // types of nodes
 const TELLING = /^(CosmosPredict25|CLIPTextEncode|TextEncode)/ // and of those that encode prompts
 const OUR_ERROR = /^cosmos_predict25\./
+const SAYING_OURS = /^(cosmos_predict25\.|ExecutionBlocked$)/ // the second: where an item of a list was refused
 const REFUSED = 'custom_validation_failed' // by a node's own check of its inputs
 const NO_OUTPUT = 'prompt_no_outputs'
 const TEXT_WIDGET = '$$node-text-preview' // where ComfyUI shows a node's progress text
 const [LINE, PADDING, HIGHEST, MARGINS] = [16, 16, 200, 20] // pixels of that text on the canvas
 const SIDES = 70 // pixels of a node's width that its text does not get, a scroll bar's with them
+// A letter of Chinese or Japanese, with the punctuation that cannot begin a line; a word; spaces.
+const WORDS = /[\u3040-\u9fff][\u3001\u3002\u300d\u201d\uff01\uff09\uff0c\uff1a\uff1b\uff1f]*|[^\s\u3040-\u9fff]+\s*|\s+|^$/g
 const ENDS = ['execution_success', 'execution_error', 'execution_interrupted']
 const JOBS_READ = 50
 
@@ -50,7 +54,7 @@ function show(id, text) {
   const node = nodeOf(id)
   if (node && !TELLING.test(node.type)) return // the job is that of a workflow which is not shown now
   if (!isOnCanvas(node)) return
-  const lines = wrapped(text, node)
+  const lines = wrapped(translated(text), node)
   // Two spaces, as Nodes 2.0 reads it as Markdown, where they end a line.
   api.dispatchCustomEvent?.('progress_text', { nodeId: id, text: lines.join('  \n'), [RESULT]: true })
   requestAnimationFrame(() => growToShow(nodeOf(id), lines.length))
@@ -62,9 +66,9 @@ function wrapped(text, node) {
   pen.font = `12px ${getComputedStyle(document.body).fontFamily}`
   const fits = (line) => pen.measureText(line).width <= (node?.size?.[0] ?? Infinity) - SIDES
   return text.split('\n').flatMap((paragraph) =>
-    paragraph.split(' ').reduce((lines, word) => {
-      const longer = lines.length ? `${lines.at(-1)} ${word}` : word
-      return lines.length && !fits(longer) ? [...lines, word] : [...lines.slice(0, -1), longer]
+    paragraph.match(WORDS).reduce((lines, word) => {
+      const longer = `${lines.at(-1) ?? ''}${word}`
+      return lines.length && !fits(longer.trimEnd()) ? [...lines, word] : [...lines.slice(0, -1), longer]
     }, [])
   )
 }
@@ -88,13 +92,14 @@ function hide(id) {
 
 /** Keeps why a node refuses to run. A form shows no nodes, and a subgraph none of its own from outside. */
 function refuse(id, message) {
-  const text = `\u26a0 ${message.trim()}`
+  const text = `\u26a0 ${translated(message.trim())}`
   texts.set(id, text)
   refusing.add(id)
   if (isForm() || !isOnCanvas(nodeOf(id))) tell(nodeOf(id)?.title, text)
 }
 
-function tell(title = '', text) {
+function tell(name = '', english) {
+  const [title, text] = [name, english].map(translated)
   const toast = app.extensionManager?.toast
   const older = { severity: 'error', summary: title, detail: text }
   if (toast?.error) toasts.add(toast.error(title, { description: text }))
@@ -190,15 +195,31 @@ function followJobs(queue) {
 function readRefusals(answer) {
   for (const [id, { class_type, errors }] of Object.entries(answer?.node_errors ?? {})) {
     const own = OURS.test(class_type) && errors?.find(({ type }) => type === REFUSED)
-    if (own) refuse(id, own.details.replace(`${own.extra_info?.input_name} - `, ''))
+    if (!own) continue
+    const input = `${own.extra_info?.input_name} - `
+    const message = translated(own.details.replace(input, ''))
+    own.details = `${input}${message}`
+    refuse(id, message)
   }
   if (answer?.error?.type === NO_OUTPUT && root()?.nodes?.some(hasOurs))
-    tell('Nothing saves the video', "Connect the output 'video' to Export Video (Cosmos Predict2.5), and Run again.")
+    tell('Nothing saves the video', "Connect the output video to Export Video (Cosmos Predict2.5), and Run again.")
   if (refusing.size) showAll()
 }
 
 const hasOurs = (node) => OURS.test(node.type) || node.subgraph?.nodes?.some(hasOurs)
 
+/** The frontend's own box of an error, and a node's progress. */
+function sayInLanguage(dispatch) {
+  return function (name, detail) {
+    if (name === 'execution_error' && SAYING_OURS.test(detail.exception_type))
+      detail = { ...detail, exception_message: translated(detail.exception_message) }
+    if (name === 'progress_text' && !detail[RESULT] && TELLING.test(nodeOf(String(detail.nodeId))?.type))
+      detail = { ...detail, text: translated(detail.text) }
+    return dispatch.call(this, name, detail)
+  }
+}
+
+change('dispatchCustomEvent', sayInLanguage)
 change('getWorkflowTemplates', listDemoFirstAndPaidLast)
 change('queuePrompt', followJobs)
 
@@ -211,7 +232,8 @@ function keepSeed(node) {
 app.registerExtension({
   name: 'cosmospredict25.texts',
 
-  setup() {
+  async setup() {
+    await followLanguage()
     api.addEventListener('execution_start', ({ detail }) => {
       running = detail.prompt_id
       if (isOpen(detail)) forgetRefusals()

@@ -130,17 +130,17 @@ def read_error(stage: Stage, answer: Answer, verdict: Verdict, reply: Reply | Tr
 
 
 def gone(stage: Stage, answer: Answer, job: Job) -> JobExpiredError:
-    """Return the error of a job of which fal has nothing, for as long as the policy is patient."""
-    status, what = 499, "says that the job was cancelled, though not from here"
+    """Return the error of a job that fal has denied to know for as long as the policy waits."""
+    status, text = 499, "fal says that the job was cancelled, though not from here."
     if answer is Answer.NOT_FOUND:
-        status, what = (
+        status, text = (
             404,
             (
-                "does not know this job, or no longer has its result: results are kept for 30 days, or for minutes if "
-                "storing was switched off. A job of another account looks the same: check FAL_KEY"
+                "fal does not know this job, or no longer has its result: results are kept for 30 days, or for minutes "
+                "if storing was switched off. A job of another account looks the same: check FAL_KEY."
             ),
         )
-    text = f"fal {what}. Look for it at https://fal.ai/dashboard/requests."
+    text = f"{text} Look for it at https://fal.ai/dashboard/requests."
     return JobExpiredError(text, stage=stage.value, status=status, request_id=job.request_id)
 
 

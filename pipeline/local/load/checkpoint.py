@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch import nn
-from transformers import Qwen2_5_VLTextModel
+from transformers.models.qwen2_5_vl import Qwen2_5_VLTextModel
 
 from ...observer import Observer
 from .. import library

@@ -16,6 +16,7 @@ DOWNLOAD = f"download {REPOSITORY} --revision diffusers/base/post-trained --loca
 DISTRIBUTED = ".distcp"
 OF_NVIDIA = "_ema_bf16.pt"
 """Suffix of the file names in the main revision."""
+CONVERT = f"{sys.executable} -m torch.distributed.checkpoint.format_utils dcp_to_torch"
 SHARD = re.compile(r"(.+[-_])(\d+)-of-(\d+)(\.\w+)")
 
 FOR_CORE_NODES = "Cosmos Text to Video (core nodes)"
@@ -83,8 +84,10 @@ def _why_no_pipeline(folder: Path) -> str | None:
 def how_to_convert(folder: Path) -> str:
     """Return advice for the folder of a distributed checkpoint."""
     return (
-        f"{folder} is a distributed checkpoint of NVIDIA's training. Make one file of it with NVIDIA's "
-        "scripts/convert_distcp_to_pt.py, put its model_ema_bf16.pt into models/diffusion_models, and choose that."
+        f"{folder} is a distributed checkpoint. If it is a state of NVIDIA's training, make one file of it with "
+        "NVIDIA's scripts/convert_distcp_to_pt.py, put its model_ema_bf16.pt into models/diffusion_models, and choose "
+        f"that. If it holds one network, as DFD's does, this makes a file of it: {CONVERT} {folder} "
+        f"models/diffusion_models/{folder.name}.pt"
     )
 
 
@@ -141,9 +144,10 @@ def size_of_weights(folder: Path) -> int:
 
 def nothing_found(roots: Sequence[Path], wanted: str = "") -> CheckpointNotFoundError:
     """Return the error if no root has a checkpoint, or none called `wanted`. It says how to download the model."""
-    what = f"The checkpoint {wanted!r} is not" if wanted else "There is no Cosmos-Predict2.5 model"
+    folders = " or ".join(map(str, roots))
+    missing = f"The checkpoint {wanted!r} is not in {folders}."
     return CheckpointNotFoundError(
-        f"{what} in {' or '.join(map(str, roots))}.\n"
+        f"{missing if wanted else f'There is no Cosmos-Predict2.5 model in {folders}.'}\n"
         f"To try the nodes without it, choose '{DEMO}' as checkpoint, which draws coloured shapes.\n"
         f"{how_to_download(roots[0])}"
     )

@@ -16,6 +16,7 @@ from ...errors import WrongCheckpointError
 from .find import read_json
 from .original_names import bare_name, diffusers_name, original_name
 from .reading import as_wrong_checkpoint
+from .saved import PROJECTION
 from .weights import TensorFile
 
 PREFIXES = re.compile("(lora_unet_|lora_transformer_|lycoris_)?")
@@ -26,12 +27,16 @@ LOKR = [f"lokr_{factor}" for factor in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_
 LOHA = [f"hada_{factor}" for factor in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")]
 OFT = "oft_blocks"
 """Of OFT, and with one dimension more of BOFT: what turns the outputs of a layer, in blocks."""
+BIAS = "diff_b"
+"""Added to the bias of a layer. Only the text projection has one."""
+DISTILLED = re.compile("distill", re.IGNORECASE)
 KINDS = {
     DOWN: r"(lora_A|lora_down|lora\.down)(\.(?!bias)\w+)*",
     UP: r"(lora_B|lora_up|lora\.up)(\.(?!bias)\w+)*",
     "dora_scale": r"dora_scale|lora_magnitude_vector(\.\w+)*",
     "alpha": "alpha",
     "diff": "diff",
+    BIAS: BIAS,
     OFT: OFT,
     "rescale": "rescale",
     **{kind: rf"{kind}(\.\w+)?" for kind in (*LOKR, *LOHA)},
@@ -58,12 +63,13 @@ class Lora:
 
     `tensors`: named by diffusers' name of the layer and one of `KINDS`. `left_out`: the file's names of the others,
     except the weights of a model in the same file. `assumes_alpha`: whether a layer has no alpha in the file, and
-    alpha / rank is taken as 1.
+    alpha / rank is taken as 1. `is_distilled`: whether its name or its metadata says so.
     """
 
     tensors: dict[str, Tensor]
     left_out: list[str]
     assumes_alpha: bool = False
+    is_distilled: bool = False
 
 
 def read_lora(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
@@ -98,7 +104,13 @@ def _read(file: TensorFile, shapes: Mapping[str, tuple[int, ...]]) -> Lora:
             tensors |= {f"{layer}.alpha": torch.tensor(_alpha(settings, kinds[ranked], rank))} if settings else {}
     used = {name for kinds in fitting.values() for name in kinds.values()}
     left_out = [name for name in file.names if name not in used and not _is_of_the_model(name, shapes)]
-    return Lora(tensors, left_out, assumes_alpha)
+    return Lora(tensors, left_out, assumes_alpha, _is_distilled(file))
+
+
+def _is_distilled(file: TensorFile) -> bool:
+    """Look for the word in the file's name and in its metadata, except JSON, which may hold captions or a workflow."""
+    texts = [file.path.stem, *(value for value in file.metadata.values() if not value.startswith(("{", "[")))]
+    return any(DISTILLED.search(text) for text in texts)
 
 
 def _spellings(layers: Iterable[str]) -> dict[str, str]:
@@ -119,9 +131,13 @@ def find_layers(names: list[str], layers: Mapping[str, Any]) -> dict[str, dict[s
         rest = _bare(name)
         for kind, pattern in KINDS.items():
             match = re.fullmatch(rf"(.+?)\.({pattern})", rest)
-            if match and match[1] in spellings:
+            if match and match[1] in spellings and _may_have(spellings[match[1]], kind):
                 found[spellings[match[1]]][kind] = name
     return found
+
+
+def _may_have(layer: str, kind: str) -> bool:
+    return kind != BIAS or layer.startswith(PROJECTION)
 
 
 def _refuse_a_part_of_it(
@@ -154,6 +170,8 @@ def _fits(file: TensorFile, kinds: Mapping[str, str], shape: tuple[int, ...]) ->
     if OFT in kinds:
         blocks, size = file.shape(kinds[OFT])[-3:-1]
         return blocks * size == shape[0]
+    if BIAS in kinds and file.shape(kinds[BIAS]) != shape[:1]:
+        return False
     if _shape_of_change(file, kinds) != shape:
         return False
     return UP not in kinds or file.shape(kinds[UP])[1] == file.shape(kinds[DOWN])[0]

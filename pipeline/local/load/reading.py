@@ -1,6 +1,7 @@
 """Errors for files that cannot be read, with a remedy for each cause."""
 
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
             f"{path} contains code ({code[1] or code[2]}), which is not run for safety. Save only its weights, as "
             ".safetensors, or choose another file."
         )
+    if zipfile.is_zipfile(path) and any(name.endswith(DISTRIBUTED) for name in zipfile.ZipFile(path).namelist()):
+        return f"{path} is the zip of a distributed checkpoint: extract it. {how_to_convert(path.with_suffix(''))}"
     size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
     if PAGE.match(start):
         return (

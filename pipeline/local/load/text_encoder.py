@@ -20,7 +20,7 @@ OTHERS = {
 
 def read_text_config(folder: Path) -> Any:
     """Return the `Qwen2_5_VLConfig` in a transformers folder. Raises `WrongCheckpointError` for another model."""
-    from transformers import Qwen2_5_VLConfig
+    from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig
 
     with as_wrong_checkpoint(folder):
         values = dict(read_json(folder / "config.json"))

@@ -7,7 +7,7 @@ from ...errors import WrongCheckpointError
 from .reading import as_wrong_checkpoint
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -23,7 +23,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     Raises `WrongCheckpointError` if it is not a tokenizer, belongs to another model, or has a newer format.
     """
-    from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
 
     with as_wrong_checkpoint(folder):
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
