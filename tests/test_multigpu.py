@@ -18,15 +18,18 @@ def parts():
     return folder_parts(DEMO_FOLDER)
 
 
-def sampled(model: Any, width: int) -> torch.Tensor:
+def prompt(seed: int, width: int) -> list[Any]:
+    return [[torch.randn(1, 512, width, generator=torch.Generator().manual_seed(seed)), {}]]
+
+
+def sampled(model: Any, width: int, cfg: float = 1) -> torch.Tensor:
     import comfy.sample
 
     from cosmos_predict25.nodes.native.sampler import sampler
 
-    prompt = [[torch.randn(1, 512, width, generator=torch.Generator().manual_seed(2)), {}]]
     sigmas = torch.tensor([200.0, 2.0, 0.0])
     empty = torch.zeros_like(LATENTS)
-    inputs = (LATENTS, 1, sampler("standard"), sigmas, prompt, prompt, empty)
+    inputs = (LATENTS, cfg, sampler("standard"), sigmas, prompt(2, width), prompt(3, width), empty)
     return comfy.sample.sample_custom(model, *inputs, disable_pbar=True)
 
 
@@ -49,6 +52,34 @@ def test_a_copy_of_the_model_makes_the_same_with_weights_of_its_own(core, parts,
     assert isinstance(copied.get_model_object("model_sampling"), UnitNoise)
     assert copied.patches.keys() == model.patches.keys()
     assert sampled(copied, width).equal(expected)
+
+
+@torch.inference_mode()
+def test_cfg_split_computes_each_prompt_on_its_own_device_and_keeps_lora_and_noise(core, parts, monkeypatch):
+    """Of a CPU there are two names, which ComfyUI takes for two devices."""
+    import comfy.model_management
+    from comfy_extras.nodes_multigpu import MultiGPUCFGSplitNode
+
+    from cosmos_predict25.nodes.host.lora import with_lora
+    from cosmos_predict25.nodes.native.model import UnitNoise, load_transformer
+
+    devices = [CPU, torch.device("cpu", 0)]
+    monkeypatch.setattr(comfy.model_management, "get_all_torch_devices", lambda exclude_current=False: devices)
+    width = parts.transformer_config["encoder_hidden_states_channels"]
+    model = with_lora(load_transformer(parts)[0], None, DEMO_LORA_FILE, 1.0)[0]
+    expected = sampled(model, width, cfg=3)
+    split: Any = MultiGPUCFGSplitNode.execute(model, 2).args[0]
+    (copied,) = split.get_additional_models_with_key("multigpu")
+    assert isinstance(copied.get_model_object("model_sampling"), UnitNoise)
+    assert copied.patches.keys() == model.patches.keys()
+    passes = []
+    for each in (split, copied):
+        each.model.diffusion_model.register_forward_pre_hook(
+            lambda module, inputs, device=each.load_device: passes.append((device, len(inputs[0])))
+        )
+    found = sampled(split, width, cfg=3)
+    assert sorted(passes, key=str) == [(devices[0], 1)] * 2 + [(devices[1], 1)] * 2
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()

@@ -45,6 +45,7 @@ CARDS = {
     ],
     "NVIDIA Cosmos Write a Prompt": ["five words", "Cosmos-Reason1\non your own card", "one paragraph"],
     "Cosmos Long Video by Windows": ["a text", "windows of a video\nthat overlap", "longer than\nthe model makes"],
+    "Cosmos Text to Video (two GPUs)": ["a text", "a pass on each\nof two GPUs", "a video\nin less time"],
     "Cosmos Train a LoRA": ["a clip\nand a text", "ComfyUI's\nown training", "a LoRA"],
 }
 """What a template's card says: what goes in, what works, and what comes out."""

@@ -18,6 +18,7 @@ from cosmos_predict25.scripts.templates.prose import (
     LORA_NOTE,
     LORA_PROMPT,
     TRAIN_NOTE,
+    TWO_GPUS_NOTE,
     WINDOWS_NOTE,
     WRITER_NOTE,
 )
@@ -212,6 +213,14 @@ TEXT_TO_VIDEO_CORE_NODES: dict[str, Any] = {
     ],
 }
 
+
+def core_links_through(name: str) -> list[list[str]]:
+    """Return the wires of the core nodes' graph, with the model through the node `name`."""
+    links = TEXT_TO_VIDEO_CORE_NODES["links"]
+    through = [[name, "MODEL", *link[2:]] if link[:2] == ["loader", "model"] else link for link in links]
+    return [["loader", "model", name, "model"], *through]
+
+
 WINDOWS = {
     "context_length": 21,
     "context_overlap": 12,
@@ -237,13 +246,17 @@ LONG_VIDEO_BY_WINDOWS: dict[str, Any] = {
         },
         "export": export("cosmos_windows", "high", [2200, 0]),
     },
-    "links": [
-        ["loader", "model", "windows", "model"],
-        *[
-            ["windows", "MODEL", *link[2:]] if link[:2] == ["loader", "model"] else link
-            for link in TEXT_TO_VIDEO_CORE_NODES["links"]
-        ],
-    ],
+    "links": core_links_through("windows"),
+}
+
+TEXT_TO_VIDEO_TWO_GPUS: dict[str, Any] = {
+    "nodes": {
+        **TEXT_TO_VIDEO_CORE_NODES["nodes"],
+        "note": note("Start here", TWO_GPUS_NOTE, [0, -420], 320),
+        "split": {"type": "MultiGPU_WorkUnits", "pos": [500, 140], "size": [380, 60], "values": {"max_gpus": 2}},
+        "export": export("cosmos_two_gpus", "high", [2200, 0]),
+    },
+    "links": core_links_through("split"),
 }
 
 TRAINING = {
@@ -389,6 +402,7 @@ GRAPHS = {
     "NVIDIA Cosmos Write a Prompt": WRITE_A_PROMPT,
     "Cosmos Long Video by Windows": LONG_VIDEO_BY_WINDOWS,
     "Cosmos Train a LoRA": TRAIN_A_LORA,
+    "Cosmos Text to Video (two GPUs)": TEXT_TO_VIDEO_TWO_GPUS,
 }
 """A new one comes last: the place of each says how its nodes are numbered."""
 
@@ -401,22 +415,20 @@ PICTURE = ["picture", "image", "Picture"]
 DEMO_APP = [["prompt", "prompt", "Prompt"], FRAMES, SEED]
 FAL_APP = [["prompt", "prompt", "Prompt"], PRICE, FRAMES, STEPS, SEED]
 LOCAL_APP = [["prompt", "prompt", "Prompt"], FRAMES, *SIZE, STEPS, SEED, MODEL]
+CORE_NODES_APP = [
+    ["prompt", "text", "Prompt"],
+    ["latent", "num_frames", "Frames (num_frames)"],
+    ["latent", "width", "Width"],
+    ["latent", "height", "Height"],
+    ["noise", "noise_seed", "Seed"],
+    MODEL,
+]
 APPS: dict[str, tuple[list[list[str]], list[str]]] = {
     "Cosmos Text to Video (demo)": (DEMO_APP, ["export"]),
     "NVIDIA Cosmos Text to Video (local)": (LOCAL_APP, ["export"]),
     "NVIDIA Cosmos Text to Video (locally or on fal)": ([*LOCAL_APP, PRICE], ["export", "fal_export"]),
     "NVIDIA Cosmos Text to Video (on fal)": (FAL_APP, ["fal_export"]),
-    "Cosmos Text to Video (core nodes)": (
-        [
-            ["prompt", "text", "Prompt"],
-            ["latent", "num_frames", "Frames (num_frames)"],
-            ["latent", "width", "Width"],
-            ["latent", "height", "Height"],
-            ["noise", "noise_seed", "Seed"],
-            MODEL,
-        ],
-        ["export"],
-    ),
+    "Cosmos Text to Video (core nodes)": (CORE_NODES_APP, ["export"]),
     "Cosmos Text to Video (LoRA)": ([*DEMO_APP, ["lora", "strength", "Strength of the LoRA"]], ["export"]),
     "NVIDIA Cosmos Image to Video (local)": ([PICTURE, *LOCAL_APP], ["export"]),
     "NVIDIA Cosmos Image to Video (locally or on fal)": ([PICTURE, *LOCAL_APP, PRICE], ["export", "fal_export"]),
@@ -454,6 +466,7 @@ APPS: dict[str, tuple[list[list[str]], list[str]]] = {
         ],
         ["loss"],
     ),
+    "Cosmos Text to Video (two GPUs)": (CORE_NODES_APP, ["export"]),
 }
 """What app mode shows of a workflow: widgets to fill in, with their labels, and nodes whose output it shows."""
 SUBGRAPH_SETTINGS = ["num_frames", "num_inference_steps", "guidance_scale", "seed", "width", "height"]

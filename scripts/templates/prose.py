@@ -125,6 +125,18 @@ WINDOWS_NOTE = f"""\
 ## {HOW_TO_GET_IT}
 """
 
+TWO_GPUS_NOTE = f"""\
+# One video on two GPUs
+
+## In each step, *MultiGPU CFG Split* computes the prompt on one GPU and the negative prompt on the other.
+
+## Both GPUs need the memory for the model. Use two equal ones, and *cfg* above 1. A third GPU does not help.
+
+## With one GPU, or none, it makes the same video in the usual time.
+
+## It now runs the demo. {HOW_TO_GET_IT}
+"""
+
 TRAIN_NOTE = f"""\
 # Teach a model with your own clip
 
