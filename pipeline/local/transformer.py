@@ -1,7 +1,7 @@
 """diffusers' Cosmos transformer, computed in chunks of tokens: the same result in less memory."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,10 @@ class Kernels:
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """(1, heads, tokens, head_dim) each -> (1, tokens, heads * head_dim)."""
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+    def self_attention(self, query: Tensor, key: Tensor, value: Tensor, sigma: Tensor, block_index: int) -> Tensor:
+        """Do the work of `attention` for a block's self-attention. `sigma`: the flow sigma, (1,)."""
+        return self.attention(query, key, value)
 
     def rotary_table(self, cos: Tensor, sin: Tensor) -> Tensor:
         """Return the table for `norm_and_rotate` from the angles, (tokens, head_dim) each, tokens first."""
@@ -59,25 +63,27 @@ class Timestep:
 
     `time`, (rows, channels), and `time_lora`, (rows, 3 * channels): one row, or one for each latent frame, in
     `FINE_DTYPE`.
-    `table`: from `Kernels.rotary_table`. `positions`: (1, tokens, channels), or None. `modulations`: filled in for each
-    norm as a pass reaches it.
+    `table`: from `Kernels.rotary_table`. `positions`: (1, tokens, channels), or None. `sigma`: the flow sigma, (1,).
+    `modulations`: filled in for each norm as a pass reaches it.
     """
 
     time: Tensor
     time_lora: Tensor
     table: Tensor
     positions: Tensor | None
+    sigma: Tensor
     modulations: dict[nn.Module, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Values shared by all blocks of one pass. `prompt_embeds`: (1, 512, text_embed_dim)."""
+    """Values shared by all blocks of one pass, and a block's own index. `prompt_embeds`: (1, 512, text_embed_dim)."""
 
     timestep: Timestep
     prompt_embeds: Tensor
     kernels: Kernels
     chunks: Chunks
+    block_index: int = 0
 
     @property
     def like(self) -> Tensor:
@@ -106,7 +112,7 @@ class CosmosTransformer(CosmosTransformer3DModel):
         time, time_lora = self._embed(timestep)
         table = self.kernels.rotary_table(*self.rope(latents, fps=self.fps))
         positions = self.learnable_pos_embed and self.learnable_pos_embed(latents.to(FINE_DTYPE))
-        return Timestep(time, time_lora, table, positions)
+        return Timestep(time, time_lora, table, positions, timestep[-1:])
 
     def _embed(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Return `time` and `time_lora` of a timestep. Source: `CosmosEmbedding.forward` of diffusers."""
@@ -127,8 +133,8 @@ class CosmosTransformer(CosmosTransformer3DModel):
         hidden_states = self.patch_embed(x).flatten(1, 3)
         shared = Pass(timestep, prompt_embeds, self.kernels, self.chunks)
         hidden_states = hidden_states.to(RESIDUAL_DTYPE)
-        for block in self.transformer_blocks:
-            hidden_states = block(hidden_states, shared)
+        for index, block in enumerate(self.transformer_blocks):
+            hidden_states = block(hidden_states, replace(shared, block_index=index))
         patches = self._project_out(hidden_states, shared, latents.dtype)
         _, patch_height, patch_width = self.config["patch_size"]
         return (
@@ -181,7 +187,7 @@ class CosmosBlock(CosmosTransformerBlock):
                 to_q(modulated_whole(self.norm1, hidden_states, part, scale, shift, shared)), attn.heads
             )
             norm_and_rotate(attn.norm_q, query, shared.timestep.table[part], shared)
-            out = shared.kernels.attention(query, key, value)
+            out = shared.kernels.self_attention(query, key, value, shared.timestep.sigma, shared.block_index)
             del query
             add_gated(hidden_states, part, gate, to_out(out), shared)
 

@@ -514,8 +514,8 @@ CONDITIONING = (
     Mutation(
         "a clip of 24 frames a second is taken for one of 16",
         "pipeline/start.py",
-        "Fraction(self.frame_rate) / FPS, self.num",
-        "Fraction(FPS) / FPS, self.num",
+        "Fraction(self.frame_rate) / fps, self.num",
+        "Fraction(fps) / fps, self.num",
         "test_condition.py::test_the_model_is_given_the_last_five_moments_a_sixteenth_apart",
     ),
     Mutation(
@@ -528,8 +528,8 @@ CONDITIONING = (
     Mutation(
         "the sound of an extended clip comes too late",
         f"{HOST}/clips.py",
-        "audio=sound_from(audio, clip.skipped)",
-        "audio=audio",
+        "sound_from(audio, clip.skipped)",
+        "audio",
         "test_extend_node.py::test_a_clip_goes_on_with_its_sound",
         COMFYUI,
     ),
@@ -817,6 +817,13 @@ NODES = (
 )
 
 OWN_CLASSES = (
+    Mutation(
+        "an attention node acts on every branch of a graph",
+        f"{HOST}/memory.py",
+        "kernels.options = self.attention_options",
+        "kernels.options = self.attention_options or kernels.options",
+        "test_host.py::test_what_an_attention_node_computes_changes_the_video_of_its_own_branch_alone",
+    ),
     Mutation(
         "the first frames of a second stage are noise",
         f"{NATIVE}/model.py",
