@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .apply_attention import CosmosPredict25ApplyAttention
 from .checkpoint_loader import CosmosPredict25CheckpointLoader
 from .empty_latent import CosmosPredict25EmptyLatent
 from .export_video import CosmosPredict25ExportVideo
@@ -39,4 +40,5 @@ class CosmosPredict25Extension(ComfyExtension):
             CosmosPredict25EmptyLatent,
             CosmosPredict25StartLatent,
             CosmosPredict25Sampler,
+            CosmosPredict25ApplyAttention,
         ]

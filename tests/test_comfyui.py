@@ -35,6 +35,7 @@ NODES = {
     "CosmosPredict25CheckpointLoader": "Checkpoint Loader (Cosmos Predict2.5)",
     "CosmosPredict25LoraLoader": "LoRA Loader (Cosmos Predict2.5)",
     "CosmosPredict25EmptyLatent": "Empty Latent (Cosmos Predict2.5)",
+    "CosmosPredict25ApplyAttention": "Apply Attention (Cosmos Predict2.5)",
     "CosmosPredict25StartLatent": "Start Latent (Cosmos Predict2.5)",
     "CosmosPredict25Sampler": "UniPC Sampler (Cosmos Predict2.5)",
 }

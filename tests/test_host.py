@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from cosmos_predict25.devtools.stock import AllowEverything
 from cosmos_predict25.devtools.toy.world import Scene, SceneObject, render
+from cosmos_predict25.pipeline.errors import InvalidRequestError
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
@@ -205,6 +207,69 @@ def test_the_preview_has_the_colors_of_the_demos_video_and_wans_factors_else(cor
 
 def generate_on(hosted, **options):
     return generate(hosted.model, REQUEST, placement=hosted, prompts=hosted.prompts, **options)
+
+
+class Override:
+    """An attention override as of a node of ComfyUI's. Notes each call; `factor`: of what it makes of the attention."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.factor = factor
+
+    def __call__(self, func, q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False, **options):
+        told = options["transformer_options"]
+        assert (mask, attn_precision, skip_reshape, heads) == (None, None, True, q.shape[1])
+        assert q.shape == k.shape == v.shape
+        self.calls.append({"block": told["block_index"], "sigma": told["sigmas"].tolist(), "node": told.get("node")})
+        return self.factor * func(q, k, v, heads, mask=mask, skip_reshape=skip_reshape, **options)
+
+
+def under_attention(hosted, override: Override):
+    """What the node makes of `hosted`, and its lines."""
+    from comfy.model_patcher import ModelPatcher
+
+    from cosmos_predict25.nodes.apply_attention import CosmosPredict25ApplyAttention
+
+    cpu = torch.device("cpu")
+    patched = ModelPatcher(torch.nn.Linear(1, 1), cpu, cpu)
+    patched.model_options["transformer_options"] |= {"optimized_attention_override": override, "node": "another's"}
+    output: Any = CosmosPredict25ApplyAttention.execute(hosted, patched)
+    return output.args[0], output.ui["cosmos_predict25"]
+
+
+def test_an_attention_node_is_asked_once_for_the_self_attention_of_each_block_and_pass(hosted):
+    override = Override()
+    plain = generate_on(hosted).frames
+    changed, lines = under_attention(hosted, override)
+    assert generate_on(changed).frames.equal(plain)
+    assert len(lines) == 1
+    blocks, sigmas = len(hosted.model.transformer.transformer_blocks), (200.0, 0.01)
+    assert [call["block"] for call in override.calls] == list(range(blocks)) * 2 * REQUEST.num_inference_steps
+    told = [call["sigma"] for call in override.calls[:: 2 * blocks]]
+    assert [sigma for (sigma,) in told] == pytest.approx(sigmas, rel=1e-3)
+    assert {call["node"] for call in override.calls} == {"another's"}
+
+
+def test_what_an_attention_node_computes_changes_the_video_of_its_own_branch_alone(hosted):
+    plain = generate_on(hosted).frames
+    changed, _ = under_attention(hosted, override := Override(factor=0))
+    assert (generate_on(changed).frames - plain).abs().max() > 1e-3
+    calls = len(override.calls)
+    assert generate_on(hosted).frames.equal(plain)
+    assert len(override.calls) == calls
+
+
+def test_a_model_that_no_attention_node_has_changed_is_refused(hosted):
+    from cosmos_predict25.nodes.apply_attention import CosmosPredict25ApplyAttention
+
+    with pytest.raises(InvalidRequestError, match="attention_from"):
+        CosmosPredict25ApplyAttention.execute(hosted, SimpleNamespace(model_options={"transformer_options": {}}))  # pyright: ignore[reportArgumentType]
+
+
+def test_where_comfyuis_attention_is_not_used_an_attention_node_is_refused(hosted):
+    hosted.ways = replace(hosted.ways, kernels=False)
+    with pytest.raises(InvalidRequestError, match="torch's own attention"):
+        under_attention(hosted, Override())
 
 
 @pytest.fixture

@@ -48,9 +48,12 @@ def fused(name: str) -> Any:
     return getattr(getattr(comfy.quant_ops, "ck", None), name, None)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return the attention that ComfyUI was started with. Without it, torch's is used."""
-    return attention.optimized_attention(query, key, value, query.shape[1], skip_reshape=True)
+def attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """Return the attention that ComfyUI was started with. Without it, torch's is used.
+
+    `options`: its `transformer_options`, if any. Without them, attention nodes do not act.
+    """
+    return attention.optimized_attention(query, key, value, query.shape[1], skip_reshape=True, **options)
 
 
 def layers_in_flight() -> int:

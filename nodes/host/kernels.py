@@ -1,22 +1,37 @@
 """ComfyUI's own attention and fused kernels in the transformer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...pipeline.local.schedule import ONLY_NOISE
 from ...pipeline.local.transformer import Kernels
 from .compat import attend, cast_weights, casts_its_weights, fused
 
 
 class ComfyKernels(Kernels):
-    """The attention that ComfyUI was started with, its fused norms if available, and its layers' casts."""
+    """The attention that ComfyUI was started with, its fused norms if available, and its layers' casts.
+
+    `options`: the transformer_options of a MODEL, whose attention override acts on self-attention.
+    """
+
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attend(query, key, value).to(query.dtype)
+
+    def self_attention(self, query: Tensor, key: Tensor, value: Tensor, sigma: Tensor, block_index: int) -> Tensor:
+        """Tell an override the block, and the sigma in ComfyUI's scale, as ComfyUI's own network does."""
+        if not self.options:
+            return self.attention(query, key, value)
+        flow = sigma.clamp(max=ONLY_NOISE)
+        options = {**self.options, "sigmas": flow / (1 - flow), "block_index": block_index}
+        return attend(query, key, value, transformer_options=options).to(query.dtype)
 
     def rotary_table(self, cos: Tensor, sin: Tensor) -> Tensor:
         """Return [[cos, -sin], [sin, cos]] as (tokens, head_dim / 2, 2, 2) for the fused kernel."""

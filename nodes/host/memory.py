@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ...pipeline.errors import InvalidRequestError
 from ...pipeline.local.out_of_memory import is_out_of_memory
 from ...pipeline.local.prompt_cache import PromptCache, PromptFiles
 from ...pipeline.local.sizes import UNLIMITED, DeviceMemory
@@ -197,6 +199,7 @@ class HostedModel:
         files = PromptFiles(prompt_folder, model) if prompt_folder else None
         self.prompts = PromptCache(files=files)
         self.unfinished = UnfinishedVideo()
+        self.attention_options: Mapping[str, Any] = {}
         self.device = model_management.get_torch_device()
         if self.ways.kernels:
             model.transformer.kernels = ComfyKernels()
@@ -231,6 +234,20 @@ class HostedModel:
         hosted.model = replace(self.model, variant=self.model.variant.distilled_by(lora))
         return hosted
 
+    def with_attention(self, options: Mapping[str, Any]) -> "HostedModel":
+        """Return the same checkpoint with self-attention as the transformer_options of a MODEL say.
+
+        Raises `InvalidRequestError` if the canary has put torch's own attention in the place of ComfyUI's.
+        """
+        if not (self.ways.kernels and self.model.ways.transformer):
+            raise InvalidRequestError(
+                "The Model Loader uses torch's own attention with this release of ComfyUI, as its node says, so an "
+                "attention node cannot act: disconnect it."
+            )
+        hosted = copy.copy(self)
+        hosted.unfinished, hosted.attention_options = UnfinishedVideo(), dict(options)
+        return hosted
+
     @property
     def text_patcher(self) -> ModelPatcher:
         return self._patchers[self.model.text_encoder]
@@ -247,6 +264,8 @@ class HostedModel:
 
     def use(self, module: nn.Module, memory_required: int) -> torch.device:
         patcher, whole = self._patchers[module], not self.ways.layers
+        if isinstance(kernels := self.model.transformer.kernels, ComfyKernels):
+            kernels.options = self.attention_options  # the hosts of one model share its kernels
         model_management.load_models_gpu([patcher], memory_required=memory_required, force_full_load=whole)
         return patcher.load_device
 

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import InvalidRequestError
-from ...pipeline.local.schedule import make_solver
+from ...pipeline.local.schedule import ONLY_NOISE, make_solver
 from ...pipeline.local.variant import KARRAS_CONFIG
 from ...pipeline.request import FOUR_STEPS, MAX_DISTILLED_STEPS
-
-ONLY_NOISE = 1 - 2**-20
-"""Replaces the flow sigma 1, which is infinity in ComfyUI's sigmas. Scaling by it does not round in float32."""
 
 
 def sampler(schedule: str) -> comfy.samplers.KSAMPLER:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ..request import DISTILLED, DISTILLED_ODE, FEW_STEPS
 
+ONLY_NOISE = 1 - 2**-20
+"""Replaces the flow sigma 1, which is infinity in ComfyUI's sigmas. Scaling by it does not round in float32."""
 FEW_STEPS_SIGMA_MIN, FEW_STEPS_RHO = 0.1, 10
 OTHER_SPACINGS = ("use_exponential_sigmas", "use_beta_sigmas", "use_dynamic_shifting", "shift_terminal")
 """Options of diffusers' UniPC that no Cosmos-Predict2.5 was trained for."""

@@ -1,7 +1,7 @@
 """diffusers' Cosmos transformer, computed in chunks of tokens: the same result in less memory."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -51,6 +51,10 @@ class Kernels:
         """(1, heads, tokens, head_dim) each -> (1, tokens, heads * head_dim)."""
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
+    def self_attention(self, query: Tensor, key: Tensor, value: Tensor, sigma: Tensor, block_index: int) -> Tensor:
+        """Do the work of `attention` for a block's self-attention. `sigma`: the flow sigma, (1,)."""
+        return self.attention(query, key, value)
+
     def rotary_table(self, cos: Tensor, sin: Tensor) -> Tensor:
         """Return the table for `norm_and_rotate` from the angles, (tokens, head_dim) each, tokens first."""
         return torch.stack((cos, sin), dim=1)
@@ -80,20 +84,21 @@ class Timestep:
 
     `time`, (rows, channels), and `time_lora`, (rows, 3 * channels): one row, or one for each latent frame, in
     `FINE_DTYPE`.
-    `table`: from `Kernels.rotary_table`. `positions`: (1, tokens, channels), or None. `modulations`: filled in for each
-    norm as a pass reaches it.
+    `table`: from `Kernels.rotary_table`. `positions`: (1, tokens, channels), or None. `sigma`: the flow sigma, (1,).
+    `modulations`: filled in for each norm as a pass reaches it.
     """
 
     time: Tensor
     time_lora: Tensor
     table: Tensor
     positions: Tensor | None
+    sigma: Tensor
     modulations: dict[nn.Module, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Values shared by all blocks of one pass.
+    """Values shared by all blocks of one pass, and a block's own index.
 
     `prompt_embeds`: (1, 512, text_embed_dim). `tokens`: of the whole video. `first`: the first one of this process.
     """
@@ -104,6 +109,7 @@ class Pass:
     chunks: Chunks
     tokens: int
     first: int
+    block_index: int = 0
 
     @property
     def like(self) -> Tensor:
@@ -134,7 +140,7 @@ class CosmosTransformer(CosmosTransformer3DModel):
         positions = self.learnable_pos_embed and self.learnable_pos_embed(latents.to(FINE_DTYPE))
         if positions is not None:
             positions = self.kernels.share(positions, dim=1)
-        return Timestep(time, time_lora, self.kernels.rotary_table(cos, sin), positions)
+        return Timestep(time, time_lora, self.kernels.rotary_table(cos, sin), positions, timestep[-1:])
 
     def _embed(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Return `time` and `time_lora` of a timestep. Source: `CosmosEmbedding.forward` of diffusers."""
@@ -161,8 +167,8 @@ class CosmosTransformer(CosmosTransformer3DModel):
         hidden_states = self.patch_embed.proj(self.kernels.share(patches, dim=1)).to(RESIDUAL_DTYPE)
         first = self.kernels.rank * hidden_states.shape[1]
         shared = Pass(timestep, prompt_embeds, self.kernels, self.chunks, patches.shape[1], first)
-        for block in self.transformer_blocks:
-            hidden_states = block(hidden_states, shared)
+        for index, block in enumerate(self.transformer_blocks):
+            hidden_states = block(hidden_states, replace(shared, block_index=index))
         patches = self.kernels.gather(self._project_out(hidden_states, shared, latents.dtype), shared.tokens)
         return (
             patches.view(1, frames, height // patch_height, width // patch_width, patch_height, patch_width, -1)
@@ -206,7 +212,8 @@ class CosmosBlock(CosmosTransformerBlock):
         key, value = (heads[:, :, : shared.tokens] for heads in made)
         for part in slices(tokens, shared.chunks.queries or tokens.stop):
             (query,) = self._project(hidden_states, part, scale, shift, shared, (to_q, attn.norm_q))
-            out = shared.kernels.attention(query, key, value).view(shared.kernels.ranks, part.stop - part.start, -1)
+            out = shared.kernels.self_attention(query, key, value, shared.timestep.sigma, shared.block_index)
+            out = out.view(shared.kernels.ranks, part.stop - part.start, -1)
             del query
             for inner in shared.slices(out.shape[1]):
                 x = to_out(shared.kernels.to_tokens(out[:, inner]))

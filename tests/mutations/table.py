@@ -818,6 +818,13 @@ NODES = (
 
 OWN_CLASSES = (
     Mutation(
+        "an attention node acts on every branch of a graph",
+        f"{HOST}/memory.py",
+        "kernels.options = self.attention_options",
+        "kernels.options = self.attention_options or kernels.options",
+        "test_host.py::test_what_an_attention_node_computes_changes_the_video_of_its_own_branch_alone",
+    ),
+    Mutation(
         "the first frames of a second stage are noise",
         f"{NATIVE}/model.py",
         "torch.where(denoise_mask > 0, samples, latent_image.to(samples))",
