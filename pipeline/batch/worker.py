@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,8 @@ class Worker:
                 claims[index] = claim
             return claim is not None
 
+        for note in sorted(filter(None, {self._note_on(job) for job in jobs})):
+            print(f"Note: {note}", file=sys.stderr)
         wanted = [Wanted(job.request, partial(load_start, job) if job.input_path else None) for job in jobs]
         options: Any = {"placement": OneAtATime(self._settings.device), "observer": observer}
         begun, exporting = time.monotonic(), None
@@ -70,6 +73,10 @@ class Worker:
         finally:
             for claim in claims.values():
                 claim.release()
+
+    def _note_on(self, job: Job) -> str:
+        """Return a warning if the job's schedule does not suit the checkpoint, whose training a LoRA may change."""
+        return "" if self._settings.checkpoint.loras else self.model.variant.warning(job.request.schedule)
 
     def _extended(self, job: Job, result: Result, **options: Any) -> Result:
         """Return the video with the frames that it lacks, for a job of several segments."""
@@ -106,7 +113,9 @@ class Worker:
             quality=settings.quality,
             metadata={"comment": json.dumps(made, ensure_ascii=False)},
         )
-        self._output.publish(job, file.path, {**values_of(job, file), **self._made_by, "seconds": round(seconds, 2)})
+        notes = {"notes": [*file.notes, *filter(None, [self._note_on(job)])]}
+        values = {**values_of(job, file), **notes, **self._made_by, "seconds": round(seconds, 2)}
+        self._output.publish(job, file.path, values)
 
 
 def versions() -> dict[str, str]:
