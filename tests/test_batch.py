@@ -124,6 +124,15 @@ def test_each_job_becomes_a_video_with_its_values_beside_it(tmp_path, capsys):
     assert "3 of 3 videos" in capsys.readouterr().out
 
 
+def test_a_schedule_that_does_not_suit_the_checkpoint_is_noted(tmp_path, capsys):
+    distilled = {"schedule": "distilled", "guidance": 1}
+    assert run(write_jobs(tmp_path, {"name": "a", **distilled}, {"name": "b"}), tmp_path / "out") == 0
+    says = "is for NVIDIA's distilled checkpoint"
+    assert capsys.readouterr().err.count(says) == 1
+    notes = [json.loads((tmp_path / "out" / f"{name}.json").read_text())["notes"] for name in "ab"]
+    assert [says in "".join(each) for each in notes] == [True, False]
+
+
 def test_a_finished_video_is_not_made_again(tmp_path):
     file, out = write_jobs(tmp_path, {"name": "a"}, {"name": "b"}), tmp_path / "out"
     assert run(file, out) == 0

@@ -150,7 +150,9 @@ def make(jobs: list[Job], output: Output, options: argparse.Namespace) -> int:
     if options.ray is not None:
         from .on_ray import make_on_ray
 
-        return make_on_ray(jobs, output, settings_of(options, "cpu"), options.ray, options.workers, display)
+        return make_on_ray(
+            jobs, output, settings_of(options, options.device or ""), options.ray, options.workers, display
+        )
     if is_started_by_torchrun():
         from .together import lead, own_device
 

@@ -42,15 +42,17 @@ def make_on_ray(
 ) -> int:
     """Make the jobs on the cluster at `address`, "local" for one on this machine alone.
 
-    Return how many failed. Raises `MissingDependencyError` without Ray.
+    They are made on GPUs if `settings.device` says so or the cluster has any. Return how many failed.
+    Raises `MissingDependencyError` without Ray.
     """
     ray: Any = import_ray()
     own = {"num_cpus": workers} if address == "local" and workers else {}
     ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **own)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = workers or gpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    actor = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_restarts=RESTARTS, max_task_retries=RESTARTS)
-    settings = replace(settings, device="cuda" if gpus else "cpu")
+    on_gpus = settings.device.startswith("cuda") or (not settings.device and gpus > 0)
+    actor = ray.remote(num_gpus=int(on_gpus), num_cpus=1, max_restarts=RESTARTS, max_task_retries=RESTARTS)
+    settings = replace(settings, device="cuda" if on_gpus else "cpu")
     actors = [actor(RayWorker).remote(settings, output) for _ in range(min(workers, len(jobs)))]
     failed = 0
     with display:

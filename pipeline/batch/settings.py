@@ -1,6 +1,6 @@
 """How the videos of a batch are made: with which checkpoint and LoRAs, on which device, in which format."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,5 +97,6 @@ class Settings:
         else:
             model = load_pipeline_folder(checkpoint.place, dtype)
         for file, strength in checkpoint.loras:
-            merge_lora(model, file, strength)
+            if merge_lora(model, file, strength).is_distilled and strength:
+                model = replace(model, variant=model.variant.distilled_by(file.stem))
         return model

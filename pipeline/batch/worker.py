@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,8 @@ class Worker:
                 claims[index] = claim
             return claim is not None
 
+        for note in sorted(filter(None, {self._note_on(job) for job in jobs})):
+            print(f"Note: {note}", file=sys.stderr)
         options: Any = {"take": take, "placement": OneAtATime(self._settings.device), "faults": FAULTS}
         options |= self._team.options(take) if self._team else {}
         begun, exporting = time.monotonic(), None
@@ -72,6 +75,10 @@ class Worker:
         finally:
             for claim in claims.values():
                 claim.release()
+
+    def _note_on(self, job: Job) -> str:
+        """Return a warning if the job's schedule does not suit the checkpoint, or an empty string."""
+        return self.model.variant.warning(job.request.schedule)
 
     def _finish(self, job: Job, claim: Claim, result: Result, seconds: float) -> Outcome:
         """Write the video."""
@@ -96,7 +103,9 @@ class Worker:
             quality=settings.quality,
             metadata={"comment": json.dumps(made, ensure_ascii=False)},
         )
-        self._output.publish(job, file.path, {**values_of(job, file), **self._made_by, "seconds": round(seconds, 2)})
+        notes = {"notes": [*file.notes, *filter(None, [self._note_on(job)])]}
+        values = {**values_of(job, file), **notes, **self._made_by, "seconds": round(seconds, 2)}
+        self._output.publish(job, file.path, values)
 
 
 def make(

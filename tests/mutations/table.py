@@ -944,6 +944,59 @@ JAVASCRIPT = (
     ),
 )
 
+BATCH = "pipeline/batch"
+MANY = (
+    Mutation(
+        "a batch makes a video at a URL again",
+        f"{BATCH}/output.py",
+        "if self.has(job.name):",
+        "if False:",
+        "test_batch_remote.py::test_a_video_that_another_shard_has_finished_is_not_claimed",
+    ),
+    Mutation(
+        "a half video is seen at a URL",
+        f"{BATCH}/files.py",
+        "with system.transaction, file.open",
+        "with file.open",
+        "test_batch_remote.py::test_a_file_at_a_url_is_seen_when_it_is_whole",
+    ),
+    Mutation(
+        "a batch keeps a video that its job no longer describes",
+        f"{BATCH}/output.py",
+        "was.get(key, value) != value",
+        "False",
+        "test_batch.py::test_a_finished_video_of_other_values_is_refused_before_anything_is_made",
+    ),
+    Mutation(
+        "a failed job of a batch is not noted",
+        f"{BATCH}/progress.py",
+        "self._output.add_failed(outcome.job, outcome.error)",
+        "pass",
+        "test_batch.py::test_a_failed_job_is_noted_and_does_not_stop_the_others",
+    ),
+    Mutation(
+        "a small model leaves all but one core idle",
+        f"{BATCH}/command.py",
+        "(threads if small else 1)",
+        "1",
+        "test_batch.py::test_a_small_model_has_a_process_for_each_core_and_a_large_one_has_all_cores",
+    ),
+    Mutation(
+        "a long video of a batch has the first segment alone",
+        f"{BATCH}/worker.py",
+        "if not (job.new_frames and result.video):",
+        "if True:",
+        "test_batch.py::test_a_long_video_is_made_in_segments_beside_short_ones",
+    ),
+    Mutation(
+        "the strength of a merged LoRA is ignored",
+        f"{LOCAL}/lora.py",
+        "weight + strength * change",
+        "weight + change",
+        "test_lora.py::test_in_plain_python_a_lora_is_merged_into_the_weights",
+    ),
+)
+
 TABLE = (
     *PAID_PATH,
     *MEMORY,
@@ -954,4 +1007,5 @@ TABLE = (
     *NODES,
     *OWN_CLASSES,
     *JAVASCRIPT,
+    *MANY,
 )
