@@ -70,7 +70,8 @@ def start(folder: Path, fal: FalStandIn, count: int, limit: float) -> "subproces
 
 
 async def make_list(folder: Path, count: int) -> list[str]:
-    options = {"folder": folder / "videos", "journal": Journal(folder / "journal"), "policy": FAST}
+    policy = replace(FAST, wait_limit=MAX_SECONDS)
+    options = {"folder": folder / "videos", "journal": Journal(folder / "journal"), "policy": policy}
     request = GenerationRequest(prompt="A red cube on a conveyor belt.", num_frames=9)
     work = [generate(replace(request, seed=seed), **options) for seed in range(count)]
     outcomes = await asyncio.gather(*work, return_exceptions=True)

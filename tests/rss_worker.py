@@ -1,6 +1,6 @@
 """Run by tests/test_memory_rss.py in a process of its own: resident memory in bytes, printed as JSON.
 
-python rss_worker.py runs CHECKPOINT OTHER_CHECKPOINT    # after one video of each, and after ten more
+python rss_worker.py runs CHECKPOINT OTHER_CHECKPOINT    # after one video of each, and after five more
 python rss_worker.py encode FOLDER                       # idle, and the most while one prompt is encoded, streamed
 """
 
@@ -56,7 +56,7 @@ def runs(folders: list[Path]) -> dict[str, int]:
 
     both()
     first = resident()
-    for _ in range(10):
+    for _ in range(5):
         both()
     return {"first": first, "last": resident()}
 

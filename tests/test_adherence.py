@@ -35,6 +35,7 @@ def shown(model: LocalModel, **fields) -> Detection:
     return detect_attributes(generate(model, request).frames)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "prompt", [pytest.param(prompt, marks=pytest.mark.slow if place else ()) for place, prompt in enumerate(PROMPTS)]
 )

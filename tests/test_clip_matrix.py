@@ -451,7 +451,10 @@ def hdr_frame(transfer: int) -> av.VideoFrame:
 
 
 @pytest.mark.slow  # FFmpeg takes a second to make its table for each way
-@pytest.mark.parametrize(("transfer", "name"), [(HLG, "HLG"), (PQ, "PQ")], ids=["HLG", "PQ"])
+@pytest.mark.parametrize(
+    ("transfer", "name"),
+    [pytest.param(HLG, "HLG", id="HLG"), pytest.param(PQ, "PQ", id="PQ", marks=pytest.mark.exhaustive)],
+)
 def test_hdr_becomes_the_colours_that_a_standard_screen_shows(core, tmp_path, transfer, name):
     from comfy_api.latest import InputImpl
 

@@ -178,6 +178,7 @@ def test_stop_ends_the_run_within_one_step(any_comfyui):
     any_comfyui.run(shared_workflow(any_comfyui, seed=302))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("values", "kind", "says"),
     [

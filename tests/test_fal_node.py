@@ -193,13 +193,19 @@ def save_history(server: ComfyUI) -> None:
     (server.base / f"history-{time.time()}.json").write_text(json.dumps(server.request("/history")))
 
 
-def restart(server: ComfyUI, kill: bool = False) -> None:
+def forget(server: ComfyUI) -> None:
+    """ComfyUI keeps no result of a node. It forgets at the end of a run, or before."""
+    server.request("/free", {"free_memory": True})
+    picture = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}}
+    server.run({"picture": picture, "shown": {"class_type": "PreviewImage", "inputs": {"images": ["picture", 0]}}})
+
+
+def kill_and_start(server: ComfyUI) -> None:
     """With the same folders, and another log file."""
     save_history(server)
-    if kill:
-        assert server._process
-        os.kill(server._process.pid, signal.SIGKILL)
-        server._process.wait()
+    assert server._process
+    os.kill(server._process.pid, signal.SIGKILL)
+    server._process.wait()
     server.stop()
     server.log = server.base / f"comfyui-{time.time()}.log"
     server.start()
@@ -634,7 +640,7 @@ def test_a_file_that_was_deleted_is_fetched_again_without_paying_once_comfyui_fo
     (seed,) = new_seeds()
     server.run(graph(seed))
     finished_file(server, seed).unlink()
-    restart(server)
+    forget(server)
     server.run(graph(seed))
     assert finished_file(server, seed).read_bytes() == served(fal, job_of(fal, seed))
 
@@ -645,7 +651,7 @@ def test_after_a_kill_the_job_is_taken_up_and_a_finished_file_is_used(server, fa
     fal.run_seconds = math.inf
     server.queue(graph(unfinished))
     fal.wait_for(lambda: (record := record_of(server, unfinished)) and record.request_id)
-    restart(server, kill=True)
+    kill_and_start(server)
     nothing_sent = untouched(fal)
     messages = list(server.follow(graph(finished)))
     assert nothing_sent()
@@ -998,7 +1004,7 @@ def test_when_it_is_over_the_node_says_what_it_cost(server, fal):
     other = graph(seed)
     other["prompt"]["inputs"]["negative_prompt"] = "x"
     server.run(other)
-    restart(server)
+    forget(server)
     assert re.search(r"Nothing charged, \$[\d.]+ today\.", said(server.run(graph(seed)), seed))
 
 
@@ -1024,7 +1030,7 @@ def test_what_was_left_by_a_kill_is_fetched_at_the_start_and_told_at_the_next_ru
     left, other = new_seeds(2)
     server.queue(graph(left))
     fal.wait_for(lambda: (record := record_of(server, left)) and record.request_id)
-    restart(server, kill=True)
+    kill_and_start(server)
     fal.complete(job_of(fal, left).request_id)
     fal.wait_for(lambda: record_of(server, left) is None)
     assert finished_file(server, left).read_bytes() == served(fal, job_of(fal, left))

@@ -137,7 +137,7 @@ def test_a_streamed_part_leaves_room_for_its_layers_in_flight_and_a_fifth_of_the
     assert plan.memory_required(stage) == pytest.approx(stage.activations + stage.streaming + 0.2 * memory.free, abs=2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_streamed_text_encoder_needs_little_of_the_gpu(sizes, accounted):
     plan = make_plan(sizes["2b"], **VIDEO, memory=card(8, streams_all=True))
     assert plan.encode.resident == 0

@@ -21,7 +21,7 @@ def measure(*arguments: Path | str) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_ten_runs_of_two_checkpoints_in_turn_leave_memory_where_the_first_left_it(checkpoint):
+def test_five_runs_of_two_checkpoints_in_turn_leave_memory_where_the_first_left_it(checkpoint):
     figures = measure("runs", DEMO_FOLDER, checkpoint)
     assert figures["last"] <= 1.03 * figures["first"]
 
