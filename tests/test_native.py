@@ -142,10 +142,13 @@ def test_a_node_that_cannot_do_with_dynamic_loading_has_the_same_weights(report)
     assert report["loaded once more"] == {"MODEL": True, "CLIP": True}
 
 
-def test_easycache_leaves_passes_out(report):
-    decibels, passes = report["easycache"]
-    assert 25 <= decibels <= 60
-    assert passes < 30
+@pytest.mark.parametrize("sampler", ["standard", "dpmpp_2m"])
+def test_easycache_skips_passes_and_keeps_the_video_with_our_sampler_and_ksamplers(report, sampler):
+    """In a second run with the same MODEL as well, which starts with an empty cache."""
+    found = report["cached"][sampler]
+    assert 20 <= found["passes"] <= 30
+    assert found["decibels"] >= 32  # the worst video in docs/benchmarks.md has 33
+    assert found["decibels once more"] == found["decibels"]
 
 
 @pytest.mark.parametrize("how", ["loaded", "streamed"])

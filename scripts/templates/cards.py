@@ -47,9 +47,15 @@ CARDS = {
     "Cosmos Long Video by Windows": ["a text", "windows of a video\nthat overlap", "longer than\nthe model makes"],
     "Cosmos Text to Video (two GPUs)": ["a text", "a pass on each\nof two GPUs", "a video\nin less time"],
     "Cosmos Train a LoRA": ["a clip\nand a text", "ComfyUI's\nown training", "a LoRA"],
+    "Cosmos Text to Video (fast)": ["a text", "EasyCache\nskips passes", "25 frames\nof 96 x 96"],
 }
 """What a template's card says: what goes in, what works, and what comes out."""
-OF_DEMO = ("Cosmos Text to Video (demo)", "Cosmos Text to Video (LoRA)", "Cosmos Text to Video (core nodes)")
+OF_DEMO = (
+    "Cosmos Text to Video (demo)",
+    "Cosmos Text to Video (LoRA)",
+    "Cosmos Text to Video (core nodes)",
+    "Cosmos Text to Video (fast)",
+)
 """The cards that show a video of the workflow itself. The others need a model that is not at hand where this runs."""
 
 

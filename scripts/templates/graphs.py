@@ -12,6 +12,7 @@ from cosmos_predict25.scripts.templates.prose import (
     EXAMPLE_PROMPT,
     EXTEND_NOTE,
     FAL_NOTE,
+    FAST_NOTE,
     IMAGE_NOTE,
     IMAGE_PROMPT,
     LOCAL_NOTE,
@@ -259,6 +260,27 @@ TEXT_TO_VIDEO_TWO_GPUS: dict[str, Any] = {
     "links": core_links_through("split"),
 }
 
+FAST: dict[str, Any] = {
+    "nodes": {
+        **TEXT_TO_VIDEO_CORE_NODES["nodes"],
+        "note": note("Start here", FAST_NOTE, [0, -420], 320),
+        "cache": {
+            "type": "EasyCache",
+            "pos": [500, 140],
+            "size": [380, 160],
+            "values": {"reuse_threshold": 0.05},
+        },
+        "prompt": text_encode("Prompt", DEMO_PROMPT, [500, 580]),
+        "negative": text_encode("Negative prompt", DEFAULT_NEGATIVE_PROMPT, [500, 880]),
+        "sigmas": {
+            **TEXT_TO_VIDEO_CORE_NODES["nodes"]["sigmas"],
+            "values": {"scheduler": "karras", "steps": FULL["num_inference_steps"]},
+        },
+        "export": export("cosmos_fast", "high", [2200, 0]),
+    },
+    "links": core_links_through("cache"),
+}
+
 TRAINING = {
     "batch_size": 1, "grad_accumulation_steps": 1, "steps": 100, "learning_rate": 0.003, "rank": 16,
     "optimizer": "AdamW", "loss_function": "MSE", "seed": 1, "control_after_generate": "fixed",
@@ -403,6 +425,7 @@ GRAPHS = {
     "Cosmos Long Video by Windows": LONG_VIDEO_BY_WINDOWS,
     "Cosmos Train a LoRA": TRAIN_A_LORA,
     "Cosmos Text to Video (two GPUs)": TEXT_TO_VIDEO_TWO_GPUS,
+    "Cosmos Text to Video (fast)": FAST,
 }
 """A new one comes last: the place of each says how its nodes are numbered."""
 
@@ -467,6 +490,17 @@ APPS: dict[str, tuple[list[list[str]], list[str]]] = {
         ["loss"],
     ),
     "Cosmos Text to Video (two GPUs)": (CORE_NODES_APP, ["export"]),
+    "Cosmos Text to Video (fast)": (
+        [
+            ["prompt", "text", "Prompt"],
+            ["latent", "num_frames", "Frames (num_frames)"],
+            ["sigmas", "steps", "Steps"],
+            ["cache", "reuse_threshold", "Change to skip (reuse_threshold)"],
+            ["noise", "noise_seed", "Seed"],
+            MODEL,
+        ],
+        ["export"],
+    ),
 }
 """What app mode shows of a workflow: widgets to fill in, with their labels, and nodes whose output it shows."""
 SUBGRAPH_SETTINGS = ["num_frames", "num_inference_steps", "guidance_scale", "seed", "width", "height"]
