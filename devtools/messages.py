@@ -1,10 +1,11 @@
-"""The sentences that nodes show, found in the sources.
+"""The sentences that nodes and templates show, found in the sources and the workflows.
 
 A sentence has {0}, {1}, ... for its values: by it, web/js/language.js finds the translation of a finished text. So the
 sources hold plain English and know nothing of languages.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ For a day, anyone
 Cosmos Predict2.5
 Cosmos Text to Video
 Node name for S&R
+{0} -m torch.distributed
+distilled (ODE)
 NVIDIA GeForce
 NVIDIA H
 T5 (
@@ -94,17 +97,28 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z{'\"])")
 JOINT = re.compile(r"^\{\}\s+(?=[A-Z][a-z]* )|(?<=[.!?])\s+\{\}$")
 """A whole sentence before or behind another."""
 PROSE = re.compile(r"[A-Za-z]{2}.* .*|.* .*[A-Za-z]|^[A-Z][a-z]+\.?$")
+COMMANDS_OF_A_NOTE = re.compile(r"```.*?```", re.DOTALL)
 SPOKEN_IN_JS = re.compile(r"tell\('([^']+)', (?:'([^']+)'|\"([^\"]+)\")\)")
 
 
 def messages() -> list[str]:
     """Return all sentences that nodes show, in the order of the files."""
-    found = [*WORDS]
+    found = [*WORDS, *texts_of_templates()]
     found += [text for file in sources() for text in texts_in(ast.parse(file.read_text(encoding="utf-8")))]
     for file in sorted((REPO / "web" / "js").glob("*.js")):
         found += [text for match in SPOKEN_IN_JS.findall(file.read_text(encoding="utf-8")) for text in match]
     sentences = dict.fromkeys(sentence for text in found for sentence in sentences_of(text))
     return [sentence for sentence in sentences if not sentence.startswith(tuple(UNSEEN))]
+
+
+def texts_of_templates() -> Iterator[str]:
+    """Yield the titles, the notes without their commands, and the labels of all workflows."""
+    for file in sorted((REPO / "workflows").glob("*.json")):
+        for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]:
+            yield node.get("title", "")
+            yield from (slot.get("label", "") for slot in node.get("inputs", []))
+            if node["type"] == "MarkdownNote":
+                yield COMMANDS_OF_A_NOTE.sub("", node["widgets_values"][0])
 
 
 def sources() -> Iterator[Path]:
