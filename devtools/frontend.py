@@ -9,6 +9,8 @@ from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.comfyui import ComfyUI
 
 SCREENSHOTS = environment.DEMO / "screenshots"
+SOCKETS = environment.REPO / "web" / "docs" / "pictures.json"
+"""The inputs and outputs on the pictures of the help pages, by node."""
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
     "--disable-quic",
@@ -111,6 +113,12 @@ def open_page(browser: Browser, server: ComfyUI) -> Page:
     page.wait_for_function(READY)
     page.evaluate(RECORD)
     return page
+
+
+def sockets_of(info: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the names of a node's inputs and outputs, as its picture shows them."""
+    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    return {"inputs": list(inputs), "outputs": info["output_name"]}
 
 
 def start_over(page: Page) -> None:

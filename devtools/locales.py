@@ -18,8 +18,8 @@ LANGUAGES = ("zh", "zh-TW", "ja", "ko", "fr", "es", "ru")
 """Every frontend that is tested offers them."""
 
 
-NOT_WORDS = re.compile(r"'[^']*'|%[^%]+%|[\w./]*/[\w./]*")
-"""Values, codes in names of files, and paths."""
+NOT_WORDS = re.compile(r"'[^']*'|\*[a-z_ ]+\*|\([a-z_]+\)|%[^%]+%|[\w./]*/[\w./]*")
+"""Values, names of inputs, codes in names of files, and paths."""
 
 
 def words() -> dict[str, dict[str, list[str]]]:

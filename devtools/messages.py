@@ -1,10 +1,11 @@
-"""The sentences that nodes show, found in the sources.
+"""The sentences that nodes and templates show, found in the sources and the workflows.
 
 A sentence has {0}, {1}, ... for its values: by it, web/js/language.js finds the translation of a finished text. So the
 sources hold plain English and know nothing of languages.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,62 +17,108 @@ COMMANDS = ("pipeline/batch/", "pipeline/fal/command.py", "pipeline/fal/queue/ve
 UNSEEN_CALLS = ("logging.", "log.", "re.compile", "cast", "io.", "getattr", "hasattr", "AttributeError")
 STAGES = ("progress", "start", "_show")
 """Calls whose text is shown even if it is a single word."""
-UNSEEN = (
-    # Read by a model.
-    *(
-        "You write prompts",
-        "Turn the user's idea",
-        "Describe the scene and what is in it",
-        "Keep all that the idea names",
-    ),
-    *("It is one continuous", "Answer with the paragraph", "The picture is the first frame", "You are a helpful"),
-    *("The video captures", "Overall, the video", "{%", "<|im_start|>", "a cat"),
-    # Values of widgets, tooltips, names and commands.
-    *("as is", "few steps", "single files", "X264", "VP9", "PRORES4444", "GIF (", "Demo: black", "Demo: moving"),
-    *("It is uploaded to fal", "For a day, anyone", "Cosmos Predict2.5", "Cosmos Text to Video", "Node name for S&R"),
-    *(
-        "T5 (",
-        "UMT5 (",
-        "Cosmos 1.0",
-        "HTTP {0}",
-        "Key {0}",
-        '"',
-        "pip install {0}",
-        "download {0} --",
-        "comfyui-cosmos",
-    ),
-    # Compared with other texts.
-    *("out of memory", "not enough gpu", "un the same again", "in progress", "post[", "pre["),
-    # Errors that only a program can cause.
-    *("{0} is not a fal request id", "webhook_url is", "{0} must be https", "The input cannot be sent as JSON"),
-    *("starts from a file", "takes no media", "{0} must be a data URI", "{0} must end in one", "fps must be a number"),
-    *("fps is {0}, but its numerator", "The frames' shape", "The frames are {0}, but must be floats", "alpha"),
-    *(
-        "The frames have 4 channels",
-        "frame_rate is",
-        "The shape of the picture",
-        "The picture or clip to start from is",
-    ),
-    *("The images are a", "module {0}", "Character {0} of", "{0} must be true or false", "a number", "a whole number"),
-)
-"""Beginnings of texts that no user of the nodes sees."""
+UNSEEN = """
+You write prompts
+Turn the user's idea
+Describe the scene and what is in it
+Keep all that the idea names
+It is one continuous
+Answer with the paragraph
+The picture is the first frame
+You are a helpful
+The video captures
+Overall, the video
+{%
+<|im_start|>
+a cat
+as is
+few steps
+single files
+X264
+VP9
+PRORES4444
+GIF (
+Demo: black
+Demo: moving
+It is uploaded to fal
+For a day, anyone
+Cosmos Predict2.5
+Cosmos Text to Video
+Node name for S&R
+{0} -m torch.distributed
+distilled (ODE)
+NVIDIA GeForce
+NVIDIA H
+T5 (
+UMT5 (
+Cosmos 1.0
+HTTP {0}
+Key {0}
+"
+pip install {0}
+download {0} --
+comfyui-cosmos
+out of memory
+not enough gpu
+un the same again
+in progress
+post[
+pre[
+{0} processes cannot share
+Use --nproc_per_node
+{0} is not a fal request id
+webhook_url is
+{0} must be https
+The input cannot be sent as JSON
+starts from a file
+takes no media
+{0} must be a data URI
+{0} must end in one
+fps must be a number
+fps is {0}, but its numerator
+The frames' shape
+The frames are {0}, but must be floats
+alpha
+The frames have 4 channels
+frame_rate is
+The shape of the picture
+The picture or clip to start from is
+The images are a
+module {0}
+Character {0} of
+{0} must be true or false
+a number
+a whole number
+""".strip().splitlines()
+"""Beginnings of texts that no user of the nodes sees: a model reads them, or they are names, or errors of programs."""
 WORDS = ("resident", "streamed", "muted", "bypassed")
 """Values in sentences that are a single word."""
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z{'\"])")
 JOINT = re.compile(r"^\{\}\s+(?=[A-Z][a-z]* )|(?<=[.!?])\s+\{\}$")
 """A whole sentence before or behind another."""
 PROSE = re.compile(r"[A-Za-z]{2}.* .*|.* .*[A-Za-z]|^[A-Z][a-z]+\.?$")
+COMMANDS_OF_A_NOTE = re.compile(r"```.*?```", re.DOTALL)
 SPOKEN_IN_JS = re.compile(r"tell\('([^']+)', (?:'([^']+)'|\"([^\"]+)\")\)")
 
 
 def messages() -> list[str]:
     """Return all sentences that nodes show, in the order of the files."""
-    found = [*WORDS]
+    found = [*WORDS, *texts_of_templates()]
     found += [text for file in sources() for text in texts_in(ast.parse(file.read_text(encoding="utf-8")))]
     for file in sorted((REPO / "web" / "js").glob("*.js")):
         found += [text for match in SPOKEN_IN_JS.findall(file.read_text(encoding="utf-8")) for text in match]
     sentences = dict.fromkeys(sentence for text in found for sentence in sentences_of(text))
-    return [sentence for sentence in sentences if not sentence.startswith(UNSEEN)]
+    return [sentence for sentence in sentences if not sentence.startswith(tuple(UNSEEN))]
+
+
+def texts_of_templates() -> Iterator[str]:
+    """Yield the titles, the notes without their commands, and the labels of all workflows."""
+    for file in sorted((REPO / "workflows").glob("*.json")):
+        for node in json.loads(file.read_text(encoding="utf-8"))["nodes"]:
+            yield node.get("title", "")
+            yield from (slot.get("label", "") for slot in node.get("inputs", []))
+            if node["type"] == "MarkdownNote":
+                yield COMMANDS_OF_A_NOTE.sub("", node["widgets_values"][0])
 
 
 def sources() -> Iterator[Path]:

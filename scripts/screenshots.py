@@ -8,13 +8,15 @@ It opens and runs each shared workflow with the demo checkpoint, shows its form,
 kind of preview, each subgraph, each search, each help page and all nodes in each language: on the classic canvas, with
 Nodes 2.0 and in light, with the environment's frontend, the oldest and the newest one that is tested. It ends with 1
 where the browser's console has an error of this pack. The pictures go to .demo/screenshots unless a folder is given;
---help-pictures makes those of the help pages, in web/docs, and --readme makes the README's, docs/graph.png.
+--help-pictures makes those of the help pages anew, in web/docs, with the list of the sockets on them, and --readme
+makes the README's, docs/graph.png.
 
 A new workflow is opened and run, and a new node's help is shown, without a line here. A new refusal is a line in CASES.
 """
 
 import argparse
 import io
+import json
 import os
 import re
 import sys
@@ -36,8 +38,10 @@ from cosmos_predict25.devtools.frontend import (
     RECORD,
     SCREENSHOTS,
     SETTINGS,
+    SOCKETS,
     open_template_browser,
     press_run,
+    sockets_of,
     wait_for_end,
 )
 
@@ -60,6 +64,9 @@ DEMO, LOCAL, FAL = (
     "NVIDIA Cosmos Text to Video (local)",
     "NVIDIA Cosmos Text to Video (on fal)",
 )
+EXTEND, CORE = "Cosmos Extend Video (local)", "Cosmos Text to Video (core nodes)"
+PICTURED = (DEMO, "Cosmos Text to Video (LoRA)", CORE, EXTEND, FAL)
+"""Workflows for the help pages: a node is shown as the first of them has it."""
 SEARCHES = ["text to video", "image to video", "extend video", "save video", "prores", "gif"]
 PROMPT, SAMPLER, LOADER = "CosmosPredict25Prompt", "CosmosPredict25SamplerSettings", "CosmosPredict25Loader"
 WITH_DEMO = {kind: {"checkpoint": "Demo: moving shapes (CPU)"} for kind in (LOADER, "CosmosPredict25CheckpointLoader")}
@@ -122,13 +129,13 @@ SHOW = """(type) => {
 # The cross of the error's box, which has no text.
 DISMISS = """() => [...document.querySelectorAll('[data-testid=error-overlay] button')]
     .find((button) => !button.innerText.trim())?.click()"""
-# Returns when the only video shows the picture of its middle.
 CLEAR_OF_MENUS = 120
 """Pixels between the page's corner and the graph's, so that no menu covers a node."""
 MOVE = """(pixels) => {
     app.canvas.ds.offset = app.canvas.ds.offset.map((side) => side + pixels)
     app.canvas.draw(true, true)
 }"""
+# Returns when the only video shows the picture of its middle.
 PAUSE = """() => {
     const video = document.querySelector('video')
     video.pause()
@@ -406,20 +413,32 @@ def take(browser: Browser, server: ComfyUI, frontend: str, options: argparse.Nam
 
 
 def take_help_pictures(browser: Browser, server: ComfyUI) -> None:
-    """Each node as it is in a workflow that has run."""
+    """Each node as it is in a workflow that has run, or alone. Also lists the sockets on the pictures."""
     page = new_page(browser, server, "nodes2", Problems())
-    for name in WORKFLOWS:
-        missing = [kind for kind in NODES if not (HELP / f"{kind}.webp").exists()]
+    left = list(NODES)
+    for name in PICTURED:
         open_workflow(page, name)
         for kind, changed in WITH_DEMO.items():
             page.evaluate(SET, [kind, changed])
         if name != FAL:
             run(page)
-        for kind in missing:
-            if place := page.evaluate(SHOW, kind):
-                page.wait_for_timeout(1500)
-                save_picture(page.locator(f"[data-node-id='{place}']").first, HELP / f"{kind}.webp")
+        left = [kind for kind in left if not take_help_picture(page, kind)]
+    for kind in left:
+        page.evaluate(ALONE, kind)
+        take_help_picture(page, kind)
     page.close()
+    infos = server.object_info()
+    sockets = {kind: sockets_of(infos[kind]) for kind in NODES}
+    SOCKETS.write_text(json.dumps(sockets, indent=2) + "\n", encoding="utf-8")
+
+
+def take_help_picture(page: Page, kind: str) -> bool:
+    """Return whether the open workflow has a node of this type, of which a picture was made."""
+    place = page.evaluate(SHOW, kind)
+    if place:
+        page.wait_for_timeout(1500)
+        save_picture(page.locator(f"[data-node-id='{place}']").first, HELP / f"{kind}.webp")
+    return bool(place)
 
 
 def take_readme_picture(browser: Browser, server: ComfyUI) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.comfyui import ComfyUI, PromptFailedError, PromptRefusedError, to_api_prompt
+from cosmos_predict25.devtools.frontend import SOCKETS, sockets_of
 from cosmos_predict25.pipeline.local.load.find import DEMO
 
 REPO = Path(__file__).resolve().parents[1]
@@ -102,9 +103,15 @@ def test_every_node_has_a_help_page(any_comfyui):
         with urlopen(f"{folder}/{name}.md") as page:
             text = page.read().decode()
         assert text.startswith(f"# {display_name}")
-        for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
-            with urlopen(f"{folder}/{picture}") as file:
-                assert Image.open(file).width <= 500  # the panel's width
+        assert re.findall(r"!\[.*?\]\((.*?)\)", text) == [f"{name}.webp"]
+        with urlopen(f"{folder}/{name}.webp") as file:
+            assert Image.open(file).width <= 500  # the panel's width
+
+
+def test_the_pictures_of_the_help_pages_have_the_sockets_of_today(comfyui):
+    """Otherwise: scripts/screenshots.py --help-pictures."""
+    infos = comfyui.object_info()
+    assert json.loads(SOCKETS.read_text(encoding="utf-8")) == {name: sockets_of(infos[name]) for name in NODES}
 
 
 def test_comfyuis_own_nodes_module_is_intact(any_comfyui):

@@ -3,6 +3,8 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,15 @@ from playwright.sync_api import Browser, Page, expect
 from cosmos_predict25.devtools import environment, locales
 from cosmos_predict25.devtools.comfyui import ComfyUI
 from cosmos_predict25.devtools.environment import REPO
-from cosmos_predict25.devtools.frontend import open_page, take_screenshot
+from cosmos_predict25.devtools.frontend import (
+    NEXT_PICTURE,
+    open_page,
+    open_workflow,
+    press_run,
+    set_values,
+    take_screenshot,
+    wait_for_end,
+)
 from cosmos_predict25.devtools.messages import messages, sentences_of
 
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -173,20 +183,28 @@ ALONE = """(type) => {
 }"""
 
 
-@pytest.fixture(params=HELP_LANGUAGES)
-def foreign(request: pytest.FixtureRequest, server: ComfyUI, browser: Browser) -> Any:
-    """The frontend in another language, and which one."""
-    server.request("/settings", {"Comfy.Locale": request.param})
+@contextmanager
+def opened_in(language: str, server: ComfyUI, browser: Browser, **settings: Any) -> Iterator[Page]:
+    """Open the frontend in another language."""
+    before = {"Comfy.Locale": "en", **{name: server.request("/settings").get(name) for name in settings}}
+    server.request("/settings", {"Comfy.Locale": language, **settings})
     page = open_page(browser, server)
-    page.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', true)")
-    yield page, request.param
+    yield page
     page.close()
-    server.request("/settings", {"Comfy.Locale": "en"})
+    server.request("/settings", before)
+
+
+@pytest.fixture(params=HELP_LANGUAGES)
+def foreign(request: pytest.FixtureRequest, server: ComfyUI, browser: Browser) -> Iterator[tuple[Page, str]]:
+    """The frontend in another language, and which one."""
+    with opened_in(request.param, server, browser) as page:
+        yield page, request.param
 
 
 @pytest.mark.sample(1)
 def test_searches_nodes_and_help_are_in_the_users_language(foreign: tuple[Page, str]) -> None:
     page, language = foreign
+    page.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', true)")
     node_defs = json.loads((locales.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
     for place, words in enumerate(SEARCHES[language]):
         page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
@@ -205,3 +223,72 @@ def test_searches_nodes_and_help_are_in_the_users_language(foreign: tuple[Page, 
     # Of the panel, and of the page in it.
     expect(page.get_by_role("heading", name=settings["display_name"])).to_have_count(2)
     take_screenshot(page, f"help {language}")
+
+
+@pytest.mark.sample(1)
+def test_a_template_its_result_and_a_refusal_are_in_the_users_language(foreign: tuple[Page, str]) -> None:
+    page, language = foreign
+    said = locales.read(language)
+    open_workflow(page, "Cosmos Text to Video (demo)")
+    titles = page.evaluate("app.graph.nodes.map(({ title }) => title)")
+    assert said["Start here"] in titles
+    assert said["Prompt (Cosmos Predict2.5)"] in titles
+    (note,) = page.evaluate(
+        "app.graph.nodes.filter((node) => node.type === 'MarkdownNote').map((n) => n.widgets[0].value)"
+    )
+    assert said["# Press Run: this works before anything is downloaded"] in note
+    labels = page.evaluate("app.graph.nodes.flatMap(({ widgets }) => widgets ?? []).map(({ label }) => label)")
+    assert said["Frames (num_frames)"] in labels
+    set_values(page, "CosmosPredict25SamplerSettings", {"num_frames": 9})
+    press_run(page)
+    assert wait_for_end(page)[-1]["name"] == "execution_success"
+    expect(page.get_by_text(said["Demo: knows only coloured shapes."])).to_be_visible()
+    expect(page.get_by_text(said["{0} frames of {1}x{2}"].format(9, 96, 96))).to_be_visible()
+    set_values(page, "CosmosPredict25Prompt", {"prompt": " "})
+    press_run(page)
+    event = wait_for_end(page)[-1]
+    refusal = said["{0} is blank."].format(said["prompt"])
+    assert event["exception_message"].startswith(refusal)
+    expect(page.get_by_text(refusal)).to_be_visible()
+    take_screenshot(page, f"refusal {language}")
+
+
+# All nodes of the types at full size, side by side.
+ALL = """(types) => {
+    app.graph.clear()
+    const ends = [0, 0, 0, 0]
+    for (const type of types) {
+        const node = LiteGraph.createNode(type)
+        app.graph.add(node)
+        const column = ends.indexOf(Math.min(...ends))
+        node.pos = [460 * column, ends[column]]
+        ends[column] += node.size[1] + 110
+    }
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [50, 50]
+    app.canvas.draw(true, true)
+}"""
+# Of the names, how many are on the nodes, and those that are cut off.
+CUT_OFF = """(names) => {
+    const shown = [...document.querySelectorAll('[data-node-id] *')]
+        .filter((each) => !each.childElementCount && names.includes(each.textContent.trim()))
+    const cut = shown.filter((each) => each.scrollWidth > each.clientWidth + 1).map((each) => each.textContent)
+    return [shown.length, cut]
+}"""
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("language", locales.LANGUAGES)
+def test_no_name_on_a_node_is_cut_off(language: str, server: ComfyUI, browser: Browser) -> None:
+    node_defs = json.loads((locales.LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    slots = [slot for node in node_defs.values() for slot in [*node["inputs"].values(), *node["outputs"].values()]]
+    names = [node["display_name"] for node in node_defs.values()] + [slot["name"] for slot in slots]
+    with opened_in(language, server, browser, **{"Comfy.VueNodes.Enabled": True}) as page:
+        page.set_viewport_size({"width": 2400, "height": 2600})
+        page.evaluate(ALL, list(node_defs))
+        expect(page.locator("[data-node-id]")).to_have_count(len(node_defs))
+        page.evaluate(NEXT_PICTURE)
+        count, cut = page.evaluate(CUT_OFF, names)
+        assert cut == []
+        assert count > 80
+        take_screenshot(page, f"all nodes {language}")

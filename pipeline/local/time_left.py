@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 LEAST_SECONDS = 10
 """Less is not worth a word."""
-BY_RATE = "by this card's rate"
+LEFT = ", about {} left"
+BY_RATE = ", about {} by this card's rate"
+LEFT_BY_RATE = ", about {} left by this card's rate"
 SECONDS_SHOWN, MINUTES_SHOWN = 90, 90
 
 
@@ -35,12 +37,12 @@ class TimeLeft:
         left = self._steps - self._done
         if self._done == 1:
             self._begin = self._clock()
-            return about(self._expected and self._expected * left / self._steps, f"left {BY_RATE}")
-        return about(left * (self._clock() - self._begin) / (self._done - 1), "left")
+            return about(self._expected and self._expected * left / self._steps, LEFT_BY_RATE)
+        return about(left * (self._clock() - self._begin) / (self._done - 1), LEFT)
 
 
 def about(seconds: float | None, words: str) -> str:
-    return f", about {in_words(seconds)} {words}" if seconds and seconds >= LEAST_SECONDS else ""
+    return words.format(in_words(seconds)) if seconds and seconds >= LEAST_SECONDS else ""
 
 
 def in_words(seconds: float) -> str:

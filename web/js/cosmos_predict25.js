@@ -10,6 +10,7 @@ const TELLING = /^(CosmosPredict25|CLIPTextEncode|TextEncode)/ // and of those t
 const OUR_ERROR = /^cosmos_predict25\./
 const SAYING_OURS = /^(cosmos_predict25\.|ExecutionBlocked$)/ // the second: where an item of a list was refused
 const REFUSED = 'custom_validation_failed' // by a node's own check of its inputs
+const NOTE = 'MarkdownNote'
 const NO_OUTPUT = 'prompt_no_outputs'
 const TEXT_WIDGET = '$$node-text-preview' // where ComfyUI shows a node's progress text
 const [LINE, PADDING, HIGHEST, MARGINS] = [16, 16, 200, 20] // pixels of that text on the canvas
@@ -219,6 +220,19 @@ function sayInLanguage(dispatch) {
   }
 }
 
+/** A template of this pack is known by its notes, which become those of the user's language with its titles and labels. */
+function sayTemplateInLanguage() {
+  const nodes = root()?.nodes ?? []
+  const texts = nodes.filter(({ type }) => type === NOTE).flatMap(({ widgets }) => widgets ?? [])
+  if (!texts.some(({ value }) => translated(value) !== value)) return
+  for (const text of texts) text.value = translated(text.value)
+  for (const node of nodes) {
+    node.title = translated(node.title ?? '')
+    for (const slot of [...(node.inputs ?? []), ...(node.widgets ?? [])])
+      if (slot.label) slot.label = translated(slot.label)
+  }
+}
+
 change('dispatchCustomEvent', sayInLanguage)
 change('getWorkflowTemplates', listDemoFirstAndPaidLast)
 change('queuePrompt', followJobs)
@@ -262,6 +276,7 @@ app.registerExtension({
   afterConfigureGraph() {
     texts.clear()
     refusing.clear()
+    sayTemplateInLanguage()
   },
 
   nodeCreated(node) {
