@@ -43,11 +43,10 @@ def make_on_ray(
     """Make the jobs on the cluster at `address`, "local" for one on this machine alone.
 
     They are made on GPUs if `settings.device` says so or the cluster has any. Return how many failed.
-    Raises `MissingDependencyError` without Ray.
+    Raises `MissingDependencyError` without Ray, and `CosmosError` where no cluster answers.
     """
     ray: Any = import_ray()
-    own = {"num_cpus": workers} if address == "local" and workers else {}
-    ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **own)
+    connect(ray, address, workers)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = workers or gpus or max(1, int(ray.cluster_resources().get("CPU", 1)))
     on_gpus = settings.device.startswith("cuda") or (not settings.device and gpus > 0)
@@ -59,6 +58,15 @@ def make_on_ray(
         for outcomes in finished(ray, actors, batches(jobs, len(actors))):
             failed += sum(display.add(outcome) for outcome in outcomes)
     return failed
+
+
+def connect(ray: Any, address: str, workers: int | None) -> None:
+    """Connect to a cluster, or start one on this machine, with a CPU for each of `workers`. Raises `CosmosError`."""
+    own = {"num_cpus": workers} if address == "local" and workers else {}
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, **own)
+    except Exception as error:  # Ray raises any
+        raise CosmosError(f"Ray does not answer at {address}: {str(error).splitlines()[0]}") from error
 
 
 def batches(jobs: list[Job], workers: int) -> list[list[Job]]:
