@@ -38,7 +38,6 @@ PROMPTS = (
     "A large red circle moves left over a blue background.",
     "A small green square moves up over a white background.",
     "A yellow triangle moves right over a black background.",
-    "A large purple square bounces over a green background.",
 )
 CFG = 3.0
 NODES = {"EasyCache": EasyCacheNode, "LazyCache": LazyCacheNode}

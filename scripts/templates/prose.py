@@ -141,7 +141,7 @@ FAST_NOTE = f"""\
 # Fewer passes, nearly the same video
 
 ## *EasyCache* skips passes whose result changes little. With 0.05 the demo needs 71% of its 70 passes, and the \
-frames keep 41 dB to the full video.
+frames keep 40 dB to the full video.
 
 ## A higher *reuse_threshold* skips more and changes more. To compare, select *EasyCache* and press Ctrl+B.
 
