@@ -8,12 +8,14 @@
     .demo/env/bin/python benchmarks/adherence.py --start 1 5                 # from a picture, from a clip of 5 frames
     .demo/env/bin/python benchmarks/adherence.py --parts 3                   # three parts more, there and back
     .demo/env/bin/python benchmarks/adherence.py --lora --count 50           # the LoRA: black shapes, and the others
+    .demo/env/bin/python benchmarks/adherence.py --distilled --guidance 2    # the distilled LoRA beside 35 steps
 
 A prompt's combination of colour, shape, motion and background, and its sentence form, were not in the training set.
 """
 
 import argparse
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable
@@ -22,11 +24,11 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from cosmos_predict25.devtools.metrics import psnr, ssim
 from cosmos_predict25.devtools.report import publish
 from cosmos_predict25.devtools.toy.adherence import ATTRIBUTES, compare_with_scene, detect_attributes, outline, steps_of
+from cosmos_predict25.devtools.toy.low_rank import merge_lora
 from cosmos_predict25.devtools.toy.prompts import describe
 from cosmos_predict25.devtools.toy.world import (
     LORA_COLOR,
@@ -40,10 +42,9 @@ from cosmos_predict25.devtools.toy.world import (
 )
 from cosmos_predict25.pipeline.local.generate import generate
 from cosmos_predict25.pipeline.local.load.checkpoint import load_pipeline_folder
-from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER, DEMO_LORA_FILE
-from cosmos_predict25.pipeline.local.load.lora import DOWN, UP, read_lora
+from cosmos_predict25.pipeline.local.load.find import DEMO_DISTILLED_LORA_FILE, DEMO_FOLDER, DEMO_LORA_FILE
 from cosmos_predict25.pipeline.local.model import LocalModel
-from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, FEW_STEPS, STANDARD, GenerationRequest
+from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT, DISTILLED, FEW_STEPS, STANDARD, GenerationRequest
 from cosmos_predict25.pipeline.start import CLIP_FRAMES, Start
 
 Exact = Callable[[str, int], torch.Tensor]
@@ -102,6 +103,7 @@ def means(rows: list[list[float]]) -> list[float]:
     return torch.tensor(rows, dtype=torch.float32).nanmean(0).tolist() if rows else []
 
 
+DISTILLED_OPTIONS = {"guidance_scale": 1.0, "schedule": DISTILLED, "num_inference_steps": 4}
 PROMPTS = {
     "all": lambda scene, prompt: prompt,
     "the colour": lambda scene, prompt: scene.objects[0].color,
@@ -188,16 +190,34 @@ def lora_effect(model: LocalModel, count: int, options: dict) -> None:
     publish(["LoRA", "asked for", *ATTRIBUTES, "all", "outline"], rows)
 
 
-def merge_lora(transformer: nn.Module, file: Path) -> None:
-    """Add a LoRA of scale 1 to the weights."""
-    weights = dict(transformer.named_parameters())
-    shapes = {name.removesuffix(".weight"): tuple(weight.shape) for name, weight in weights.items()}
-    tensors = read_lora(file, shapes).tensors
-    for name, up in tensors.items():
-        if name.endswith(UP):
-            layer = name.removesuffix(f".{UP}")
-            weight = weights[f"{layer}.weight"]
-            weight.data = weight + up.float() @ tensors[f"{layer}.{DOWN}"].float()
+FROM = {"text": 0, "a picture": 1, "a clip": CLIP_FRAMES}
+"""Beginnings of a video, and their frames."""
+
+
+def distilled_effect(model: LocalModel, student: LocalModel, pairs: list[tuple[Scene, str]], options: dict) -> None:
+    """The distilled LoRA's videos of 4 passes beside those of 35 steps, from the same noise and the same beginning.
+
+    PSNR compares the two, and with a given beginning also each with the clip's own continuation.
+    """
+    ways = {"35 steps": (model, options), "4 passes": (student, DISTILLED_OPTIONS)}
+    rows = []
+    for beginning, given in FROM.items():
+        measured = {way: [] for way in ways}
+        for seed, (scene, prompt) in enumerate(pairs):
+            clip = drawn(scene, seed, torch.arange(NUM_FRAMES + CLIP_FRAMES))[CLIP_FRAMES - given :][:NUM_FRAMES]
+            wanted = None
+            for way, (of, chosen) in ways.items():
+                begin = time.process_time()
+                frames = make(of, prompt, seed, chosen, clip[:given] if given else None)
+                seconds, wanted = time.process_time() - begin, frames if wanted is None else wanted
+                own = psnr(frames[given:], clip[given:]) if given else math.nan
+                figures = [outline(scene, frames), seconds, own, psnr(frames, wanted)]
+                measured[way].append([*shares(scene, frames), *figures])
+        rows += [
+            [beginning, way, *(f"{x:.3f}".replace("nan", "") for x in means(found))] for way, found in measured.items()
+        ]
+    columns = [*ATTRIBUTES, "all", "outline", "CPU s/video", "PSNR to the clip", "to 35 steps"]
+    publish(["from", "way", *columns], rows)
 
 
 def negative_effect(model: LocalModel, word: str, count: int, options: dict) -> None:
@@ -232,6 +252,7 @@ def main() -> None:
         "--parts", type=int, help="parts to make after a clip, there and back, with overlaps of --start"
     )
     parser.add_argument("--lora", action="store_true", help="measure the demo's LoRA")
+    parser.add_argument("--distilled", action="store_true", help="measure the demo's distilled LoRA")
     parser.add_argument("--threads", type=int, help="of torch, which has as many as a user's if this is not given")
     options = parser.parse_args()
     if options.threads:
@@ -242,6 +263,11 @@ def main() -> None:
     if options.lora:
         chosen = {"guidance_scale": options.guidance[0], "num_inference_steps": options.steps[0]}
         return lora_effect(model, options.count, chosen)
+    if options.distilled:
+        student = load_pipeline_folder(options.checkpoint, torch.float32)
+        merge_lora(student.transformer, DEMO_DISTILLED_LORA_FILE)
+        pairs = held_out_prompts(options.count, options.two)
+        return distilled_effect(model, student, pairs, {"guidance_scale": options.guidance[0]})
     in_float32 = load_pipeline_folder(options.checkpoint, torch.float32) if options.exact else None
     pairs = held_out_prompts(options.count, options.two)
     columns, rows = [], []

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 import folder_paths
 from comfy_api.latest import io
 
-from ..pipeline.local.load.find import DEMO_LORA, DEMO_LORA_FILE
+from ..pipeline.local.load.find import DEMO_LORAS
 from ..pipeline.request import DISTILLED
 from .sockets import CATEGORY, CosmosModel
 
@@ -35,7 +35,7 @@ class CosmosPredict25LoraLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "lora",
-                    options=[*folder_paths.get_filename_list("loras"), DEMO_LORA],
+                    options=[*folder_paths.get_filename_list("loras"), *DEMO_LORAS],
                     tooltip="A file in models/loras, as saved by diffusers, PEFT, NVIDIA's trainer, kohya or ComfyUI.",
                 ),
                 io.Float.Input(
@@ -87,4 +87,4 @@ class CosmosPredict25LoraLoader(io.ComfyNode):
 
 
 def _file_of(lora: str) -> Path:
-    return DEMO_LORA_FILE if lora == DEMO_LORA else Path(folder_paths.get_full_path_or_raise("loras", lora))
+    return DEMO_LORAS.get(lora) or Path(folder_paths.get_full_path_or_raise("loras", lora))

@@ -4,22 +4,27 @@ import random
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import Linear
 
+from cosmos_predict25.devtools.toy import distill
 from cosmos_predict25.devtools.toy.adherence import compare_with_scene, detect_attributes
 from cosmos_predict25.devtools.toy.flow import TWINS, new_transformer, velocity_loss
+from cosmos_predict25.devtools.toy.low_rank import merge_lora, save_lora
 from cosmos_predict25.devtools.toy.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
 from cosmos_predict25.devtools.toy.state import Resumable
 from cosmos_predict25.devtools.toy.vae import training_scene
 from cosmos_predict25.devtools.toy.world import (
     LORA_COLOR,
     SHAPES,
+    TIME,
     Scene,
     SceneObject,
     after_a_turn,
     lora_scene,
     random_scene,
     render,
+    tracks,
 )
 from cosmos_predict25.pipeline.local.denoise import condition_mask, timesteps_of
 
@@ -81,6 +86,35 @@ def test_the_network_is_given_the_first_frames_as_the_pipeline_gives_them(given)
     assert seen["hidden_states"][TWINS:].equal(seen["hidden_states"][:TWINS])
     assert errors[:TWINS].min() > 0
     assert errors[-TWINS:].max() == 0
+
+
+@pytest.mark.slow
+def test_a_few_steps_of_distillation_bring_four_passes_nearer_to_the_teachers_video(monkeypatch, tmp_path):
+    monkeypatch.setattr(distill, "CHUNK", 2)
+    monkeypatch.setattr(distill, "TEACHER_STEPS", 2)
+    taught = distill.teach(8)
+    assert [len(pairs.noise) for pairs in taught] == [4, 2, 2]
+    parts = distill.train_student(taught, 6)
+    save_lora(tmp_path / "lora.safetensors", parts, distill.RANK)
+    transformer = distill.read_transformer()
+    before = [wrong(transformer, pairs, given) for given, pairs in enumerate(taught)]
+    merge_lora(transformer, tmp_path / "lora.safetensors")
+    after = [wrong(transformer, pairs, given) for given, pairs in enumerate(taught)]
+    assert all(less < more for less, more in zip(after, before, strict=True))
+
+
+@torch.inference_mode()
+def wrong(transformer: nn.Module, pairs: distill.Pairs, given: int) -> float:
+    *_, last = distill.four_passes(transformer, pairs, given)
+    return (last - pairs.latents)[:, :, given:].square().mean().item()
+
+
+def test_the_first_of_two_things_is_left_or_above():
+    for index in range(20):
+        rng = random.Random(index)
+        scene = random_scene(rng, held_out=False, two=1.0)
+        (x, y), (other_x, other_y) = tracks(scene, rng, TIME)
+        assert (y < other_y).all() if scene.motion in ("left", "right") else (x < other_x).all()
 
 
 def test_a_resumed_stage_ends_as_an_uninterrupted_one(tmp_path):

@@ -7,8 +7,6 @@ without other work, needs about ten minutes.
 """
 
 import argparse
-import json
-import math
 import random
 import time
 from pathlib import Path
@@ -16,13 +14,12 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from cosmos_predict25.devtools.toy import text, vae
-from cosmos_predict25.devtools.toy.flow import Samples, batch_sigma, velocity_loss
+from cosmos_predict25.devtools.toy.flow import Samples, batch_sigma, in_bfloat16, velocity_loss
+from cosmos_predict25.devtools.toy.low_rank import add_low_rank, save_lora
 from cosmos_predict25.devtools.toy.prompts import describe
 from cosmos_predict25.devtools.toy.world import Scene, lora_scene, random_scene
 from cosmos_predict25.pipeline.local.latents import normalize
@@ -37,18 +34,6 @@ CHUNK = 16
 OLD_COLORS = 0.4
 """Share of the scenes with the colours that the checkpoint knows, so that it does not forget them."""
 LEARNING_RATE = 4e-3
-
-
-class LowRank(nn.Module):
-    """A weight and what a LoRA adds to it, the product of two thin matrices: `up` (out, RANK), `down` (RANK, in)."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.up = nn.Parameter(torch.zeros(weight.shape[0], RANK))
-        self.down = nn.Parameter(torch.randn(RANK, weight.shape[1]) / math.sqrt(weight.shape[1]))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.up @ self.down
 
 
 def training_scenes() -> list[tuple[Scene, random.Random]]:
@@ -77,23 +62,18 @@ def make_samples() -> Samples:
     return Samples(torch.cat(latents), torch.cat(features), torch.cat(log_counts), blank, [range(NUM_SCENES)])
 
 
-def train_lora(samples: Samples, num_steps: int) -> dict[str, LowRank]:
-    """The low-rank parts of the layers of `TARGETS`, by the layers' names in diffusers."""
+def train_lora(samples: Samples, num_steps: int) -> nn.ModuleDict:
     torch.manual_seed(0)
     transformer = CosmosTransformer3DModel.from_pretrained(DEMO_FOLDER / "transformer", torch_dtype=torch.float32)
-    transformer.requires_grad_(False)
-    lora = {}
-    for name, layer in list(transformer.named_modules()):
-        if name.endswith(TARGETS):
-            lora[name] = LowRank(layer.weight)
-            parametrize.register_parametrization(layer, "weight", lora[name])
-    parameters = [parameter for part in lora.values() for parameter in part.parameters()]
+    lora = add_low_rank(transformer, TARGETS, RANK)
+    parameters = list(lora.parameters())
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
     recent, start = None, time.monotonic()
     for step in range(num_steps):
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * vae.learning_rate_factor(step, num_steps)
         latents, features, log_counts = samples.batch(step, given=0)
-        loss = velocity_loss(transformer, latents, batch_sigma(), features, log_counts, given=0).mean()
+        with in_bfloat16():
+            loss = velocity_loss(transformer, latents, batch_sigma(), features, log_counts, given=0).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -111,14 +91,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    lora = train_lora(make_samples(), options.steps)
-    tensors = {}
-    for name, part in lora.items():
-        tensors[f"transformer.{name}.lora_A.weight"] = part.down.detach().half()
-        tensors[f"transformer.{name}.lora_B.weight"] = part.up.detach().half()
-    options.file.parent.mkdir(parents=True, exist_ok=True)
-    about = {"transformer.r": RANK, "transformer.lora_alpha": RANK}  # as diffusers writes it
-    save_file(tensors, options.file, {"format": "pt", "lora_adapter_metadata": json.dumps(about)})
+    save_lora(options.file, train_lora(make_samples(), options.steps), RANK)
 
 
 if __name__ == "__main__":

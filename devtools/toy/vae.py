@@ -24,7 +24,7 @@ LEARNING_RATE = 6e-3
 LATENT_NOISE = 0.2
 """Spread of the noise that the decoder learns to bear, as the transformer's latents are not exact."""
 LATENT_WEIGHT = 1e-3
-TWO = 0.2
+TWO = 0.5
 """Share of the training scenes with two objects."""
 KINDS = {"whole": lambda _: TIME, "later": later, "turn": after_a_turn}
 """The kinds of training clips, and the instants of their frames. Of the last two there is a quarter of the first."""

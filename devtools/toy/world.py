@@ -35,7 +35,7 @@ RADIUS = {"small": 13.5, None: 16.5, "large": 19.5}
 DISTANCE = {"slow": 27.0, None: 39.0, "fast": 51.0}
 """Pixels travelled from the first frame to the last."""
 LANES = {1: (SIDE / 2,), 2: (25.5, SIDE - 25.5)}
-"""Where the ways of one and of two objects lie, across the direction of motion."""
+"""Where the ways of one and of two objects lie, across the direction of motion: that of the first is left or above."""
 JITTER = 7.5
 """Pixels by which a way may lie beside its lane, and its middle beside the clip's."""
 FLOOR = SIDE - 6
@@ -111,9 +111,8 @@ def tracks(scene: Scene, rng: random.Random, time: Tensor) -> list[tuple[Tensor,
     """The centre of each object over `time`: x and y in pixels, each (frames,)."""
     radius, distance = RADIUS[scene.size], DISTANCE[scene.speed]
     jitter = JITTER if len(scene.objects) == 1 else JITTER / 2
-    lanes = rng.sample(LANES[len(scene.objects)], len(scene.objects))
     found = []
-    for lane in lanes:
+    for lane in LANES[len(scene.objects)]:
         across = torch.full_like(time, lane + rng.uniform(-jitter, jitter))
         if scene.motion == "bounce":
             found.append((across, bounce(time, radius, scene.speed, rng)))

@@ -25,6 +25,10 @@ DEMO = "Demo: moving shapes (CPU)"
 DEMO_FOLDER = Path(__file__).parents[3] / "demo" / "moving-shapes"
 DEMO_LORA = "Demo: black shapes, for moving shapes"
 DEMO_LORA_FILE = DEMO_FOLDER.with_name("loras") / "black-shapes.safetensors"
+DEMO_DISTILLED_LORA = "Demo: four steps (distilled), for moving shapes"
+DEMO_DISTILLED_LORA_FILE = DEMO_LORA_FILE.with_name("four-steps-distilled.safetensors")
+DEMO_LORAS = {DEMO_LORA: DEMO_LORA_FILE, DEMO_DISTILLED_LORA: DEMO_DISTILLED_LORA_FILE}
+"""The demo's LoRAs in the LoRA Loader, and their files."""
 DEMO_SHAPES = ("circle", "ball", "disc", "square", "box", "block", "triangle", "pyramid")
 """The words for the demo's shapes."""
 
