@@ -48,6 +48,7 @@ CARDS = {
     "Cosmos Text to Video (two GPUs)": ["a text", "a pass on each\nof two GPUs", "a video\nin less time"],
     "Cosmos Train a LoRA": ["a clip\nand a text", "ComfyUI's\nown training", "a LoRA"],
     "Cosmos Text to Video (fast)": ["a text", "EasyCache\nskips passes", "25 frames\nof 96 x 96"],
+    "Cosmos Many Videos from a List": ["several texts", "one run", "a video\nof each"],
 }
 """What a template's card says: what goes in, what works, and what comes out."""
 OF_DEMO = (

@@ -18,6 +18,7 @@ from cosmos_predict25.scripts.templates.prose import (
     LOCAL_NOTE,
     LORA_NOTE,
     LORA_PROMPT,
+    MANY_NOTE,
     TRAIN_NOTE,
     TWO_GPUS_NOTE,
     WINDOWS_NOTE,
@@ -404,6 +405,38 @@ EXTEND_VIDEO_LOCAL: dict[str, Any] = {
     ],
 }
 
+# The wires of the settings and the model go below the list.
+SCENES = {
+    "first": DEMO_PROMPT,
+    "second": DEMO_SQUARE_PROMPT,
+    "third": "A small green triangle moves up over a white background.",
+}
+LIST_TOP = len(SCENES) * BELOW_PROMPT
+MANY_VIDEOS: dict[str, Any] = {
+    "nodes": {
+        "note": note("Start here", MANY_NOTE, [LEFT, -380], 280),
+        **{
+            name: {
+                **PROMPT,
+                "title": f"{name.title()} prompt",
+                "pos": [LEFT, place * BELOW_PROMPT],
+                "values": {"prompt": text},
+            }
+            for place, (name, text) in enumerate(SCENES.items())
+        },
+        "settings": {**SETTINGS_NODE, "pos": [LEFT, LIST_TOP], "values": {**SETTINGS_NODE["values"], **DEMO}},
+        "loader": loader(DEMO_NAME, LIST_TOP + BELOW_SETTINGS),
+        "list": {"type": "CreateList", "pos": [COLUMNS[0], 0], "size": [COLUMN, 120]},
+        "generate": generate("CosmosPredict25Generate", [COLUMNS[1], BELOW_PROMPT]),
+        "export": export("cosmos_list", "high", [COLUMNS[2], BELOW_PROMPT]),
+    },
+    "links": [
+        *([name, "prompt", "list", f"inputs.input{place}"] for place, name in enumerate(SCENES)),
+        ["list", "list", "generate", "prompt"],
+        *(link for link in LOCAL_LINKS if link[0] != "prompt"),
+    ],
+}
+
 IMAGE_TO_VIDEO_LOCAL_OR_FAL: dict[str, Any] = {
     "nodes": {**IMAGE_TO_VIDEO_LOCAL["nodes"], **fal_beside(IMAGE_TO_VIDEO_LOCAL)},
     "links": [*IMAGE_TO_VIDEO_LOCAL["links"], *FAL_LINKS, ["picture", "IMAGE", "fal", "image"]],
@@ -426,6 +459,7 @@ GRAPHS = {
     "Cosmos Train a LoRA": TRAIN_A_LORA,
     "Cosmos Text to Video (two GPUs)": TEXT_TO_VIDEO_TWO_GPUS,
     "Cosmos Text to Video (fast)": FAST,
+    "Cosmos Many Videos from a List": MANY_VIDEOS,
 }
 """A new one comes last: the place of each says how its nodes are numbered."""
 
@@ -499,6 +533,10 @@ APPS: dict[str, tuple[list[list[str]], list[str]]] = {
             ["noise", "noise_seed", "Seed"],
             MODEL,
         ],
+        ["export"],
+    ),
+    "Cosmos Many Videos from a List": (
+        [*([name, "prompt", f"{name.title()} prompt"] for name in SCENES), FRAMES, SEED, MODEL],
         ["export"],
     ),
 }

@@ -37,6 +37,16 @@ LORA_NOTE = """\
 ## Put your own LoRAs for Cosmos-Predict2.5 into *models/loras*, and choose your model in the loader too.
 """
 
+MANY_NOTE = """\
+# One run makes a video of each prompt in the list
+
+## *Create List* has an input more whenever you connect one: copy a Prompt, and connect it.
+
+## For several seeds of one prompt, set *control after generate* to *increment*, and the number beside *Run*.
+
+## For hundreds of videos, use the command `cosmos-predict25 batch`. *docs/scale.md* in this pack's folder describes it.
+"""
+
 FOLDER = "Cosmos-Predict2.5-2B"
 HOW_TO_GET_IT = "*NVIDIA Cosmos Text to Video (local)* says how to get NVIDIA's model."
 
