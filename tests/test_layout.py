@@ -126,12 +126,9 @@ def frontend(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
 ) -> Iterator[ComfyUI]:
     """A ComfyUI with its own frontend and with the newest one."""
-    if not request.param:
-        yield request.getfixturevalue("comfyui")
-        return
     base = tmp_path_factory.mktemp("layout")
     link_checkpoint(base, checkpoint)
-    chosen = ["--front-end-root", str(environment.fetch_frontend(request.param))]
+    chosen = ["--front-end-root", str(environment.fetch_frontend(request.param))] if request.param else []
     no_key = dict.fromkeys(("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET"), "")
     source = environment.source_folder(environment.NEWEST)
     with ComfyUI(source, base, environment.REPO, arguments=chosen, environ={**no_key, "HOME": str(base)}) as server:
@@ -145,7 +142,6 @@ def view(request: pytest.FixtureRequest, frontend: ComfyUI, browser: Browser) ->
     page = open_page(browser, frontend)
     yield page
     page.close()
-    frontend.request("/settings", {"Comfy.VueNodes.Enabled": False})
 
 
 def load(page: Page, file: Path) -> dict[str, Any]:
