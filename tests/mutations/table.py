@@ -935,6 +935,14 @@ JAVASCRIPT = (
         BROWSER,
     ),
     Mutation(
+        "results and refusals are English in every language",
+        "web/js/language.js",
+        "if (!sentences.length) return text",
+        "if (sentences.length) return text",
+        "test_language.py::test_every_sentence_is_found_by_its_finished_text",
+        BROWSER,
+    ),
+    Mutation(
         "a result goes when the job ends",
         WEB,
         "setTimeout(() => texts.forEach((text, id) => show(id, text)))",
