@@ -39,6 +39,7 @@ VP9
 PRORES4444
 GIF (
 Demo: black
+Demo: four
 Demo: moving
 It is uploaded to fal
 For a day, anyone
