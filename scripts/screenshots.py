@@ -382,7 +382,7 @@ def new_page(browser: Browser, server: ComfyUI, mode: str, problems: Problems) -
     plain = {"Comfy.ColorPalette": "dark", "Comfy.Minimap.Visible": False, "Comfy.Locale": "en"}
     server.request("/settings", {**SETTINGS, **plain, **MODES[mode]})
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(300_000)  # a timeout only ends a hang
     problems.watch(page)
     page.goto(server.url)
     page.wait_for_function(READY)
