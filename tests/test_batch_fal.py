@@ -37,6 +37,7 @@ def test_nothing_is_sent_before_the_price_is_confirmed(fal, jobs, tmp_path, caps
     assert not fal.jobs
 
 
+@pytest.mark.slow
 def test_each_job_is_charged_once_and_a_deleted_video_is_free(fal, jobs, tmp_path):
     out = tmp_path / "out"
     assert run(jobs, out, "--yes", "--at-once", "2") == 0
@@ -76,6 +77,7 @@ def test_in_spite_of_429_and_kills_each_job_is_charged_once(fal, jobs, tmp_path,
     assert sum(charges) == pytest.approx(spent_today(journal)) == pytest.approx(count * PRICE)
 
 
+@pytest.mark.slow
 def test_what_exceeds_the_days_limit_is_not_sent_and_is_named(fal, jobs, tmp_path, monkeypatch):
     monkeypatch.setenv("COSMOS_PREDICT25_FAL_DAY_LIMIT", "0.65")
     out = tmp_path / "out"

@@ -256,6 +256,7 @@ def test_stop_while_the_job_is_being_sent_cancels_it_once_its_id_is_known(fal: F
     assert_nothing_is_left(fal)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("fault", [Hang(accept=True), Stall(20), Drip(0.1)], ids=short_name)
 def test_stop_while_the_job_is_being_sent_and_the_answer_is_lost_looks_for_the_job_and_cancels_it(
     fal: FalStandIn, fault: Fault

@@ -81,7 +81,7 @@ CHECKS = {
 
 
 @pytest.mark.sample(40)
-@pytest.mark.quick(12)
+@pytest.mark.quick(11)
 @pytest.mark.parametrize("case", FAULTS, ids=str)
 def test_a_fault_ends_as_the_table_says(fal: FalStandIn, case: Case) -> None:
     fal.clock.per_poll = 1 if case.stage == "status" else 10

@@ -212,6 +212,7 @@ def test_a_key_that_is_refused_pauses_the_job(fal: FalStandIn, stage: str, statu
     assert goes_on(fal).num_frames == 9
 
 
+@pytest.mark.quick(1)
 @pytest.mark.sample(6)
 @pytest.mark.parametrize("stage", ["status", "result"])
 @pytest.mark.parametrize("value", ["1", pytest.param("date", marks=pytest.mark.slow), "", "0", "-5", "soon"])

@@ -317,6 +317,7 @@ def test_a_clock_that_is_wrong_does_not_hide_a_lost_job(fal: FalStandIn, seconds
     check_one_job(fal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [-60, 60])
 def test_a_gateway_with_another_clock_does_not_hide_a_lost_job(fal: FalStandIn, seconds: float) -> None:
     """Its page is all that comes before the job is looked for."""

@@ -165,6 +165,7 @@ def test_a_file_that_has_no_room_on_the_disk_is_not_brought(fal: FalStandIn, tmp
     assert len(fal.requests("media")) == 2
 
 
+@pytest.mark.slow
 def test_a_drip_is_given_up_for_its_rate(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "RATE_WINDOW", 0.4)
     monkeypatch.setattr(download, "MIN_RATE", 1000)

@@ -359,6 +359,7 @@ def test_a_video_in_the_result_itself_is_saved(fal: FalStandIn, name: str, kind:
     assert fal.accepted == 1
 
 
+@pytest.mark.slow
 def test_a_video_in_the_result_may_take_as_long_as_a_download(fal: FalStandIn) -> None:
     fal.fault("result", Drip(0.5, head=False, size=400))
     begun, policy = time.monotonic(), policy_with(result_timeout=2)

@@ -75,8 +75,7 @@ def test_a_stage_takes_what_the_plan_predicts(sizes, accounted, name, gib):
         assert counted <= 0.82 * gib * GIB
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("given", [1, 5])
 def test_what_a_start_takes_is_predicted_too(models, sizes, given):
     """Encoding its frames, and a pass with a timestep for each latent frame."""

@@ -26,7 +26,7 @@ def test_five_runs_of_two_checkpoints_in_turn_leave_memory_where_the_first_left_
     assert figures["last"] <= 1.03 * figures["first"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_streamed_text_encoder_of_the_real_width_is_not_copied(tmp_path):
     """Its pages of the file count once, and only the rows of the embeddings that are looked up."""
     folder = tmp_path / "text_encoder"
