@@ -155,6 +155,7 @@ def test_a_job_that_cancel_does_not_know_may_still_give_its_video(fal: FalStandI
     assert_is_there(fal)
 
 
+@pytest.mark.slow
 def test_a_job_that_this_key_cannot_see_is_not_sent_again_after_stop(fal: FalStandIn) -> None:
     """fal's 404 to the cancellation says nothing of what became of the job: it may be another account's."""
     fal.run_seconds = math.inf

@@ -504,6 +504,7 @@ def test_a_job_that_has_made_its_video_never_counts_as_failed(fal: FalStandIn, f
     assert goes_on(fal).path.read_bytes() == content()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["1", pytest.param("date", marks=pytest.mark.slow), "", "soon"])
 def test_a_download_that_is_too_early_waits(fal: FalStandIn, value: str) -> None:
     headers = {"retry-after": value} if value else {}

@@ -242,6 +242,7 @@ def test_redirect_to_itself(fal: FalStandIn, client: str, posts: int, error: str
     assert fal.accepted == 0
 
 
+@pytest.mark.slow
 @both_clients
 def test_client_timeout_cancels(fal: FalStandIn, client: str) -> None:
     fal.queue_seconds, fal.run_seconds = 0, math.inf
@@ -672,6 +673,7 @@ BROKEN: list[tuple[Fault, type[Exception], str, int]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "error", "outcome", "accepted"), BROKEN, ids=lambda value: str(value)[:30])
 def test_broken_replies(
     fal: FalStandIn, http: httpx.Client, fault: Fault, error: type[Exception], outcome: str, accepted: int
@@ -766,6 +768,7 @@ def test_release(fal: FalStandIn, http: httpx.Client) -> None:
     fal.wait_for(lambda: fal.journal[0].outcome != "open")
 
 
+@pytest.mark.slow
 def test_real_time(tmp_path: Path) -> None:
     with FalStandIn(tmp_path, clock=Clock(real=True, scale=5)) as fal:
         (done,) = run_official(fal.environ, ["subscribe", [ENDPOINT, INPUT], {"updates": True}])

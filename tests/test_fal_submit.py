@@ -122,6 +122,7 @@ def test_a_certificate_that_is_not_valid_ends_it_at_once(fal: FalStandIn, monkey
     assert fal.journal == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["seconds", pytest.param("date", marks=pytest.mark.slow)])
 def test_retry_after_is_waited_for(fal: FalStandIn, form: str) -> None:
     fault = Reply(429, {"Retry-After": "1"}, {"detail": "Slow down"}) if form == "seconds" else RetryAt(2)
