@@ -25,6 +25,18 @@ SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.RightSidePanel.IsOpen": Fals
 
 # The frontend has opened the workflow of its start, and will open no other over what a test builds.
 READY = "window.app?.vueAppReady && app.extensionManager.workflow.activeWorkflow"
+# All nodes of the types, in as few columns as they fit.
+SIDE_BY_SIDE = """(types) => {
+    app.graph.clear()
+    const ends = [0, 0, 0, 0]
+    for (const type of types) {
+        const node = LiteGraph.createNode(type)
+        app.graph.add(node)
+        const column = ends.indexOf(Math.min(...ends))
+        node.pos = [460 * column, ends[column]]
+        ends[column] += node.size[1] + 110
+    }
+}"""
 RECORD = """() => {
     window.events = []
     const names = ['b_preview_with_metadata', 'execution_success', 'execution_error', 'execution_interrupted']

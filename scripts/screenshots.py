@@ -38,6 +38,7 @@ from cosmos_predict25.devtools.frontend import (
     RECORD,
     SCREENSHOTS,
     SETTINGS,
+    SIDE_BY_SIDE,
     SOCKETS,
     open_template_browser,
     press_run,
@@ -103,18 +104,6 @@ ALONE = """(type) => {
     const [x, y] = app.canvas.ds.convertOffsetToCanvas([160, 85])
     const canvas = app.canvas.canvas.getBoundingClientRect()
     return [canvas.x + x, canvas.y + y]
-}"""
-# All nodes of the types, in as few columns as they fit.
-SIDE_BY_SIDE = """(types) => {
-    app.graph.clear()
-    const ends = [0, 0, 0, 0]
-    for (const type of types) {
-        const node = LiteGraph.createNode(type)
-        app.graph.add(node)
-        const column = ends.indexOf(Math.min(...ends))
-        node.pos = [460 * column, ends[column]]
-        ends[column] += node.size[1] + 110
-    }
 }"""
 # Brings a node of a type into view, and returns its id, or null where there is none that is not muted.
 SHOW = """(type) => {

@@ -16,6 +16,7 @@ from cosmos_predict25.devtools.comfyui import ComfyUI
 from cosmos_predict25.devtools.environment import REPO
 from cosmos_predict25.devtools.frontend import (
     NEXT_PICTURE,
+    SIDE_BY_SIDE,
     open_page,
     open_workflow,
     press_run,
@@ -253,17 +254,7 @@ def test_a_template_its_result_and_a_refusal_are_in_the_users_language(foreign: 
     take_screenshot(page, f"refusal {language}")
 
 
-# All nodes of the types at full size, side by side.
-ALL = """(types) => {
-    app.graph.clear()
-    const ends = [0, 0, 0, 0]
-    for (const type of types) {
-        const node = LiteGraph.createNode(type)
-        app.graph.add(node)
-        const column = ends.indexOf(Math.min(...ends))
-        node.pos = [460 * column, ends[column]]
-        ends[column] += node.size[1] + 110
-    }
+AT_FULL_SIZE = """() => {
     app.canvas.ds.scale = 1
     app.canvas.ds.offset = [50, 50]
     app.canvas.draw(true, true)
@@ -285,7 +276,8 @@ def test_no_name_on_a_node_is_cut_off(language: str, server: ComfyUI, browser: B
     names = [node["display_name"] for node in node_defs.values()] + [slot["name"] for slot in slots]
     with opened_in(language, server, browser, **{"Comfy.VueNodes.Enabled": True}) as page:
         page.set_viewport_size({"width": 2400, "height": 2600})
-        page.evaluate(ALL, list(node_defs))
+        page.evaluate(SIDE_BY_SIDE, list(node_defs))
+        page.evaluate(AT_FULL_SIZE)
         expect(page.locator("[data-node-id]")).to_have_count(len(node_defs))
         page.evaluate(NEXT_PICTURE)
         count, cut = page.evaluate(CUT_OFF, names)

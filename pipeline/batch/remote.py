@@ -18,7 +18,7 @@ from .output import FAILED, Output
 class RemoteOutput(Output):
     """An `Output` at `url`. `folder`: on this machine, for files until they are uploaded.
 
-    Object stores have no locks, so a job belongs to one process only among those that share `folder`.
+    Object stores have no locks: only processes with the same `folder` never make a job twice.
     """
 
     url: str = field(kw_only=True)
