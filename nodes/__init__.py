@@ -20,10 +20,12 @@ from .start_latent import CosmosPredict25StartLatent
 
 class CosmosPredict25Extension(ComfyExtension):
     async def on_load(self) -> None:
-        """Fetch videos on fal that were paid for before ComfyUI ended, if there are any."""
+        """Fetch videos on fal that were paid for before ComfyUI ended, and let pages ask for slow imports."""
         from .host.past_jobs import fetch_in_background
+        from .host.preload import add_route
 
         fetch_in_background()
+        add_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -16,7 +16,6 @@ from .checkpoint_inputs import (
     variant_input,
     variant_of,
 )
-from .host.requirements import import_requirements
 from .sockets import CATEGORY, CosmosModel
 
 
@@ -76,16 +75,19 @@ class CosmosPredict25Loader(io.ComfyNode):
         variant: str = AUTO,
         projection_from: str = AUTO,
     ) -> io.NodeOutput:
+        from .host import preload
         from .host.observers import NodeObserver
 
         observer = NodeObserver(cls.hidden.unique_id)
-        observer.progress("Importing diffusers and transformers", 0, 1)
-        with import_requirements():
-            from ..pipeline.local.guardrail import import_guardrail
-            from ..pipeline.local.load import checkpoint as loading
-            from .host import canary
-            from .host.memory import HostedModel, text_weight_dtype, vae_weight_dtype, weight_dtype
-            from .host.output import prompt_folder, result_on_node
+        if not preload.is_imported():
+            observer.progress("Importing diffusers and transformers", 0, 1)
+        preload.import_local()
+        from ..pipeline.local.guardrail import import_guardrail
+        from ..pipeline.local.load import checkpoint as loading
+        from .host import canary
+        from .host.memory import HostedModel, text_weight_dtype, vae_weight_dtype, weight_dtype
+        from .host.output import prompt_folder, result_on_node
+
         if guardrail:
             import_guardrail()
         found = canary.check_host()

@@ -211,6 +211,8 @@ def test_fps_is_there_for_images_only(page: Page) -> None:
     assert page.evaluate(hidden) is False
 
 
+PRELOAD = "/cosmos_predict25/preload$"
+"""A page asks for slow imports before the first run needs them."""
 OTHER_FRONTENDS = [
     (environment.OLDEST_FRONTEND, "classic"),
     pytest.param(environment.OLDEST_FRONTEND, "nodes-2.0", marks=pytest.mark.exhaustive),
@@ -240,11 +242,17 @@ def test_results_and_refusals_stay_with_other_frontends(other_frontend: ComfyUI,
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     assert page.evaluate(SEED_CONTROL) == "fixed"
-    open_workflow(page, "NVIDIA Cosmos Text to Video (local)")
+    with page.expect_response(re.compile(PRELOAD)) as imported:
+        open_workflow(page, "NVIDIA Cosmos Text to Video (local)")
+    assert imported.value.status == 204
     set_values(page, "CosmosPredict25SamplerSettings", {**SMALL, "seed": 10 + nodes2})
     set_values(page, "CosmosPredict25ExportVideo", {"format": "GIF (.gif)"})
+    page.evaluate("app.api.addEventListener('progress_text', ({ detail }) => (window.said ??= []).push(detail.text))")
     press_run(page)
     assert wait_for_end(page)[-1]["name"] == "execution_success"
+    said = page.evaluate("window.said")
+    assert [text for text in said if "Denoising" in text]
+    assert not [text for text in said if "Importing" in text]
     page.evaluate(NEXT_PICTURE)
     expect(page.get_by_text("9 frames of 96x64 in")).to_be_visible()
     expect(page.get_by_text(re.compile(r"cosmos_0000\d_\.gif, \d+ kB\."))).to_be_visible()

@@ -814,6 +814,14 @@ NODES = (
         "if begin - EARLY <= second",
         "test_extend_node.py::test_of_a_long_file_only_the_end_is_decoded",
     ),
+    Mutation(
+        "the first run waits for imports while the page is there",
+        f"{HOST}/preload.py",
+        "await asyncio.to_thread(preload_local)",
+        "await asyncio.sleep(0)",
+        "test_browser.py::test_results_and_refusals_stay_with_other_frontends",
+        BROWSER,
+    ),
 )
 
 OWN_CLASSES = (

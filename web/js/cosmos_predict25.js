@@ -10,6 +10,8 @@ const TELLING = /^(CosmosPredict25|CLIPTextEncode|TextEncode)/ // and of those t
 const OUR_ERROR = /^cosmos_predict25\./
 const SAYING_OURS = /^(cosmos_predict25\.|ExecutionBlocked$)/ // the second: where an item of a list was refused
 const REFUSED = 'custom_validation_failed' // by a node's own check of its inputs
+const LOADER = 'CosmosPredict25Loader'
+const PRELOAD = '/cosmos_predict25/preload' // nodes/host/preload.py
 const NOTE = 'MarkdownNote'
 const NO_OUTPUT = 'prompt_no_outputs'
 const TEXT_WIDGET = '$$node-text-preview' // where ComfyUI shows a node's progress text
@@ -28,6 +30,7 @@ const toasts = new Set()
 /** What was sent, by the job's id: the id of its workflow, and its nodes. */
 const jobs = new Map()
 let running // the job's id
+let preloaded = false
 
 // All that follow are niceties: a frontend without one of the names that they take loses that one and nothing else.
 
@@ -243,6 +246,13 @@ function keepSeed(node) {
   if (control) control.value = 'fixed'
 }
 
+/** The first run waits seconds for imports that ComfyUI can do while the page is read. */
+function preload() {
+  if (preloaded) return
+  preloaded = true
+  api.fetchApi?.(PRELOAD, { method: 'POST' })?.catch(() => {})
+}
+
 app.registerExtension({
   name: 'cosmospredict25.texts',
 
@@ -280,6 +290,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
+    if (node.comfyClass === LOADER) preload()
     if (node.comfyClass === 'CosmosPredict25ExportVideo') showFpsForImagesOnly(node)
     if (node.comfyClass === 'CosmosPredict25SamplerSettings') keepSeed(node)
   },
