@@ -6,6 +6,7 @@ python devtools/imports.py [CHECKOUT]
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -20,11 +21,15 @@ def python_files(root: Path) -> list[Path]:
     return [file for name in tracked.splitlines() if (file := root / name).exists()]
 
 
-def imports(file: Path, root: Path = REPO) -> set[str]:
-    """Return the absolute names that a file imports; those of a relative import start with `pack.`."""
+def imports(file: Path, root: Path = REPO, *, only_at_start: bool = False) -> set[str]:
+    """Return the absolute names that a file imports; those of a relative import start with `pack.`.
+
+    `only_at_start`: without the imports of its functions and of type checkers.
+    """
     package = ("pack", *file.relative_to(root).parent.parts)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in at_start(tree) if only_at_start else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -32,6 +37,15 @@ def imports(file: Path, root: Path = REPO) -> set[str]:
             prefix = ".".join((*base, *filter(None, [node.module])))
             found |= {f"{prefix}.{alias.name}" for alias in node.names}
     return found
+
+
+def at_start(tree: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a module that run when it is imported."""
+    for node in ast.iter_child_nodes(tree):
+        later = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if not later and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from at_start(node)
 
 
 def folder_of(name: str, root: Path = REPO) -> str | None:

@@ -190,3 +190,24 @@ def test_light_modules_import_nothing_heavy(module):
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+ON_LOAD = ["nodes/__init__.py", "nodes/host/past_jobs.py", "nodes/host/preload.py"]
+"""What ComfyUI's start imports first. tests/test_start.py sees the whole, in seconds."""
+
+
+def test_comfyuis_start_imports_nothing_heavy():
+    files, seen, heavy = [REPO / name for name in ON_LOAD], set(), {"torch", "diffusers", "transformers", "av", "httpx"}
+    while files:
+        file = files.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for name in imports(file, only_at_start=True):
+            first, *parts = name.split(".")
+            assert first not in heavy, f"{file} imports {name}"
+            rooms = [REPO.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)] if first == "pack" else []
+            files += [
+                each for room in rooms for each in (room.with_suffix(".py"), room / "__init__.py") if each.exists()
+            ]
+    assert REPO / "nodes" / "host" / "requirements.py" in seen

@@ -10,6 +10,7 @@ import pytest
 from cosmos_predict25.devtools.environment import REPO
 
 
+@pytest.mark.exhaustive
 @pytest.mark.comfyui
 def test_neither_diffusers_nor_transformers_is_imported_by_the_pack(tmp_path: Path):
     command = [sys.executable, str(REPO / "benchmarks" / "start.py"), "--load", str(tmp_path)]

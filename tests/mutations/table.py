@@ -815,6 +815,13 @@ NODES = (
         "test_extend_node.py::test_of_a_long_file_only_the_end_is_decoded",
     ),
     Mutation(
+        "ComfyUI's start waits for the packages that fal needs",
+        f"{HOST}/past_jobs.py",
+        "import folder_paths\n",
+        "import folder_paths\nimport httpx  # noqa: F401\n",
+        "test_rooms.py::test_comfyuis_start_imports_nothing_heavy",
+    ),
+    Mutation(
         "the first run waits for imports while the page is there",
         f"{HOST}/preload.py",
         "await asyncio.to_thread(preload_local)",
