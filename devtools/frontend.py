@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.comfyui import ComfyUI
@@ -119,12 +119,21 @@ FRAME = """(margin) => {
 def open_page(browser: Browser, server: ComfyUI) -> Page:
     server.request("/settings", SETTINGS)
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.route("**/api/global_subgraphs", leave_out_blueprints)
     page.set_default_timeout(SECONDS * 1000)
     expect.set_options(timeout=SECONDS * 1000)
     page.goto(server.url)
     page.wait_for_function(READY)
     page.evaluate(RECORD)
     return page
+
+
+def leave_out_blueprints(route: Route) -> None:
+    """ComfyUI's own subgraphs, ninety files, which the frontend reads and registers at its start."""
+    answer = route.fetch()
+    route.fulfill(
+        response=answer, json={i: each for i, each in answer.json().items() if each["source"] == "custom_node"}
+    )
 
 
 def sockets_of(info: dict[str, Any]) -> dict[str, list[str]]:
