@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from xdist.scheduler import LoadFileScheduling
 
 # The checkout whose tests these are, whichever one the environment belongs to; for child processes too.
 os.environ["COSMOS_PREDICT25_CHECKOUT"] = str(Path(__file__).resolve().parent.parent)
@@ -24,6 +25,24 @@ FEW = 5
 """Cases of a test show its rule in the quick run."""
 LONG = ("browser", "comfyui", "slow")
 """What makes a file of tests long, most of all the first."""
+TOGETHER = {
+    "with the oldest ComfyUI too": "comfyui export_node extend_node face locales lora_node mix saved train_lora",
+    "in a browser": "browser export_browser extend_browser layout",
+}
+"""Files of tests that one process runs, so that the same servers serve them all. A start takes seconds."""
+
+
+class ByServer(LoadFileScheduling):
+    """One process runs a file, and the files of each row of TOGETHER."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        name = Path(file).stem.removeprefix("test_")
+        return next((row for row, files in TOGETHER.items() if name in files.split()), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return ByServer(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -126,9 +126,12 @@ def frontend(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
 ) -> Iterator[ComfyUI]:
     """A ComfyUI with its own frontend and with the newest one."""
+    if request.param is None:
+        yield request.getfixturevalue("comfyui")
+        return
     base = tmp_path_factory.mktemp("layout")
     link_checkpoint(base, checkpoint)
-    chosen = ["--front-end-root", str(environment.fetch_frontend(request.param))] if request.param else []
+    chosen = ["--front-end-root", str(environment.fetch_frontend(request.param))]
     no_key = dict.fromkeys(("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET"), "")
     source = environment.source_folder(environment.NEWEST)
     with ComfyUI(source, base, environment.REPO, arguments=chosen, environ={**no_key, "HOME": str(base)}) as server:
