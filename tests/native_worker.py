@@ -1,13 +1,15 @@
 """Run by tests/test_native.py in a process of its own, which imports the ComfyUI that TESTED_COMFYUI names.
 
-    python native_worker.py
+    python native_worker.py [NAME ...]
 
-Prints as JSON how far ComfyUI's own MODEL, CLIP, VAE and samplers are from Generate Locally, with the demo.
+Prints as JSON how far ComfyUI's own MODEL, CLIP, VAE and samplers are from Generate Locally, with the demo. Of the
+samplers and nodes that take 35 steps, only those with these names are measured, or all.
 """
 
 import json
 import math
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -62,6 +64,10 @@ LONG = " ".join(f"word{number}" for number in range(600))
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return -10 * math.log10(max((a - b).square().mean().item(), 1e-20))
+
+
+def chosen(*names: str) -> list[str]:
+    return [name for name in names if name in sys.argv[1:] or not sys.argv[1:]]
 
 
 def condition(text: str) -> list:
@@ -182,7 +188,7 @@ def samplers(plain: torch.Tensor) -> dict[str, float]:
     for name, steps, guidance in (("few steps", 12, 7), ("distilled", 4, 1), ("distilled", 2, 1)):
         wanted_here = expected(steps, guidance, name)
         found[f"{name}, {steps} steps"] = psnr(frames(name, steps, guidance), wanted_here)
-    for name in ("uni_pc_bh2", "deis", "dpmpp_2m", "euler"):
+    for name in chosen("uni_pc_bh2", "deis", "dpmpp_2m", "euler"):
         found[name] = psnr(frames(name, 35, 7), plain)
     return found
 
@@ -204,7 +210,8 @@ def patched() -> dict[str, ModelPatcher]:
 
 def other_nodes(plain: torch.Tensor) -> dict[str, float]:
     """Node -> decibels between the videos with it and without it."""
-    return {name: psnr(frames("standard", 35, 7, model), plain) for name, model in patched().items()}
+    models = patched()
+    return {name: psnr(frames("standard", 35, 7, models[name]), plain) for name in chosen(*models)}
 
 
 def cached() -> dict[str, dict[str, float]]:
@@ -212,7 +219,7 @@ def cached() -> dict[str, dict[str, float]]:
     found, passes = {}, []
     model = EasyCacheNode.execute(MODEL, 0.05, 0.15, 0.95, False)[0]
     counter = MODEL.model.diffusion_model.blocks[0].register_forward_pre_hook(lambda *_: passes.append(1))
-    for name in ("standard", "dpmpp_2m"):
+    for name in chosen("standard", "dpmpp_2m"):
         whole = frames(name, 35, 2)
         passes.clear()
         found[name] = {"decibels": psnr(frames(name, 35, 2, model), whole), "passes": len(passes)}

@@ -645,23 +645,33 @@ def test_a_file_that_was_deleted_is_fetched_again_without_paying_once_comfyui_fo
     assert finished_file(server, seed).read_bytes() == served(fal, job_of(fal, seed))
 
 
-def test_after_a_kill_the_job_is_taken_up_and_a_finished_file_is_used(server, fal):
-    finished, unfinished = new_seeds(2)
+def test_after_a_kill_jobs_are_fetched_or_taken_up_and_a_finished_file_is_used(server, fal):
+    finished, left, unfinished = new_seeds(3)
     server.run(graph(finished))
     fal.run_seconds = math.inf
-    server.queue(graph(unfinished))
-    fal.wait_for(lambda: (record := record_of(server, unfinished)) and record.request_id)
+    server.queue(graph(left, unfinished))
+    for seed in (left, unfinished):
+        fal.wait_for(lambda seed=seed: (record := record_of(server, seed)) and record.request_id)
     kill_and_start(server)
+
+    fal.complete(job_of(fal, left).request_id)
+    fal.wait_for(lambda: record_of(server, left) is None)
+    assert finished_file(server, left).read_bytes() == served(fal, job_of(fal, left))
+
     nothing_sent = untouched(fal)
     messages = list(server.follow(graph(finished)))
     assert nothing_sent()
     assert any(text.startswith("Made before, nothing to pay") for text in texts_of(messages, f"fal{finished}"))
+    told = said(server.wait(messages[-1].data["prompt_id"]), finished)
+    assert re.search(rf"that you paid for before (was|were) fetched too \(seeds? .*{left}", told)
+
     prompt_id = server.queue(graph(unfinished))
     fal.complete(job_of(fal, unfinished).request_id)
     server.wait(prompt_id)
     assert finished_file(server, unfinished).read_bytes() == served(fal, job_of(fal, unfinished))
     assert record_of(server, unfinished) is None
-    job_of(fal, finished)
+    for seed in (finished, left):
+        job_of(fal, seed)
 
 
 def test_a_content_policy_refusal_names_field_and_request_and_does_not_say_the_prompt_again(server, fal):
@@ -1023,19 +1033,3 @@ def test_after_stop_the_node_says_how_many_runs_are_in_the_queue(server, fal):
             server.request("/queue", {"delete": queued[1:]})
             server.interrupt()
     assert any(text.startswith("Stopped") and "1 more run is in the queue" in text for text in texts)
-
-
-def test_what_was_left_by_a_kill_is_fetched_at_the_start_and_told_at_the_next_run_with_any_seed(server, fal):
-    fal.run_seconds = math.inf
-    left, other = new_seeds(2)
-    server.queue(graph(left))
-    fal.wait_for(lambda: (record := record_of(server, left)) and record.request_id)
-    kill_and_start(server)
-    fal.complete(job_of(fal, left).request_id)
-    fal.wait_for(lambda: record_of(server, left) is None)
-    assert finished_file(server, left).read_bytes() == served(fal, job_of(fal, left))
-    fal.run_seconds = 0.5
-    assert re.search(
-        rf"that you paid for before (was|were) fetched too \(seeds? .*{left}", said(server.run(graph(other)), other)
-    )
-    assert len(jobs_of(fal, left)) == 1

@@ -29,12 +29,23 @@ REPORTS = [
 ]
 
 
+SHORT = ("uni_pc_bh2", "standard", "TorchCompileModel", "RescaleCFG", "LazyCache")
+"""The samplers and nodes of the short run. Each takes 70 passes, the most that there are here."""
+
+
+def long(name: str, *values: float) -> Any:
+    """The case of a sampler or a node, which is exhaustive unless it is in SHORT."""
+    return pytest.param(name, *values, marks=() if name in SHORT else pytest.mark.exhaustive)
+
+
 @pytest.fixture(scope="module", params=REPORTS)
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What tests/native_worker.py finds in this ComfyUI."""
-    worker = Path(__file__).with_name("native_worker.py")
+    command = [sys.executable, str(Path(__file__).with_name("native_worker.py"))]
+    if "not exhaustive" in request.config.getoption("markexpr"):
+        command += SHORT
     environment = {**os.environ, "TESTED_COMFYUI": request.param}
-    run = subprocess.run([sys.executable, str(worker)], env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     print(f"\nComfyUI {request.param}: {run.stdout.splitlines()[-1]}")
     return {**json.loads(run.stdout.splitlines()[-1]), "log": run.stderr}
@@ -102,7 +113,9 @@ def test_nan_ends_a_run_of_comfyuis_own_samplers_at_its_first_step(report):
     assert report["refusals"]["NaN"].startswith("The transformer produced NaN in this step.")
 
 
-@pytest.mark.parametrize(("name", "least"), [("uni_pc_bh2", 50), ("deis", 58), ("dpmpp_2m", 47), ("euler", 28)])
+@pytest.mark.parametrize(
+    ("name", "least"), [long("uni_pc_bh2", 50), long("deis", 58), long("dpmpp_2m", 47), long("euler", 28)]
+)
 def test_ksamplers_own_samplers_come_near_at_35_steps(report, name, least):
     assert report["samplers"][name] >= least
 
@@ -125,12 +138,12 @@ def test_another_variant_makes_what_generate_locally_does_with_it(report):
 @pytest.mark.parametrize(
     ("node", "least", "most"),
     [
-        ("TorchCompileModel", 100, 200),
-        ("ModelSamplingContinuousEDM", 50, 70),  # its noise is ComfyUI's, 200/201 of ours
-        ("CFGZeroStar", 15, 50),
-        ("RescaleCFG", 15, 50),
-        ("LazyCache", 15, 40),
-        ("SkipLayerGuidanceDiT", 100, 200),
+        long("TorchCompileModel", 100, 200),
+        long("ModelSamplingContinuousEDM", 50, 70),  # its noise is ComfyUI's, 200/201 of ours
+        long("CFGZeroStar", 15, 50),
+        long("RescaleCFG", 15, 50),
+        long("LazyCache", 15, 40),
+        long("SkipLayerGuidanceDiT", 100, 200),
     ],
 )
 def test_other_nodes_do_to_the_video_what_the_help_page_says(report, node, least, most):
@@ -142,7 +155,7 @@ def test_a_node_that_cannot_do_with_dynamic_loading_has_the_same_weights(report)
     assert report["loaded once more"] == {"MODEL": True, "CLIP": True}
 
 
-@pytest.mark.parametrize("sampler", ["standard", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", [long("standard"), long("dpmpp_2m")])
 def test_easycache_skips_passes_and_keeps_the_video_with_our_sampler_and_ksamplers(report, sampler):
     """In a second run with the same MODEL as well, which starts with an empty cache."""
     found = report["cached"][sampler]

@@ -56,8 +56,8 @@ class Case:
 
 
 CASES = {
-    "the demo, from text": Case(None, 96, 25, Chunks(), False),
-    "the demo, from a picture": Case(None, 96, 25, Chunks(), True),
+    "the demo, from text": Case(None, 96, 9, Chunks(), False),
+    "the demo, from a picture": Case(None, 96, 9, Chunks(), True),
     # 27 tokens: the second share has one less.
     "16 heads, from text": Case(16, 48, 9, Chunks(5, 7), False),
     "16 heads, from a picture": Case(16, 48, 9, Chunks(5, 7), True),
