@@ -28,7 +28,7 @@ from cosmos_predict25.pipeline.local.load.find import DEMO
 
 LAYERS = 87
 """All with weights: 15 of each block, and 12 others."""
-STEPS = 18
+STEPS = 30
 INVERTED = first("ImageInvert", image=pictures(sampled(steps=8)))
 """A clip in colours that the demo does not give to its words."""
 UNIPC = {"add_noise": True, "noise_seed": 7, "cfg": 3.0}
