@@ -147,11 +147,14 @@ def denoise(model: LocalModel, noise: Tensor, scheme: Scheme, embeds: list[Tenso
     sigmas = standard_sigmas(model.scheduler_config, scheme.steps)
     solver = make_solver(scheme.schedule, model.scheduler_config, sigmas, noise)
     latents, mask = noise, condition_mask(noise)
+    prompts = [model.transformer.prompt(each, noise) for each in embeds]
     known: list[tuple[float, Tensor]] = []
     for index, sigma in enumerate(solver.sigmas[:-1].tolist()):
         moment = math.log((1 - sigma) / sigma)
         if scheme.asks(index):
-            positive, negative = predict_velocities(model.transformer, latents, noise.new_tensor([sigma]), embeds, mask)
+            positive, negative = predict_velocities(
+                model.transformer, latents, noise.new_tensor([sigma]), prompts, mask
+            )
             velocity = positive + GUIDANCE * (positive - negative)
             known = [*known[-1:], (moment, latents - sigma * velocity)]
         else:

@@ -20,11 +20,12 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLTextModel
 
 from cosmos_predict25.pipeline.local.condition import encode_frames
 from cosmos_predict25.pipeline.local.decode import middle_features, upsample
-from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocity, timesteps_of
-from cosmos_predict25.pipeline.local.encode import MAX_TOKENS, layer_features
+from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocities, timesteps_of
+from cosmos_predict25.pipeline.local.encode import layer_features
 from cosmos_predict25.pipeline.local.latents import initial_noise, latent_frames
 from cosmos_predict25.pipeline.local.model import LocalModel, TextEncoder
 from cosmos_predict25.pipeline.local.plan import Plan, Stage
+from cosmos_predict25.pipeline.local.sizes import MAX_TOKENS
 from cosmos_predict25.pipeline.local.tiles import whole
 from cosmos_predict25.pipeline.local.transformer import use_less_memory
 
@@ -134,7 +135,10 @@ def denoise(model: LocalModel, num_frames: int, height: int, width: int, known: 
     noise = empty_latents(num_frames, height, width)
     embeds = torch.empty(1, MAX_TOKENS, 1024, dtype=model.transformer.dtype, device=GPU)
     timestep = timesteps_of(torch.empty(1, device=GPU), noise.shape[2], known)
-    predict_velocity(model.transformer, noise, timestep, embeds, condition_mask(noise, known))
+    prompts = [model.transformer.prompt(embeds, noise) for _ in range(2)]
+    if prompts[0].heads is None:  # the second is as the first
+        del prompts[1]
+    predict_velocities(model.transformer, noise, timestep, prompts, condition_mask(noise, known))
 
 
 def decode(model: LocalModel, grid: tuple[int, int], height: int, width: int) -> None:

@@ -8,7 +8,7 @@ from diffusers import CosmosTransformer3DModel
 
 from cosmos_predict25.pipeline.local import transformer as arithmetic
 from cosmos_predict25.pipeline.local.denoise import condition_mask, predict_velocities, predict_velocity
-from cosmos_predict25.pipeline.local.sizes import Chunks
+from cosmos_predict25.pipeline.local.sizes import KEPT_TOKENS, Chunks
 from cosmos_predict25.pipeline.local.transformer import CosmosTransformer, Kernels, use_less_memory
 
 CHUNKS = [Chunks(), Chunks(5), Chunks(5, 7), Chunks(7, 5), Chunks(1, 1)]
@@ -99,10 +99,27 @@ def test_what_two_prompts_share_is_computed_once(positions, timestep):
     counted: list[torch.nn.Module] = []
     for module in shared:
         module.register_forward_pre_hook(lambda module, _: counted.append(module))
-    together = predict_velocities(transformer, LATENTS, timestep, [EMBEDS, other], condition_mask(LATENTS))
+    prompts = [transformer.prompt(embeds, LATENTS) for embeds in (EMBEDS, other)]
+    together = predict_velocities(transformer, LATENTS, timestep, prompts, condition_mask(LATENTS))
     assert len(shared) > 20
     assert len(counted) == len(set(counted)) == len(shared)
     assert all(made.equal(expected) for made, expected in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize(("most", "times"), [(0, 2), (KEPT_TOKENS, 1)], ids=["a large video", "a small one"])
+def test_a_small_videos_prompts_keep_their_keys_and_values_for_all_passes(monkeypatch, most, times):
+    monkeypatch.setattr(arithmetic, "KEPT_TOKENS", most)
+    transformer, sigmas = ours(stock_transformer()), [torch.tensor([0.7]), torch.tensor([0.3])]
+    alone = [[velocity(transformer, sigma, embeds) for embeds in (EMBEDS, -EMBEDS)] for sigma in sigmas]
+    counted: list[torch.nn.Module] = []
+    layers = [layer for block in transformer.transformer_blocks for layer in (block.attn2.to_k, block.attn2.to_v)]
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda module, _: counted.append(module))
+    prompts = [transformer.prompt(embeds, LATENTS) for embeds in (EMBEDS, -EMBEDS)]
+    for sigma, expected in zip(sigmas, alone, strict=True):
+        made = predict_velocities(transformer, LATENTS, sigma, prompts, condition_mask(LATENTS))
+        assert all(one.equal(other) for one, other in zip(made, expected, strict=True))
+    assert {layer: counted.count(layer) for layer in layers} == dict.fromkeys(layers, times * len(prompts))
 
 
 def test_pieces_in_bfloat16_are_as_near_as_two_kernels():

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import Linear, functional
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from ...pipeline.local.encode import MAX_TOKENS, SYSTEM_PROMPT, layer_features, tokenize
+from ...pipeline.local.encode import SYSTEM_PROMPT, layer_features, tokenize
+from ...pipeline.local.sizes import MAX_TOKENS
 from ...pipeline.request import DEFAULT_NEGATIVE_PROMPT
 from ..random_checkpoint import as_qwens, random_text_encoder
 from .log import Log

@@ -32,9 +32,10 @@ def while_making(
 
 def notes_on_video(hosted: "HostedModel", asked: GenerationRequest, start: "Start | LongClip | None") -> list[str]:
     """Return how the video differs from the request, and why."""
-    from ...pipeline.local.encode import MAX_TOKENS, first_truncated_word
+    from ...pipeline.local.encode import first_truncated_word
     from ...pipeline.local.generate import largest_shape
     from ...pipeline.local.load.find import DEMO_FOLDER, names_a_demo_shape
+    from ...pipeline.local.sizes import MAX_TOKENS
     from ...pipeline.start import CLIP_FRAMES
 
     model, found = hosted.model, []

@@ -8,8 +8,9 @@ from comfy import model_management
 from torch import Tensor, nn
 
 from ...pipeline.errors import InvalidRequestError
-from ...pipeline.local.encode import MAX_TOKENS, normalized_layers
+from ...pipeline.local.encode import normalized_layers
 from ...pipeline.local.finite import TEXT_ENCODER, check_finite
+from ...pipeline.local.sizes import MAX_TOKENS
 from .compat import Llama2_, Qwen25_7BVLI_Config
 
 KEY = "reason1"

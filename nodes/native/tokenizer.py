@@ -9,8 +9,9 @@ from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ...pipeline.errors import InvalidRequestError
-from ...pipeline.local.encode import MAX_TOKENS, first_truncated_word, tokenize
+from ...pipeline.local.encode import first_truncated_word, tokenize
 from ...pipeline.local.load.tokenizer import load_tokenizer
+from ...pipeline.local.sizes import MAX_TOKENS
 from .encoder import KEY
 
 COMFYUIS_TOKENIZER = Path(llama.__file__).with_name("qwen25_tokenizer")

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from .finite import TRANSFORMER, check_finite
 from .schedule import Solver
-from .sizes import Chunks, ModelSizes
+from .sizes import KEPT_TOKENS, MAX_TOKENS, Chunks, ModelSizes
 from .variant import CONDITIONING_TIMESTEP
 
 if TYPE_CHECKING:
-    from .transformer import CosmosTransformer
+    from .transformer import CosmosTransformer, Prompt
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def predict_velocity(
     mask: Tensor,
 ) -> Tensor:
     """Return the velocity for one prompt, as `predict_velocities` does for several."""
-    return predict_velocities(transformer, latents, timestep, [prompt_embeds], mask)[0]
+    return predict_velocities(transformer, latents, timestep, [transformer.prompt(prompt_embeds, latents)], mask)[0]
 
 
 @torch.inference_mode()
@@ -53,26 +53,26 @@ def predict_velocities(
     transformer: "CosmosTransformer",
     latents: Tensor,
     timestep: Tensor,
-    prompts_embeds: Sequence[Tensor],
+    prompts: "Sequence[Prompt]",
     mask: Tensor,
 ) -> list[Tensor]:
     """Return the flow's velocity for each prompt, float32, of the shape of `latents`: one pass of the transformer each.
 
     `timestep`: the flow sigma in 0..1, (1,) if all latent frames share it, else (T,). diffusers computes the same value
-    for every token separately. `prompts_embeds`: (1, 512, text_embed_dim) each, projected; `transformer.crossattn_proj`
-    must be the identity. `mask`: from `condition_mask`.
+    for every token separately. `prompts`: from `transformer.prompt`; `transformer.crossattn_proj` must be the identity.
+    `mask`: from `condition_mask`.
     """
     dtype = transformer.compute_dtype or transformer.dtype
     latents, mask = latents.to(dtype), mask.to(dtype)
     shared = transformer.at(latents, timestep)
-    return [transformer(latents, shared, embeds.to(dtype), mask).float() for embeds in prompts_embeds]
+    return [transformer(latents, shared, prompt, mask).float() for prompt in prompts]
 
 
 def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:
     """Return the bytes that one pass takes.
 
-    That is the residual stream in float32, keys and values, the current queries and their output, the rotary table, and
-    one chunk inside a block. The tests count it.
+    That is the residual stream in float32, keys and values, the current queries and their output, the rotary table, one
+    chunk inside a block, and in a small video the kept keys and values of two prompts. The tests count it.
     """
     residual = 4 * tokens * sizes.channels
     keys_and_values = 2 * tokens * sizes.channels * sizes.itemsize
@@ -80,7 +80,8 @@ def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> 
     table = 2 * tokens * sizes.head_dim * 4
     chunk_values = 15 if chunks.queries is None else 5
     chunk = chunk_values * min(tokens, chunks.tokens) * sizes.channels * sizes.itemsize
-    return residual + keys_and_values + queries + table + chunk
+    kept = 4 * MAX_TOKENS * sizes.channels * sizes.itemsize * sizes.blocks if tokens <= KEPT_TOKENS else 0
+    return residual + keys_and_values + queries + table + chunk + kept
 
 
 def timesteps_of(
@@ -121,7 +122,8 @@ def denoise(
     Source: `Cosmos2_5_PredictBasePipeline.__call__` of diffusers.
     """
     latents, count = noise, conditioning_latents.shape[2]
-    prompts = [prompt_embeds] if negative_prompt_embeds is None else [prompt_embeds, negative_prompt_embeds]
+    asked = [prompt_embeds] if negative_prompt_embeds is None else [prompt_embeds, negative_prompt_embeds]
+    prompts = [transformer.prompt(embeds, noise) for embeds in asked]
     mask, conditioning_velocity = condition_mask(noise, count), noise[:, :, :count] - conditioning_latents
     for index, sigma in enumerate(solver.sigmas[:-1]):
         sigma = sigma.reshape(1).to(latents.device)

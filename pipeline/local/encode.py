@@ -8,14 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .model import TextEncoder
-from .sizes import ModelSizes
+from .sizes import MAX_TOKENS, ModelSizes
 
 if TYPE_CHECKING:
     from transformers.models.qwen2_5_vl import Qwen2_5_VLTextModel
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-MAX_TOKENS = 512
-"""Prompts are padded or truncated to this number of tokens."""
 SYSTEM_PROMPT = "You are a helpful assistant who will provide prompts to an image generator."
 
 

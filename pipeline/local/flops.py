@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..request import GenerationRequest
-from .encode import MAX_TOKENS
 from .latents import SPATIAL_COMPRESSION, latent_frames
+from .sizes import MAX_TOKENS
 
 if TYPE_CHECKING:
     from .transformer import CosmosTransformer

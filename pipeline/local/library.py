@@ -29,6 +29,9 @@ class LibraryTransformer(CosmosTransformer3DModel):
     def at(self, latents: Tensor, timestep: Tensor) -> Tensor:
         return timestep if len(timestep) == 1 else timestep.view(1, 1, -1, 1, 1)
 
+    def prompt(self, prompt_embeds: Tensor, latents: Tensor) -> Tensor:
+        return prompt_embeds.to(self.compute_dtype or self.dtype)
+
     def forward(self, latents: Tensor, timestep: Tensor, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().forward(
             hidden_states=latents,

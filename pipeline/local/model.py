@@ -73,6 +73,7 @@ def sizes_of(model: LocalModel) -> ModelSizes:
         text_channels=text_config.hidden_size,
         text_itemsize=model.text_encoder.compute_dtype.itemsize,
         channels=config["num_attention_heads"] * config["attention_head_dim"],
+        blocks=config["num_layers"],
         head_dim=config["attention_head_dim"],
         patch=math.prod(config["patch_size"]),
         itemsize=(transformer.compute_dtype or transformer.dtype).itemsize,

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 GIB = 2**30
 USED_SHARE = 0.8
 """The share of the free memory to use. The rest is for fragmentation, kernels' workspaces and the desktop."""
+MAX_TOKENS = 512
+"""Prompts are padded or truncated to this number of tokens."""
+KEPT_TOKENS = 2048
+"""Up to this number of tokens in a video, each block keeps its prompts' keys and values for all passes."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class ModelSizes:
     text_channels: int
     text_itemsize: int
     channels: int
+    blocks: int
     head_dim: int
     patch: int
     itemsize: int

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .compat import CosmosTransformerBlock, apply_rotary_emb
-from .sizes import Chunks
+from .sizes import KEPT_TOKENS, Chunks
 
 RESIDUAL_DTYPE = torch.float32
 """The residual stream has large values, and bfloat16 keeps only three digits of them. NVIDIA runs it in bfloat16."""
@@ -97,14 +97,26 @@ class Timestep:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A prompt of all passes of a video.
+
+    `embeds`: (1, 512, text_embed_dim), projected, in the compute dtype. `heads`: its keys and values in each block,
+    (1, heads, 512, head_dim), filled in as the first pass reaches the block. None computes them in every pass.
+    """
+
+    embeds: Tensor
+    heads: dict[nn.Module, tuple[Tensor, Tensor]] | None
+
+
+@dataclass(frozen=True)
 class Pass:
     """Values shared by all blocks of one pass, and a block's own index.
 
-    `prompt_embeds`: (1, 512, text_embed_dim). `tokens`: of the whole video. `first`: the first one of this process.
+    `tokens`: of the whole video. `first`: the first one of this process.
     """
 
     timestep: Timestep
-    prompt_embeds: Tensor
+    prompt: Prompt
     kernels: Kernels
     chunks: Chunks
     tokens: int
@@ -114,7 +126,7 @@ class Pass:
     @property
     def like(self) -> Tensor:
         """Return a tensor with the dtype and device of the layers' computation."""
-        return self.prompt_embeds
+        return self.prompt.embeds
 
     def slices(self, tokens: int) -> Iterator[slice]:
         return slices(slice(0, tokens), self.chunks.tokens)
@@ -142,6 +154,16 @@ class CosmosTransformer(CosmosTransformer3DModel):
             positions = self.kernels.share(positions, dim=1)
         return Timestep(time, time_lora, self.kernels.rotary_table(cos, sin), positions, timestep[-1:])
 
+    def prompt(self, prompt_embeds: Tensor, latents: Tensor) -> Prompt:
+        """Return the prompt for `forward` in all passes of a video with `latents`, (1, 16, T, H/8, W/8).
+
+        `prompt_embeds`: (1, 512, text_embed_dim), projected. A small video's prompts keep their keys and values. In the
+        demo they are a tenth of a pass. In a video of 93 frames at 704p they would be a thousandth, in 235 MB.
+        """
+        _, height, width = self.config["patch_size"]
+        is_small = latents[0, 0].numel() <= KEPT_TOKENS * height * width
+        return Prompt(prompt_embeds.to(self.compute_dtype or self.dtype), {} if is_small else None)
+
     def _embed(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Return `time` and `time_lora` of a timestep. Source: `CosmosEmbedding.forward` of diffusers."""
         embedder = self.time_embed.t_embedder
@@ -149,10 +171,10 @@ class CosmosTransformer(CosmosTransformer3DModel):
         hidden = embedder.activation(self.kernels.apply(embedder.linear_1, time))
         return with_weights_in(self.time_embed.norm, FINE_DTYPE)(time), self.kernels.apply(embedder.linear_2, hidden)
 
-    def forward(self, latents: Tensor, timestep: Timestep, prompt_embeds: Tensor, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, latents: Tensor, timestep: Timestep, prompt: Prompt, condition_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the velocity, in the shape and dtype of `latents`, (1, 16, T, H/8, W/8).
 
-        `prompt_embeds`: (1, 512, text_embed_dim), projected. `condition_mask`: (1, 1, T, H/8, W/8).
+        `condition_mask`: (1, 1, T, H/8, W/8).
 
         Source: `CosmosTransformer3DModel.forward` of diffusers.
         """
@@ -166,7 +188,7 @@ class CosmosTransformer(CosmosTransformer3DModel):
         )
         hidden_states = self.patch_embed.proj(self.kernels.share(patches, dim=1)).to(RESIDUAL_DTYPE)
         first = self.kernels.rank * hidden_states.shape[1]
-        shared = Pass(timestep, prompt_embeds, self.kernels, self.chunks, patches.shape[1], first)
+        shared = Pass(timestep, prompt, self.kernels, self.chunks, patches.shape[1], first)
         for index, block in enumerate(self.transformer_blocks):
             hidden_states = block(hidden_states, replace(shared, block_index=index))
         patches = self.kernels.gather(self._project_out(hidden_states, shared, latents.dtype), shared.tokens)
@@ -246,12 +268,21 @@ class CosmosBlock(CosmosTransformerBlock):
         attn: Any = self.attn2
         shift, scale, gate = modulation(self.norm2, shared)
         to_q, to_out = (shared.kernels.hold(layer, shared.like) for layer in (attn.to_q, attn.to_out[0]))
-        key = attn.norm_k(split_heads(attn.to_k(shared.prompt_embeds), attn.heads))
-        value = split_heads(attn.to_v(shared.prompt_embeds), attn.heads)
+        key, value = self._heads_of(shared.prompt)
         for part in shared.slices(hidden_states.shape[1]):
             x = modulated(self.norm2, hidden_states, part, scale, shift, shared)
             query = attn.norm_q(split_heads(to_q(x), attn.heads))
             add_gated(hidden_states, part, gate, to_out(shared.kernels.attention(query, key, value)), shared)
+
+    def _heads_of(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        if prompt.heads and self in prompt.heads:
+            return prompt.heads[self]
+        attn: Any = self.attn2
+        key = attn.norm_k(split_heads(attn.to_k(prompt.embeds), attn.heads))
+        made = key, split_heads(attn.to_v(prompt.embeds), attn.heads)
+        if prompt.heads is not None:
+            prompt.heads[self] = made
+        return made
 
     def _feed_forward(self, hidden_states: Tensor, shared: Pass) -> None:
         shift, scale, gate = modulation(self.norm3, shared)

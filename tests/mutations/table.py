@@ -428,6 +428,20 @@ MEMORY = (
         "pass",
         "test_generate.py::test_the_prompts_that_were_used_last_are_kept",
     ),
+    Mutation(
+        "a small video computes the keys and values of its prompts in every pass",
+        f"{LOCAL}/transformer.py",
+        "{} if is_small else None",
+        "None",
+        "test_transformer.py::test_a_small_videos_prompts_keep_their_keys_and_values_for_all_passes",
+    ),
+    Mutation(
+        "the kept keys and values of a small video are not planned for",
+        f"{LOCAL}/denoise.py",
+        "queries + table + chunk + kept",
+        "queries + table + chunk",
+        "test_memory_plan.py::test_a_small_video_takes_what_its_prompts_keep",
+    ),
 )
 
 SCHEDULE = (
