@@ -31,7 +31,7 @@ PIXELS = {
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     width=st.integers(1, 150),
     height=st.integers(1, 150),

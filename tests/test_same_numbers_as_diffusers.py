@@ -138,13 +138,19 @@ CASES = [
     (torch.bfloat16, "a cat", 33, 33, 5, 1.0),
     (torch.bfloat16, LONG_PROMPT, 9, 9, 5, 7.0),
 ]
-LONG = [case for case in CASES if 93 in case or (torch.bfloat16 in case and case[2:5] != (9, 9, 12))]
+
+
+def marks_of(case) -> list[pytest.MarkDecorator]:
+    """In bfloat16 a video takes half a minute on a CPU without instructions for it."""
+    if 93 in case or (torch.bfloat16 in case and case[2:5] != (9, 9, 12)):
+        return [pytest.mark.exhaustive]
+    return [pytest.mark.slow] if torch.bfloat16 in case else []
 
 
 @pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("dtype", "prompt", "stock_frames", "num_frames", "steps", "guidance"),
-    [pytest.param(*case, marks=pytest.mark.exhaustive if case in LONG else ()) for case in CASES],
+    [pytest.param(*case, marks=marks_of(case)) for case in CASES],
     ids=[
         f"{dtype}-{len(prompt)} chars-{ours} frames-{steps} steps-g{guidance:g}"
         for dtype, prompt, _, ours, steps, guidance in CASES
@@ -250,6 +256,7 @@ def test_the_demo_checkpoint_makes_the_same_video():
     assert levels <= 1
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("num_frames", [1, 9, 33])
 def test_frames_of_the_same_latents_are_those_of_diffusers(stock, ours, device, dtype, num_frames):
     latents = initial_noise(3, num_frames, device=device, **SIZE)
