@@ -173,21 +173,26 @@ def test_a_failure_that_may_pass_is_not_held_against_the_next_run(fal: FalStandI
     assert fal.accepted == 2
 
 
-NEGATIVE_PROMPT = "Blurred hands of somebody whom nobody else would name."
+NEGATIVE_PROMPT = "Blurred hands of a stranger in another country."
 
 
-@pytest.mark.parametrize("repeated", [PROMPT, NEGATIVE_PROMPT], ids=["prompt", "negative prompt"])
+@pytest.mark.parametrize(
+    ("name", "repeated"),
+    [("prompt", PROMPT), ("negative_prompt", NEGATIVE_PROMPT)],
+    ids=["prompt", "negative prompt"],
+)
 def test_a_reason_that_says_the_prompt_and_the_key_again_is_shown_without_them(
-    fal: FalStandIn, caplog: pytest.LogCaptureFixture, repeated: str
+    fal: FalStandIn, caplog: pytest.LogCaptureFixture, name: str, repeated: str
 ) -> None:
     detail = f"For Key {fal.key}: the prompt '{repeated}' is not allowed, see data:video/mp4;base64,AAAA"
     fal.fault("status", with_fields(status="FAILED", error=detail, logs=[detail]))
     fal.fault("result", Reply(422, {"x-fal-request-id": "1"}, {"detail": detail}), times=3)
     error = failed(fal, FalError, request=replace(REQUEST, negative_prompt=NEGATIVE_PROMPT))
-    assert "is not allowed" in str(error)
+    assert f"the prompt '[{name}]' is not allowed" in str(error)
     assert "AAAA" not in str(error)
-    assert repeated not in str(error)
-    assert repeated not in caplog.text
+    for words in (repeated, repeated[:12], repeated[-12:]):
+        assert words not in str(error)
+        assert words not in caplog.text
 
 
 @pytest.mark.parametrize("endpoint", [IMAGE_TO_VIDEO, VIDEO_TO_VIDEO], ids=lambda endpoint: endpoint.name)
