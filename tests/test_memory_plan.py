@@ -160,6 +160,8 @@ def test_a_small_video_takes_what_its_prompts_keep(models, sizes):
         beside = account(models["2b"], plan, "denoise", **video) - plan.denoise.weights
     print(f"\n{plan.denoise.activations / 1e6:.0f} MB predicted, {beside / 1e6:.0f} MB counted", end="")
     assert 235e6 < beside <= plan.denoise.activations <= 1.3 * beside
+    begun = plan.memory_required(plan.denoise, begun=True)
+    assert plan.memory_required(plan.denoise) - begun == pytest.approx(235e6, rel=0.01)
 
 
 @pytest.mark.exhaustive

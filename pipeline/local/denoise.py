@@ -71,8 +71,8 @@ def predict_velocities(
 def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> int:
     """Return the bytes that one pass takes.
 
-    That is the residual stream in float32, keys and values, the current queries and their output, the rotary table, one
-    chunk inside a block, and in a small video the kept keys and values of two prompts. The tests count it.
+    That is the residual stream in float32, keys and values, the current queries and their output, the rotary table, and
+    one chunk inside a block. The tests count it.
     """
     residual = 4 * tokens * sizes.channels
     keys_and_values = 2 * tokens * sizes.channels * sizes.itemsize
@@ -80,8 +80,12 @@ def denoise_activation_bytes(sizes: ModelSizes, tokens: int, chunks: Chunks) -> 
     table = 2 * tokens * sizes.head_dim * 4
     chunk_values = 15 if chunks.queries is None else 5
     chunk = chunk_values * min(tokens, chunks.tokens) * sizes.channels * sizes.itemsize
-    kept = 4 * MAX_TOKENS * sizes.channels * sizes.itemsize * sizes.blocks if tokens <= KEPT_TOKENS else 0
-    return residual + keys_and_values + queries + table + chunk + kept
+    return residual + keys_and_values + queries + table + chunk
+
+
+def kept_bytes(sizes: ModelSizes, tokens: int) -> int:
+    """Return the bytes of the keys and values that two prompts keep for all passes of a video of `tokens` in all."""
+    return 4 * MAX_TOKENS * sizes.channels * sizes.itemsize * sizes.blocks if tokens <= KEPT_TOKENS else 0
 
 
 def timesteps_of(

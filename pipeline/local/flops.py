@@ -68,7 +68,8 @@ class PassFlops:
 def flops_of_pass(transformer: "CosmosTransformer", num_frames: int, height: int, width: int) -> PassFlops:
     """Return the operations of one pass for one prompt: 2 per weight and token, and 4 per channel and pair of tokens.
 
-    The modulations are left out. They have a row per timestep, a millionth of the whole.
+    The modulations are left out. They have a row per timestep, a millionth of the whole. The keys and values of the
+    prompt are counted, though the later passes of a small video have them.
     """
     config = transformer.config
     patch_frames, patch_height, patch_width = config["patch_size"]

@@ -214,8 +214,7 @@ class Run:
         """Return the denoised latents in unit scale."""
         self.progress.start("Denoising")
         request, transformer = self.request, self.model.transformer
-        memory_required = self.plan.memory_required(self.plan.denoise)
-        device = self.placement.use(transformer, memory_required)
+        device = self.placement.use(transformer, self.plan.memory_required(self.plan.denoise))
         time_left = TimeLeft(request.num_inference_steps, seconds_by_rate(request, transformer, device))
         if expected := time_left.before_the_steps():
             self.progress.start("Denoising", expected)
@@ -236,7 +235,7 @@ class Run:
                 count = f", step {step.index + 1} of {request.num_inference_steps}"
                 self.progress.advance(count + time_left.after_a_step(), step.denoised)
                 # Showing the preview may have loaded another model in the transformer's place.
-                self.placement.use(transformer, memory_required)
+                self.placement.use(transformer, self.plan.memory_required(self.plan.denoise, begun=True))
         return latents
 
     def decode(self, latents: Tensor, unfinished: UnfinishedVideo) -> Tensor:

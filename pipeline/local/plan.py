@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..errors import NotEnoughMemoryError
 from .condition import condition_activation_bytes
 from .decode import decode_activation_bytes
-from .denoise import denoise_activation_bytes
+from .denoise import denoise_activation_bytes, kept_bytes
 from .encode import encode_activation_bytes
 from .latents import SPATIAL_COMPRESSION, latent_frames
 from .sizes import GIB, UNLIMITED, Chunks, DeviceMemory, ModelSizes, PartSize, frame_bytes
@@ -22,12 +22,16 @@ CHUNKS = (Chunks(), Chunks(queries=8192), Chunks(2048, 2048))
 
 @dataclass(frozen=True)
 class Stage:
-    """Bytes in one stage: all weights of the part, the resident ones, a streaming buffer, and the activations."""
+    """Bytes in one stage: all weights of the part, the resident ones, a streaming buffer, and the activations.
+
+    `kept`: of the activations, those that stay from the first pass to the last.
+    """
 
     weights: int
     resident: float
     streaming: int
     activations: int
+    kept: int = 0
 
     @property
     def peak(self) -> float:
@@ -60,10 +64,13 @@ class Plan:
     def peak(self) -> float:
         return max(stage.peak for stage in (self.encode, self.condition, self.denoise, self.decode) if stage)
 
-    def memory_required(self, stage: Stage) -> int:
-        """Return the bytes to leave free beside the weights in `stage`: activations and the unused share."""
+    def memory_required(self, stage: Stage, *, begun: bool = False) -> int:
+        """Return the bytes to leave free beside the weights in `stage`: activations and the unused share.
+
+        `begun`: after its first pass, when what it keeps is there.
+        """
         spare = 0 if self.memory == UNLIMITED else self.memory.free - self.memory.usable
-        return int(stage.activations + stage.streaming + spare)
+        return int(stage.activations + stage.streaming + spare - (stage.kept if begun else 0))
 
     def describe(self) -> str:
         """Return the plan as one line for the user."""
@@ -98,10 +105,13 @@ def _fitting_plan(
     if frame_bytes(num_frames, height, width) > memory.ram:
         return None
     tokens = latent_frames(num_frames) * height * width // (SPATIAL_COMPRESSION**2 * sizes.patch)
+    kept = kept_bytes(sizes, tokens)
     tokens = math.ceil(tokens / memory.ranks)
     encode = _stage(sizes.text_encoder, encode_activation_bytes(sizes), memory)
     condition = _stage(sizes.vae, condition_activation_bytes(sizes, num_conditioning_frames, height, width), memory)
-    denoise = [(c, _stage(sizes.transformer, denoise_activation_bytes(sizes, tokens, c), memory)) for c in CHUNKS]
+    denoise = [
+        (c, _stage(sizes.transformer, denoise_activation_bytes(sizes, tokens, c) + kept, memory, kept)) for c in CHUNKS
+    ]
     decode = [
         (grid, _stage(sizes.vae, decode_activation_bytes(sizes, *largest_tile(height, width, grid)), memory))
         for grid in grids(height, width)
@@ -122,15 +132,15 @@ def _fitting_plan(
     )
 
 
-def _stage(part: PartSize, activations: int, memory: DeviceMemory) -> Stage | None:
+def _stage(part: PartSize, activations: int, memory: DeviceMemory, kept: int = 0) -> Stage | None:
     """Return None if the activations do not fit, or if the weights neither fit nor can be streamed."""
     room = memory.usable - activations
     if part.weights <= room and not memory.streams_all:
-        return Stage(part.weights, part.weights, 0, activations)
+        return Stage(part.weights, part.weights, 0, activations, kept)
     streaming = max(memory.layers_in_flight * part.largest_layer, part.held)
     if not memory.layers_in_flight or streaming > room:
         return None
-    return Stage(part.weights, 0 if memory.streams_all else room - streaming, streaming, activations)
+    return Stage(part.weights, 0 if memory.streams_all else room - streaming, streaming, activations, kept)
 
 
 def _not_enough(

@@ -437,9 +437,9 @@ MEMORY = (
     ),
     Mutation(
         "the kept keys and values of a small video are not planned for",
-        f"{LOCAL}/denoise.py",
-        "queries + table + chunk + kept",
-        "queries + table + chunk",
+        f"{LOCAL}/plan.py",
+        "denoise_activation_bytes(sizes, tokens, c) + kept",
+        "denoise_activation_bytes(sizes, tokens, c)",
         "test_memory_plan.py::test_a_small_video_takes_what_its_prompts_keep",
     ),
 )
