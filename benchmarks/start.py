@@ -4,8 +4,8 @@
     .demo/env/bin/python benchmarks/start.py --first-run
 
 Loads ComfyUI's own nodes as its start does, then the pack as ComfyUI loads it, in a fresh process each time. The first
-run is that of the demo: what the nodes import, the checkpoint, the prompts, and the first step. A page that shows a
-Model Loader has the imports done before.
+run is that of the demo: what the nodes import, the checkpoint, the prompts, and the first step. If a page
+shows a Model Loader, ComfyUI has done the imports before.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The extension: the list of nodes. What needs torch, diffusers or transformers is imported when a node runs."""
+"""The extension: the list of nodes. What needs torch, diffusers or transformers is imported later."""
 
 from comfy_api.latest import ComfyExtension, io
 

@@ -1,6 +1,7 @@
 """Errors for packages that local generation needs."""
 
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from ...pipeline.errors import MissingDependencyError
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 NEEDED = ("diffusers", "transformers", "huggingface_hub", "tokenizers", "safetensors", "torch")
 """Packages that must not be uninstalled. They are blamed only if no other package is in between."""
+IMPORTING = threading.Lock()
+"""Held while packages are imported, by a node or for a page. It outlives a run, as what is imported does."""
 WITHOUT_DIFFUSERS = "The Checkpoint Loader needs no diffusers."
 
 
@@ -21,20 +24,22 @@ def import_requirements() -> Iterator[None]:
 
     diffusers turns import errors into RuntimeErrors that do not name the package.
     """
-    try:
-        yield
-    except Exception as error:
-        cause = first_cause(error)
-        raise MissingDependencyError(
-            f"Local generation cannot start: {advice(blamed_package(cause), cause)}\n{WITHOUT_DIFFUSERS}"
-        ) from error
+    with IMPORTING:
+        try:
+            yield
+        except Exception as error:
+            cause = first_cause(error)
+            raise MissingDependencyError(
+                f"Local generation cannot start: {advice(blamed_package(cause), cause)}\n{WITHOUT_DIFFUSERS}"
+            ) from error
 
 
 @contextmanager
 def import_native() -> Iterator[None]:
     """Raise `MissingDependencyError` if ComfyUI has no class of a name needed for MODEL, CLIP and VAE."""
     try:
-        yield
+        with IMPORTING:
+            yield
     except (ImportError, AttributeError) as error:
         from . import compat
 
