@@ -339,8 +339,15 @@ def test_a_gif_goes_on_with_its_own_frame_rate(any_comfyui):
     prompt = prompt_with(format=GIF, filename_prefix="slow")
     inputs = {**prompt["export"]["inputs"], "video": ["export", 0], "format": MP4, "filename_prefix": "again"}
     prompt["again"] = {"class_type": "CosmosPredict25ExportVideo", "inputs": inputs}
+    # 16 fps have delays of 6 and 7 hundredths of a second.
+    black = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 12, "color": 0}}
+    inputs = {"images": ["black", 0], "fps": 16.0, "format": GIF, "quality": "high", "filename_prefix": "uneven"}
+    prompt |= {"black": black, "uneven": {"class_type": "CosmosPredict25ExportVideo", "inputs": inputs}}
+    prompt["of it"] = {"class_type": "GetVideoComponents", "inputs": {"video": ["uneven", 0]}}
+    prompt["fps"] = {"class_type": "PreviewAny", "inputs": {"source": ["of it", 2]}}
     make_clip(any_comfyui.base / "input" / "clip.mp4")
     outputs = any_comfyui.run(prompt)["outputs"]
+    assert float(outputs["fps"]["text"][0]) == pytest.approx(16, rel=0.01)
     with av.open(str(saved_file(any_comfyui, outputs["again"]))) as container:
         assert container.streams.video[0].average_rate == FPS
     saved_file(any_comfyui, outputs["export"]).replace(any_comfyui.base / "input" / "slow.gif")
