@@ -42,8 +42,16 @@ RECORD = """() => {
     const names = ['b_preview_with_metadata', 'execution_success', 'execution_error', 'execution_interrupted']
     for (const name of names)
         app.api.addEventListener(name, ({ detail }) => window.events.push({ name, node: detail.nodeId, ...detail }))
+    const queue = app.api.queuePrompt
+    app.api.queuePrompt = async function (...options) {
+        const answer = await queue.apply(this, options)
+        window.asked = answer?.prompt_id
+        return answer
+    }
 }"""
-ENDED = "() => events.some(({ name }) => name.startsWith('execution_'))"
+# The end of a run of before may come later than the next run is asked for.
+ENDED = "() => events.some(({ name, prompt_id }) => name.startsWith('execution_') && prompt_id === window.asked)"
+EVENTS = "events.filter(({ name, prompt_id }) => !name.startsWith('execution_') || prompt_id === window.asked)"
 SET_VALUES = """([type, values]) => {
     const { widgets } = app.graph.nodes.find((node) => node.type === type)
     for (const [name, value] of Object.entries(values)) widgets.find((widget) => widget.name === name).value = value
@@ -66,6 +74,7 @@ START_OVER = """async () => {
     await command.execute('Comfy.Canvas.ResetView')
     toast.removeAll()
     window.events = []
+    window.asked = undefined
 }"""
 # A template's whole graph is in view at once.
 OPEN = "([graph, name]) => app.loadGraphData(graph, true, true, name, { openSource: 'template' })"
@@ -165,14 +174,14 @@ def set_values(page: Page, node_type: str, values: dict[str, Any]) -> None:
 
 
 def press_run(page: Page) -> None:
-    page.evaluate("window.events = []")
+    page.evaluate("window.events = []; window.asked = undefined")
     page.get_by_test_id("queue-button").click()
 
 
 def wait_for_end(page: Page) -> list[dict[str, Any]]:
     """Waits until the run has ended and returns its events; the last one says how."""
     page.wait_for_function(ENDED)
-    return page.evaluate("events")
+    return page.evaluate(EVENTS)
 
 
 def assert_nothing_is_wrong(page: Page) -> None:
