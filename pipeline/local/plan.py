@@ -24,7 +24,7 @@ CHUNKS = (Chunks(), Chunks(queries=8192), Chunks(2048, 2048))
 class Stage:
     """Bytes in one stage: all weights of the part, the resident ones, a streaming buffer, and the activations.
 
-    `kept`: of the activations, those that stay from the first pass to the last.
+    `kept`: the part of the activations that stays in memory between passes.
     """
 
     weights: int
