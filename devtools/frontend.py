@@ -1,6 +1,8 @@
 """ComfyUI's own frontend in a headless browser."""
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 from playwright.sync_api import Browser, Page, Route, expect
@@ -182,6 +184,15 @@ def wait_for_end(page: Page) -> list[dict[str, Any]]:
     """Waits until the run has ended and returns its events; the last one says how."""
     page.wait_for_function(ENDED)
     return page.evaluate(EVENTS)
+
+
+def repeat_until(page: Page, is_done: Callable[[], bool], act: Callable[[], object]) -> None:
+    """For an action that the frontend takes only when it is ready for it, and does not say when."""
+    begin = time.monotonic()
+    while not is_done():
+        assert time.monotonic() < begin + SECONDS
+        act()
+        page.evaluate(NEXT_PICTURE)
 
 
 def assert_nothing_is_wrong(page: Page) -> None:

@@ -1,7 +1,6 @@
 """The pack's whole face in the real frontend: its forms, its subgraphs and its languages."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,12 @@ from playwright.sync_api import Browser, Page, expect
 from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.comfyui import NOTES, ComfyUI
 from cosmos_predict25.devtools.frontend import (
-    NEXT_PICTURE,
-    SECONDS,
     assert_nothing_is_wrong,
     loaded_video,
     open_page,
     open_workflow,
     press_run,
+    repeat_until,
     set_values,
     take_screenshot,
     wait_for_end,
@@ -220,8 +218,5 @@ def add_from_search(page: Page, name: str) -> None:
     page.keyboard.press("Enter")
     page.wait_for_function("app.graph.nodes.length === 1")
     page.get_by_role("dialog").wait_for(state="hidden")
-    begin = time.monotonic()
-    while page.evaluate("app.graph.nodes[0].flags.ghost"):  # it hangs on the mouse, as soon as the box is gone
-        assert time.monotonic() < begin + SECONDS
-        page.mouse.click(400, 200)
-        page.evaluate(NEXT_PICTURE)
+    # It hangs on the mouse as soon as the box is gone.
+    repeat_until(page, lambda: not page.evaluate("app.graph.nodes[0].flags.ghost"), lambda: page.mouse.click(400, 200))
