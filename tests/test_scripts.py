@@ -135,6 +135,16 @@ def test_a_program_needs_nothing_but_a_bare_python_to_start(program: Path, tmp_p
     assert Path(result.stdout.strip()) == environment.REPO
 
 
+@pytest.mark.parametrize(
+    ("program", "option"), zip(PROGRAMS, ("--serve", "--quick"), strict=True), ids=lambda value: Path(value).name
+)
+def test_the_help_of_a_program_installs_nothing(program: Path, option: str) -> None:
+    result = subprocess.run([sys.executable, "-I", "-S", program, "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert f"usage: scripts/{program.name}" in result.stdout
+    assert option in result.stdout
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_an_old_python_is_refused_in_a_sentence(program: Path) -> None:
     ast.parse(program.read_text(), feature_version=(3, 6))
