@@ -107,12 +107,12 @@ def test_a_source_that_differs_by_less_than_half_a_level_is_the_same(
     assert after.notes == ()
 
 
-def test_one_pixel_makes_another_source(fal: FalStandIn) -> None:
-    extended(fal, 4, request=SHORT)
+def test_one_pixel_makes_another_source_for_each_part(fal: FalStandIn) -> None:
+    extended(fal, 8, request=SHORT)
     other = clip().clone()
     other[-1, 5, 5, 0] += 1.2 / 255
-    extended(fal, 4, other, request=SHORT)
-    assert fal.accepted == 2
+    extended(fal, 8, other, request=SHORT)
+    assert [job.seed for job in fal.jobs.values()] == [7, 8, 7, 8]
 
 
 def test_no_more_starts_are_kept_than_the_newest(fal: FalStandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -323,9 +323,16 @@ PAID_PATH = (
         "the second part of a video at fal is paid for again when it is run again",
         "pipeline/fal/chain.py",
         'f"continues:{job_name}:{used}"',
-        '""',
+        '__import__("uuid").uuid4().hex',
         "test_fal_node.py::test_a_video_is_extended_at_fal_in_parts_that_are_paid_for_once",
         COMFYUI,
+    ),
+    Mutation(
+        "the parts after one that is gone are paid for again",
+        "pipeline/fal/chain.py",
+        'f"continues:{job_name}:{used}"',
+        '""',
+        "test_fal_extend.py::test_a_part_that_is_gone_does_not_block_those_after_it",
     ),
     Mutation(
         "the price of three parts is that of one",
