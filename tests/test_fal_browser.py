@@ -167,6 +167,7 @@ def test_a_queue_shows_the_sum_and_after_stop_what_is_left_and_nothing_is_charge
         set_values(template, SETTINGS, {"num_frames": 9, "seed": seed})
         press_run(template)
     expect(template.get_by_text("3 more runs are in the queue")).to_be_visible()
+    fal.wait_for(lambda: fal.accepted == before + 1)
     fal.complete(last_job(fal).request_id)
     fal.wait_for(lambda: fal.accepted == before + 2)
     sum_and_rest = re.compile(r"\$\d+\.\d+ today, 2 more runs are in the queue")

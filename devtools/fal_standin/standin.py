@@ -229,12 +229,17 @@ class FalStandIn(Switches):
         self._run(self._open("proxy", "api", "media", "evil"))
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 300) -> None:
-        """Raises `TimeoutError`."""
+        """Raises `TimeoutError`, which says what the jobs are at and what was asked last."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
-                raise TimeoutError(f"It did not come within {seconds} s.")
+                raise TimeoutError("\n".join([f"It did not come within {seconds} s.", *self._happened()]))
             time.sleep(0.01)
+
+    def _happened(self) -> list[str]:
+        jobs = (f"seed {job.seed}: {job.state}{', cancelled' * job.cancelled}" for job in self.jobs.values())
+        asked = (f"{each.method} {each.target}: {each.status}, {each.outcome}" for each in self.journal)
+        return [*list(jobs)[-10:], *list(asked)[-20:]]
 
     def _save(self) -> None:
         (self.folder / STATE).write_text(self._queue.dump())
