@@ -284,7 +284,7 @@ def kill_a_copy(file: Path, out: Path) -> None:
     """Start the command, and kill it when a video is finished."""
     process, printed = batch_worker.start(file, out, *HERE)
     while "left" not in printed.recv():
-        pass
+        printed.send(None)
     process.kill()
     process.join()
 

@@ -10,6 +10,7 @@ from cosmos_predict25.pipeline.batch import command
 from cosmos_predict25.pipeline.batch.on_fal import RECORDS
 from cosmos_predict25.pipeline.fal import Journal
 from cosmos_predict25.pipeline.fal.budget import LIMIT_VARIABLE, spent_today
+from cosmos_predict25.pipeline.fal.journal import JobState
 from cosmos_predict25.tests import batch_worker
 
 PRICE = 0.2
@@ -50,11 +51,17 @@ def test_each_job_is_charged_once_and_a_deleted_video_is_free(fal, jobs, tmp_pat
     assert len(fal.jobs) == 5
 
 
-def kill_after(lines: int, jobs, out, *options: str) -> None:
-    """Start the command in a process, and kill it when so many jobs have ended."""
+def kill_after(lines: int, fal, jobs, out, *options: str) -> None:
+    """Start the command in a process, and kill it when so many jobs have ended and none is on its way to fal."""
     process, printed = batch_worker.start(jobs, out, "--fal", *options, environ=os.environ)
-    while lines:
+    while True:
         lines -= "left" in printed.recv()
+        sent = {job.seed for job in fal.jobs.values()}
+        unfinished = Journal(out / RECORDS).unfinished()
+        unclear = [each for each in unfinished if each.state is JobState.SUBMIT_UNKNOWN and each.seed not in sent]
+        if lines <= 0 and not unclear:
+            break
+        printed.send(None)
     process.kill()
     process.join()
 
@@ -67,7 +74,7 @@ def test_in_spite_of_429_and_kills_each_job_is_charged_once(fal, jobs, tmp_path,
     jobs.write_text(json.dumps({**job, "seeds": count}), encoding="utf-8")
     fal.fault("submit", Reply(429, {"Retry-After": "1"}, {"detail": "Slow down"}), times=3, after=2)
     for lines in kills:
-        kill_after(lines, jobs, out, *options)
+        kill_after(lines, fal, jobs, out, *options)
     fal.fault("submit", Reply(429), times=2, after=1)
     assert run(jobs, out, *options) == 0
     assert len(fal.jobs) == len(list(out.glob("*.mp4"))) == count
