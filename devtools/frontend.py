@@ -25,8 +25,8 @@ SECONDS = 300
 # As after the first start, where the frontend greets nobody, and with no panel left open by another test.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.RightSidePanel.IsOpen": False}
 
-# The frontend has opened the workflow of its start, and will open no other over what a test builds.
-READY = "window.app?.vueAppReady && app.extensionManager.workflow.activeWorkflow"
+# The frontend gets the server's messages, has opened the workflow of its start, and will open no other over a test's.
+READY = "window.app?.vueAppReady && app.api.clientId && app.extensionManager.workflow.activeWorkflow"
 # All nodes of the types, in as few columns as they fit.
 SIDE_BY_SIDE = """(types) => {
     app.graph.clear()
@@ -46,9 +46,13 @@ RECORD = """() => {
         app.api.addEventListener(name, ({ detail }) => window.events.push({ name, node: detail.nodeId, ...detail }))
     const queue = app.api.queuePrompt
     app.api.queuePrompt = async function (...options) {
-        const answer = await queue.apply(this, options)
-        window.asked = answer?.prompt_id
-        return answer
+        try {
+            const answer = await queue.apply(this, options)
+            window.asked = answer?.prompt_id
+            return answer
+        } finally {
+            window.isAnswered = true
+        }
     }
 }"""
 # The end of a run of before may come later than the next run is asked for.
@@ -176,8 +180,13 @@ def set_values(page: Page, node_type: str, values: dict[str, Any]) -> None:
 
 
 def press_run(page: Page) -> None:
-    page.evaluate("window.events = []; window.asked = undefined")
+    """Asks for a run, and waits until ComfyUI has taken or refused it.
+
+    A run that is asked for while another is being sent has the values that the widgets have after that.
+    """
+    page.evaluate("window.events = []; window.asked = undefined; window.isAnswered = false")
     page.get_by_test_id("queue-button").click()
+    page.wait_for_function("window.isAnswered")
 
 
 def wait_for_end(page: Page) -> list[dict[str, Any]]:
