@@ -166,7 +166,7 @@ def policy_with(**changes: Any) -> NetworkPolicy:
 
 
 BRIEF = policy_with(wait_limit=0.3)
-LOOKING = policy_with(look_time=10)
+LOOKING = policy_with(look_time=60)
 """With the look for a job that another run has sent."""
 
 

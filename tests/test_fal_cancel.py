@@ -433,13 +433,14 @@ def test_cancelling_the_task_leaves_the_job_running(fal: FalStandIn, text: str) 
 
 
 def test_cancelling_the_task_waits_for_the_submission(fal: FalStandIn) -> None:
-    fal.fault("submit", Hang(0.7, accept=True))
+    fal.fault("submit", Hang(accept=True))
 
     async def cancel() -> None:
         task = asyncio.ensure_future(make(fal))
-        while not fal.requests("submit"):
+        while not fal.accepted:
             await asyncio.sleep(0.01)
         task.cancel()
+        await asyncio.to_thread(fal.release)
         with pytest.raises(asyncio.CancelledError):
             await task
 

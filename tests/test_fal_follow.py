@@ -280,9 +280,12 @@ def test_looks_at_a_job_have_pauses_between(fal: FalStandIn) -> None:
     assert goes_on_through(fal, policy=policy_with(poll_intervals=((0, 0.05), (0.3, 0.2)))).num_frames == 9
     times = [exchange.time for exchange in fal.requests("status")]
     pauses = [(moment - times[0], after - moment) for moment, after in pairwise(times)]
+    late = [pause for since, pause in pauses if since >= 0.3]
     assert len(pauses) == 10
-    assert all(pause > 0.79 * (0.2 if since >= 0.3 else 0.05) for since, pause in pauses)
-    assert pauses[-1][0] > 0.3
+    assert all(pause > 0.79 * 0.05 for _, pause in pauses)
+    # The stand-in may see the last look before the change a little later than the client counts it.
+    assert len(late) > 1
+    assert all(pause > 0.79 * 0.2 for pause in late[1:])
 
 
 @pytest.mark.parametrize(("waited", "pause"), [(0, 1), (9.9, 1), (10, 2), (59.9, 2), (60, 5), (3600, 5)])

@@ -775,7 +775,8 @@ def test_real_time(tmp_path: Path) -> None:
         (job,) = fal.jobs.values()
         assert job.ended is not None
         assert job.ended - job.created == pytest.approx(7)
-        assert {update["status"] for update in done["value"][0]} == {"Queued", "InProgress", "Completed"}
+        states = {update["status"] for update in done["value"][0]}
+        assert {"Completed"} <= states <= {"Queued", "InProgress", "Completed"}
 
 
 def test_a_closed_port(fal: FalStandIn, http: httpx.Client) -> None:
