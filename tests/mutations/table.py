@@ -983,7 +983,7 @@ JAVASCRIPT = (
         WEB,
         "setTimeout(() => texts.forEach((text, id) => show(id, text)))",
         "0",
-        "test_browser.py::test_results_and_refusals_stay_with_other_frontends",
+        "test_face.py::test_a_fresh_tab_shows_what_is_said_of_results_that_are_kept",
         BROWSER,
     ),
 )
