@@ -46,12 +46,11 @@ RECORD = """() => {
         app.api.addEventListener(name, ({ detail }) => window.events.push({ name, node: detail.nodeId, ...detail }))
     const queue = app.api.queuePrompt
     app.api.queuePrompt = async function (...options) {
+        let answer
         try {
-            const answer = await queue.apply(this, options)
-            window.asked = answer?.prompt_id
-            return answer
+            return (answer = await queue.apply(this, options))
         } finally {
-            window.isAnswered = true
+            window.asked = answer?.prompt_id ?? null
         }
     }
 }"""
@@ -184,9 +183,9 @@ def press_run(page: Page) -> None:
 
     A run that is asked for while another is being sent has the values that the widgets have after that.
     """
-    page.evaluate("window.events = []; window.asked = undefined; window.isAnswered = false")
+    page.evaluate("window.events = []; window.asked = undefined")
     page.get_by_test_id("queue-button").click()
-    page.wait_for_function("window.isAnswered")
+    page.wait_for_function("window.asked !== undefined")
 
 
 def wait_for_end(page: Page) -> list[dict[str, Any]]:
