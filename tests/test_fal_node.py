@@ -381,14 +381,19 @@ def test_all_four_types_go_through_the_oldest_comfyui(comfyui_oldest, fal):
         prompt.update(with_core_nodes(graph(seed, video_output_type=format), seed))
     fal.concurrency = 0
     messages: list[Message] = []
+
+    def was_queued(seed: int) -> bool:
+        return any(text.startswith("Queued at fal") for text in texts_of(messages, f"fal{seed}"))
+
     for message in comfyui_oldest.follow(prompt):
         messages.append(message)
-        if all(any("Queued at fal" in text for text in texts_of(messages, f"fal{seed}")) for seed in seeds.values()):
+        if all(map(was_queued, seeds.values())):
             fal.concurrency = 40
     entry = comfyui_oldest.wait(messages[-1].data["prompt_id"])
     assert events(entry, "execution_success")
     for format, seed in seeds.items():
         check_video(comfyui_oldest, fal, entry, seed, format)
+        assert was_queued(seed)
         assert (0, 420) in bars_of(messages, f"fal{seed}")
     assert journal_of(comfyui_oldest).unfinished() == []
 
@@ -463,20 +468,28 @@ def test_eight_nodes_in_one_graph_run_at_fal_at_once(server, fal):
 def test_the_job_goes_on_while_a_local_node_keeps_the_graph_busy(server, fal):
     """The job ends at fal when the local generation has begun, which is stopped once the video is here."""
     fal.run_seconds = math.inf
-    (seed,) = new_seeds()
+    seed, small = new_seeds(2)
     settings = {"num_frames": 93, "num_inference_steps": 50, "width": 256, "height": 256}
     prompt = with_local(server, graph(seed, settings=settings), seed)
     generate = next(name for name, node in prompt.items() if node["class_type"] == "CosmosPredict25Generate")
+    is_over = False
     for message in server.follow(prompt):
-        if message.type == "progress" and message.data["node"] == generate and message.data["value"] == 1:
+        if not is_over and any("Denoising" in text for text in texts_of([message], generate)):
             fal.wait_for(lambda: jobs_of(fal, seed))
-            job = job_of(fal, seed)
-            fal.complete(job.request_id)
+            fal.complete(job_of(fal, seed).request_id)
             fal.wait_for(lambda: record_of(server, seed) is None)
             server.interrupt()
+            is_over = True
     (stopped,) = events(server.wait(message.data["prompt_id"]), "execution_interrupted")
     assert stopped["node_id"] == generate
+    job = job_of(fal, seed)
     assert finished_file(server, seed).read_bytes() == served(fal, job)
+    for stage in ("status", "result", "media"):
+        assert requests_of(fal, stage, job)
+    fal.run_seconds = 0.5
+    settings = {"num_frames": 9, "num_inference_steps": 2, "width": 64, "height": 64}
+    entry = server.run(with_local(server, graph(small, settings=settings), small))
+    assert len(server.saved_files(entry)) == 2
 
 
 @pytest.mark.parametrize("count", [1, 3])
