@@ -170,7 +170,7 @@ def test_models_stay_loaded_until_comfyui_evicts_them(any_comfyui):
 
 @pytest.mark.slow
 def test_stop_ends_the_run_within_one_step(any_comfyui):
-    """A step takes seconds at this size, so that Stop comes long before the next one ends."""
+    """A step takes seconds at this size, so that a second preview would tell that Stop was not heeded."""
     values = {"num_inference_steps": 50, "num_frames": 45, "width": 256, "height": 256}
     previews, stopped_at = 0, 0.0
     for message in any_comfyui.follow(shared_workflow(any_comfyui, seed=301, **values)):

@@ -770,13 +770,13 @@ def test_release(fal: FalStandIn, http: httpx.Client) -> None:
 
 @pytest.mark.slow
 def test_real_time(tmp_path: Path) -> None:
-    with FalStandIn(tmp_path, clock=Clock(real=True, scale=5)) as fal:
+    # Slow enough that the client sees each state on a busy machine too.
+    with FalStandIn(tmp_path, clock=Clock(real=True, scale=0.5)) as fal:
         (done,) = run_official(fal.environ, ["subscribe", [ENDPOINT, INPUT], {"updates": True}])
         (job,) = fal.jobs.values()
         assert job.ended is not None
         assert job.ended - job.created == pytest.approx(7)
-        states = {update["status"] for update in done["value"][0]}
-        assert {"Completed"} <= states <= {"Queued", "InProgress", "Completed"}
+        assert {update["status"] for update in done["value"][0]} == {"Queued", "InProgress", "Completed"}
 
 
 def test_a_closed_port(fal: FalStandIn, http: httpx.Client) -> None:
