@@ -23,6 +23,7 @@ from cosmos_predict25.devtools.toy.world import (
     SceneObject,
     after_a_turn,
     lora_scene,
+    random_layout,
     random_scene,
     render,
     tracks,
@@ -115,7 +116,7 @@ def test_the_first_of_two_things_is_left_or_above():
     for index in range(20):
         rng = random.Random(index)
         scene = random_scene(rng, held_out=False, two=1.0)
-        (x, y), (other_x, other_y) = tracks(scene, rng, TIME)
+        (x, y), (other_x, other_y) = tracks(scene, random_layout(scene, rng), TIME)
         assert (y < other_y).all() if scene.motion in ("left", "right") else (x < other_x).all()
 
 

@@ -40,7 +40,9 @@ JITTER = 7.5
 """Pixels by which a way may lie beside its lane, and its middle beside the clip's."""
 FLOOR = SIDE - 6
 CELL = 16
-"""Side of a check and width of a band. They start at multiples of half of it."""
+"""Side of a check and width of a band."""
+SHIFTS = tuple(quarter * CELL / 2 for quarter in range(4))
+"""Pixels by which checks and bands may be moved."""
 
 
 @dataclass(frozen=True)
@@ -107,27 +109,50 @@ def shape_distance(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
     return torch.stack((y, slope * x - y / 2, -slope * x - y / 2)).amax(0) - inner
 
 
-def tracks(scene: Scene, rng: random.Random, time: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The centre of each object over `time`: x and y in pixels, each (frames,)."""
-    radius, distance = RADIUS[scene.size], DISTANCE[scene.speed]
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie in a clip of a scene, of which no sentence says anything.
+
+    `shift`: pixels by which the checks or bands of the background are moved to the left and up. `places`: for each
+    object, pixels by which its way lies beside its lane, and its middle beside the clip's; of one that bounces, instead
+    of the latter, the height that it falls from: y of its centre.
+    """
+
+    shift: tuple[float, float]
+    places: tuple[tuple[float, float], ...]
+
+
+def random_layout(scene: Scene, rng: random.Random) -> Layout:
+    shift = (0.0, 0.0) if scene.texture == "plain" else (rng.choice(SHIFTS), rng.choice(SHIFTS))
     jitter = JITTER if len(scene.objects) == 1 else JITTER / 2
+    along = tops(scene) if scene.motion == "bounce" else (-jitter, jitter)
+    return Layout(shift, tuple((rng.uniform(-jitter, jitter), rng.uniform(*along)) for _ in scene.objects))
+
+
+def tops(scene: Scene) -> tuple[float, float]:
+    """The least and the greatest height that an object may fall from: y of its centre."""
+    least = 1.4 * RADIUS[scene.size]
+    return least, least + 9
+
+
+def tracks(scene: Scene, layout: Layout, time: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The centre of each object over `time`: x and y in pixels, each (frames,)."""
     found = []
-    for lane in LANES[len(scene.objects)]:
-        across = torch.full_like(time, lane + rng.uniform(-jitter, jitter))
+    for lane, (beside, place) in zip(LANES[len(scene.objects)], layout.places, strict=True):
+        across = torch.full_like(time, lane + beside)
         if scene.motion == "bounce":
-            found.append((across, bounce(time, radius, scene.speed, rng)))
+            found.append((across, bounce(scene, place, time)))
             continue
-        way = distance * (time - 0.5)
-        along = SIDE / 2 + rng.uniform(-jitter, jitter) + (-way if scene.motion in ("left", "up") else way)
+        way = DISTANCE[scene.speed] * (time - 0.5)
+        along = SIDE / 2 + place + (-way if scene.motion in ("left", "up") else way)
         found.append((along, across) if scene.motion in ("left", "right") else (across, along))
     return found
 
 
-def bounce(time: Tensor, radius: float, speed: str | None, rng: random.Random) -> Tensor:
+def bounce(scene: Scene, top: float, time: Tensor) -> Tensor:
     """Heights of a fall onto the floor and the rebound: y in pixels, of the shape of `time`."""
-    top = rng.uniform(radius * 1.4, radius * 1.4 + 9)
-    bottom = FLOOR - radius * 0.9
-    fall = {"slow": 0.62, None: 0.52, "fast": 0.42}[speed]
+    bottom = FLOOR - RADIUS[scene.size] * 0.9
+    fall = {"slow": 0.62, None: 0.52, "fast": 0.42}[scene.speed]
     rebound = 0.75
     after = (time - fall) / fall / math.sqrt(rebound)
     down = top + (bottom - top) * (time / fall).square()
@@ -150,25 +175,31 @@ def after_a_turn(rng: random.Random) -> Tensor:
 
 
 def render(scene: Scene, rng: random.Random, time: Tensor = TIME) -> Tensor:
+    """The clip at the instants `time` with a layout by chance. The rest is that of `draw`."""
+    return draw(scene, random_layout(scene, rng), time)
+
+
+def draw(scene: Scene, layout: Layout, time: Tensor = TIME) -> Tensor:
     """The clip, uint8 (frames, SIDE, SIDE, 3), at the instants `time`, (frames,), of 0..1 and beyond."""
+    frames = background(scene, layout).expand(len(time), -1, -1, -1)
     line = torch.arange(SIDE) + 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
-    frames = background(scene, x, y, rng).expand(len(time), -1, -1, -1)
-    for scene_object, (center_x, center_y) in zip(scene.objects, tracks(scene, rng, time), strict=True):
+    for scene_object, (center_x, center_y) in zip(scene.objects, tracks(scene, layout, time), strict=True):
         offsets = x - center_x[:, None, None], y - center_y[:, None, None]
         cover = (0.5 - shape_distance(scene_object.shape, *offsets, RADIUS[scene.size])).clamp(0, 1)[..., None]
         frames = frames + cover * (torch.tensor(COLORS[scene_object.color]) - frames)
     return frames.round().to(torch.uint8)
 
 
-def background(scene: Scene, x: Tensor, y: Tensor, rng: random.Random) -> Tensor:
+def background(scene: Scene, layout: Layout) -> Tensor:
     """(SIDE, SIDE, 3) in 0..255: the colour, or bands or squares of it and of a neighbouring tone."""
     color = torch.tensor(COLORS[scene.background], dtype=torch.float32)
     if scene.texture == "plain":
         return color.expand(SIDE, SIDE, 3)
-    offset_x, offset_y = (rng.randrange(4) * CELL / 2 for _ in range(2))
-    cells = ((y + offset_y) // CELL).long()
+    shift_x, shift_y = layout.shift
+    line = torch.arange(SIDE) + 0.5
+    cells = ((line[:, None] + shift_y) // CELL).long().expand(SIDE, SIDE)
     if scene.texture == "checkered":
-        cells = cells + ((x + offset_x) // CELL).long()
+        cells = cells + ((line + shift_x) // CELL).long()
     tone = torch.where(color.max() > 60, color * 0.82, color + 36)
     return torch.where((cells % 2 == 0)[..., None], color, tone)
