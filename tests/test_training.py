@@ -2,26 +2,32 @@
 
 import random
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import Linear
 
-from cosmos_predict25.devtools.toy import distill
+from cosmos_predict25.devtools.toy import distill, flow, own_videos
 from cosmos_predict25.devtools.toy.adherence import compare_with_scene, detect_attributes
 from cosmos_predict25.devtools.toy.flow import TWINS, new_transformer, velocity_loss
 from cosmos_predict25.devtools.toy.low_rank import merge_lora, save_lora
+from cosmos_predict25.devtools.toy.nearest import nearest_clip
+from cosmos_predict25.devtools.toy.own_videos import OwnVideos, correction_loss, make_own_videos
 from cosmos_predict25.devtools.toy.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
 from cosmos_predict25.devtools.toy.state import Resumable
 from cosmos_predict25.devtools.toy.vae import training_scene
 from cosmos_predict25.devtools.toy.world import (
     LORA_COLOR,
+    NUM_FRAMES,
     SHAPES,
     TIME,
     Scene,
     SceneObject,
     after_a_turn,
+    draw,
     lora_scene,
     random_layout,
     random_scene,
@@ -29,6 +35,7 @@ from cosmos_predict25.devtools.toy.world import (
     tracks,
 )
 from cosmos_predict25.pipeline.local.denoise import condition_mask, timesteps_of
+from cosmos_predict25.pipeline.local.load.find import DEMO_FOLDER
 
 
 @pytest.mark.slow
@@ -90,26 +97,97 @@ def test_the_network_is_given_the_first_frames_as_the_pipeline_gives_them(given)
     assert errors[-TWINS:].max() == 0
 
 
+@pytest.fixture(scope="module")
+def own() -> list[OwnVideos]:
+    """A few videos of the demo, with none, one and two latent frames given."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(own_videos, "CHUNK", 8)
+        monkeypatch.setattr(own_videos, "NUM_STEPS", 8)
+        return make_own_videos(DEMO_FOLDER, 4 * 8)
+
+
 @pytest.mark.slow
-def test_a_few_steps_of_distillation_bring_four_passes_nearer_to_the_teachers_video(monkeypatch, tmp_path):
-    monkeypatch.setattr(distill, "CHUNK", 2)
-    monkeypatch.setattr(distill, "TEACHER_STEPS", 2)
+def test_own_videos_are_near_the_clips_that_they_meant(own: list[OwnVideos]) -> None:
+    for given, videos in enumerate(own):
+        assert 4 <= len(videos.clean) <= (16 if given == 0 else 8)
+        assert videos.states[:, 0].std() == pytest.approx(1, abs=0.02)
+        assert videos.sigmas[0, 0] > 0.99
+        assert own_videos.LEAST_SIGMA < videos.sigmas[0, -1] < 0.5
+        # The last state is the clip with little noise, nearer to its own clip than to another video's.
+        last, sigma = videos.states[:, -1], videos.sigmas[0, -1]
+        error = (last / (1 - sigma) - videos.clean)[:, :, given:].square().mean()
+        assert error < (last / (1 - sigma) - videos.clean.roll(1, 0))[:, :, given:].square().mean() / 2
+
+
+@pytest.mark.slow
+def test_a_velocity_that_leads_to_the_clip_has_no_loss(own: list[OwnVideos], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An oracle in the network's place, which knows the clips; and one that is a little off."""
+    monkeypatch.setattr(own_videos, "BATCH", 4)
+    for module in (own_videos, flow):
+        monkeypatch.setattr(module, "TWINS", 2)
+    videos, off = own[0], 0.0
+    seen: list[torch.Tensor] = []
+
+    def oracle(_: object, noisy: torch.Tensor, sigma: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(sigma)
+        found = torch.stack([(videos.states - state).square().mean((2, 3, 4, 5)).amin(1).argmin() for state in noisy])
+        return (noisy - videos.clean[found]) / sigma.view(-1, 1, 1, 1, 1) + off
+
+    monkeypatch.setattr(flow, "predict_velocity", oracle)
+    blank = videos.features[:1], videos.log_counts[:1]
+    assert correction_loss(None, videos, blank, 0).max() < 1e-8  # pyright: ignore[reportArgumentType]
+    off = 1.0
+    torch.manual_seed(0)
+    losses = torch.cat([correction_loss(None, videos, blank, 0)[:2] for _ in range(10)])  # pyright: ignore[reportArgumentType]
+    sigma = torch.cat([each[:2] for each in seen[1:]])
+    assert sigma.min() < own_videos.LITTLE < sigma.max()
+    assert losses.allclose((sigma / own_videos.LITTLE).square().clamp(max=1), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_few_steps_of_distillation_bring_four_passes_nearer_to_the_clip_that_was_meant(
+    own: list[OwnVideos], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(distill, "BATCH", 2)
     monkeypatch.setattr(distill, "in_bfloat16", nullcontext)  # in which not every CPU is quick
-    taught = distill.teach(8)
-    assert [len(pairs.noise) for pairs in taught] == [4, 2, 2]
+    taught = [videos[:4] for videos in own]
     parts = distill.train_student(taught, 6)
     save_lora(tmp_path / "lora.safetensors", parts, distill.RANK)
     transformer = distill.read_transformer()
-    before = [wrong(transformer, pairs, given) for given, pairs in enumerate(taught)]
+    before = [wrong(transformer, videos, given) for given, videos in enumerate(taught)]
     merge_lora(transformer, tmp_path / "lora.safetensors")
-    after = [wrong(transformer, pairs, given) for given, pairs in enumerate(taught)]
+    after = [wrong(transformer, videos, given) for given, videos in enumerate(taught)]
     assert all(less < more for less, more in zip(after, before, strict=True))
 
 
 @torch.inference_mode()
-def wrong(transformer: nn.Module, pairs: distill.Pairs, given: int) -> float:
-    *_, last = distill.four_passes(transformer, pairs, given)
-    return (last - pairs.latents)[:, :, given:].square().mean().item()
+def wrong(transformer: nn.Module, videos: OwnVideos, given: int) -> float:
+    *_, last = distill.four_passes(transformer, videos, given)
+    return (last - videos.clean)[:, :, given:].square().mean().item()
+
+
+def test_the_nearest_clip_of_a_drawn_one_is_itself() -> None:
+    for index in range(12):
+        rng = random.Random(index)
+        scene = random_scene(rng, held_out=False, two=0.5)
+        layout = random_layout(scene, rng)
+        frames = draw(scene, layout).float() / 255
+        asked = replace(scene, texture="plain", speed=None, size=None)  # what a prompt may leave out
+        found = nearest_clip(asked, frames)
+        assert found is not None
+        assert found[0] == scene
+        for place, found_place in zip(layout.places, found[1].places, strict=True):
+            assert found_place == pytest.approx(place, abs=0.6)
+        assert (draw(*found) / 255 - frames).abs().mean() < 0.005
+
+
+def test_a_clip_of_another_motion_is_near_to_none() -> None:
+    scene = Scene((SceneObject("red", "circle"),), "left", "blue")
+    frames = render(scene, random.Random(0)).float() / 255
+    assert nearest_clip(scene, frames)
+    assert nearest_clip(replace(scene, motion="up"), frames) is None
+    assert nearest_clip(scene, frames[:1].expand(NUM_FRAMES, -1, -1, -1)) is None
+    assert nearest_clip(replace(scene, objects=(SceneObject("green", "circle"),)), frames) is None
 
 
 def test_the_first_of_two_things_is_left_or_above():

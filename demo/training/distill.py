@@ -2,9 +2,9 @@
 
     python demo/training/distill.py [FILE] [--videos 1536] [--steps 1200]
 
-The demo itself is the teacher, with 20 steps at guidance 2. The student makes a video of the same noise in four passes
-at guidance 1, from text, from a picture or from a clip, and learns to end where the teacher ends. The LoRA fits only
-the weights in demo/moving-shapes, so run it again whenever they were trained anew. One core needs about 30 minutes.
+The demo itself is the teacher. The student makes a video of the same noise in four passes at guidance 1, from text,
+from a picture or from a clip, and learns to end at the clip that the teacher's video means. The LoRA fits only the
+weights in demo/moving-shapes, so run it again whenever they were trained anew.
 """
 
 import argparse
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from cosmos_predict25.devtools.toy.distill import RANK, teach, train_student
+from cosmos_predict25.devtools.toy.distill import RANK, train_student
 from cosmos_predict25.devtools.toy.low_rank import save_lora
-from cosmos_predict25.pipeline.local.load.find import DEMO_DISTILLED_LORA_FILE
+from cosmos_predict25.devtools.toy.own_videos import make_own_videos
+from cosmos_predict25.pipeline.local.load.find import DEMO_DISTILLED_LORA_FILE, DEMO_FOLDER
 
 
 def main() -> None:
@@ -25,7 +26,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    save_lora(options.file, train_student(teach(options.videos), options.steps), RANK, distilled="4 steps")
+    save_lora(
+        options.file,
+        train_student(make_own_videos(DEMO_FOLDER, options.videos), options.steps),
+        RANK,
+        distilled="4 steps",
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train the demo checkpoint on generated clips: text encoder, VAE, transformer.
 
     python demo/training/train.py FOLDER [--state FOLDER] [--steps 14000]
-    python demo/training/train.py FOLDER --after CHECKPOINT --steps 2800 --rate 0.4
+    python demo/training/train.py FOLDER --after CHECKPOINT --steps 2800 --rate 0.4 --own 1024
 
 Writes the checkpoint in diffusers layout into FOLDER, anew every few hundred steps of the transformer, and the log
 beside it. Run again after an interruption, it goes on from the files in --state. It uses two cores.
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate, pairwise, repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,8 +27,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from cosmos_predict25.devtools.random_checkpoint import random_scheduler, write_checkpoint
 from cosmos_predict25.devtools.toy import text, vae
-from cosmos_predict25.devtools.toy.flow import Samples, train_flow
+from cosmos_predict25.devtools.toy.flow import Samples, flow_losses, new_transformer, train_flow
 from cosmos_predict25.devtools.toy.log import Log
+from cosmos_predict25.devtools.toy.own_videos import losses_with_own, make_own_videos
 from cosmos_predict25.devtools.toy.prompts import describe
 from cosmos_predict25.pipeline.disk import atomic_write
 from cosmos_predict25.pipeline.local.latents import normalize
@@ -49,15 +51,20 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=2560, help="clips in the training set (default: %(default)s)")
     parser.add_argument("--after", type=Path, help="checkpoint to train on: its transformer; the rest of it is kept")
     parser.add_argument("--rate", type=float, default=1.0, help="share of the learning rate (default: %(default)s)")
+    parser.add_argument(
+        "--own", type=int, default=0, help="with --after: videos that the checkpoint makes, to learn from its faults"
+    )
     options = parser.parse_args()
     torch.set_num_threads(2)
     state = options.state or options.folder.with_name(options.folder.name + ".state")
     for folder in (options.folder, state):
         folder.mkdir(parents=True, exist_ok=True)
-    train(options.folder, state, options.steps, options.scenes, options.after, options.rate)
+    train(options.folder, state, options.steps, options.scenes, options.after, options.rate, options.own)
 
 
-def train(folder: Path, state: Path, num_steps: int, num_scenes: int, after: Path | None, rate: float) -> None:
+def train(
+    folder: Path, state: Path, num_steps: int, num_scenes: int, after: Path | None, rate: float, num_own: int
+) -> None:
     log = Log(folder / "training.log")
     counts = {kind: num_scenes if kind == "whole" else num_scenes // 4 for kind in vae.KINDS}
     files = [(kind, first) for kind in vae.KINDS for first in range(0, counts[kind], CHUNK)]
@@ -81,10 +88,18 @@ def train(folder: Path, state: Path, num_steps: int, num_scenes: int, after: Pat
     ends = list(accumulate(counts.values(), initial=0))
     kinds = [range(*ends) for ends in pairwise(ends)]
     samples = Samples(latents, data["features"], data["log_counts"], blank, kinds)
-    begun = CosmosTransformer3DModel.from_pretrained(after / "transformer") if after else None
+    torch.manual_seed(0)
+    if after:
+        transformer = CosmosTransformer3DModel.from_pretrained(after / "transformer")
+    else:
+        transformer = new_transformer(samples.features.shape[-1])
+    losses_at = partial(flow_losses, transformer, samples)
+    if after and num_own:
+        with stage("own videos", log):
+            losses_at = partial(losses_with_own, transformer, samples, make_own_videos(after, num_own))
     with stage("transformer", log):
-        for transformer in train_flow(samples, state / "flow.pt", num_steps, log, begun, rate):
-            write_checkpoint(folder, {**parts, "transformer": transformer})
+        for average in train_flow(transformer, losses_at, state / "flow.pt", num_steps, log, rate):
+            write_checkpoint(folder, {**parts, "transformer": average})
             let_transformers_4_read(folder)
             leave_paths_out(folder)
 

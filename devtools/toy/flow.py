@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,8 +119,21 @@ def velocity_loss(
     noise[-TWINS:] = noise[:TWINS]
     wide = sigma.view(-1, 1, 1, 1, 1)
     noisy = torch.cat([latents[:, :, :given], torch.lerp(latents, noise, wide)[:, :, given:]], 2)
+    return twin_losses(transformer, noisy, noise - latents, sigma, features, log_counts, given)
+
+
+def twin_losses(
+    transformer: CosmosTransformer3DModel,
+    noisy: Tensor,
+    wanted: Tensor,
+    sigma: Tensor,
+    features: Tensor,
+    log_counts: Tensor,
+    given: int,
+) -> Tensor:
+    """Mean squared error of the velocity at `noisy` from `wanted`, of twins from that of the first: (N,)."""
     velocity = predict_velocity(transformer, noisy, sigma, features, log_counts, given)
-    wanted = torch.cat([(noise - latents)[:-TWINS], velocity[:TWINS].detach()])
+    wanted = torch.cat([wanted[:-TWINS], velocity[:TWINS].detach()])
     errors = (velocity - wanted)[:, :, given:].square().mean((1, 2, 3, 4))
     clean = (1 / sigma[-TWINS:] - 1).clamp(max=1)
     return torch.cat([errors[:-TWINS], TWIN_WEIGHT * clean * errors[-TWINS:]])
@@ -193,20 +206,26 @@ class Samples:
         return latents.float(), features.float(), log_counts.float()
 
 
+def flow_losses(transformer: CosmosTransformer3DModel, samples: Samples, step: int) -> Tensor:
+    """`velocity_loss` of the batch of a step of the training."""
+    given = GIVEN[step % len(GIVEN)]
+    latents, features, log_counts = samples.batch(step, given)
+    with in_bfloat16():
+        return velocity_loss(transformer, latents, batch_sigma(), features, log_counts, given)
+
+
 def train_flow(
-    samples: Samples,
+    transformer: CosmosTransformer3DModel,
+    losses_at: Callable[[int], Tensor],
     state_file: Path,
     num_steps: int,
     log: Log,
-    transformer: CosmosTransformer3DModel | None = None,
     rate: float = 1.0,
 ) -> Iterator[CosmosTransformer3DModel]:
     """Yields the average of the weights over the last steps whenever the state was saved, and at the end.
 
-    `transformer`: one to go on from instead of random numbers. `rate`: share of the learning rate.
+    `losses_at`: those of a step's batch, of which the last are of twins. `rate`: share of the learning rate.
     """
-    torch.manual_seed(0)
-    transformer = transformer or new_transformer(samples.features.shape[-1])
     average = torch.optim.swa_utils.AveragedModel(
         transformer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
     )
@@ -218,10 +237,7 @@ def train_flow(
         if step and step % 250 == 0:
             yield average.module
         torch.manual_seed(step)
-        given = GIVEN[step % len(GIVEN)]
-        latents, features, log_counts = samples.batch(step, given)
-        with in_bfloat16():
-            losses = velocity_loss(transformer, latents, batch_sigma(), features, log_counts, given)
+        losses = losses_at(step)
         losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
         optimizer.step(learning_rate_factor(step, num_steps))

@@ -58,7 +58,12 @@ def see_single_frames(vae: AutoencoderKLWan) -> None:
 
 def clip(scene: Scene, rng: random.Random, time: Tensor = TIME) -> Tensor:
     """A clip as the VAE takes it: (3, frames, SIDE, SIDE), -1..1, at the instants `time`."""
-    return render(scene, rng, time).permute(3, 0, 1, 2).float() / 127.5 - 1
+    return to_vae(render(scene, rng, time))
+
+
+def to_vae(frames: Tensor) -> Tensor:
+    """(3, frames, SIDE, SIDE), -1..1, of (frames, SIDE, SIDE, 3), uint8."""
+    return frames.permute(3, 0, 1, 2).float() / 127.5 - 1
 
 
 def batch(step: int) -> Tensor:
