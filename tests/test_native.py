@@ -22,9 +22,6 @@ START_REFUSAL = (
     "frames. Connect Empty Latent (Cosmos Predict2.5), with at least 9 frames."
 )
 
-SAME = 80
-"""dB of two videos that differ by the rounding of float32: a thirtieth of a level, which the network can enlarge."""
-
 REPORTS = [
     pytest.param("0.30.0", marks=pytest.mark.slow),
     pytest.param("0.18.2", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
@@ -69,14 +66,17 @@ def test_karras_is_the_models_own_schedule(report):
     assert report["sigmas"] <= 1e-6
 
 
-@pytest.mark.parametrize("guidance", [1, 7])
-def test_the_own_sampler_makes_what_generate_locally_does(report, guidance):
-    assert report["samplers"][f"own, 10 steps, guidance {guidance}"] >= SAME
+# The network enlarges the rounding of float32, most of all with guidance.
+@pytest.mark.parametrize(("guidance", "least"), [(1, 100), (7, 90)])
+def test_the_own_sampler_makes_what_generate_locally_does(report, guidance, least):
+    assert report["samplers"][f"own, 10 steps, guidance {guidance}"] >= least
 
 
-@pytest.mark.parametrize("schedule", ["few steps, 12 steps", "distilled, 4 steps", "distilled, 2 steps"])
-def test_its_other_schedules_are_those_of_generate_locally(report, schedule):
-    assert report["samplers"][schedule] >= SAME
+@pytest.mark.parametrize(
+    ("schedule", "least"), [("few steps, 12 steps", 100), ("distilled, 4 steps", 94), ("distilled, 2 steps", 100)]
+)
+def test_its_other_schedules_are_those_of_generate_locally(report, schedule, least):
+    assert report["samplers"][schedule] >= least
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_nan_ends_a_run_of_comfyuis_own_samplers_at_its_first_step(report):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [long("uni_pc_bh2", 40), long("deis", 48), long("dpmpp_2m", 47), long("euler", 28)]
+    ("name", "least"), [long("uni_pc_bh2", 42), long("deis", 49), long("dpmpp_2m", 59), long("euler", 51)]
 )
 def test_ksamplers_own_samplers_come_near_at_35_steps(report, name, least):
     assert report["samplers"][name] >= least
