@@ -29,7 +29,7 @@ from cosmos_predict25.devtools.random_checkpoint import random_scheduler, write_
 from cosmos_predict25.devtools.toy import text, vae
 from cosmos_predict25.devtools.toy.flow import Samples, flow_losses, new_transformer, train_flow
 from cosmos_predict25.devtools.toy.log import Log
-from cosmos_predict25.devtools.toy.own_videos import losses_with_own, make_own_videos
+from cosmos_predict25.devtools.toy.own_videos import OwnVideos, losses_with_own, make_own_videos
 from cosmos_predict25.devtools.toy.prompts import describe
 from cosmos_predict25.pipeline.disk import atomic_write
 from cosmos_predict25.pipeline.local.latents import normalize
@@ -55,6 +55,8 @@ def main() -> None:
         "--own", type=int, default=0, help="with --after: videos that the checkpoint makes, to learn from its faults"
     )
     options = parser.parse_args()
+    if options.own and not options.after:
+        parser.error("--own needs --after: a network without training makes no videos to learn from.")
     torch.set_num_threads(2)
     state = options.state or options.folder.with_name(options.folder.name + ".state")
     for folder in (options.folder, state):
@@ -96,7 +98,7 @@ def train(
     losses_at = partial(flow_losses, transformer, samples)
     if after and num_own:
         with stage("own videos", log):
-            losses_at = partial(losses_with_own, transformer, samples, make_own_videos(after, num_own))
+            losses_at = partial(losses_with_own, transformer, samples, own_videos(state / "own.pt", after, num_own))
     with stage("transformer", log):
         for average in train_flow(transformer, losses_at, state / "flow.pt", num_steps, log, rate):
             write_checkpoint(folder, {**parts, "transformer": average})
@@ -154,6 +156,14 @@ def captions(encoder: Any, kind: str, first: int) -> dict[str, Tensor]:
         features.append(found[0])
         log_counts.append(found[1])
     return {"features": torch.stack(features), "log_counts": torch.stack(log_counts)}
+
+
+def own_videos(file: Path, after: Path, count: int) -> list[OwnVideos]:
+    """Those of the checkpoint `after`, which are made once and kept in `file`."""
+    if not file.exists():
+        with atomic_write(file) as temporary:
+            torch.save([vars(each) for each in make_own_videos(after, count)], temporary)
+    return [OwnVideos(**each) for each in torch.load(file, weights_only=True)]
 
 
 def let_transformers_4_read(folder: Path) -> None:

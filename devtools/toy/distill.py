@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ...pipeline.local.load.find import DEMO_FOLDER
 from ...pipeline.local.schedule import distilled_sigmas
 from . import vae
-from .flow import GIVEN, in_bfloat16, predict_velocity
+from .flow import GIVEN, begin_with, in_bfloat16, predict_velocity
 from .low_rank import add_low_rank
-from .own_videos import OwnVideos, begin_with
+from .own_videos import OwnVideos
 
 RANK = 22
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "linear_1", "linear_2")

@@ -118,7 +118,7 @@ def velocity_loss(
     noise = torch.randn_like(latents)
     noise[-TWINS:] = noise[:TWINS]
     wide = sigma.view(-1, 1, 1, 1, 1)
-    noisy = torch.cat([latents[:, :, :given], torch.lerp(latents, noise, wide)[:, :, given:]], 2)
+    noisy = begin_with(latents[:, :, :given], torch.lerp(latents, noise, wide))
     return twin_losses(transformer, noisy, noise - latents, sigma, features, log_counts, given)
 
 
@@ -137,6 +137,11 @@ def twin_losses(
     errors = (velocity - wanted)[:, :, given:].square().mean((1, 2, 3, 4))
     clean = (1 / sigma[-TWINS:] - 1).clamp(max=1)
     return torch.cat([errors[:-TWINS], TWIN_WEIGHT * clean * errors[-TWINS:]])
+
+
+def begin_with(known: Tensor, latents: Tensor) -> Tensor:
+    """`latents` with `known` in the place of the first frames."""
+    return torch.cat([known, latents[:, :, known.shape[2] :]], 2)
 
 
 def predict_velocity(

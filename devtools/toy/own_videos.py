@@ -21,7 +21,17 @@ from ...pipeline.local.schedule import UniPC, standard_sigmas
 from ...pipeline.request import DEFAULT_NEGATIVE_PROMPT
 from . import text, vae
 from .adherence import compare_with_scene
-from .flow import BATCH, GIVEN, TWINS, Samples, flow_losses, in_bfloat16, predict_velocity, twin_losses
+from .flow import (
+    BATCH,
+    GIVEN,
+    TWINS,
+    Samples,
+    begin_with,
+    flow_losses,
+    in_bfloat16,
+    predict_velocity,
+    twin_losses,
+)
 from .nearest import nearest_clip
 from .prompts import describe
 from .world import Scene, draw
@@ -84,10 +94,12 @@ class Maker:
         """
         scenes = [vae.training_scene(list(vae.KINDS)[given], index) for index in range(first, first + CHUNK)]
         features, log_counts = self.features([describe(scene, rng).text for scene, rng, _ in scenes])
-        clips = torch.stack([vae.clip(scene, rng, instants) for scene, rng, instants in scenes])
-        clean = normalize(self.vae, vae.encode(self.vae, clips)) if given else None
         noise = torch.randn(CHUNK, LATENT_CHANNELS, *self.transformer.config["max_size"])
-        known = noise[:, :, :0] if clean is None else clean[:, :, :given]
+        known, clean = noise[:, :, :0], None
+        if given:
+            clips = torch.stack([vae.clip(scene, rng, instants) for scene, rng, instants in scenes])
+            clean = normalize(self.vae, vae.encode(self.vae, clips))
+            known = clean[:, :, :given]
         ways = list(self.way(noise, known, features, log_counts, guidance))
         made = ways[-1][1]
         if clean is None:
@@ -130,11 +142,6 @@ class Maker:
         with fast_on_cpu(self.vae, self.vae.device):
             decoded = self.vae.decode(denormalize(self.vae, latents[None])).sample[0]
         return (decoded.permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1)
-
-
-def begin_with(known: Tensor, latents: Tensor) -> Tensor:
-    """`latents` with `known` in the place of the first frames."""
-    return torch.cat([known, latents[:, :, known.shape[2] :]], 2)
 
 
 def make_own_videos(folder: Path, count: int) -> list[OwnVideos]:
