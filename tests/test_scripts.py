@@ -188,13 +188,22 @@ def test_a_download_with_another_checksum_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="apt-get is Debian's")
-@pytest.mark.parametrize(("fonts", "installed"), [("", "install -y fonts-wqy-microhei"), ("a font", "")])
-def test_a_font_for_chinese_and_japanese_is_installed_where_none_is(
-    fonts: str, installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("on_path", "fonts", "has_shell", "installed"),
+    [
+        ("chromium", "a font", "true", ""),
+        ("google-chrome", "", "true", "install -y fonts-wqy-microhei"),
+        ("fc-list", "a font", "true", "install -y chromium-headless-shell"),
+        ("fc-list", "", "false", "install -y chromium fonts-wqy-microhei"),
+    ],
+)
+def test_a_browser_and_a_font_for_chinese_and_japanese_are_installed_where_none_is(
+    on_path: str, fonts: str, has_shell: str, installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
     log.touch()
-    for name, line in {"chromium": "", "fc-list": f"printf '{fonts}'", "apt-get": f'echo "$@" >> {log}'}.items():
+    apt_get = f'if [ "$2" = --simulate ]; then {has_shell}; else echo "$@" >> {log}; fi'
+    for name, line in {on_path: "", "fc-list": f"printf '{fonts}'", "apt-get": apt_get}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
