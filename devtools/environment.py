@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -86,17 +87,20 @@ def restart_inside() -> NoReturn:
     """Start the running program anew with the Python of .demo/env."""
     command = [str(program("python")), *sys.argv]
     if sys.platform == "win32":  # where exec would give the console back before the program has ended
-        sys.exit(wait_for(subprocess.Popen(command)))
+        sys.exit(exit_code(command))
     os.execv(command[0], command)
 
 
-def wait_for(process: subprocess.Popen[bytes]) -> int:
-    """Return the exit code of a process. It gets this console's Ctrl+C too, and ends in its own time."""
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+def exit_code(command: list[str]) -> int:
+    """Run a program to its end. It gets this console's Ctrl+C too, and ends in its own time.
+
+    An exception for Ctrl+C would come at any moment, also between the program's end and the reading of its exit code.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run(command).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def build(checkout: Path | None) -> None:

@@ -249,10 +249,10 @@ def test_ctrl_c_lets_the_child_end_in_its_own_time() -> None:
         signal.pause()
     """
     parent = f"""if True:
-        import subprocess, sys
+        import sys
         sys.path.insert(0, {str(environment.REPO / "devtools")!r})
         import environment
-        sys.exit(environment.wait_for(subprocess.Popen([sys.executable, "-c", {child!r}])))
+        sys.exit(environment.exit_code([sys.executable, "-c", {child!r}]))
     """
     command = [sys.executable, "-c", parent]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
