@@ -197,14 +197,17 @@ def dev_requirements() -> list[str]:
 def comfyui_checkout() -> Path | None:
     """The ComfyUI checkout that COMFYUI_PATH names, if it is set."""
     given = os.environ.get("COMFYUI_PATH")
-    if not given:
-        return None
-    checkout = Path(given).expanduser().resolve()
-    for name in ("main.py", "comfyui_version.py"):
-        if not (checkout / name).is_file():
+    return checkout_in(given, "COMFYUI_PATH", "unset it") if given else None
+
+
+def checkout_in(folder: str, name: str, otherwise: str) -> Path:
+    """Return the path of a ComfyUI checkout. `name`: of the setting. `otherwise`: how to do without it."""
+    checkout = Path(folder).expanduser().resolve()
+    for file in ("main.py", "comfyui_version.py"):
+        if not (checkout / file).is_file():
             raise SetupError(
-                f"COMFYUI_PATH is {given}, where there is no {name}: "
-                f"set it to the folder of a ComfyUI checkout, or unset it to use ComfyUI {NEWEST.comfyui}."
+                f'{name} is "{folder}", where there is no {file}: '
+                f"set it to the folder of a ComfyUI checkout, or {otherwise} to use ComfyUI {NEWEST.comfyui}."
             )
     return checkout
 

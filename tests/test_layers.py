@@ -41,11 +41,6 @@ def test_what_cannot_be_installed_is_told(tmp_path):
         layers.upon_env("broken", ["--no-index", "no-such-package"], tmp_path)
 
 
-def test_a_folder_without_comfyui_is_refused(tmp_path):
-    with pytest.raises(RuntimeError, match=r"there is no comfyui_version\.py"):
-        layers.upon_comfyui(str(tmp_path))
-
-
 def test_the_checkout_stands_for_the_newest_release(tmp_path, monkeypatch):
     before = environment.source_folder(environment.OLDEST)
     monkeypatch.setenv(environment.TESTED_INSTEAD, str(tmp_path))

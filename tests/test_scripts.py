@@ -2,6 +2,7 @@ import ast
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -51,6 +52,13 @@ def red_video(codec: list[Any]) -> dict[str, Any]:
 def start(program: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(program), *arguments]
     return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=300)
+
+
+def copy_of(program: Path, folder: Path) -> Path:
+    """A program as in a clone of the repository in which nothing is installed yet."""
+    for part in ("devtools", "scripts"):
+        shutil.copytree(environment.REPO / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "scripts" / program.name
 
 
 def test_the_pack_does_not_hide_comfyuis_nodes_module() -> None:
@@ -169,10 +177,25 @@ def test_a_server_gets_a_port_that_nobody_listens_at(monkeypatch: pytest.MonkeyP
         assert free_port() == PORTS[0]
 
 
-def test_a_folder_without_comfyui_is_refused(tmp_path: Path) -> None:
-    result = start(PROGRAMS[0], COMFYUI_PATH=str(tmp_path))
+@pytest.mark.parametrize(
+    ("program", "name", "folder", "otherwise"),
+    [
+        (PROGRAMS[0], "COMFYUI_PATH", "no ComfyUI", "unset it"),
+        (PROGRAMS[1], "--comfyui", "no ComfyUI", "leave it out"),
+        (PROGRAMS[1], "--comfyui", "", "leave it out"),
+    ],
+)
+def test_a_folder_without_comfyui_is_refused_before_anything_is_installed(
+    program: Path, name: str, folder: str, otherwise: str, tmp_path: Path
+) -> None:
+    copied = copy_of(program, tmp_path)
+    arguments = [name, folder] if name.startswith("--") else []
+    command = [sys.executable, "-I", "-S", str(copied), *arguments]
+    result = subprocess.run(command, env={name: folder}, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
-    assert f"COMFYUI_PATH is {tmp_path}, where there is no main.py: set it to" in result.stderr
+    assert f'{name} is "{folder}", where there is no main.py: set it to the folder of a' in result.stderr
+    assert f"or {otherwise} to use ComfyUI {environment.NEWEST.comfyui}." in result.stderr
+    assert not (tmp_path / ".demo").exists()
 
 
 def test_a_full_disk_is_noticed_before_anything_is_installed(tmp_path: Path) -> None:
