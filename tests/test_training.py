@@ -11,15 +11,16 @@ from torch import nn
 from torch.nn import Linear
 
 from cosmos_predict25.devtools.toy import distill, flow, own_videos
-from cosmos_predict25.devtools.toy.adherence import compare_with_scene, detect_attributes
+from cosmos_predict25.devtools.toy.adherence import compare_with_scene, detect_attributes, outline
 from cosmos_predict25.devtools.toy.flow import TWINS, new_transformer, velocity_loss
 from cosmos_predict25.devtools.toy.low_rank import merge_lora, save_lora
-from cosmos_predict25.devtools.toy.nearest import nearest_clip
+from cosmos_predict25.devtools.toy.nearest import mended_clip, nearest_clip
 from cosmos_predict25.devtools.toy.own_videos import OwnVideos, correction_loss, make_own_videos
 from cosmos_predict25.devtools.toy.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
 from cosmos_predict25.devtools.toy.state import Resumable
 from cosmos_predict25.devtools.toy.vae import training_scene
 from cosmos_predict25.devtools.toy.world import (
+    COLORS,
     LORA_COLOR,
     NUM_FRAMES,
     SHAPES,
@@ -28,6 +29,7 @@ from cosmos_predict25.devtools.toy.world import (
     SceneObject,
     after_a_turn,
     draw,
+    draw_along,
     lora_scene,
     random_layout,
     random_scene,
@@ -179,6 +181,28 @@ def test_the_nearest_clip_of_a_drawn_one_is_itself() -> None:
         for place, found_place in zip(layout.places, found[1].places, strict=True):
             assert found_place == pytest.approx(place, abs=0.6)
         assert (draw(*found) / 255 - frames).abs().mean() < 0.005
+
+
+@pytest.mark.parametrize("motion", ["right", "bounce"])
+def test_a_mended_clip_has_no_lumps_and_its_things_where_and_as_large_as_they_were(motion: str) -> None:
+    scene = Scene((SceneObject("red", "circle"), SceneObject("green", "square")), motion, "white")
+    layout = random_layout(scene, random.Random(0))
+    bend = 12 * (TIME - 0.5).square()
+    ways = [(x + bend, y - bend) for x, y in tracks(scene, layout, TIME)]
+    meant = draw_along(scene, layout.shift, ways, [15.0, 17.5])
+    frames = meant.clone()
+    for number, (x, y) in enumerate(zip(*ways[0], strict=True)):
+        top, left = int(y) - 17, int(x) - 2 + number % 5  # a lump that wanders along the circle's rim
+        frames[number, top : top + 4, left : left + 4] = torch.tensor(COLORS["red"], dtype=torch.uint8)
+    assert outline(scene, frames / 255) < outline(scene, meant / 255) - 0.01
+    mended = mended_clip(scene, frames / 255)
+    assert mended is not None
+    assert outline(scene, mended / 255) == pytest.approx(outline(scene, meant / 255), abs=0.003)
+    found = nearest_clip(scene, frames / 255)
+    assert found is not None
+    near, off = ((clip.float() - meant.float()).abs().mean() for clip in (mended, draw(*found)))
+    assert near < off / 3
+    assert mended_clip(replace(scene, motion="up"), frames / 255) is None
 
 
 def test_a_clip_of_another_motion_is_near_to_none() -> None:

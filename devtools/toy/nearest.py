@@ -1,12 +1,13 @@
 """The clip of the toy world that a network meant: the same things at the same places, with nothing lumpy about them."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from .adherence import MIN_AREA, centers, color_masks
+from .adherence import MIN_AREA, color_masks
 from .world import (
     DISTANCE,
     LANES,
@@ -21,7 +22,10 @@ from .world import (
     Scene,
     background,
     bounce,
+    draw,
+    draw_along,
     tops,
+    tracks,
 )
 
 EDGE, AT_EDGE = 2, 12
@@ -32,9 +36,48 @@ MAX_ERROR = 4.5
 """Pixels by which an object may be off the best way, on average over its frames."""
 STEP = 0.25
 """Pixels between the heights that are tried for the top of a bounce."""
+SMOOTH = 7
+"""Frames over which an object's distance from the best way is averaged, as it trembles."""
 
-Track = tuple[Tensor, Tensor, Tensor]
-"""An object's centre, x and y in pixels, and the instants of the frames in which all of it is seen: each (frames,)."""
+
+@dataclass(frozen=True)
+class Track:
+    """An object's centre and the radius of a circle of its area, in pixels, and where all of it is seen: (frames,)."""
+
+    x: Tensor
+    y: Tensor
+    radius: Tensor
+    whole: Tensor
+
+
+def mended_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> Tensor | None:
+    """The clip that `frames`, (T, H, W, 3), float32 in 0..1, are meant to be; None where no clip of `scene` is near.
+
+    uint8 (T, H, W, 3). Each object has the shape of its name, the size that it has in `frames` and their places, but
+    for a tremor.
+    """
+    found = nearest_clip(scene, frames, time)
+    if not found:
+        return None
+    near, layout = found
+    shown, drawn = (color_masks(clip)[1] for clip in (frames, draw(near, layout, time) / 255))
+    ways, radii = [], []
+    for scene_object, (x, y) in zip(near.objects, tracks(near, layout, time), strict=True):
+        seen, ideal = (track(masks[scene_object.color]) for masks in (shown, drawn))
+        whole = seen.whole & ideal.whole
+        if whole.sum() < MIN_SEEN:
+            return None
+        ways.append((x + smooth(seen.x - ideal.x, whole), y + smooth(seen.y - ideal.y, whole)))
+        radii.append(RADIUS[near.size] + (seen.radius - ideal.radius)[whole].median().item())
+    return draw_along(near, layout.shift, ways, radii)
+
+
+def smooth(values: Tensor, known: Tensor) -> Tensor:
+    """`values`, (frames,), averaged over SMOOTH frames; where they are not `known`, the nearest one is."""
+    frames = torch.arange(len(values))
+    nearest_known = (frames[:, None] - frames[known]).abs().argmin(1)
+    padded = functional.pad(values[known][nearest_known][None], (SMOOTH // 2, SMOOTH // 2), "replicate")
+    return functional.avg_pool1d(padded, SMOOTH, 1)[0]
 
 
 def nearest_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> tuple[Scene, Layout] | None:
@@ -43,17 +86,17 @@ def nearest_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> tuple[Sce
     Objects, motion and background's colour are those of `scene`. A prompt may leave out the rest, so the frames say it.
     """
     masks = color_masks(frames)[1]
-    found = [track(masks[scene_object.color], time) for scene_object in scene.objects]
-    if any(len(times) < MIN_SEEN for _, (*_, times) in found):
+    found = [track(masks[scene_object.color]) for scene_object in scene.objects]
+    if any(seen.whole.sum() < MIN_SEEN for seen in found):
         return None
-    radius = math.sqrt(sum(area for area, _ in found) / len(found) / math.pi)
+    radius = math.sqrt(sum(seen.radius[seen.whole].median().item() ** 2 for seen in found) / len(found))
     sizes = (None, *SIZES) if len(found) == 1 else (None, "small")
     size = min(sizes, key=lambda name: abs(RADIUS[name] - radius))
     lanes = LANES[len(found)]
 
     def way(speed: str | None) -> tuple[float, tuple[tuple[float, float], ...]]:
         kind = replace(scene, size=size, speed=speed)
-        fits = [fit(kind, lane, seen) for lane, (_, seen) in zip(lanes, found, strict=True)]
+        fits = [fit(kind, lane, seen, time) for lane, seen in zip(lanes, found, strict=True)]
         return sum(error for error, _ in fits) / len(fits), tuple(place for _, place in fits)
 
     speed, (error, places) = min(((speed, way(speed)) for speed in (None, *SPEEDS)), key=lambda pair: pair[1][0])
@@ -63,18 +106,18 @@ def nearest_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> tuple[Sce
     return replace(scene, size=size, speed=speed, texture=texture), Layout(shift, places)
 
 
-def track(masks: Tensor, time: Tensor) -> tuple[float, Track]:
-    """The median area in pixels of the object in `masks`, (T, H, W), and its way."""
+def track(masks: Tensor) -> Track:
+    """The way of the object in `masks`, (T, H, W)."""
     area = masks.sum((1, 2))
     inner = masks[:, EDGE:-EDGE, EDGE:-EDGE].sum((1, 2))
-    whole = (area - inner <= AT_EDGE) & (area >= MIN_AREA / 2)
-    area, x, y = centers(masks[whole])
-    return area.median().item() if len(area) else 0.0, (x, y, time[whole])
+    line = torch.arange(SIDE) + 0.5
+    x, y = ((masks.sum(axis) * line).sum(1) / area.clamp(min=1) for axis in (1, 2))
+    return Track(x, y, (area / math.pi).sqrt(), (area - inner <= AT_EDGE) & (area >= MIN_AREA / 2))
 
 
-def fit(scene: Scene, lane: float, seen: Track) -> tuple[float, tuple[float, float]]:
+def fit(scene: Scene, lane: float, seen: Track, time: Tensor) -> tuple[float, tuple[float, float]]:
     """Pixels that the best way for an object of `scene` is off on average, and that way's entry of `Layout.places`."""
-    x, y, time = seen
+    x, y, time = (values[seen.whole] for values in (seen.x, seen.y, time))
     along, across = (x, y) if scene.motion in ("left", "right") else (y, x)
     beside = (across - lane).median().item()
     if scene.motion == "bounce":
@@ -97,7 +140,7 @@ def nearest_ground(scene: Scene, picture: Tensor) -> tuple[str, tuple[float, flo
         "checkered": [(x, y) for x in SHIFTS for y in SHIFTS],
     }
     grounds = {
-        (texture, shift): background(replace(scene, texture=texture), Layout(shift, ()))
+        (texture, shift): background(replace(scene, texture=texture), shift)
         for texture in TEXTURES
         for shift in shifts[texture]
     }

@@ -181,22 +181,30 @@ def render(scene: Scene, rng: random.Random, time: Tensor = TIME) -> Tensor:
 
 def draw(scene: Scene, layout: Layout, time: Tensor = TIME) -> Tensor:
     """The clip, uint8 (frames, SIDE, SIDE, 3), at the instants `time`, (frames,), of 0..1 and beyond."""
-    frames = background(scene, layout).expand(len(time), -1, -1, -1)
+    radii = [RADIUS[scene.size]] * len(scene.objects)
+    return draw_along(scene, layout.shift, tracks(scene, layout, time), radii)
+
+
+def draw_along(
+    scene: Scene, shift: tuple[float, float], ways: list[tuple[Tensor, Tensor]], radii: list[float]
+) -> Tensor:
+    """The clip whose objects go these ways, as `tracks` gives them, and have these radii in pixels."""
+    frames = background(scene, shift).expand(len(ways[0][0]), -1, -1, -1)
     line = torch.arange(SIDE) + 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
-    for scene_object, (center_x, center_y) in zip(scene.objects, tracks(scene, layout, time), strict=True):
+    for scene_object, (center_x, center_y), radius in zip(scene.objects, ways, radii, strict=True):
         offsets = x - center_x[:, None, None], y - center_y[:, None, None]
-        cover = (0.5 - shape_distance(scene_object.shape, *offsets, RADIUS[scene.size])).clamp(0, 1)[..., None]
+        cover = (0.5 - shape_distance(scene_object.shape, *offsets, radius)).clamp(0, 1)[..., None]
         frames = frames + cover * (torch.tensor(COLORS[scene_object.color]) - frames)
     return frames.round().to(torch.uint8)
 
 
-def background(scene: Scene, layout: Layout) -> Tensor:
+def background(scene: Scene, shift: tuple[float, float]) -> Tensor:
     """(SIDE, SIDE, 3) in 0..255: the colour, or bands or squares of it and of a neighbouring tone."""
     color = torch.tensor(COLORS[scene.background], dtype=torch.float32)
     if scene.texture == "plain":
         return color.expand(SIDE, SIDE, 3)
-    shift_x, shift_y = layout.shift
+    shift_x, shift_y = shift
     line = torch.arange(SIDE) + 0.5
     cells = ((line[:, None] + shift_y) // CELL).long().expand(SIDE, SIDE)
     if scene.texture == "checkered":
