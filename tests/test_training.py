@@ -15,7 +15,7 @@ from cosmos_predict25.devtools.toy.adherence import compare_with_scene, detect_a
 from cosmos_predict25.devtools.toy.flow import TWINS, new_transformer, velocity_loss
 from cosmos_predict25.devtools.toy.low_rank import merge_lora, save_lora
 from cosmos_predict25.devtools.toy.nearest import mended_clip, nearest_clip
-from cosmos_predict25.devtools.toy.own_videos import OwnVideos, correction_loss, make_own_videos
+from cosmos_predict25.devtools.toy.own_videos import Newest, OwnVideos, correction_loss, make_own_videos
 from cosmos_predict25.devtools.toy.prompts import HELD_OUT_TEMPLATES, PARTIAL_TEMPLATES, TEMPLATES, describe
 from cosmos_predict25.devtools.toy.state import Resumable
 from cosmos_predict25.devtools.toy.vae import training_scene
@@ -119,6 +119,30 @@ def test_own_videos_are_near_the_clips_that_they_meant(own: list[OwnVideos]) -> 
         last, sigma = videos.states[:, -1], videos.sigmas[0, -1]
         error = (last / (1 - sigma) - videos.clean)[:, :, given:].square().mean()
         assert error < (last / (1 - sigma) - videos.clean.roll(1, 0))[:, :, given:].square().mean() / 2
+
+
+def test_new_videos_take_the_place_of_the_oldest_and_are_there_after_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each video is its number here, as the making of real ones takes a minute."""
+
+    def numbers(folder: Path, count: int, first: int = own_videos.NEW) -> list[OwnVideos]:
+        assert folder == tmp_path
+        made = torch.arange(first, first + count) - own_videos.NEW
+        return [OwnVideos(*[made[given::3]] * 5) for given in range(3)]
+
+    monkeypatch.setattr(own_videos, "make_own_videos", numbers)
+    newest = Newest(tmp_path / "own.pt")
+    assert newest.made == 0
+    newest.make(tmp_path, 12)
+    newest.make(tmp_path, 6)
+    for kept in (newest, Newest(tmp_path / "own.pt")):
+        assert kept.made == 18
+        assert [videos.clean.tolist() for videos in kept.videos] == [
+            [6, 9, 12, 15],
+            [7, 10, 13, 16],
+            [8, 11, 14, 17],
+        ]
 
 
 @pytest.mark.slow

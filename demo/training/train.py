@@ -29,16 +29,16 @@ from cosmos_predict25.devtools.random_checkpoint import random_scheduler, write_
 from cosmos_predict25.devtools.toy import text, vae
 from cosmos_predict25.devtools.toy.flow import Samples, flow_losses, new_transformer, train_flow
 from cosmos_predict25.devtools.toy.log import Log
-from cosmos_predict25.devtools.toy.own_videos import OwnVideos, losses_with_own, make_own_videos
-from cosmos_predict25.devtools.toy.prompts import describe
+from cosmos_predict25.devtools.toy.own_videos import Newest, losses_with_own
+from cosmos_predict25.devtools.toy.prompts import PARTIAL, describe
 from cosmos_predict25.pipeline.disk import atomic_write
 from cosmos_predict25.pipeline.local.latents import normalize
 from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
 
 CAPTIONS = 4
-SHORT = 0.25
-"""Share of the captions that say only a part of what there is to see."""
 CHUNK = 64
+RENEWED = 128
+"""Own videos that are made anew whenever the checkpoint is written."""
 PREVIEWED = 512
 """Scenes of which the colours of previews are fitted."""
 
@@ -95,15 +95,19 @@ def train(
         transformer = CosmosTransformer3DModel.from_pretrained(after / "transformer")
     else:
         transformer = new_transformer(samples.features.shape[-1])
-    losses_at = partial(flow_losses, transformer, samples)
-    if after and num_own:
+    own = Newest(state / "own.pt")
+    if after and num_own and not own.made:
         with stage("own videos", log):
-            losses_at = partial(losses_with_own, transformer, samples, own_videos(state / "own.pt", after, num_own))
+            own.make(after, num_own)
+    losses = partial(losses_with_own, own=own) if num_own else flow_losses
+    losses_at = partial(losses, transformer, samples)
     with stage("transformer", log):
-        for average in train_flow(transformer, losses_at, state / "flow.pt", num_steps, log, rate):
+        for done, average in train_flow(transformer, losses_at, state / "flow.pt", num_steps, log, rate):
             write_checkpoint(folder, {**parts, "transformer": average})
             let_transformers_4_read(folder)
             leave_paths_out(folder)
+            if num_own and done < num_steps:
+                own.make(folder, RENEWED)
 
 
 @contextmanager
@@ -151,19 +155,11 @@ def captions(encoder: Any, kind: str, first: int) -> dict[str, Tensor]:
         rng = random.Random(f"captions {kind} {index}")
         scene = vae.training_scene(kind, index)[0]
         found = text.kept_features(
-            encoder, tokenizer, [describe(scene, rng, partial=SHORT).text for _ in range(CAPTIONS)]
+            encoder, tokenizer, [describe(scene, rng, partial=PARTIAL).text for _ in range(CAPTIONS)]
         )
         features.append(found[0])
         log_counts.append(found[1])
     return {"features": torch.stack(features), "log_counts": torch.stack(log_counts)}
-
-
-def own_videos(file: Path, after: Path, count: int) -> list[OwnVideos]:
-    """Those of the checkpoint `after`, which are made once and kept in `file`."""
-    if not file.exists():
-        with atomic_write(file) as temporary:
-            torch.save([vars(each) for each in make_own_videos(after, count)], temporary)
-    return [OwnVideos(**each) for each in torch.load(file, weights_only=True)]
 
 
 def let_transformers_4_read(folder: Path) -> None:

@@ -226,8 +226,8 @@ def train_flow(
     num_steps: int,
     log: Log,
     rate: float = 1.0,
-) -> Iterator[CosmosTransformer3DModel]:
-    """Yields the average of the weights over the last steps whenever the state was saved, and at the end.
+) -> Iterator[tuple[int, CosmosTransformer3DModel]]:
+    """Yields the steps done and the average of the weights over the last ones, with every saved state and at the end.
 
     `losses_at`: those of a step's batch, of which the last are of twins. `rate`: share of the learning rate.
     """
@@ -240,7 +240,7 @@ def train_flow(
     recent = None
     for step in steps:
         if step and step % 250 == 0:
-            yield average.module
+            yield step, average.module
         torch.manual_seed(step)
         losses = losses_at(step)
         losses.mean().backward()
@@ -251,7 +251,7 @@ def train_flow(
         recent = loss if recent is None else 0.98 * recent + 0.02 * loss
         if step % 50 == 0:
             log(f"flow step {step}: loss {recent[0]:.4f}, twins {recent[1]:.4f}, {steps.seconds:.0f} s")
-    yield average.module
+    yield num_steps, average.module
 
 
 def learning_rate_factor(step: int, num_steps: int) -> float:

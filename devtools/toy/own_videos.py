@@ -1,7 +1,8 @@
 """Videos that a network makes itself, each beside the clip that it meant.
 
 Training shows a network true clips with noise. On its way to a video it meets its own mistakes as well, takes them for
-what there is to see, and keeps them. From its own ways it learns to mend them.
+what there is to see, and keeps them. From its own ways it learns to mend them: those of today, as it makes no longer
+the mistakes of yesterday.
 """
 
 import time
@@ -15,6 +16,7 @@ from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, UniPCMultistep
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+from ...pipeline.disk import atomic_write
 from ...pipeline.local.causal import fast_on_cpu
 from ...pipeline.local.latents import LATENT_CHANNELS, denormalize, normalize
 from ...pipeline.local.schedule import UniPC, standard_sigmas
@@ -32,9 +34,9 @@ from .flow import (
     predict_velocity,
     twin_losses,
 )
-from .nearest import nearest_clip
-from .prompts import describe
-from .world import Scene, draw
+from .nearest import mended_clip
+from .prompts import PARTIAL, describe
+from .world import Scene
 
 CHUNK = 32
 NUM_STEPS = 20
@@ -44,8 +46,8 @@ LEAST_SIGMA = 0.1
 """Below it, nothing can be mended any more."""
 LITTLE = 0.5
 """Sigma of a state with little noise."""
-FAR = 0.5
-"""Mean squared error of latents above which a video has gone another way than the clip that it was to continue."""
+SEEN = ("color", "shape", "background")
+"""What must be as the prompt's scene has it."""
 NEW = 100_000
 """Number of the first scene: not one that the transformer was trained on."""
 
@@ -89,26 +91,21 @@ class Maker:
     def videos(self, first: int, given: int, guidance: float) -> OwnVideos:
         """At most CHUNK videos, of the training scenes from `first` on, of which `given` latent frames are given.
 
-        The clip that was meant is the one that the given frames begin, or else the one nearest to the video. Videos
-        that are far from it are left out.
+        Videos that show something else than their scene are left out.
         """
+        torch.manual_seed(first)
         scenes = [vae.training_scene(list(vae.KINDS)[given], index) for index in range(first, first + CHUNK)]
-        features, log_counts = self.features([describe(scene, rng).text for scene, rng, _ in scenes])
+        features, log_counts = self.features([describe(scene, rng, partial=PARTIAL).text for scene, rng, _ in scenes])
         noise = torch.randn(CHUNK, LATENT_CHANNELS, *self.transformer.config["max_size"])
-        known, clean = noise[:, :, :0], None
+        known = noise[:, :, :0]
         if given:
-            clips = torch.stack([vae.clip(scene, rng, instants) for scene, rng, instants in scenes])
-            clean = normalize(self.vae, vae.encode(self.vae, clips))
-            known = clean[:, :, :given]
+            clips = torch.stack([vae.clip(*scene) for scene in scenes])
+            known = normalize(self.vae, vae.encode(self.vae, clips))[:, :, :given]
         ways = list(self.way(noise, known, features, log_counts, guidance))
-        made = ways[-1][1]
-        if clean is None:
-            near, clean = self.meant([scene for scene, *_ in scenes], made)
-        else:
-            near = (made - clean).square().mean((1, 2, 3, 4)) < FAR
+        near, clean = self.meant([(scene, instants) for scene, _, instants in scenes], ways[-1][1])
         kept = [(sigma, latents) for sigma, latents in ways if sigma > LEAST_SIGMA]
         states, sigmas = torch.stack([latents for _, latents in kept], 1), torch.stack([sigma for sigma, _ in kept])
-        return OwnVideos(states, sigmas.expand(CHUNK, -1), clean, features, log_counts)[near]
+        return OwnVideos(states, sigmas.expand(CHUNK, -1), begin_with(known, clean), features, log_counts)[near]
 
     def way(
         self, noise: Tensor, known: Tensor, features: Tensor, log_counts: Tensor, guidance: float
@@ -126,15 +123,20 @@ class Maker:
             latents = solver.step(index, positive + guidance * (positive - negative), latents)[0]
         yield solver.sigmas[-1], begin_with(known, latents)
 
-    def meant(self, scenes: list[Scene], made: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the videos `made` are near a clip of their scene, (N,), and the latents of these clips."""
+    def meant(self, scenes: list[tuple[Scene, Tensor]], made: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the videos `made` are near a clip of their scene, (N,), and the latents of what they should be.
+
+        `scenes`: each with the instants of its frames.
+        """
         near, clean = torch.zeros(len(made), dtype=torch.bool), torch.zeros_like(made)
-        for index, scene in enumerate(scenes):
+        for index, (scene, instants) in enumerate(scenes):
             frames = self.frames(made[index])
-            found = nearest_clip(scene, frames) if all(compare_with_scene(scene, frames).values()) else None
-            if found:
+            seen = compare_with_scene(scene, frames)
+            # That of a clip that begins on the way may look like another motion; it is measured more exactly here.
+            found = mended_clip(scene, frames, instants) if all(seen[name] for name in SEEN) else None
+            if found is not None:
                 near[index] = True
-                clean[index] = normalize(self.vae, vae.encode(self.vae, vae.to_vae(draw(*found))[None]))[0]
+                clean[index] = normalize(self.vae, vae.encode(self.vae, vae.to_vae(found)[None]))[0]
         return near, clean
 
     def frames(self, latents: Tensor) -> Tensor:
@@ -144,15 +146,17 @@ class Maker:
         return (decoded.permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1)
 
 
-def make_own_videos(folder: Path, count: int) -> list[OwnVideos]:
-    """At most `count` videos of a checkpoint, by how many latent frames are given: half of them begin with none."""
+def make_own_videos(folder: Path, count: int, first: int = NEW) -> list[OwnVideos]:
+    """At most `count` videos of a checkpoint, by how many latent frames are given: half of them begin with none.
+
+    They are of the training scenes from `first` on.
+    """
     maker, start = Maker(folder), time.monotonic()
-    torch.manual_seed(0)
     made: list[list[OwnVideos]] = [[], [], []]
     for number in range(count // CHUNK):
         given = GIVEN[number % len(GIVEN)]
-        guidance = GUIDANCE[number // len(GIVEN) % len(GUIDANCE)]
-        made[given].append(maker.videos(NEW + number * CHUNK, given, guidance))
+        guidance = GUIDANCE[(first // CHUNK + number) // len(GIVEN) % len(GUIDANCE)]
+        made[given].append(maker.videos(first + number * CHUNK, given, guidance))
         print(f"{(number + 1) * CHUNK} videos: {time.monotonic() - start:.0f} s", flush=True)
     return [joined(chunks) for chunks in made]
 
@@ -161,14 +165,33 @@ def joined(chunks: list[OwnVideos]) -> OwnVideos:
     return OwnVideos(*(torch.cat(values) for values in zip(*(vars(each).values() for each in chunks), strict=True)))
 
 
-def losses_with_own(transformer: CosmosTransformer3DModel, samples: Samples, own: list[OwnVideos], step: int) -> Tensor:
+class Newest:
+    """The newest videos of a network in training, by how many latent frames are given, and the file that has them."""
+
+    def __init__(self, file: Path) -> None:
+        kept = torch.load(file, weights_only=True) if file.exists() else {"made": 0, "videos": []}
+        self.file = file
+        self.made: int = kept["made"]
+        self.videos = [OwnVideos(**videos) for videos in kept["videos"]]
+
+    def make(self, folder: Path, count: int) -> None:
+        """Let the checkpoint in `folder` make `count` videos. They take the place of the oldest ones."""
+        new = make_own_videos(folder, count, NEW + self.made)
+        pairs = zip(self.videos, new, strict=True) if self.videos else ()
+        self.videos = [joined([old[len(more.clean) :], more]) for old, more in pairs] or new
+        self.made += count
+        with atomic_write(self.file) as temporary:
+            torch.save({"made": self.made, "videos": [vars(videos) for videos in self.videos]}, temporary)
+
+
+def losses_with_own(transformer: CosmosTransformer3DModel, samples: Samples, step: int, own: Newest) -> Tensor:
     """Those of true clips in every second step, and of its own videos in the others."""
     number = step // 2
     if step % 2 == 0:
         return flow_losses(transformer, samples, number)
     given = GIVEN[number % len(GIVEN)]
     with in_bfloat16():
-        return correction_loss(transformer, own[given], samples.blank, given)
+        return correction_loss(transformer, own.videos[given], samples.blank, given)
 
 
 def correction_loss(

@@ -59,6 +59,8 @@ HELD_OUT_TEMPLATES = (
     "Over {ground}, a {things} {moves}.",
     "a video of a {things} {moving} over a {ground} wall",
 )
+PARTIAL = 0.25
+"""Share of the training sentences that say only a part of what there is to see."""
 PARTIAL_TEMPLATES = (
     "{things}",
     "a {things}",
