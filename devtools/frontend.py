@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from cosmos_predict25.devtools import environment
 from cosmos_predict25.devtools.comfyui import ComfyUI
@@ -215,11 +215,16 @@ def take_screenshot(page: Page, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
+def videos(page: Page) -> Locator:
+    """The videos on the nodes. One that has loaded after its node was removed stays in the page, hidden."""
+    return page.locator("video:visible")
+
+
 def loaded_video(page: Page) -> dict[str, float]:
     """The size and the duration of the only video on the page, once the browser has read them."""
-    video = page.locator("video")
-    expect(video).to_be_visible()
-    page.wait_for_function("document.querySelector('video').readyState >= HTMLMediaElement.HAVE_CURRENT_DATA")
+    expect(video := videos(page)).to_be_visible()
+    loaded = "(video) => video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA"
+    page.wait_for_function(loaded, arg=video.element_handle())
     return video.evaluate(
         "(video) => ({ width: video.videoWidth, height: video.videoHeight, seconds: video.duration })"
     )

@@ -14,6 +14,7 @@ from cosmos_predict25.devtools.frontend import (
     assert_nothing_is_wrong,
     press_run,
     take_screenshot,
+    videos,
     wait_for_end,
 )
 from cosmos_predict25.tests.test_extend_node import input_of, make_clip
@@ -87,6 +88,6 @@ def test_a_dropped_picture_and_a_loaded_clip_become_videos(page: Page, server: C
             frames[name] = sum(1 for _ in container.decode(video=0)), len(container.streams.audio)
     assert frames == {"from_picture": (9, 0), "longer": (16 + 8, 1)}
     expect(page.get_by_text("8 frames added to 16 in")).to_be_visible()
-    expect(page.locator("video")).to_have_count(3)
+    expect(videos(page)).to_have_count(3)
     assert_nothing_is_wrong(page)
     take_screenshot(page, "starts")

@@ -23,6 +23,7 @@ from cosmos_predict25.devtools.frontend import (
     press_run,
     set_values,
     take_screenshot,
+    videos,
     wait_for_end,
 )
 from cosmos_predict25.tests.fal import Meanwhile
@@ -133,7 +134,7 @@ def test_progress_is_shown_and_the_video_plays(template: Page, fal: FalStandIn, 
     video = loaded_video(template)
     assert (video["width"], video["height"]) == (96, 64)
     assert video["seconds"] == pytest.approx(33 / 16, abs=0.05)
-    assert_plays(template.locator("video"))
+    assert_plays(videos(template))
     assert_nothing_is_wrong(template)
     take_screenshot(template, "fal-finished")
     # A lock may be there for a moment.
@@ -313,8 +314,8 @@ def test_one_prompt_feeds_the_local_node_and_fal(page: Page, fal: FalStandIn, se
     press_run(page)
     end = wait_for_end(page)[-1]
     assert end["name"] == "execution_success"
-    expect(page.locator("video")).to_have_count(2)
-    for video in page.locator("video").all():
+    expect(videos(page)).to_have_count(2)
+    for video in videos(page).all():
         assert_plays(video)
     files = server.saved_files(server.wait(end["prompt_id"]))
     assert {file.name.rsplit("_", 2)[0] for file in files} == {"cosmos_local", "cosmos_fal"}
@@ -338,6 +339,6 @@ def test_a_picture_is_uploaded_and_what_starts_from_it_plays(page: Page, fal: Fa
     assert last_job(fal).endpoint == "fal-ai/cosmos-predict-2.5/image-to-video"
     expect(page.get_by_text("9 frames, 96 x 64, 0.6 s, seed 6")).to_be_visible()
     assert loaded_video(page)["width"] == 96
-    assert_plays(page.locator("video"))
+    assert_plays(videos(page))
     assert_nothing_is_wrong(page)
     take_screenshot(page, "fal-from-a-picture")
