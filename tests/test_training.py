@@ -1,6 +1,7 @@
 """The toy world, the measure of what a clip shows, and what a resumed training goes on from."""
 
 import random
+import runpy
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import Linear
 
+from cosmos_predict25.devtools.environment import REPO
 from cosmos_predict25.devtools.toy import distill, flow, own_videos
 from cosmos_predict25.devtools.toy.adherence import compare_with_scene, detect_attributes, outline
 from cosmos_predict25.devtools.toy.flow import TWINS, new_transformer, velocity_loss
@@ -264,6 +266,30 @@ def train(file, interrupt: int | None = None) -> list[float]:
         optimizer.step()
         optimizer.zero_grad()
     return module.weight.flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "said"),
+    [
+        ("train.py", ["trained", "--own", "128"], "--own needs --after"),
+        ("train.py", ["trained", "--after", "demo", "--own", "127"], "--own is 127, and the least is 128: give 128"),
+        ("distill.py", ["lora", "--videos", "127"], "--videos is 127, and the least is 128: give 128"),
+    ],
+)
+def test_a_training_that_cannot_have_its_own_videos_is_refused(
+    program: str,
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [program, *arguments])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(REPO / "demo" / "training" / program), run_name="__main__")
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_loras_scenes_have_its_colour_on_another():

@@ -14,7 +14,7 @@ import torch
 
 from cosmos_predict25.devtools.toy.distill import RANK, train_student
 from cosmos_predict25.devtools.toy.low_rank import save_lora
-from cosmos_predict25.devtools.toy.own_videos import make_own_videos
+from cosmos_predict25.devtools.toy.own_videos import LEAST, make_own_videos
 from cosmos_predict25.pipeline.local.load.find import DEMO_DISTILLED_LORA_FILE, DEMO_FOLDER
 
 
@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if options.videos < LEAST:
+        parser.error(f"--videos is {options.videos}, and the least is {LEAST}: give {LEAST} or more.")
     torch.set_num_threads(options.threads)
     save_lora(
         options.file,

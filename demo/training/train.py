@@ -29,7 +29,7 @@ from cosmos_predict25.devtools.random_checkpoint import random_scheduler, write_
 from cosmos_predict25.devtools.toy import text, vae
 from cosmos_predict25.devtools.toy.flow import Samples, flow_losses, new_transformer, train_flow
 from cosmos_predict25.devtools.toy.log import Log
-from cosmos_predict25.devtools.toy.own_videos import Newest, losses_with_own
+from cosmos_predict25.devtools.toy.own_videos import LEAST, Newest, losses_with_own
 from cosmos_predict25.devtools.toy.prompts import PARTIAL, describe
 from cosmos_predict25.pipeline.disk import atomic_write
 from cosmos_predict25.pipeline.local.latents import normalize
@@ -37,8 +37,6 @@ from cosmos_predict25.pipeline.request import DEFAULT_NEGATIVE_PROMPT
 
 CAPTIONS = 4
 CHUNK = 64
-RENEWED = 128
-"""Own videos that are made anew whenever the checkpoint is written."""
 PREVIEWED = 512
 """Scenes of which the colours of previews are fitted."""
 
@@ -52,11 +50,17 @@ def main() -> None:
     parser.add_argument("--after", type=Path, help="checkpoint to train on: its transformer; the rest of it is kept")
     parser.add_argument("--rate", type=float, default=1.0, help="share of the learning rate (default: %(default)s)")
     parser.add_argument(
-        "--own", type=int, default=0, help="with --after: videos that the checkpoint makes, to learn from its faults"
+        "--own",
+        type=int,
+        default=0,
+        help=f"with --after: how many of its own videos the network learns from at a time, at least {LEAST}; "
+        f"{LEAST} of them are made anew whenever the checkpoint is written",
     )
     options = parser.parse_args()
     if options.own and not options.after:
         parser.error("--own needs --after: a network without training makes no videos to learn from.")
+    if options.own and options.own < LEAST:
+        parser.error(f"--own is {options.own}, and the least is {LEAST}: give {LEAST} or more.")
     torch.set_num_threads(2)
     state = options.state or options.folder.with_name(options.folder.name + ".state")
     for folder in (options.folder, state):
@@ -107,7 +111,7 @@ def train(
             let_transformers_4_read(folder)
             leave_paths_out(folder)
             if num_own and done < num_steps:
-                own.make(folder, RENEWED)
+                own.make(folder, LEAST)
 
 
 @contextmanager

@@ -53,8 +53,8 @@ class Track:
 def mended_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> Tensor | None:
     """The clip that `frames`, (T, H, W, 3), float32 in 0..1, are meant to be; None where no clip of `scene` is near.
 
-    uint8 (T, H, W, 3). Each object has the shape of its name, the size that it has in `frames` and their places, but
-    for a tremor.
+    uint8 (T, H, W, 3). Each object has the exact outline of its shape, and the size and the places that it has in
+    `frames`, without a tremor.
     """
     found = nearest_clip(scene, frames, time)
     if not found:

@@ -39,6 +39,8 @@ from .prompts import PARTIAL, describe
 from .world import Scene
 
 CHUNK = 32
+LEAST = CHUNK * len(GIVEN)
+"""Videos that are made at least: a chunk for each entry of GIVEN."""
 NUM_STEPS = 20
 GUIDANCE = (2.0, 1.0, 2.0, 7.0)
 """Of a chunk and of the next ones. 2 is the setting of the demo's workflows."""
