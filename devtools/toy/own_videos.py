@@ -48,8 +48,8 @@ LEAST_SIGMA = 0.1
 """Below it, nothing can be mended any more."""
 LITTLE = 0.5
 """Sigma of a state with little noise."""
-SEEN = ("color", "shape", "background")
-"""What must be as the prompt's scene has it."""
+FAR = 0.5
+"""Mean squared error of latents above which a video has gone another way than the clip that it was to continue."""
 NEW = 100_000
 """Number of the first scene: not one that the transformer was trained on."""
 
@@ -93,21 +93,26 @@ class Maker:
     def videos(self, first: int, given: int, guidance: float) -> OwnVideos:
         """At most CHUNK videos, of the training scenes from `first` on, of which `given` latent frames are given.
 
-        Videos that show something else than their scene are left out.
+        The clip that was meant is the one that the given frames begin, or else the video itself, mended. Videos that
+        show something else are left out.
         """
         torch.manual_seed(first)
         scenes = [vae.training_scene(list(vae.KINDS)[given], index) for index in range(first, first + CHUNK)]
         features, log_counts = self.features([describe(scene, rng, partial=PARTIAL).text for scene, rng, _ in scenes])
         noise = torch.randn(CHUNK, LATENT_CHANNELS, *self.transformer.config["max_size"])
-        known = noise[:, :, :0]
+        known, clean = noise[:, :, :0], None
         if given:
-            clips = torch.stack([vae.clip(*scene) for scene in scenes])
-            known = normalize(self.vae, vae.encode(self.vae, clips))[:, :, :given]
+            clean = normalize(self.vae, vae.encode(self.vae, torch.stack([vae.clip(*scene) for scene in scenes])))
+            known = clean[:, :, :given]
         ways = list(self.way(noise, known, features, log_counts, guidance))
-        near, clean = self.meant([(scene, instants) for scene, _, instants in scenes], ways[-1][1])
+        made = ways[-1][1]
+        if clean is None:
+            near, clean = self.mended([scene for scene, *_ in scenes], made)
+        else:
+            near = (made - clean).square().mean((1, 2, 3, 4)) < FAR
         kept = [(sigma, latents) for sigma, latents in ways if sigma > LEAST_SIGMA]
         states, sigmas = torch.stack([latents for _, latents in kept], 1), torch.stack([sigma for sigma, _ in kept])
-        return OwnVideos(states, sigmas.expand(CHUNK, -1), begin_with(known, clean), features, log_counts)[near]
+        return OwnVideos(states, sigmas.expand(CHUNK, -1), clean, features, log_counts)[near]
 
     def way(
         self, noise: Tensor, known: Tensor, features: Tensor, log_counts: Tensor, guidance: float
@@ -125,17 +130,12 @@ class Maker:
             latents = solver.step(index, positive + guidance * (positive - negative), latents)[0]
         yield solver.sigmas[-1], begin_with(known, latents)
 
-    def meant(self, scenes: list[tuple[Scene, Tensor]], made: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the videos `made` are near a clip of their scene, (N,), and the latents of what they should be.
-
-        `scenes`: each with the instants of its frames.
-        """
+    def mended(self, scenes: list[Scene], made: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the videos `made` show their scene, (N,), and the latents of what they should be."""
         near, clean = torch.zeros(len(made), dtype=torch.bool), torch.zeros_like(made)
-        for index, (scene, instants) in enumerate(scenes):
+        for index, scene in enumerate(scenes):
             frames = self.frames(made[index])
-            seen = compare_with_scene(scene, frames)
-            # That of a clip that begins on the way may look like another motion; it is measured more exactly here.
-            found = mended_clip(scene, frames, instants) if all(seen[name] for name in SEEN) else None
+            found = mended_clip(scene, frames) if all(compare_with_scene(scene, frames).values()) else None
             if found is not None:
                 near[index] = True
                 clean[index] = normalize(self.vae, vae.encode(self.vae, vae.to_vae(found)[None]))[0]
