@@ -205,7 +205,7 @@ def correction_loss(
     clip is short and the velocity large, so its error counts less there.
     """
     count = BATCH - TWINS
-    rows, num_steps = torch.randperm(len(videos.clean))[:count], videos.states.shape[1]
+    rows, num_steps = torch.randint(len(videos.clean), (count,)), videos.states.shape[1]
     steps = ((torch.arange(count) + torch.rand(count)) / count * num_steps).long()[torch.randperm(count)]
     blanks = torch.randint(len(blank[0]), (TWINS,))
     features = torch.cat([videos.features[rows], blank[0][blanks].float()])
