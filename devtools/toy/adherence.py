@@ -85,11 +85,16 @@ def without_specks(masks: Tensor) -> Tensor:
 
 def centers(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Area, x and y of each mask that is not empty: each (frames,)."""
-    masks = masks[masks.sum((1, 2)) >= MIN_AREA / 2].float()
+    return all_centers(masks[masks.sum((1, 2)) >= MIN_AREA / 2])
+
+
+def all_centers(masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Area, x and y of each mask, all 0 where it is empty: each (frames,)."""
+    masks = masks.float()
     area = masks.sum((1, 2))
     height, width = masks.shape[1:]
-    x = (masks.sum(1) * (torch.arange(width) + 0.5)).sum(1) / area
-    y = (masks.sum(2) * (torch.arange(height) + 0.5)).sum(1) / area
+    x = (masks.sum(1) * (torch.arange(width) + 0.5)).sum(1) / area.clamp(min=1)
+    y = (masks.sum(2) * (torch.arange(height) + 0.5)).sum(1) / area.clamp(min=1)
     return area, x, y
 
 

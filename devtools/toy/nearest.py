@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .adherence import MIN_AREA, color_masks
+from .adherence import MIN_AREA, all_centers, color_masks
 from .world import (
     DISTANCE,
     LANES,
@@ -50,19 +50,19 @@ class Track:
     whole: Tensor
 
 
-def mended_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> Tensor | None:
+def mended_clip(scene: Scene, frames: Tensor) -> Tensor | None:
     """The clip that `frames`, (T, H, W, 3), float32 in 0..1, are meant to be; None where no clip of `scene` is near.
 
     uint8 (T, H, W, 3). Each object has the exact outline of its shape, and the size and the places that it has in
     `frames`, without a tremor.
     """
-    found = nearest_clip(scene, frames, time)
+    found = nearest_clip(scene, frames)
     if not found:
         return None
     near, layout = found
-    shown, drawn = (color_masks(clip)[1] for clip in (frames, draw(near, layout, time) / 255))
+    shown, drawn = (color_masks(clip)[1] for clip in (frames, draw(near, layout) / 255))
     ways, radii = [], []
-    for scene_object, (x, y) in zip(near.objects, tracks(near, layout, time), strict=True):
+    for scene_object, (x, y) in zip(near.objects, tracks(near, layout, TIME), strict=True):
         seen, ideal = (track(masks[scene_object.color]) for masks in (shown, drawn))
         whole = seen.whole & ideal.whole
         if whole.sum() < MIN_SEEN:
@@ -80,7 +80,7 @@ def smooth(values: Tensor, known: Tensor) -> Tensor:
     return functional.avg_pool1d(padded, SMOOTH, 1)[0]
 
 
-def nearest_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> tuple[Scene, Layout] | None:
+def nearest_clip(scene: Scene, frames: Tensor) -> tuple[Scene, Layout] | None:
     """The scene and the layout that `frames`, (T, H, W, 3), float32 in 0..1, come nearest to; None where none is near.
 
     Objects, motion and background's colour are those of `scene`. A prompt may leave out the rest, so the frames say it.
@@ -96,7 +96,7 @@ def nearest_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> tuple[Sce
 
     def way(speed: str | None) -> tuple[float, tuple[tuple[float, float], ...]]:
         kind = replace(scene, size=size, speed=speed)
-        fits = [fit(kind, lane, seen, time) for lane, seen in zip(lanes, found, strict=True)]
+        fits = [fit(kind, lane, seen) for lane, seen in zip(lanes, found, strict=True)]
         return sum(error for error, _ in fits) / len(fits), tuple(place for _, place in fits)
 
     speed, (error, places) = min(((speed, way(speed)) for speed in (None, *SPEEDS)), key=lambda pair: pair[1][0])
@@ -108,16 +108,14 @@ def nearest_clip(scene: Scene, frames: Tensor, time: Tensor = TIME) -> tuple[Sce
 
 def track(masks: Tensor) -> Track:
     """The way of the object in `masks`, (T, H, W)."""
-    area = masks.sum((1, 2))
+    area, x, y = all_centers(masks)
     inner = masks[:, EDGE:-EDGE, EDGE:-EDGE].sum((1, 2))
-    line = torch.arange(SIDE) + 0.5
-    x, y = ((masks.sum(axis) * line).sum(1) / area.clamp(min=1) for axis in (1, 2))
     return Track(x, y, (area / math.pi).sqrt(), (area - inner <= AT_EDGE) & (area >= MIN_AREA / 2))
 
 
-def fit(scene: Scene, lane: float, seen: Track, time: Tensor) -> tuple[float, tuple[float, float]]:
+def fit(scene: Scene, lane: float, seen: Track) -> tuple[float, tuple[float, float]]:
     """Pixels that the best way for an object of `scene` is off on average, and that way's entry of `Layout.places`."""
-    x, y, time = (values[seen.whole] for values in (seen.x, seen.y, time))
+    x, y, time = (values[seen.whole] for values in (seen.x, seen.y, TIME))
     along, across = (x, y) if scene.motion in ("left", "right") else (y, x)
     beside = (across - lane).median().item()
     if scene.motion == "bounce":
