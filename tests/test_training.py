@@ -128,9 +128,9 @@ def test_new_videos_take_the_place_of_the_oldest_and_are_there_after_an_interrup
 ) -> None:
     """Each video is its number here, as the making of real ones takes a minute."""
 
-    def numbers(folder: Path, count: int, first: int = own_videos.NEW) -> list[OwnVideos]:
+    def numbers(folder: Path, count: int, already: int) -> list[OwnVideos]:
         assert folder == tmp_path
-        made = torch.arange(first, first + count) - own_videos.NEW
+        made = torch.arange(already, already + count)
         return [OwnVideos(*[made[given::3]] * 5) for given in range(3)]
 
     monkeypatch.setattr(own_videos, "make_own_videos", numbers)

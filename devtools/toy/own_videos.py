@@ -148,17 +148,17 @@ class Maker:
         return (decoded.permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1)
 
 
-def make_own_videos(folder: Path, count: int, first: int = NEW) -> list[OwnVideos]:
+def make_own_videos(folder: Path, count: int, already: int = 0) -> list[OwnVideos]:
     """At most `count` videos of a checkpoint, by how many latent frames are given: half of them begin with none.
 
-    They are of the training scenes from `first` on.
+    `already`: how many there were before. These are of other scenes.
     """
     maker, start = Maker(folder), time.monotonic()
     made: list[list[OwnVideos]] = [[], [], []]
-    for number in range(count // CHUNK):
+    for number in range(already // CHUNK, (already + count) // CHUNK):
         given = GIVEN[number % len(GIVEN)]
-        guidance = GUIDANCE[(first // CHUNK + number) // len(GIVEN) % len(GUIDANCE)]
-        made[given].append(maker.videos(first + number * CHUNK, given, guidance))
+        guidance = GUIDANCE[number // len(GIVEN) % len(GUIDANCE)]
+        made[given].append(maker.videos(NEW + number * CHUNK, given, guidance))
         print(f"{(number + 1) * CHUNK} videos: {time.monotonic() - start:.0f} s", flush=True)
     return [joined(chunks) for chunks in made]
 
@@ -178,9 +178,10 @@ class Newest:
 
     def make(self, folder: Path, count: int) -> None:
         """Let the checkpoint in `folder` make `count` videos. They take the place of the oldest ones."""
-        new = make_own_videos(folder, count, NEW + self.made)
-        pairs = zip(self.videos, new, strict=True) if self.videos else ()
-        self.videos = [joined([old[len(more.clean) :], more]) for old, more in pairs] or new
+        new = make_own_videos(folder, count, self.made)
+        if self.videos:
+            new = [joined([old[len(more.clean) :], more]) for old, more in zip(self.videos, new, strict=True)]
+        self.videos = new
         self.made += count
         with atomic_write(self.file) as temporary:
             torch.save({"made": self.made, "videos": [vars(videos) for videos in self.videos]}, temporary)
