@@ -181,17 +181,16 @@ def test_a_velocity_that_leads_to_the_clip_has_no_loss(own: list[OwnVideos], mon
 def test_a_few_steps_of_distillation_bring_four_passes_nearer_to_the_clip_that_was_meant(
     own: list[OwnVideos], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(distill, "BATCH", 2)
+    monkeypatch.setattr(distill, "BATCH", 4)  # all of them, as steps on a part of so few may take from the others
     monkeypatch.setattr(distill, "in_bfloat16", nullcontext)  # in which not every CPU is quick
     taught = [videos[:4] for videos in own]
-    parts = distill.train_student(taught, 6)
+    parts = distill.train_student(taught, 8)
     save_lora(tmp_path / "lora.safetensors", parts, distill.RANK)
     transformer = distill.read_transformer()
     before = [wrong(transformer, videos, given) for given, videos in enumerate(taught)]
     merge_lora(transformer, tmp_path / "lora.safetensors")
     after = [wrong(transformer, videos, given) for given, videos in enumerate(taught)]
-    # Of all together: so few steps on so few videos may take from one kind and give to the others.
-    assert sum(after) < 0.95 * sum(before)
+    assert all(less < more for less, more in zip(after, before, strict=True))
 
 
 @torch.inference_mode()
