@@ -30,8 +30,9 @@ TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 TOML_READER = 'tomli; python_version < "3.11"'
 # 7 GB stay, 8.5 GB are taken while pip unpacks, and pip's cache keeps the downloads as well.
 NEEDED_GB = 12
-CJK_FONT = "fonts-wqy-microhei"
-"""5 MB in one file, where Debian's Noto fonts take 90 MB."""
+LATIN_FONT = "fonts-liberation"
+CJK_FONT = ("fonts-wqy-microhei", "fontconfig")
+"""5 MB in one file, where Debian's Noto fonts take 90 MB, and the program that lists fonts."""
 HEADLESS_SHELL = "chromium-headless-shell"
 """Debian's Chromium without windows, which opens a page in less time than the whole one."""
 CHROMIUM_NAMES = (HEADLESS_SHELL, "chromium", "chromium-browser", "google-chrome")
@@ -285,21 +286,24 @@ def find_chromium() -> str | None:
 
 
 def require_chromium() -> None:
-    """Install Chromium and a font for Chinese, Japanese and Korean, whose screenshots show boxes without it."""
+    """Install Chromium and a font for Chinese, Japanese and Korean, whose screenshots show boxes without it.
+
+    Debian recommends services for printing and power beside Chromium. They are left out.
+    """
     needs_chromium = not find_chromium()
     if needs_chromium and not can_install():
         raise SetupError(
             f"The browser test needs one of {', '.join(CHROMIUM_NAMES)} on PATH and there is none: install Chromium "
             f"with the system's package manager (on Debian: `sudo apt-get install {HEADLESS_SHELL}`)."
         )
-    missing = [CJK_FONT] if can_install() and not has_cjk_font() else []
+    missing = [*CJK_FONT] if can_install() and not has_cjk_font() else []
     if not needs_chromium and not missing:
         return
     call("apt-get", "update")
     if needs_chromium:
-        missing.insert(0, HEADLESS_SHELL if apt_has(HEADLESS_SHELL) else "chromium")
-    with step(f"Installing {' and '.join(missing)} with apt-get"):
-        call("apt-get", "install", "-y", *missing)
+        missing = [HEADLESS_SHELL if apt_has(HEADLESS_SHELL) else "chromium", LATIN_FONT, *missing]
+    with step(f"Installing {', '.join(missing)} with apt-get"):
+        call("apt-get", "install", "-y", "--no-install-recommends", *missing)
 
 
 def can_install() -> bool:

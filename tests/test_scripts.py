@@ -215,9 +215,9 @@ def test_a_download_with_another_checksum_is_refused(tmp_path: Path) -> None:
     ("on_path", "fonts", "has_shell", "installed"),
     [
         ("chromium", "a font", "true", ""),
-        ("google-chrome", "", "true", "install -y fonts-wqy-microhei"),
-        ("fc-list", "a font", "true", "install -y chromium-headless-shell"),
-        ("fc-list", "", "false", "install -y chromium fonts-wqy-microhei"),
+        ("google-chrome", "", "true", "fonts-wqy-microhei fontconfig"),
+        ("fc-list", "a font", "true", "chromium-headless-shell fonts-liberation"),
+        ("fc-list", "", "false", "chromium fonts-liberation fonts-wqy-microhei fontconfig"),
     ],
 )
 def test_a_browser_and_a_font_for_chinese_and_japanese_are_installed_where_none_is(
@@ -232,7 +232,8 @@ def test_a_browser_and_a_font_for_chinese_and_japanese_are_installed_where_none_
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     environment.require_chromium()
-    assert log.read_text().splitlines() == (["update", installed] if installed else [])
+    lines = ["update", f"install -y --no-install-recommends {installed}"] if installed else []
+    assert log.read_text().splitlines() == lines
 
 
 def test_an_environment_has_its_programs_and_packages_where_the_system_puts_them(
