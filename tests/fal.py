@@ -284,7 +284,7 @@ def is_blocked(fal: FalStandIn, **options: Any) -> None:
 def policy_for(fault: Fault) -> NetworkPolicy:
     """A side that is silent is given up soon; all others have the time that they need."""
     silent = isinstance(fault, Hang | Stall | Drip)
-    return policy_with(connect_timeout=2, api_timeout=2, result_timeout=2) if silent else FAST
+    return policy_with(connect_timeout=5, api_timeout=5, result_timeout=5) if silent else FAST
 
 
 def short_name(value: Any) -> str:
