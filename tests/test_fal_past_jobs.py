@@ -105,7 +105,8 @@ def test_a_job_that_still_runs_is_waited_for(fal: FalStandIn) -> None:
 def test_a_run_has_its_job_and_can_stop_it_while_past_jobs_are_fetched(fal: FalStandIn) -> None:
     fal.queue_seconds = math.inf
     leave(fal, 7, 9)
-    policy = policy_with(poll_intervals=((0, 0.1),), wait_limit=3600.0)
+    # Longer than the run waits: past jobs that kept their lock until then would be seen only now and then.
+    policy = policy_with(poll_intervals=((0, 0.1),), wait_limit=3600)
 
     async def work() -> None:
         looks = len(fal.requests("status"))
